@@ -1,0 +1,43 @@
+// Package producer holds the interface between the event machine and the
+// watchers of the operating system, and the runner that starts each of them
+// only while somebody is registered for one of its classes.
+//
+// Each producer lives in a folder of its own below this one; copy the
+// smallest to add another. They pass [producertest.Run].
+package producer
+
+import (
+	"context"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/event"
+)
+
+// A Producer posts occurrences of its classes. It holds no reference to the
+// machine: what it learns leaves through send.
+type Producer interface {
+	// Name is the folder's name; it is the subject of producer.failed.
+	Name() string
+
+	// Classes are what it serves. The result never changes.
+	Classes() []belfry.ClassInfo
+
+	// Run serves watches until ctx ends, then returns nil after it has closed
+	// everything that it opened. It begins when the first watch of one of its
+	// classes is asked for and is cancelled after the last has ended, so an
+	// idle producer holds no descriptor and no goroutine. An error or a panic
+	// is posted as producer.failed; Run is called again with the watches that
+	// still stand.
+	Run(ctx context.Context, requests <-chan Request, send Send) error
+}
+
+// Send hands messages to the event machine, in order. It may wait while the
+// machine's input is full, which stops this producer and nobody else; it
+// fails only when ctx has ended. It is safe for concurrent use.
+type Send func(...event.Message) error
+
+// A Request begins or changes a watch, or ends one. Exactly one field is set.
+type Request struct {
+	Watch   *event.Watch
+	Unwatch event.WatchID
+}
