@@ -1,0 +1,98 @@
+# Needs make and Go 1.26 or newer; on Debian 12 nothing else. `make` lists the targets.
+
+GO   ?= go
+PKG  ?= ./...
+T    ?= 30s
+
+# The programs of tools/ that are ours build in a second; go knows when to.
+OURS   := .bin/deps .bin/testsum .bin/stats .bin/mutate .bin/notices
+BUF    := .bin/buf .bin/protoc-gen-go .bin/protoc-gen-go-grpc .bin/protoc-gen-grpc-gateway
+LINTER := .bin/golangci-lint
+
+.PHONY: help build test race lint fmt generate fuzz bench mutate stats clean deps $(OURS)
+
+help:
+	@echo 'build     bin/belfry'
+	@echo 'test      vet and all tests with -race; SHORT=1: without the scripts, under 2 minutes'
+	@echo 'race      go test -race of PKG=./internal/...'
+	@echo 'lint fmt  golangci-lint, generated files, licenses; format'
+	@echo 'generate  gen/ from proto/, THIRD_PARTY_NOTICES'
+	@echo 'fuzz      each fuzz target for T=$(T)'
+	@echo 'mutate    each mutant of testdata/mutants.txt must be found by its test'
+	@echo 'bench     the figures of bench/README.md'
+	@echo 'stats     the longest files and functions'
+	@echo 'deps      the Debian packages that the tests use'
+	@echo 'clean     remove what was built'
+
+build:
+	CGO_ENABLED=0 $(GO) build -o bin/belfry ./cmd/belfry
+
+# One run of go test: it vets each package with all checks, compiles once with
+# -race where a C compiler works, and testsum sums up.
+test: deps .bin/testsum
+ifdef SHORT
+	@.bin/testsum -race off -- -short -vet=all
+else
+	@.bin/testsum -modules .,tools -- -vet=all -count=1 -timeout 10m
+endif
+
+race:
+	CGO_ENABLED=1 $(GO) test -race -count=1 $(PKG)
+
+lint: $(LINTER) $(BUF) .bin/notices
+	$(LINTER) run
+	$(LINTER) fmt --diff
+	cd tools && ../$(LINTER) run --config ../.golangci.yml ./...
+	$(GO) -C bench vet ./...
+	cd proto && ../.bin/buf lint
+	@rm -rf .bin/generated && mkdir -p .bin/generated/gen .bin/generated/out
+	cd proto && ../.bin/buf generate -o ../.bin/generated/out
+	diff -r gen .bin/generated/gen
+	.bin/notices -check
+	@if test -x .bin/govulncheck && curl -sfI -m 10 -o /dev/null https://vuln.go.dev/index/db.json; \
+	then .bin/govulncheck ./...; \
+	else echo 'govulncheck: not run (its database can not be reached)'; fi
+
+fmt: $(LINTER)
+	$(LINTER) fmt
+
+generate: $(BUF) .bin/notices
+	cd proto && ../.bin/buf generate
+	.bin/notices
+
+fuzz:
+	@grep -rno '^func Fuzz[A-Za-z0-9_]*' --include='*_test.go' --exclude-dir=tools --exclude-dir=bench . | \
+	while IFS=: read -r file _ func; do \
+		echo "$${func#func } ($${file%/*})"; \
+		$(GO) test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(T) "$${file%/*}" || exit 1; \
+	done
+
+mutate: .bin/mutate
+	@.bin/mutate
+
+bench:
+	$(MAKE) -C bench
+
+stats: .bin/stats
+	@.bin/stats
+
+deps: .bin/deps
+	@.bin/deps packaging/test-packages.txt base
+
+clean:
+	rm -rf bin .bin/generated $(OURS)
+	$(GO) clean -testcache
+
+$(OURS):
+	@$(GO) -C tools build -o ../$@ ./$(notdir $@)
+
+# Pinned by tools/go.mod; built on first use, and again when the pins change.
+# buf takes about 2 minutes on two cores, golangci-lint up to 6.
+.bin/buf:                     tool := github.com/bufbuild/buf/cmd/buf
+.bin/protoc-gen-go:           tool := google.golang.org/protobuf/cmd/protoc-gen-go
+.bin/protoc-gen-go-grpc:      tool := google.golang.org/grpc/cmd/protoc-gen-go-grpc
+.bin/protoc-gen-grpc-gateway: tool := github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-grpc-gateway
+.bin/golangci-lint:           tool := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+.bin/govulncheck:             tool := golang.org/x/vuln/cmd/govulncheck
+$(BUF) $(LINTER) .bin/govulncheck: tools/go.mod
+	CGO_ENABLED=0 $(GO) -C tools build -o ../$@ $(tool)
