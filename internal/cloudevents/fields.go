@@ -1,0 +1,104 @@
+package cloudevents
+
+import (
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+)
+
+// messages gives each class the message that its occurrences carry. Classes
+// below user carry a Struct, classes that are not in it carry nothing.
+var messages = map[belfry.Class]protoreflect.MessageType{
+	"dir.modify":       (*belfryv1.DirModify)(nil).ProtoReflect().Type(),
+	"file.modify":      (*belfryv1.FileModify)(nil).ProtoReflect().Type(),
+	"filesystem.usage": (*belfryv1.FilesystemUsage)(nil).ProtoReflect().Type(),
+	"link.state":       (*belfryv1.LinkStateChange)(nil).ProtoReflect().Type(),
+	"node.state":       (*belfryv1.NodeState)(nil).ProtoReflect().Type(),
+	"process.exit":     (*belfryv1.ProcessExit)(nil).ProtoReflect().Type(),
+	"producer.failed":  (*belfryv1.ProducerFailed)(nil).ProtoReflect().Type(),
+}
+
+// message decodes the data of one occurrence; nil if there is none.
+func message(class belfry.Class, data []byte) (protoreflect.Message, error) {
+	var m protoreflect.Message
+	if strings.HasPrefix(string(class), "user.") {
+		m = (&structpb.Struct{}).ProtoReflect()
+	} else if t, ok := messages[class]; ok {
+		m = t.New()
+	}
+	if m == nil || len(data) == 0 {
+		return nil, nil
+	}
+	if err := proto.Unmarshal(data, m.Interface()); err != nil {
+		return nil, fmt.Errorf("%w: the data of %s does not decode; it was cut, or sender and receiver differ in version", belfry.ErrUnsupported, class)
+	}
+	return m, nil
+}
+
+// Fields is the data of an occurrence by field name, as filter expressions
+// and `-o json` know it: every field of the class's message, with its zero
+// value where it is not set, but for optional ones, which are absent then.
+// Integers are int, floats float64, lists []any. It is empty for a class or an
+// occurrence without data. ErrUnsupported if data is not what the class
+// carries.
+func Fields(class belfry.Class, data []byte) (map[string]any, error) {
+	m, err := message(class, data)
+	if err != nil || m == nil {
+		return map[string]any{}, err
+	}
+	if s, ok := m.Interface().(*structpb.Struct); ok {
+		return s.AsMap(), nil
+	}
+	return fieldsOf(m), nil
+}
+
+func fieldsOf(m protoreflect.Message) map[string]any {
+	fields := m.Descriptor().Fields()
+	result := make(map[string]any, fields.Len())
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		if f.HasPresence() && !m.Has(f) {
+			continue
+		}
+		name, value := string(f.Name()), m.Get(f)
+		if !f.IsList() {
+			result[name] = plain(f, value)
+			continue
+		}
+		list := make([]any, value.List().Len())
+		for j := range list {
+			list[j] = plain(f, value.List().Get(j))
+		}
+		result[name] = list
+	}
+	return result
+}
+
+// plain turns one value into the type that expressions and encoding/json
+// handle best.
+func plain(f protoreflect.FieldDescriptor, v protoreflect.Value) any {
+	switch f.Kind() {
+	case protoreflect.Int32Kind, protoreflect.Sint32Kind, protoreflect.Sfixed32Kind,
+		protoreflect.Int64Kind, protoreflect.Sint64Kind, protoreflect.Sfixed64Kind:
+		return int(v.Int())
+	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind, protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
+		return int(v.Uint())
+	case protoreflect.FloatKind, protoreflect.DoubleKind:
+		return v.Float()
+	case protoreflect.EnumKind:
+		if d := f.Enum().Values().ByNumber(v.Enum()); d != nil {
+			return string(d.Name())
+		}
+		return int(v.Enum())
+	case protoreflect.MessageKind, protoreflect.GroupKind:
+		return fieldsOf(v.Message())
+	default: // bool, string, bytes
+		return v.Interface()
+	}
+}
