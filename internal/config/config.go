@@ -1,0 +1,163 @@
+// Package config holds the agent's own settings: what differs from node to
+// node. Everything else is the cluster's and stands in its repository.
+//
+// A setting has one place for each source. A flag wins over the environment,
+// the environment over the file, the file over [Default] (ecosystem.md 5).
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// Settings are values: they are passed by value and never written after
+// [Load]. They hold paths to secrets, never secrets.
+type Settings struct {
+	Node   Node
+	State  string // directory of this node's state ($STATE); one agent per directory, which is locked
+	Socket Socket
+	Ports  Ports
+	Web    Web
+	Log    Log
+}
+
+// Node says who this node is.
+type Node struct {
+	// Name of the node, unique in its cluster: 1 to 63 of a-z, 0-9 and -, not
+	// first or last a -. Empty: the host name up to its first dot.
+	Name string
+}
+
+// Socket is where the commands of this machine reach the agent.
+type Socket struct {
+	Path  string // of a unix socket, mode 0660; at most 107 bytes (unix(7))
+	Group string // that may use it; empty: the agent's own
+}
+
+// Ports are where other nodes reach the agent, on each address of the member
+// list. 1 to 65,535.
+type Ports struct {
+	Heartbeat int // UDP
+	Streams   int // TCP; mutual TLS
+}
+
+// Web is the listener of dashboard, JSON and metrics.
+type Web struct {
+	// Listen is HOST:PORT. Any host but loopback needs TLS. Empty: no listener.
+	Listen string
+	TLS    TLS
+}
+
+// TLS names PEM files. Both or neither are set.
+type TLS struct {
+	Cert string // certificate chain, the listener's own first
+	Key  string // its private key; readable by its owner only
+}
+
+// Log says what the agent logs and how.
+type Log struct {
+	Level  string // debug, info, warn or error
+	Format string // auto, journal, text or json; auto: journal under systemd, text on a terminal, else json
+}
+
+// Default is what holds where nothing else is said.
+func Default() Settings {
+	return Settings{
+		State:  "/var/lib/belfry",
+		Socket: Socket{Path: "/run/belfry/belfry.sock", Group: "belfry"},
+		Ports:  Ports{Heartbeat: 7431, Streams: 7432},
+		Web:    Web{Listen: "127.0.0.1:7433"},
+		Log:    Log{Level: "info", Format: "auto"},
+	}
+}
+
+// maxFileBytes bounds a settings file. It is hundreds of times what all keys
+// with comments take.
+const maxFileBytes = 1 << 20
+
+// Load merges the sources and validates the result. file may be empty: no
+// file. environ has the form of [os.Environ]; flags are "KEY=VALUE" with the
+// file's keys, dots between their parts. Every fault that is found is in the
+// error, one a line; it wraps [belfry.ErrUsage], or [belfry.ErrNotFound] and
+// [belfry.ErrPermission] where a file is not there or may not be read.
+func Load(file string, environ []string, flags ...string) (Settings, error) {
+	s := Default()
+	var faults []error
+	if file != "" {
+		text, err := readFile(file)
+		if err != nil {
+			return s, err
+		}
+		faults = append(faults, s.parse(file, text)...)
+	}
+	faults = append(faults, s.setEnvironment(environ)...)
+	faults = append(faults, s.setFlags(flags)...)
+	if len(faults) > 0 { // what was not understood would only give more of them
+		return s, errors.Join(faults...)
+	}
+	return s, errors.Join(s.Validate(), s.checkSecrets())
+}
+
+func readFile(file string) ([]byte, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, &belfry.Error{Op: "settings", Subject: file, Err: fileFault(err)}
+	}
+	if len(text) > maxFileBytes {
+		return nil, &belfry.Error{Op: "settings", Subject: file, Err: faultf("%d bytes; at most %d", len(text), maxFileBytes)}
+	}
+	return text, nil
+}
+
+// checkSecrets refuses a private key that others may read: who reads it can
+// pose as this listener.
+func (s Settings) checkSecrets() error {
+	if s.Web.TLS.Key == "" {
+		return nil
+	}
+	at, err := os.Stat(s.Web.TLS.Key)
+	if err != nil {
+		return &belfry.Error{Op: "web.tls.key", Subject: s.Web.TLS.Key, Err: fileFault(err)}
+	}
+	if mode := at.Mode().Perm(); mode&0o077 != 0 {
+		return &belfry.Error{
+			Op: "web.tls.key", Subject: s.Web.TLS.Key,
+			Err: faultf("mode %04o lets others read the private key; make it 0600", mode),
+		}
+	}
+	return nil
+}
+
+// A fault is wrong use whose text says it all, without the sentinel's words.
+type fault struct {
+	text string
+	is   error
+}
+
+func (f fault) Error() string { return f.text }
+
+func (f fault) Unwrap() error { return f.is }
+
+func faultf(format string, args ...any) error {
+	return fault{fmt.Sprintf(format, args...), belfry.ErrUsage}
+}
+
+// fileFault words an error of the operating system without its operation and
+// path, which the caller names.
+func fileFault(err error) error {
+	var pathErr *os.PathError
+	text := err.Error()
+	if errors.As(err, &pathErr) {
+		text = pathErr.Err.Error()
+	}
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fault{text + "; name a file that exists", belfry.ErrNotFound}
+	case errors.Is(err, os.ErrPermission):
+		return fault{text + "; let this user read it", belfry.ErrPermission}
+	}
+	return fault{text + "; name a readable file", belfry.ErrUsage}
+}

@@ -1,0 +1,165 @@
+package config
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A key is one setting: its name in the file, where it is kept, and what a
+// change of it takes.
+type key struct {
+	name    string // parts joined by dots
+	text    func(*Settings) *string
+	number  func(*Settings) *int // exactly one of text and number is set
+	restart bool                 // a running agent can not take a change
+}
+
+// keys are all settings, by name.
+var keys = []key{
+	{name: "log.format", text: func(s *Settings) *string { return &s.Log.Format }},
+	{name: "log.level", text: func(s *Settings) *string { return &s.Log.Level }},
+	{name: "node.name", text: func(s *Settings) *string { return &s.Node.Name }, restart: true},
+	{name: "ports.heartbeat", number: func(s *Settings) *int { return &s.Ports.Heartbeat }, restart: true},
+	{name: "ports.streams", number: func(s *Settings) *int { return &s.Ports.Streams }, restart: true},
+	{name: "socket.group", text: func(s *Settings) *string { return &s.Socket.Group }, restart: true},
+	{name: "socket.path", text: func(s *Settings) *string { return &s.Socket.Path }, restart: true},
+	{name: "state", text: func(s *Settings) *string { return &s.State }, restart: true},
+	{name: "web.listen", text: func(s *Settings) *string { return &s.Web.Listen }},
+	{name: "web.tls.cert", text: func(s *Settings) *string { return &s.Web.TLS.Cert }},
+	{name: "web.tls.key", text: func(s *Settings) *string { return &s.Web.TLS.Key }},
+}
+
+// get is the value as a person would write it.
+func (k key) get(s Settings) string {
+	if k.text != nil {
+		return *k.text(&s)
+	}
+	return strconv.Itoa(*k.number(&s))
+}
+
+// set takes what a flag or a variable of the environment says.
+func (k key) set(s *Settings, value string) error {
+	if k.text != nil {
+		*k.text(s) = value
+		return nil
+	}
+	n, err := strconv.Atoi(value)
+	if err != nil {
+		return faultf("%q is not a number; write digits only", value)
+	}
+	*k.number(s) = n
+	return nil
+}
+
+func find(name string) (key, bool) {
+	i := slices.IndexFunc(keys, func(k key) bool { return k.name == name })
+	if i < 0 {
+		return key{}, false
+	}
+	return keys[i], true
+}
+
+// children are the parts that may follow after prefix ("web." or ""), sorted.
+func children(prefix string) []string {
+	var parts []string
+	for _, k := range keys {
+		rest, ok := strings.CutPrefix(k.name, prefix)
+		if !ok {
+			continue
+		}
+		part, _, _ := strings.Cut(rest, ".")
+		if !slices.Contains(parts, part) {
+			parts = append(parts, part)
+		}
+	}
+	return parts
+}
+
+// variable is the name of the setting in the environment: the path in
+// capitals, dots as _.
+func (k key) variable() string {
+	return "BELFRY_" + strings.ToUpper(strings.ReplaceAll(k.name, ".", "_"))
+}
+
+// setEnvironment takes the variables that name a setting. Other variables
+// that begin with BELFRY_ belong to commands and handlers, except those that
+// begin like a setting with parts: these are misspelt.
+func (s *Settings) setEnvironment(environ []string) (faults []error) {
+	for _, assignment := range environ {
+		name, value, _ := strings.Cut(assignment, "=")
+		if !strings.HasPrefix(name, "BELFRY_") {
+			continue
+		}
+		var known []string
+		taken := false
+		for _, k := range keys {
+			if k.variable() == name {
+				taken = true
+				if err := k.set(s, value); err != nil {
+					faults = append(faults, faultf("%s: %v", name, err))
+				}
+			}
+			known = append(known, k.variable())
+		}
+		if !taken && misspelt(name) {
+			faults = append(faults, faultf("%s: unknown setting%s", name, didYouMean(name, known)))
+		}
+	}
+	return faults
+}
+
+// misspelt tells whether name begins with a section: BELFRY_PORTS_HARTBEAT.
+func misspelt(name string) bool {
+	for _, k := range keys {
+		section, _, ok := strings.Cut(k.name, ".")
+		if ok && strings.HasPrefix(name, "BELFRY_"+strings.ToUpper(section)+"_") {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Settings) setFlags(flags []string) (faults []error) {
+	for _, assignment := range flags {
+		name, value, _ := strings.Cut(assignment, "=")
+		k, ok := find(name)
+		if !ok {
+			var known []string
+			for _, k := range keys {
+				known = append(known, k.name)
+			}
+			faults = append(faults, faultf("unknown setting %s%s", name, didYouMean(name, known)))
+			continue
+		}
+		if err := k.set(s, value); err != nil {
+			faults = append(faults, faultf("%s: %v", name, err))
+		}
+	}
+	return faults
+}
+
+// A Change is one setting that differs between two Settings.
+type Change struct {
+	Key        string // as in the file, dots between its parts
+	Old, New   string
+	Reloadable bool // else it takes a restart of the agent
+}
+
+// String is the change as the log words it, after the key.
+func (c Change) String() string {
+	if c.Reloadable {
+		return "reloaded"
+	}
+	return "needs restart"
+}
+
+// Diff lists the settings whose values differ, by key.
+func Diff(from, to Settings) (changes []Change) {
+	for _, k := range keys {
+		if was, is := k.get(from), k.get(to); was != is {
+			changes = append(changes, Change{Key: k.name, Old: was, New: is, Reloadable: !k.restart})
+		}
+	}
+	return changes
+}
