@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -147,7 +148,7 @@ func passes(pkg, test string) error {
 // goTest runs in the package's folder, so that the package's own module counts.
 // A mutant may hang or run away; 60 s is more than any test of one package takes.
 func goTest(pkg string, args ...string) ([]byte, error) {
-	cmd := exec.Command("go", append([]string{"test", "-count=1", "-timeout=60s"}, args...)...)
+	cmd := exec.Command("go", slices.Concat([]string{"test", "-count=1", "-timeout=60s"}, args, []string{"."})...)
 	cmd.Dir = pkg
 	return cmd.CombinedOutput()
 }

@@ -12,16 +12,17 @@ var (
 )
 
 // fingerprints are sentences that only the named license has, in the order in
-// which they are looked for: the GPL's text speaks of the LGPL and of the AGPL.
+// which they are looked for: the MPL's text speaks of
+// the GPLs, and the GPL's of the others.
 var fingerprints = []struct {
 	kind    string
 	allowed bool
 	all     []string // each must be there, words compared without regard to case and line ends
 }{
+	{"MPL-2.0", false, []string{"mozilla public license version 2.0", "covered software"}},
 	{"AGPL", false, []string{"gnu affero general public license version 3"}},
 	{"LGPL", false, []string{"gnu lesser general public license version"}},
 	{"GPL", false, []string{"gnu general public license version"}},
-	{"MPL-2.0", false, []string{"mozilla public license version 2.0", "covered software"}},
 	{"Apache-2.0", true, []string{"apache license version 2.0", "grant of patent license"}},
 	{"BSD-3-Clause", true, []string{"redistribution and use in source and binary forms", "must reproduce the above copyright notice", "neither the name"}},
 	{"BSD-2-Clause", true, []string{"redistribution and use in source and binary forms", "must reproduce the above copyright notice"}},
