@@ -1,0 +1,250 @@
+package cluster
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+const (
+	ageUnit = 10 * time.Millisecond
+	ageMax  = 65535 * ageUnit
+
+	// piggybackMax is how many of the newest claims ride in a heartbeat, and
+	// piggybackTime for how long.
+	piggybackMax  = 8
+	piggybackTime = 10 * time.Second
+	// spreadEvery separates the rounds in which a claim is sent on.
+	spreadEvery = 100 * time.Millisecond
+	// claimsMax is what one datagram of 1,200 bytes holds of 14-byte claims.
+	claimsMax = 80
+	// viewEvery bounds how often a peer whose view differs is sent all claims.
+	viewEvery = time.Second
+)
+
+// held is the verdict that this node holds of a member, as a claim with times
+// instead of ages. The order of claims is (incarnation, turn, verdict).
+type held struct {
+	Incarnation belfry.Incarnation
+	Turn        uint16
+	Verdict     belfry.Verdict
+	Cause       belfry.Cause
+	Observers   uint8
+	Since       time.Time // when the silence began, or when the proof of life came
+	Origin      belfry.NodeNumber
+}
+
+// compare orders claims on one subject; the greater one stands.
+func (c held) compare(other held) int {
+	return cmp.Or(
+		cmp.Compare(c.Incarnation, other.Incarnation),
+		cmp.Compare(c.Turn, other.Turn),
+		cmp.Compare(c.Verdict, other.Verdict))
+}
+
+// follows gives c the lowest turn in which it stands against the other: worse
+// verdicts stand in the same turn, a better one takes the next.
+func (c held) follows(other held) held {
+	c.Turn = 0
+	if c.Incarnation == other.Incarnation {
+		c.Turn = other.Turn
+		if c.Verdict <= other.Verdict {
+			c.Turn++
+		}
+	}
+	return c
+}
+
+// hash is the claim's share of the view hash.
+func (c held) hash(number belfry.NodeNumber) uint32 {
+	packed := uint64(number)<<48 | uint64(c.Incarnation)<<16 | uint64(c.Turn)
+	return uint32(mix64(mix64(packed)+uint64(c.Verdict))) & clockMask
+}
+
+// mix64 is the finaliser of SplitMix64.
+func mix64(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// claimOf is the held claim as it travels.
+func claimOf(now time.Time, p *member) belfry.Claim {
+	age := min(max(now.Sub(p.held.Since), 0), ageMax)
+	return belfry.Claim{
+		Subject: p.Number, Incarnation: p.held.Incarnation, Turn: p.held.Turn,
+		Verdict: p.held.Verdict, Cause: p.held.Cause, Observers: p.held.Observers,
+		Age: (age + ageUnit - 1) / ageUnit * ageUnit, Origin: p.held.Origin,
+	}
+}
+
+// A rumour is a claim on its way to random members.
+type rumour struct {
+	about  *member
+	rounds int
+	next   time.Time
+}
+
+// spread sends p's claim on, from now, and keeps it among the newest.
+func (m *Machine) spread(now time.Time, p *member) {
+	p.news = now
+	m.news = append(slices.DeleteFunc(m.news, func(q *member) bool { return q == p }), p)
+	m.rumours = slices.DeleteFunc(m.rumours, func(r rumour) bool { return r.about == p })
+	m.rumours = append(m.rumours, rumour{about: p, rounds: m.cfg.FanOutRounds, next: now})
+}
+
+// advanceRumours sends what is due, all of it to the same few members.
+func (m *Machine) advanceRumours(now time.Time) {
+	var due []*member
+	for i := range m.rumours {
+		if r := &m.rumours[i]; !r.next.After(now) {
+			due = append(due, r.about)
+			r.rounds--
+			r.next = now.Add(spreadEvery)
+		}
+	}
+	if len(due) == 0 {
+		return
+	}
+	m.rumours = slices.DeleteFunc(m.rumours, func(r rumour) bool { return r.rounds == 0 })
+	for _, to := range m.randomMembers(due) {
+		m.sendClaims(now, to, due)
+	}
+	for _, p := range due {
+		// The subject hears it too: if it lives, it answers.
+		if doubtful(p.held.Verdict) && !slices.Contains(m.randomPeers, p) {
+			m.sendClaims(now, p, []*member{p})
+		}
+	}
+}
+
+func doubtful(v belfry.Verdict) bool {
+	return v == belfry.VerdictStalled || v == belfry.VerdictUnreachable || v == belfry.VerdictDown
+}
+
+// randomMembers draws up to F members that are up, without the only subject.
+func (m *Machine) randomMembers(subjects []*member) []*member {
+	m.randomPeers = m.randomPeers[:0]
+	for _, p := range m.members {
+		if p != m.self && p.held.Verdict == belfry.VerdictUp && (len(subjects) > 1 || subjects[0] != p) {
+			m.randomPeers = append(m.randomPeers, p)
+		}
+	}
+	n := min(m.cfg.FanOut, len(m.randomPeers))
+	for i := range n {
+		j := i + m.rng.IntN(len(m.randomPeers)-i)
+		m.randomPeers[i], m.randomPeers[j] = m.randomPeers[j], m.randomPeers[i]
+	}
+	m.randomPeers = m.randomPeers[:n]
+	return m.randomPeers
+}
+
+// sendClaims sends what is held of the subjects to one member.
+func (m *Machine) sendClaims(now time.Time, to *member, subjects []*member) {
+	var claims []belfry.Claim
+	for _, p := range subjects {
+		if p.held.Incarnation != 0 {
+			claims = append(claims, claimOf(now, p))
+		}
+	}
+	for chunk := range slices.Chunk(claims, claimsMax) {
+		m.send(now, to, &Claims{Claims: chunk})
+	}
+}
+
+// newestClaims are those that ride in a heartbeat.
+func (m *Machine) newestClaims(now time.Time) []belfry.Claim {
+	var claims []belfry.Claim
+	for i := len(m.news) - 1; i >= 0 && len(claims) < piggybackMax; i-- {
+		if p := m.news[i]; now.Sub(p.news) < piggybackTime {
+			claims = append(claims, claimOf(now, p))
+		}
+	}
+	return claims
+}
+
+// heardClaims weighs what a member says of others.
+func (m *Machine) heardClaims(now, at time.Time, from *member, claims []belfry.Claim) {
+	for _, c := range claims {
+		p := m.byNumber[c.Subject]
+		if p == nil || c.Incarnation == 0 || c.Verdict > belfry.VerdictLeft || p.Stopped {
+			continue
+		}
+		claim := held{
+			Incarnation: c.Incarnation, Turn: c.Turn, Verdict: c.Verdict, Cause: c.Cause,
+			Observers: c.Observers, Since: at.Add(-c.Age), Origin: c.Origin,
+		}
+		switch {
+		case p == m.self:
+			m.refute(now, from, claim)
+		case c.Verdict == belfry.VerdictUp:
+			m.vouch(now, at.Add(-c.Age), p, from)
+			m.consider(now, p, claim, from)
+		default:
+			m.consider(now, p, claim, from)
+		}
+	}
+}
+
+// consider adopts a claim if it is greater than the one held, or answers it.
+func (m *Machine) consider(now time.Time, p *member, claim held, from *member) {
+	if claim.compare(p.held) <= 0 {
+		return
+	}
+	silence := claim.Verdict == belfry.VerdictUnreachable ||
+		claim.Verdict == belfry.VerdictDown && claim.Cause != belfry.CauseProcess
+	if silence && claim.Incarnation <= p.incarnation && p.heard.After(claim.Since) {
+		m.answer(now, p, claim, from)
+		return
+	}
+	if claim.Verdict != belfry.VerdictUp || p.held.Verdict != belfry.VerdictUp {
+		m.note(p, now, from.ID, "", "claims "+p.describe(claim))
+	}
+	if claim.Verdict == belfry.VerdictUp && !p.anyHeard() {
+		claim.Cause = belfry.CauseIndirect
+	}
+	m.adopt(now, p, claim)
+}
+
+// answer is "node alive" against "node down" (US8433760): this node heard the
+// subject after the silence is said to have begun.
+func (m *Machine) answer(now time.Time, p *member, claim held, from *member) {
+	alive := held{
+		Incarnation: claim.Incarnation, Verdict: belfry.VerdictUp, Cause: belfry.CauseDirect,
+		Observers: 1, Since: p.heard, Origin: m.self.Number,
+	}.follows(claim)
+	m.adopt(now, p, alive)
+	m.sendClaims(now, from, []*member{p})
+}
+
+// refute is the answer of the subject itself.
+func (m *Machine) refute(now time.Time, from *member, claim held) {
+	if claim.Incarnation != m.self.held.Incarnation || claim.compare(m.self.held) <= 0 {
+		return
+	}
+	alive := held{
+		Incarnation: claim.Incarnation, Verdict: belfry.VerdictUp, Cause: belfry.CauseDirect,
+		Observers: 1, Since: now, Origin: m.self.Number,
+	}.follows(claim)
+	if claim.Verdict == belfry.VerdictUp {
+		alive.Turn = claim.Turn // others raised it for this node: follow
+	}
+	m.adopt(now, m.self, alive)
+	m.sendClaims(now, from, []*member{m.self})
+}
+
+// compareView notices that a peer holds other claims than this node: when it
+// differs twice in a row, the peer is sent all of them.
+func (m *Machine) compareView(now time.Time, from *member, view uint32) {
+	if view == m.view {
+		from.viewDiffers = 0
+		return
+	}
+	if from.viewDiffers++; from.viewDiffers >= 2 && now.Sub(from.viewSent) >= viewEvery {
+		from.viewSent = now
+		m.sendClaims(now, from, m.members)
+	}
+}

@@ -1,0 +1,262 @@
+package cluster
+
+import (
+	"slices"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// announcedMax is the longest interval that a heartbeat can announce.
+const announcedMax = 65535 * time.Millisecond
+
+// datagram takes one datagram. Only proven ones count; a restarted node thus
+// takes nothing that was recorded before its start (cluster.md 3).
+func (m *Machine) datagram(now time.Time, d Datagram) {
+	p := m.byID[d.From]
+	switch {
+	case p == nil || p == m.self || p.Stopped || m.self.Stopped:
+		m.drops.Stranger++
+		return
+	case d.Incarnation < p.incarnation:
+		m.drops.OldIncarnation++
+		return
+	case !d.Proven:
+		m.drops.Unproven++
+		m.hello(now, p, d)
+		return
+	case p.held.Verdict == belfry.VerdictLeft && d.Incarnation == p.held.Incarnation:
+		m.drops.Left++
+		return
+	}
+	at := d.At
+	if at.IsZero() || at.After(now) {
+		at = now
+	}
+	m.newcomer(now, p, d)
+	hb, _ := d.Body.(*Heartbeat)
+	m.welcome(now, p, hb)
+	r := p.row(d.Link)
+	if seq := seqOf(d.Body); r != nil && seq != 0 {
+		r.receive(at, m.start, seq, m.path(r), hb, m.health.pauseEnd)
+		m.answered(now, at, p)
+		m.judgeLink(now, p, r)
+	} else {
+		p.heard = maxTime(p.heard, at)
+	}
+	m.content(now, at, p, d)
+}
+
+// welcome makes rows for a member that sends heartbeats although this node's
+// own order does not say so, and for one that comes back.
+func (m *Machine) welcome(now time.Time, p *member, hb *Heartbeat) {
+	if len(p.rows) > 0 || hb == nil || p.inRing() && (hb.Probe || hb.Answer) {
+		return
+	}
+	p.guest = true
+	m.watch(now, p)
+	m.rewatch(now)
+}
+
+// answered is called when p was heard: what was held against it ends.
+func (m *Machine) answered(now, at time.Time, p *member) {
+	p.heard = maxTime(p.heard, at)
+	if at.After(p.exit.reset) {
+		p.exit.reset = time.Time{}
+	}
+	if at.After(p.exit.refused) {
+		p.exit.refused = time.Time{}
+	}
+	doubted := p.held.Verdict == belfry.VerdictUnreachable ||
+		p.held.Verdict == belfry.VerdictStalled && p.held.Cause == belfry.CauseAgent
+	if doubted && at.After(p.held.Since) {
+		p.pause.saw(now, at.Sub(p.held.Since))
+		m.comeUp(now, p, "it answers")
+	}
+	m.answeredBurst(now, p)
+}
+
+// content acts on what the datagram says.
+func (m *Machine) content(now, at time.Time, p *member, d Datagram) {
+	switch body := d.Body.(type) {
+	case *Heartbeat:
+		if r := p.row(d.Link); r == nil && body.Probe {
+			m.sendUnwatched(now, p, d.Link, false, true)
+		} else if r != nil && body.Probe {
+			m.sendHeartbeat(now, r, false, true)
+		} else if r != nil {
+			m.hurry(now, r)
+		}
+		m.gossip(now, at, p, body)
+	case *RelayAsk:
+		m.asked(now, p, body)
+	case *RelayResult:
+		m.resulted(now, at, p, body)
+	case *Claims:
+		m.heardClaims(now, at, p, body.Claims)
+	}
+}
+
+// gossip takes what a heartbeat says of its sender and of third nodes.
+func (m *Machine) gossip(now, at time.Time, p *member, hb *Heartbeat) {
+	if hb.Pause > 0 {
+		p.pause.saw(now, time.Duration(hb.Pause)*pauseUnit)
+	}
+	if hb.ExactPause > 0 {
+		p.pause.saw(now, hb.ExactPause)
+	}
+	if q := m.byNumber[hb.Fresh.Subject]; q != nil && hb.Fresh.Verdict == belfry.VerdictUp {
+		m.vouch(now, at.Add(-hb.Fresh.Age), q, p)
+	}
+	m.heardClaims(now, at, p, hb.Claims)
+	m.compareView(now, p, hb.View)
+}
+
+// heartbeat sends the heartbeat that is due and plans the next.
+func (m *Machine) heartbeat(now time.Time, r *row) {
+	m.plan(now, r)
+	r.beats[0], r.beats[1] = now, r.beats[0]
+	m.sendHeartbeat(now, r, false, false)
+}
+
+// plan chooses the interval of one row and the time of its next heartbeat.
+// What a heartbeat announced is never put off afterwards: the interval changes
+// only here.
+func (m *Machine) plan(now time.Time, r *row) {
+	p := m.path(r)
+	if !r.peerAt.IsZero() {
+		p.loss = max(p.loss, r.peerLoss)
+	}
+	r.pace.sending(now, p.interval(&m.cfg, share{keff: m.keff(), ringLinks: m.ringLinks(r.link.Network)}))
+	r.nextTx = r.slot.following(m.start, now, m.cycle(), r.pace.interval)
+}
+
+// keff is the number of peers that the schedule is shared between.
+func (m *Machine) keff() int { return max(1, len(m.peers)) }
+
+// ringLinks counts the links to ring peers on one network.
+func (m *Machine) ringLinks(network string) int {
+	n := 0
+	for _, p := range m.peers {
+		for _, r := range p.rows {
+			if r.link.Network == network {
+				n++
+			}
+		}
+	}
+	return max(1, n)
+}
+
+// cycle is the shortest interval in use.
+func (m *Machine) cycle() time.Duration {
+	shortest := time.Duration(0)
+	for _, p := range m.peers {
+		for _, r := range p.rows {
+			shortest = smallest(shortest, r.pace.interval)
+		}
+	}
+	return shortest
+}
+
+// probe asks for one extra reception on a link; it counts as missing when it
+// is not answered within a round.
+func (m *Machine) probe(now time.Time, r *row) {
+	r.pending = append(r.pending, probe{sent: now, due: now.Add(m.path(r).round())})
+	m.sendHeartbeat(now, r, true, false)
+}
+
+// sendHeartbeat sends a heartbeat, a probe or an answer on a watched link.
+func (m *Machine) sendHeartbeat(now time.Time, r *row, probe, answer bool) {
+	hb := m.newHeartbeat(now, probe, answer)
+	hb.Loss = r.seq.loss()
+	hb.Announced = min(max(0, r.nextTx.Sub(now)+time.Millisecond-1).Truncate(time.Millisecond), announcedMax)
+	if hold := now.Sub(r.peerClockAt); !r.peerClockAt.IsZero() && hold <= holdMax {
+		hb.Echo, hb.EchoOf, hb.Hold = true, r.peerClock, max(hold, 0).Truncate(clockUnit)
+	}
+	if r.tellPause {
+		hb.ExactPause, r.tellPause = m.health.lastPause.Truncate(time.Millisecond), false
+	}
+	if !probe && !answer {
+		hb.Fresh = m.freshness(now, r)
+	}
+	m.sendOn(now, r, hb)
+}
+
+// newHeartbeat is the part that all heartbeats of one moment share.
+func (m *Machine) newHeartbeat(now time.Time, probe, answer bool) *Heartbeat {
+	return &Heartbeat{
+		Probe: probe, Answer: answer, SentAt: clockAt(m.start, now), View: m.view,
+		Health: m.health.score, Pause: m.health.longest.steps(now), Claims: m.newestClaims(now),
+	}
+}
+
+// freshness speaks of one node that this one hears itself, in turn.
+func (m *Machine) freshness(now time.Time, r *row) belfry.Freshness {
+	for range m.watched {
+		r.fresh = (r.fresh + 1) % len(m.watched)
+		p := m.watched[r.fresh]
+		if p.ID == r.id.Peer || !p.anyHeard() {
+			continue
+		}
+		age := min((now.Sub(p.heard)+ageUnit-1)/ageUnit, 4095) * ageUnit
+		return belfry.Freshness{Subject: p.Number, Verdict: p.held.Verdict, Age: max(age, 0)}
+	}
+	return belfry.Freshness{}
+}
+
+// sendOn sends a body on a watched link; every one takes the next number.
+func (m *Machine) sendOn(now time.Time, r *row, body Body) {
+	r.txSeq = nextSeq(r.txSeq)
+	r.lastTx = now
+	address(body, r.id.Index, r.state, r.txSeq)
+	m.out.Send = append(m.out.Send, Send{To: r.id.Peer, Link: r.id.Index, Body: body})
+}
+
+// send sends a body to a member, on its best link.
+func (m *Machine) send(now time.Time, to *member, body Body) {
+	if to == m.self || len(to.Links) == 0 || to.Stopped {
+		return
+	}
+	if len(to.rows) == 0 {
+		address(body, to.Links[0].Index, belfry.LinkUnknown, 0)
+		m.out.Send = append(m.out.Send, Send{To: to.ID, Link: to.Links[0].Index, Body: body})
+		return
+	}
+	best := slices.IndexFunc(to.rows, (*row).usable)
+	m.sendOn(now, to.rows[max(best, 0)], body)
+}
+
+// sendUnwatched sends a probe or an answer where there is no row.
+func (m *Machine) sendUnwatched(now time.Time, p *member, link uint8, probe, answer bool) {
+	hb := m.newHeartbeat(now, probe, answer)
+	address(hb, link, belfry.LinkUnknown, 0)
+	m.out.Send = append(m.out.Send, Send{To: p.ID, Link: link, Body: hb})
+}
+
+// address fills in what all bodies begin with.
+func address(body Body, link uint8, state belfry.LinkState, seq uint16) {
+	switch b := body.(type) {
+	case *Heartbeat:
+		b.Link, b.LinkState, b.Seq = link, state, seq
+	case *RelayAsk:
+		b.Link, b.LinkState, b.Seq = link, state, seq
+	case *RelayResult:
+		b.Link, b.LinkState, b.Seq = link, state, seq
+	case *Claims:
+		b.Link, b.LinkState, b.Seq = link, state, seq
+	}
+}
+
+func seqOf(body Body) uint16 {
+	switch b := body.(type) {
+	case *Heartbeat:
+		return b.Seq
+	case *RelayAsk:
+		return b.Seq
+	case *RelayResult:
+		return b.Seq
+	case *Claims:
+		return b.Seq
+	}
+	return 0
+}

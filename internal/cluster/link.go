@@ -1,0 +1,244 @@
+package cluster
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+const (
+	// A new pair is probed this often, this many times, until it answers.
+	initProbeEvery = 200 * time.Millisecond
+	initProbes     = 5
+	// initReceptions is how many receptions a link needs before it can be up.
+	initReceptions = 3
+	// quickProbes bounds the probes sent at once while a link comes up, so that
+	// a pair is up after a few round trips and two machines never ping-pong.
+	quickProbes = 6
+)
+
+// A row is what this node holds of one link: what it hears of the peer there
+// and what it sends to it. Rows exist for watched pairs only.
+type row struct {
+	id   LinkID
+	link Link
+	slot slot
+
+	state   belfry.LinkState
+	since   time.Time
+	reason  string
+	version uint64
+
+	seq     sequence
+	rtt     roundTrip
+	arrival arrival
+	pace    pace
+
+	lastRx, lastTx, lastEcho time.Time // zero: never
+	nextTx                   time.Time // next heartbeat
+	txSeq                    uint16
+	beats                    [2]time.Time // send times of the last two heartbeats, newest first
+	echoSent                 time.Time    // send time of the newest datagram the peer echoed
+
+	announced time.Duration // by the peer: from its last datagram to its next heartbeat
+	interval  time.Duration // of the peer: the longest announced lately
+	due       time.Time     // its next heartbeat, without margin; zero: nothing is expected
+	deviation int           // receptions due by now and missing
+	pending   []probe       // sent and not yet answered, oldest first
+
+	receptions int  // since INIT
+	echoed     bool // a datagram sent since INIT was echoed
+	probesLeft int
+	nextProbe  time.Time
+	quick      int
+
+	peerClock   uint32 // newest send clock received
+	peerClockAt time.Time
+	peerState   belfry.LinkState
+	peerLoss    uint8
+	peerAt      time.Time // when the peer's view came; zero: never
+
+	tellPause bool // the next heartbeat carries the newest own pause
+	fresh     int  // rotates over the third nodes
+}
+
+// A probe asks for one extra reception.
+type probe struct{ sent, due time.Time }
+
+// newRow is the row of a link that nothing was heard on yet.
+func newRow(now time.Time, peer belfry.NodeID, link Link, prior uint8) *row {
+	r := &row{id: LinkID{Peer: peer, Index: link.Index}, link: link, seq: newSequence(prior)}
+	r.init(now, "new")
+	r.due = now.Add(initProbes * initProbeEvery)
+	return r
+}
+
+// init begins the three-way check again (as in RFC 5880 6.8): nothing that was
+// heard before counts.
+func (r *row) init(now time.Time, reason string) {
+	r.state, r.since, r.reason = belfry.LinkInit, now, reason
+	r.receptions, r.echoed, r.quick = 0, false, 0
+	r.probesLeft, r.nextProbe = initProbes, now
+	r.deviation, r.pending = 0, nil
+}
+
+// reset forgets what belongs to the peer's previous start: its numbers and its
+// clock. Round trip and loss belong to the path and stay.
+func (r *row) reset() {
+	r.seq.restart()
+	r.arrival.started = false
+	r.peerClockAt, r.peerAt = time.Time{}, time.Time{}
+}
+
+// heard tells whether the peer is heard on this link as expected.
+func (r *row) heard() bool {
+	switch r.state {
+	case belfry.LinkUp, belfry.LinkOneWayIn, belfry.LinkDegraded:
+		return r.deviation == 0
+	}
+	return false
+}
+
+// usable tells whether the link is two-way.
+func (r *row) usable() bool { return r.state == belfry.LinkUp || r.state == belfry.LinkDegraded }
+
+// maxWait is how long after its announcement a heartbeat may come.
+func (r *row) maxWait(p path) time.Duration { return r.announced + p.margin() }
+
+// receive records one proven datagram that arrived at the time at.
+func (r *row) receive(at time.Time, start time.Time, seq uint16, p path, hb *Heartbeat, pauseEnd time.Time) {
+	fresh, newest := r.seq.take(seq)
+	if !fresh {
+		return
+	}
+	r.lastRx = maxTime(r.lastRx, at)
+	r.deviation, r.pending = 0, nil
+	r.receptions++
+	if hb == nil {
+		return
+	}
+	early := r.arrival.take(clockAt(start, at), hb.SentAt)
+	if newest {
+		r.peerClock, r.peerClockAt = hb.SentAt, at
+		r.peerState, r.peerLoss, r.peerAt = hb.LinkState, hb.Loss, at
+		r.announced = hb.Announced
+		// Lateness is never assumed to be made up, earliness is.
+		r.due = at.Add(early + hb.Announced)
+		if !hb.Probe && !hb.Answer {
+			r.interval = hb.Announced
+		}
+	}
+	if hb.Echo {
+		r.echo(at, start, p, hb, pauseEnd)
+	}
+}
+
+// echo takes the round trip out of one datagram (US9219621; cluster.md 4).
+func (r *row) echo(at, start time.Time, p path, hb *Heartbeat, pauseEnd time.Time) {
+	age := clockSince(clockAt(start, at), hb.EchoOf)
+	sent := at.Add(-age)
+	r.lastEcho = maxTime(r.lastEcho, at)
+	r.echoSent = maxTime(r.echoSent, sent)
+	if !sent.Add(clockUnit).Before(r.since) {
+		r.echoed = true
+	}
+	if hb.ExactPause > 0 || sent.Before(pauseEnd) {
+		return // it spans a pause of either side
+	}
+	r.rtt.sample(age-hb.Hold, r.maxWait(p))
+}
+
+// overdue counts the receptions that were due by now and did not come; the
+// machine weighs each as evidence.
+func (r *row) overdue(now time.Time, p path) (missed int) {
+	for len(r.pending) > 0 && !r.pending[0].due.After(now) {
+		r.pending = r.pending[1:]
+		missed++
+	}
+	if r.state == belfry.LinkDown || r.due.IsZero() {
+		r.deviation += missed
+		return missed
+	}
+	every := max(r.announced, r.interval, 20*time.Millisecond)
+	if r.interval == 0 {
+		every = max(every, r.pace.interval) // it has announced none of its own yet
+	}
+	for deadline := r.due.Add(p.margin()); !deadline.After(now); deadline = r.due.Add(p.margin()) {
+		r.due = r.due.Add(every)
+		missed++
+	}
+	r.deviation += missed
+	return missed
+}
+
+// unechoed tells whether the last two heartbeats are past the maximum wait and
+// the peer, although heard, did not confirm them.
+func (r *row) unechoed(now time.Time, p path) bool {
+	older, newer := r.beats[1], r.beats[0]
+	if older.IsZero() || r.deviation > 0 {
+		return false
+	}
+	wait := r.interval + p.margin() + p.mrt
+	return r.echoSent.Before(older) && now.After(newer.Add(wait)) && r.lastRx.After(older.Add(wait))
+}
+
+// judge gives the state that the row should have, and why (cluster.md 10).
+func (r *row) judge(now time.Time, p path) (belfry.LinkState, string) {
+	switch {
+	case r.state == belfry.LinkDown:
+		if r.receptions > 0 {
+			return belfry.LinkInit, "heard again"
+		}
+		return r.state, r.reason
+	case r.deviation > p.maxDeviation():
+		return belfry.LinkDown, fmt.Sprintf("%d receptions missing, at most %d allowed", r.deviation, p.maxDeviation())
+	case r.state == belfry.LinkUnknown && r.receptions == 0:
+		return r.state, r.reason
+	case r.state == belfry.LinkInit || r.state == belfry.LinkUnknown:
+		if r.receptions >= initReceptions && r.echoed {
+			return belfry.LinkUp, "heard and echoed"
+		}
+		return r.state, r.reason
+	case r.unechoed(now, p):
+		return belfry.LinkOneWayIn, "heard, but the last two heartbeats came back unechoed"
+	case r.state == belfry.LinkOneWayIn:
+		if !r.echoSent.Before(r.beats[1]) {
+			return belfry.LinkUp, "echoed again"
+		}
+	}
+	return r.state, r.reason
+}
+
+// next is the earliest time at which the row has something to do; a silent row
+// sends no heartbeats.
+func (r *row) next(p path, silent bool) (next time.Time) {
+	if len(r.pending) > 0 {
+		next = r.pending[0].due
+	}
+	if !r.due.IsZero() && r.state != belfry.LinkDown {
+		next = sooner(next, r.due.Add(p.margin()))
+	}
+	if r.probesLeft > 0 && r.state == belfry.LinkInit {
+		next = sooner(next, r.nextProbe)
+	}
+	if silent {
+		return next
+	}
+	return sooner(next, r.nextTx)
+}
+
+func maxTime(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// sooner is the earlier of two times, of which zero is never.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}

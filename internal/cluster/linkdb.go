@@ -1,0 +1,124 @@
+package cluster
+
+import (
+	"slices"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// LinkStatus is one row of the link database: what this node hears of one
+// peer on one link (US8824335; cluster.md 10). A zero time is never.
+type LinkStatus struct {
+	Peer     belfry.NodeID
+	PeerName string
+	Link     // index, network and addresses
+
+	State   belfry.LinkState
+	Since   time.Time
+	Reason  string
+	Version uint64 // of the database when state or reason last changed
+
+	LastTx, LastRx, LastEcho             time.Time
+	HighestSeq                           uint16
+	Received, Lost, Reordered, Duplicate uint64
+	Loss                                 uint8 // estimate, 1/255
+
+	Known    bool          // MRT and D come from samples; else they are assumed
+	MRT      time.Duration // mean round trip
+	D        time.Duration // its deviation
+	Measured time.Duration // T_MEAS, the newest round trip
+	Jitter   time.Duration // J
+
+	Interval     time.Duration // at which this node sends; 0: not yet
+	Announced    time.Duration // by the peer, until its next heartbeat
+	MaxWait      time.Duration // announced and margin
+	MaxDeviation int           // receptions that may be missing
+	Deviation    int           // receptions that are missing
+
+	PeerState belfry.LinkState // the peer's view of this link
+	PeerLoss  uint8            // 1/255
+	PeerAge   time.Duration    // how old that view is; -1: none yet
+}
+
+// Links is all rows, by name of the peer and index.
+func (m *Machine) Links(now time.Time) []LinkStatus {
+	var all []LinkStatus
+	for _, p := range m.watched {
+		for _, r := range p.rows {
+			all = append(all, m.linkStatus(now, p, r))
+		}
+	}
+	slices.SortStableFunc(all, func(a, b LinkStatus) int {
+		switch {
+		case a.PeerName < b.PeerName:
+			return -1
+		case a.PeerName > b.PeerName:
+			return 1
+		}
+		return int(a.Index) - int(b.Index)
+	})
+	return all
+}
+
+func (m *Machine) linkStatus(now time.Time, p *member, r *row) LinkStatus {
+	path := m.path(r)
+	s := LinkStatus{
+		Peer: p.ID, PeerName: p.Name, Link: r.link,
+		State: r.state, Since: r.since, Reason: r.reason, Version: r.version,
+		LastTx: r.lastTx, LastRx: r.lastRx, LastEcho: r.lastEcho,
+		HighestSeq: r.seq.highest, Received: r.seq.received, Lost: r.seq.lost,
+		Reordered: r.seq.reordered, Duplicate: r.seq.duplicate, Loss: r.seq.loss(),
+		Known: r.rtt.known, MRT: r.rtt.MRT(), D: r.rtt.D(), Measured: r.rtt.measured, Jitter: r.arrival.jitter,
+		Interval: r.pace.interval, Announced: r.announced, MaxWait: r.maxWait(path),
+		MaxDeviation: path.maxDeviation(), Deviation: r.deviation,
+		PeerState: r.peerState, PeerLoss: r.peerLoss, PeerAge: -1,
+	}
+	if !r.peerAt.IsZero() {
+		s.PeerAge = now.Sub(r.peerAt)
+	}
+	return s
+}
+
+// LinksVersion counts the changes of state or reason over all rows.
+func (m *Machine) LinksVersion() uint64 { return m.version }
+
+// setLink moves a row to a state and tells.
+func (m *Machine) setLink(now time.Time, r *row, state belfry.LinkState, reason string) {
+	if r.state == state && r.reason == reason {
+		return
+	}
+	from := r.state
+	if state == belfry.LinkInit {
+		r.init(now, reason)
+	}
+	if from != state {
+		r.since = now
+		m.out.Changes = append(m.out.Changes, LinkChange{
+			Peer: r.id.Peer, Index: r.id.Index, Network: r.link.Network, From: from, To: state, Reason: reason, At: now,
+		})
+	}
+	m.version++
+	r.state, r.reason, r.version = state, reason, m.version
+}
+
+// path gathers what the formulas read of one row. P is the greatest of the
+// floor, the row's own loss and the mean loss of the rows on its network.
+func (m *Machine) path(r *row) path {
+	sum, rows := 0, 0
+	for _, p := range m.watched {
+		for _, other := range p.rows {
+			if other.link.Network == r.link.Network && p.inRing() {
+				sum, rows = sum+int(other.seq.loss()), rows+1
+			}
+		}
+	}
+	loss := max(m.cfg.LossFloor, r.seq.loss())
+	if rows > 0 {
+		loss = max(loss, uint8(sum/rows))
+	}
+	return path{
+		mrt: r.rtt.MRT(), d: r.rtt.D(), jitter: r.arrival.jitter, known: r.rtt.known,
+		loss: loss, health: m.health.score,
+	}
+}

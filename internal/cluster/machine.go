@@ -1,0 +1,216 @@
+// Package cluster knows which nodes and links are alive: heartbeats, the
+// database of links, verification and verdicts as one pure machine.
+//
+// The driver hands in what arrived, calls Advance, and does what Take says. It
+// must hand in everything readable before it calls Advance, else a node that
+// slept judges others without having read its mail. DESIGN.md has the reasons.
+package cluster
+
+import (
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// A Machine is not safe for concurrent use; its driver owns it.
+type Machine struct {
+	cfg   Config
+	rng   *rand.Rand // draws the members that claims are sent to
+	start time.Time  // origin of the send clock and of the schedule
+
+	self       *member
+	generation uint64 // of the member table
+	byID       map[belfry.NodeID]*member
+	byNumber   map[belfry.NodeNumber]*member
+	members    []*member // by NodeID, self included
+	ring       []*member // neither down nor left, by place
+	peers      []*member // this node's neighbours, in ring order
+	watched    []*member // those with rows, by NodeID
+	fallen     []*member // those that are down, by NodeID
+
+	view        uint32 // hash of all claims held
+	news        []*member
+	rumours     []rumour
+	randomPeers []*member
+
+	health   health
+	heal     time.Time
+	healTurn int
+	bursts   uint16    // number of the newest burst
+	version  uint64    // of the link database
+	last     time.Time // of the newest Advance
+	drops    Drops
+	out      Output
+}
+
+// Drops counts the datagrams that had no effect, by reason.
+type Drops struct {
+	Stranger       uint64 // sender is not a member, is stopped, or is this node
+	OldIncarnation uint64 // sender's incarnation was replaced
+	Left           uint64 // sender left in this incarnation
+	Unproven       uint64 // not bound to this node's present boot; answered with it at most
+}
+
+// New is a machine whose only member is this node. cfg must be valid.
+func New(cfg Config, now time.Time, rng *rand.Rand) *Machine {
+	m := &Machine{
+		cfg: cfg, rng: rng, start: now,
+		byID: map[belfry.NodeID]*member{}, byNumber: map[belfry.NodeNumber]*member{},
+	}
+	m.self = &member{
+		Member:      Member{ID: cfg.Self, Number: cfg.Number, Name: cfg.Name},
+		place:       ringKey(cfg.Cluster, cfg.Self),
+		incarnation: cfg.Incarnation,
+		held: held{
+			Incarnation: cfg.Incarnation, Verdict: belfry.VerdictUp, Cause: belfry.CauseDirect,
+			Observers: 1, Since: now, Origin: cfg.Number,
+		},
+	}
+	m.byID[cfg.Self], m.byNumber[cfg.Number] = m.self, m.self
+	m.members = []*member{m.self}
+	m.view = m.self.held.hash(cfg.Number)
+	m.health.clean = now
+	return m
+}
+
+// Receive takes one input. Messages about nodes that are no members change
+// nothing.
+func (m *Machine) Receive(now time.Time, msg Message) {
+	switch msg := msg.(type) {
+	case Datagram:
+		m.datagram(now, msg)
+	case Stream:
+		m.stream(now, msg)
+	case Dialed:
+		m.dialed(now, msg)
+	case Refused:
+		m.refused(now, msg)
+	case Members:
+		m.setMembers(now, msg)
+	case Suspended:
+		m.paused(now, msg.D)
+	case Dropped:
+		m.paused(now, latenessMax)
+	}
+}
+
+// Advance does what is due.
+func (m *Machine) Advance(now time.Time) {
+	m.advanceHealth(now)
+	m.last = now
+	for _, p := range m.watched {
+		for _, r := range p.rows {
+			m.advanceRow(now, p, r)
+		}
+		m.advanceVouch(now, p)
+		m.judge(now, p)
+		m.advanceBurst(now, p)
+	}
+	m.advanceHeal(now)
+	m.advanceRumours(now)
+	m.health.asked = m.NextTimeout()
+}
+
+// advanceRow looks at one link: what is missing, its state, its heartbeat.
+func (m *Machine) advanceRow(now time.Time, p *member, r *row) {
+	due := r.due
+	if missed := r.overdue(now, m.path(r)); missed > 0 {
+		if r.due.Equal(due) {
+			due = time.Time{}
+		}
+		m.miss(now, p, r, due, missed)
+	}
+	m.judgeLink(now, p, r)
+	if p.guest && p.burst == nil && r.state == belfry.LinkDown && p.held.Verdict == belfry.VerdictUp {
+		m.unwatch(p)
+		m.rewatch(now)
+	}
+	if len(p.rows) == 0 {
+		return // nobody watches it here any longer
+	}
+	m.advanceJoin(now, r)
+	if p.inRing() && !m.self.Stopped && !r.nextTx.After(now) {
+		m.heartbeat(now, r)
+	}
+}
+
+// judgeLink moves a row to the state it should have.
+func (m *Machine) judgeLink(now time.Time, p *member, r *row) {
+	state, reason := r.judge(now, m.path(r))
+	if state == r.state {
+		return
+	}
+	m.setLink(now, r, state, reason)
+	if !r.usable() {
+		return
+	}
+	switch p.held.Verdict {
+	case belfry.VerdictJoining, belfry.VerdictDown, belfry.VerdictLeft:
+		m.comeUp(now, p, "two-way link")
+	case belfry.VerdictUp:
+		p.held.Cause = belfry.CauseDirect
+	}
+}
+
+// advanceVouch verifies a node that only others hear, when they fall silent.
+func (m *Machine) advanceVouch(now time.Time, p *member) {
+	if t := m.vouchEnds(p); !t.IsZero() && !t.After(now) {
+		m.verify(now, p, t, now, false)
+		if p.burst != nil {
+			m.note(p, now, belfry.NodeID{}, "", "nobody vouches for it any longer")
+		}
+	}
+}
+
+// vouchEnds is when the word of others on p is too old; zero for a node that
+// has a link of its own, or a burst. Each peer speaks of each other peer once
+// in Keff cycles.
+func (m *Machine) vouchEnds(p *member) time.Time {
+	if p.held.Verdict != belfry.VerdictUp || p.burst != nil && p.burst.own ||
+		slices.ContainsFunc(p.rows, func(r *row) bool { return r.state != belfry.LinkDown }) {
+		return time.Time{}
+	}
+	last := maxTime(maxTime(p.heard, p.vouched), m.health.quiet)
+	return last.Add(time.Duration(m.keff()+1)*m.cycle() + time.Second)
+}
+
+// NextTimeout is when Advance has something to do without new input; the zero
+// time while there is nobody to watch.
+func (m *Machine) NextTimeout() (next time.Time) {
+	if len(m.watched) == 0 && len(m.rumours) == 0 && len(m.fallen) == 0 {
+		return time.Time{}
+	}
+	next = m.last.Add(healthTick)
+	for _, p := range m.watched {
+		silent := !p.inRing() || m.self.Stopped
+		for _, r := range p.rows {
+			next = sooner(next, r.next(m.path(r), silent))
+		}
+		if p.burst != nil {
+			next = sooner(sooner(next, p.burst.next), m.last.Add(burstTick))
+		}
+		next = sooner(sooner(next, m.verdictTimer(m.last, p)), m.vouchEnds(p))
+	}
+	for _, r := range m.rumours {
+		next = sooner(next, r.next)
+	}
+	return sooner(next, m.heal)
+}
+
+// Take gives away what has come together since the last call.
+func (m *Machine) Take() Output {
+	out := m.out
+	m.out = Output{}
+	return out
+}
+
+// View is the hash of all claims held, 24 bits: equal on nodes that agree.
+func (m *Machine) View() uint32 { return m.view }
+
+// Generation is that of the member table in use.
+func (m *Machine) Generation() uint64 { return m.generation }
+
+// Drops is the counters so far.
+func (m *Machine) Drops() Drops { return m.drops }

@@ -1,0 +1,228 @@
+package cluster
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// A LinkID names one link of a watched pair, as this node counts them.
+type LinkID struct {
+	Peer  belfry.NodeID
+	Index uint8 // 0 to 15
+}
+
+// A Message is an input of the machine: one of the types below that have the
+// method, and no others.
+type Message interface{ message() }
+
+// A Datagram has been opened and is authentic.
+type Datagram struct {
+	From        belfry.NodeID
+	Incarnation belfry.Incarnation
+	Boot        belfry.Boot // of the sender
+	Link        uint8       // index of the link it came on
+	At          time.Time   // kernel receive time; zero: now
+	Proven      bool        // bound to this node's present boot, so no recording from before it
+	Body        Body
+}
+
+// StreamEvent is what happened to the stream of a pair.
+type StreamEvent uint8
+
+// The stream events.
+const (
+	StreamUp       StreamEvent = iota // the handshake is done
+	StreamReset                       // it ended and nobody had said goodbye
+	GoodbyeLeave                      // the peer leaves the cluster
+	GoodbyeRestart                    // the peer is about to start again
+	GoodbyeRekey                      // the peer dials again with a new certificate: no evidence
+)
+
+// A Stream tells what happened to the stream of a pair.
+type Stream struct {
+	Peer        belfry.NodeID
+	Incarnation belfry.Incarnation // whose process held the other end; 0: not known
+	Event       StreamEvent
+}
+
+// DialResult is how the attempt to reach a peer's stream port ended.
+type DialResult uint8
+
+// The dial results.
+const (
+	DialAccepted DialResult = iota // its kernel lives and something listens
+	DialRefused                    // its kernel lives, its process is gone
+	DialTimeout                    // nothing came back: proves nothing
+)
+
+// Dialed answers a Dial of Output.
+type Dialed struct {
+	Peer   belfry.NodeID
+	Link   uint8
+	Result DialResult
+}
+
+// Refused is an ICMP port unreachable on the connected socket of a link.
+type Refused struct {
+	Peer belfry.NodeID
+	Link uint8
+}
+
+// Members is the whole member table, this node included. A table of a lower
+// generation than the last is ignored.
+type Members struct {
+	Generation uint64
+	Members    []Member
+}
+
+// A Member is one row of the member table.
+type Member struct {
+	ID      belfry.NodeID
+	Number  belfry.NodeNumber
+	Name    string
+	Links   []Link // as seen from this node; empty for this node itself
+	Stopped bool   // held left by the configuration
+}
+
+// A Link is one way from this node to a member.
+type Link struct {
+	Index         uint8  // 0 to 15, unique within the pair
+	Network       string // for people, and to group links of one interface
+	Local, Remote netip.AddrPort
+}
+
+// Suspended says that the boot clock ran ahead of the monotonic clock: the
+// machine as a whole was asleep for D.
+type Suspended struct{ D time.Duration }
+
+// Dropped says that this node's own socket overflowed N times.
+type Dropped struct{ N uint64 }
+
+func (Datagram) message()  {}
+func (Stream) message()    {}
+func (Dialed) message()    {}
+func (Refused) message()   {}
+func (Members) message()   {}
+func (Suspended) message() {}
+func (Dropped) message()   {}
+
+// A Body is what a datagram carries: *Heartbeat, *RelayAsk, *RelayResult or
+// *Claims. The structs are field by field those of package wire, so that a
+// pointer to one converts to a pointer to the other.
+type Body interface{ body() }
+
+// A Heartbeat is sent on every link of a watched pair. Probes and answers are
+// heartbeats with a flag. Layout and ranges: cluster.md 3.
+type Heartbeat struct {
+	Echo, Probe, Answer bool
+	Link                uint8            // sender's link index
+	LinkState           belfry.LinkState // sender's state of this link
+	Seq                 uint16           // of (pair, link), 1 to 65,535; 0 on unwatched pairs
+	SentAt              uint32           // sender's clock, 4 µs units, 24 bits
+	Announced           time.Duration    // until the sender's next heartbeat on this link; ms steps
+	Loss                uint8            // loss the sender measures inbound, 1/255
+	EchoOf              uint32           // newest send clock received on this link; only with Echo
+	Hold                time.Duration    // from that arrival to this send; only with Echo
+	View                uint32           // view hash, 24 bits
+	Health              uint8            // sender's health score, 0 to 8
+	Pause               uint8            // its longest own pause, 0.7 s steps rounded up, 0 to 15
+	Fresh               belfry.Freshness
+	Claims              []belfry.Claim
+	ExactPause          time.Duration // its newest own pause, once per link; zero: none
+}
+
+// A RelayAsk asks a co-watcher to probe the subject by itself.
+type RelayAsk struct {
+	Link      uint8
+	LinkState belfry.LinkState
+	Seq       uint16
+	Subject   belfry.NodeNumber
+	Burst     uint16 // the asker's number of its burst
+}
+
+// A RelayResult answers a RelayAsk, once per round. Counts are cumulative, so
+// that a lost one costs a round and no evidence.
+type RelayResult struct {
+	Link             uint8
+	LinkState        belfry.LinkState
+	Seq              uint16
+	Subject          belfry.NodeNumber
+	Burst            uint16
+	Unanswered, Loss uint8
+	HeardAgo         time.Duration // since the subject was heard; ms steps
+	KernelAnswers    bool          // the subject's stream port accepts connections
+}
+
+// Claims carries verdicts.
+type Claims struct {
+	Link      uint8
+	LinkState belfry.LinkState
+	Seq       uint16
+	Claims    []belfry.Claim
+}
+
+func (*Heartbeat) body()   {}
+func (*RelayAsk) body()    {}
+func (*RelayResult) body() {}
+func (*Claims) body()      {}
+
+// Output is what the driver has to do, in this order.
+type Output struct {
+	Send    []Send
+	Dial    []Dial
+	Changes []Change
+}
+
+// Send is one datagram to seal and send.
+type Send struct {
+	To   belfry.NodeID
+	Link uint8
+	Body Body
+}
+
+// Dial asks the driver to try the peer's stream port and to report Dialed.
+type Dial struct {
+	Peer belfry.NodeID
+	Link uint8
+}
+
+// A Change is a NodeChange, a LinkChange or a Restarted.
+type Change interface{ change() }
+
+// A NodeChange is a new verdict.
+type NodeChange struct {
+	Node        belfry.NodeID
+	Name        string
+	From, To    belfry.Verdict
+	Cause       belfry.Cause
+	Incarnation belfry.Incarnation // the one the verdict is about
+	Turn        uint16
+	Observers   int
+	Since       time.Time // when the silence began, or when the proof of life came
+	At          time.Time // when the verdict fell here
+	Evidence    []belfry.Evidence
+}
+
+// A LinkChange is a new state of one of this node's own link rows.
+type LinkChange struct {
+	Peer     belfry.NodeID
+	Index    uint8
+	Network  string
+	From, To belfry.LinkState
+	Reason   string
+	At       time.Time
+}
+
+// Restarted says that a newer incarnation of a known node is running.
+type Restarted struct {
+	Node        belfry.NodeID
+	Name        string
+	Incarnation belfry.Incarnation
+	At          time.Time
+}
+
+func (NodeChange) change() {}
+func (LinkChange) change() {}
+func (Restarted) change()  {}

@@ -1,0 +1,323 @@
+package cluster
+
+import (
+	"cmp"
+	"container/heap"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// A network plays several machines on virtual time: datagrams with delay, loss
+// and cuts, streams that are reset, kernels that refuse. Same seed, same run.
+type network struct {
+	start, now time.Time
+	order      uint64
+	events     events
+	hosts      []*host
+	rng        *rand.Rand
+	delay      time.Duration
+	paths      map[string]*condition // "a>b"
+	streams    map[string]bool       // "a b", sorted
+	sent       int
+	trace      func(h *host, c Change)
+	digest     []string
+	stopped    map[string]bool // by the configuration
+	generation uint64
+	cfg        func(*Config)
+}
+
+type condition struct {
+	cut   bool
+	loss  int // per cent
+	delay time.Duration
+}
+
+type host struct {
+	name        string
+	number      belfry.NodeNumber
+	incarnation belfry.Incarnation
+	boot        belfry.Boot
+	m           *Machine
+	running     bool // a process exists
+	frozen      bool // it is stopped: reads nothing
+	dead        bool // the whole host
+	seen        map[string]belfry.Boot
+	inbox       []Message
+	wakeup      uint64
+}
+
+type event struct {
+	at    time.Time
+	order uint64
+	do    func()
+}
+
+type events []event
+
+func (e events) Len() int { return len(e) }
+func (e events) Less(i, j int) bool {
+	if c := e[i].at.Compare(e[j].at); c != 0 {
+		return c < 0
+	}
+	return e[i].order < e[j].order
+}
+func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
+func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
+func (e *events) Pop() any {
+	last := (*e)[len(*e)-1]
+	*e = (*e)[:len(*e)-1]
+	return last
+}
+
+func newNetwork(seed uint64, names ...string) *network {
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	n := &network{
+		start: start, now: start, rng: rand.New(rand.NewPCG(seed, 1)), delay: 500 * time.Microsecond,
+		paths: map[string]*condition{}, streams: map[string]bool{}, stopped: map[string]bool{},
+		trace: func(*host, Change) {}, cfg: func(*Config) {}, generation: 1,
+	}
+	for i, name := range names {
+		n.hosts = append(n.hosts, &host{name: name, number: belfry.NodeNumber(i + 1)})
+	}
+	return n
+}
+
+func nodeID(number belfry.NodeNumber) belfry.NodeID {
+	return belfry.NodeID{0: byte(number >> 8), 1: byte(number), 15: 1}
+}
+
+func (n *network) host(name string) *host {
+	i := slices.IndexFunc(n.hosts, func(h *host) bool { return h.name == name })
+	if i < 0 {
+		panic("no host " + name)
+	}
+	return n.hosts[i]
+}
+
+func (n *network) byID(id belfry.NodeID) *host {
+	return n.hosts[slices.IndexFunc(n.hosts, func(h *host) bool { return nodeID(h.number) == id })]
+}
+
+func (n *network) at(d time.Duration, do func()) {
+	n.order++
+	heap.Push(&n.events, event{n.now.Add(d), n.order, do})
+}
+
+func (n *network) run(d time.Duration) {
+	end := n.now.Add(d)
+	for len(n.events) > 0 && !n.events[0].at.After(end) {
+		e := heap.Pop(&n.events).(event)
+		n.now = e.at
+		e.do()
+	}
+	n.now = end
+}
+
+// boot starts a new incarnation of h's agent.
+func (n *network) boot(h *host) {
+	h.incarnation++
+	h.boot = belfry.Boot(n.rng.Uint32() | 1)
+	h.running, h.frozen, h.dead, h.inbox = true, false, false, nil
+	h.seen = map[string]belfry.Boot{}
+	cfg := Default()
+	cfg.Self, cfg.Number, cfg.Name, cfg.Incarnation = nodeID(h.number), h.number, h.name, h.incarnation
+	n.cfg(&cfg)
+	h.m = New(cfg, n.now, rand.New(rand.NewPCG(n.rng.Uint64(), uint64(h.number))))
+	n.deliver(h, n.members(h))
+	for _, p := range n.hosts {
+		if p != h {
+			n.at(3*time.Millisecond, func() { n.connect(h, p) })
+		}
+	}
+}
+
+func (n *network) members(h *host) Members {
+	table := Members{Generation: n.generation}
+	for _, p := range n.hosts {
+		m := Member{ID: nodeID(p.number), Number: p.number, Name: p.name, Stopped: n.stopped[p.name]}
+		if p != h {
+			m.Links = []Link{{Network: "net1", Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(p.number)}), 7946)}}
+		}
+		table.Members = append(table.Members, m)
+	}
+	return table
+}
+
+func pair(a, b *host) string {
+	return min(a.name, b.name) + " " + max(a.name, b.name)
+}
+
+func (n *network) path(from, to *host) *condition {
+	key := from.name + ">" + to.name
+	if n.paths[key] == nil {
+		n.paths[key] = &condition{}
+	}
+	return n.paths[key]
+}
+
+func (n *network) reachable(a, b *host) bool {
+	return !n.path(a, b).cut && !n.path(b, a).cut && !a.dead && !b.dead
+}
+
+func (n *network) connect(a, b *host) {
+	if !a.running || !b.running || b.frozen || !n.reachable(a, b) || n.streams[pair(a, b)] {
+		return
+	}
+	n.streams[pair(a, b)] = true
+	n.deliver(a, Stream{Peer: nodeID(b.number), Incarnation: b.incarnation, Event: StreamUp})
+	n.deliver(b, Stream{Peer: nodeID(a.number), Incarnation: a.incarnation, Event: StreamUp})
+}
+
+// end closes h's streams; peers learn event.
+func (n *network) end(h *host, what StreamEvent) {
+	h.running = false
+	for _, p := range n.hosts {
+		if p == h || !n.streams[pair(h, p)] {
+			continue
+		}
+		delete(n.streams, pair(h, p))
+		if n.reachable(h, p) {
+			inc := h.incarnation
+			n.at(time.Millisecond, func() {
+				n.deliver(p, Stream{Peer: nodeID(h.number), Incarnation: inc, Event: what})
+			})
+		}
+	}
+}
+
+// deliver hands one message to a running process, or queues it.
+func (n *network) deliver(h *host, msg Message) {
+	switch {
+	case !h.running || h.dead:
+	case h.frozen:
+		h.inbox = append(h.inbox, msg)
+	default:
+		h.m.Receive(n.now, msg)
+		n.drive(h)
+	}
+}
+
+// thaw lets a stopped process read its mail and go on.
+func (n *network) thaw(h *host) {
+	h.frozen = false
+	for _, msg := range h.inbox {
+		h.m.Receive(n.now, msg)
+	}
+	h.inbox = nil
+	n.drive(h)
+}
+
+func (n *network) drive(h *host) {
+	h.m.Advance(n.now)
+	out := h.m.Take()
+	for _, c := range out.Changes {
+		n.trace(h, c)
+	}
+	for _, s := range out.Send {
+		n.transmit(h, n.byID(s.To), s)
+	}
+	for _, d := range out.Dial {
+		n.dial(h, n.byID(d.Peer), d)
+	}
+	n.schedule(h)
+}
+
+func (n *network) schedule(h *host) {
+	next := h.m.NextTimeout()
+	if next.IsZero() {
+		return
+	}
+	h.wakeup++
+	token, m := h.wakeup, h.m
+	n.at(max(0, next.Sub(n.now)), func() {
+		if h.wakeup == token && h.m == m && h.running && !h.frozen && !h.dead {
+			n.drive(h)
+		}
+	})
+}
+
+func (n *network) transmit(from, to *host, s Send) {
+	n.sent++
+	n.digest = append(n.digest, fmt.Sprintf("%d %s>%s %+v", n.now.Sub(n.start), from.name, to.name, s.Body))
+	shown, inc, boot := from.seen[to.name], from.incarnation, from.boot
+	c := n.path(from, to)
+	if c.cut || n.rng.IntN(100) < c.loss {
+		return
+	}
+	n.at(n.delay+c.delay, func() {
+		if to.dead {
+			return
+		}
+		if !to.running {
+			n.at(n.delay, func() {
+				if n.reachable(from, to) {
+					n.deliver(from, Refused{Peer: nodeID(to.number), Link: s.Link})
+				}
+			})
+			return
+		}
+		if inc >= from.incarnation {
+			to.seen[from.name] = boot
+		}
+		n.deliver(to, Datagram{
+			From: nodeID(from.number), Incarnation: inc, Boot: boot, Link: s.Link, At: n.now,
+			Proven: shown == to.boot, Body: s.Body,
+		})
+	})
+}
+
+func (n *network) dial(from, to *host, d Dial) {
+	result, after := DialTimeout, time.Second
+	if n.reachable(from, to) {
+		result, after = DialAccepted, 4*n.delay
+		if !to.running {
+			result = DialRefused
+		}
+	}
+	n.at(after, func() { n.deliver(from, Dialed{Peer: d.Peer, Link: d.Link, Result: result}) })
+}
+
+// names of hosts by id, for printing.
+func (n *network) name(id belfry.NodeID) string {
+	if id.IsZero() {
+		return "self"
+	}
+	return n.byID(id).name
+}
+
+func (n *network) elapsed(t time.Time) string {
+	return fmt.Sprintf("%.3fs", t.Sub(n.start).Round(time.Millisecond).Seconds())
+}
+
+// describe is one change as scripts print it.
+func (n *network) describe(h *host, c Change) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s: ", n.elapsed(n.now), h.name)
+	switch c := c.(type) {
+	case NodeChange:
+		fmt.Fprintf(&b, "%s %v -> %v (%v)", c.Name, c.From, c.To, c.Cause)
+	case LinkChange:
+		fmt.Fprintf(&b, "link %s/%s %v -> %v, %s", n.name(c.Peer), c.Network, c.From, c.To, c.Reason)
+	case Restarted:
+		fmt.Fprintf(&b, "%s runs as incarnation %d", c.Name, c.Incarnation)
+	}
+	return b.String()
+}
+
+// agree tells whether all running machines hold the same claims.
+func (n *network) agree() bool {
+	var views []uint32
+	for _, h := range n.hosts {
+		if h.running && !h.frozen && !h.dead {
+			views = append(views, h.m.View())
+		}
+	}
+	slices.SortFunc(views, cmp.Compare)
+	return len(slices.Compact(views)) <= 1
+}

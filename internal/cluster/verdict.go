@@ -1,0 +1,321 @@
+package cluster
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// exit is what the stream and the kernel of a peer said about its process.
+// Middleboxes forge resets, so a reset alone is no exit: it takes a refusal
+// beside it (cluster.md 7).
+type exit struct {
+	goodbye bool      // it said why the stream ends: a reset is no evidence
+	reset   time.Time // the stream ended without goodbye and nothing was heard since
+	refused time.Time // ICMP port unreachable, and nothing was heard since
+	dialing time.Time // a dial is under way since; zero: none
+}
+
+// dialTime is how long a dial may be under way before another one is asked for.
+const dialTime = 2 * time.Second
+
+// refusalTime is how long a refusal confirms a reset that follows it.
+const refusalTime = time.Second
+
+// evidence adds up what this node and its co-watchers found out about p.
+func (m *Machine) evidence(now time.Time, p *member) (enough bool, observers int) {
+	b := p.burst
+	unanswered, worth, answered := 0, int64(0), 0
+	if m.health.votes(now) && b.unanswered > 0 {
+		unanswered, worth, observers = b.unanswered, b.worth, 1
+	}
+	for _, r := range b.results {
+		answered++
+		if r.unanswered > 0 {
+			unanswered += r.unanswered
+			worth += int64(r.unanswered) * price(r.loss)
+			observers++
+		}
+	}
+	need := int64(0)
+	for _, r := range p.rows {
+		need = max(need, m.path(r).need())
+	}
+	enough = worth >= need && unanswered >= enoughUnanswered && observers >= min(2, 1+answered)
+	return enough, observers
+}
+
+// judge concludes on p what its burst and the time allow.
+func (m *Machine) judge(now time.Time, p *member) {
+	h := p.held
+	if h.Cause == belfry.CauseRestarting && h.Verdict == belfry.VerdictStalled {
+		if !now.Before(h.Since.Add(m.cfg.RestartHold)) {
+			m.note(p, now, belfry.NodeID{}, "", fmt.Sprintf("restart hold of %v is over", m.cfg.RestartHold))
+			m.conclude(now, p, belfry.VerdictDown, belfry.CauseProcess, h.Since, 1)
+		}
+		return
+	}
+	b := p.burst
+	if b == nil || !b.own || b.linkOnly || now.Before(m.health.quiet) {
+		return
+	}
+	enough, observers := m.evidence(now, p)
+	if !enough && !b.complete {
+		return
+	}
+	if !b.complete {
+		b.complete = true
+		m.noteEvidence(now, p)
+	}
+	observers = max(observers, 1)
+	switch {
+	case b.kernel == kernelRefuses:
+		m.conclude(now, p, belfry.VerdictDown, belfry.CauseProcess, b.began, observers)
+	case b.kernel == kernelAnswers && h.Verdict != belfry.VerdictStalled:
+		m.conclude(now, p, belfry.VerdictStalled, belfry.CauseAgent, b.began, observers)
+	case b.kernel != kernelAnswers && h.Verdict != belfry.VerdictUnreachable:
+		m.conclude(now, p, belfry.VerdictUnreachable, belfry.CauseSilent, b.began, observers)
+	case h.Verdict == belfry.VerdictStalled && !now.Before(h.Since.Add(m.cfg.StallMax)):
+		m.note(p, now, belfry.NodeID{}, "", fmt.Sprintf("stalled for %v", m.cfg.StallMax))
+		m.conclude(now, p, belfry.VerdictDown, belfry.CauseStalled, h.Since, observers)
+	case h.Verdict == belfry.VerdictUnreachable && !now.Before(m.downAt(now, p)):
+		m.note(p, now, belfry.NodeID{}, "", fmt.Sprintf("allowance of %v is over", m.downAt(now, p).Sub(h.Since)))
+		m.conclude(now, p, belfry.VerdictDown, belfry.CauseSilent, h.Since, observers)
+	}
+}
+
+// noteEvidence writes down what the completed evidence consists of.
+func (m *Machine) noteEvidence(now time.Time, p *member) {
+	b := p.burst
+	if b.unanswered > 0 {
+		m.note(p, now, belfry.NodeID{}, "", fmt.Sprintf("%d receptions missing", b.unanswered))
+	}
+	for _, r := range b.results {
+		if r.unanswered > 0 {
+			m.note(p, now, r.from.ID, "", fmt.Sprintf("%d receptions missing", r.unanswered))
+		}
+	}
+}
+
+// downAt is when an unreachable node becomes down: the allowance counts from
+// the first missed deadline, not from the last heartbeat.
+func (m *Machine) downAt(now time.Time, p *member) time.Time {
+	if m.cfg.NodeTimeout > 0 {
+		return maxTime(p.heard, p.vouched).Add(m.cfg.NodeTimeout)
+	}
+	survived := p.pause.fade(now) * 5 / 4
+	return p.held.Since.Add(min(max(m.cfg.Allowance, survived), max(m.cfg.Allowance, m.cfg.AllowanceCap)))
+}
+
+// verdictTimer is when judge has something to say without new input.
+func (m *Machine) verdictTimer(now time.Time, p *member) time.Time {
+	h := p.held
+	switch {
+	case h.Verdict == belfry.VerdictStalled && h.Cause == belfry.CauseRestarting:
+		return h.Since.Add(m.cfg.RestartHold)
+	case p.burst == nil || !p.burst.complete:
+		return time.Time{}
+	case now.Before(m.health.quiet):
+		return m.health.quiet
+	case h.Verdict == belfry.VerdictStalled:
+		return h.Since.Add(m.cfg.StallMax)
+	case h.Verdict == belfry.VerdictUnreachable:
+		return m.downAt(now, p)
+	}
+	return time.Time{}
+}
+
+// conclude makes a verdict of this node's own and lets all know.
+func (m *Machine) conclude(now time.Time, p *member, v belfry.Verdict, c belfry.Cause, since time.Time, observers int) {
+	m.adopt(now, p, held{
+		Incarnation: max(p.incarnation, p.held.Incarnation), Verdict: v, Cause: c,
+		Observers: uint8(observers), Since: since, Origin: m.self.Number,
+	}.follows(p.held))
+}
+
+// adopt takes a claim and sends it on.
+func (m *Machine) adopt(now time.Time, p *member, c held) {
+	m.change(now, p, c)
+	m.spread(now, p)
+}
+
+// change makes c the claim that is held of p.
+func (m *Machine) change(now time.Time, p *member, c held) {
+	old, wasInRing := p.held, p.inRing()
+	m.view ^= old.hash(p.Number) ^ c.hash(p.Number)
+	p.held = c
+	if c.Incarnation > p.incarnation {
+		m.rise(now, p, c.Incarnation)
+	}
+	if old.Verdict != c.Verdict {
+		m.out.Changes = append(m.out.Changes, NodeChange{
+			Node: p.ID, Name: p.Name, From: old.Verdict, To: c.Verdict, Cause: c.Cause,
+			Incarnation: c.Incarnation, Turn: c.Turn, Observers: int(c.Observers),
+			Since: c.Since, At: now, Evidence: slices.Clone(p.evidence),
+		})
+	}
+	switch c.Verdict {
+	case belfry.VerdictUp:
+		p.closed = true
+		p.exit.reset, p.exit.refused = time.Time{}, time.Time{}
+		if p != m.self && c.Cause == belfry.CauseIndirect {
+			p.vouched = maxTime(p.vouched, c.Since)
+		}
+		if b := p.burst; b != nil && b.own && b.complete {
+			p.burst = nil
+		}
+	case belfry.VerdictDown, belfry.VerdictLeft:
+		p.burst = nil
+		p.exit = exit{goodbye: c.Verdict == belfry.VerdictLeft}
+		for _, r := range p.rows {
+			m.setLink(now, r, belfry.LinkDown, "the node is "+c.Verdict.String())
+			r.receptions, r.pending, r.due = 0, nil, time.Time{}
+		}
+	}
+	if p.inRing() != wasInRing || c.Verdict == belfry.VerdictLeft {
+		m.rewatch(now)
+	}
+}
+
+// rise notes that a newer incarnation of p is running: all that was held
+// against the older one is void.
+func (m *Machine) rise(now time.Time, p *member, inc belfry.Incarnation) {
+	before := p.incarnation
+	p.incarnation, p.exit, p.burst = inc, exit{}, nil
+	if before == 0 || p == m.self {
+		return
+	}
+	m.note(p, now, belfry.NodeID{}, "", fmt.Sprintf("incarnation %d is running", inc))
+	m.out.Changes = append(m.out.Changes, Restarted{Node: p.ID, Name: p.Name, Incarnation: inc, At: now})
+}
+
+// comeUp is the end of every trouble: p is heard and hears.
+func (m *Machine) comeUp(now time.Time, p *member, why string) {
+	m.note(p, now, belfry.NodeID{}, "", why)
+	m.conclude(now, p, belfry.VerdictUp, belfry.CauseDirect, p.heard, 1)
+}
+
+// stream takes what happened to the stream of a pair.
+func (m *Machine) stream(now time.Time, s Stream) {
+	p := m.byID[s.Peer]
+	if p == nil || p == m.self || p.Stopped || s.Incarnation != 0 && s.Incarnation < p.incarnation {
+		return
+	}
+	alive := p.held.Verdict == belfry.VerdictUp || p.held.Verdict == belfry.VerdictStalled || p.held.Verdict == belfry.VerdictUnreachable
+	switch s.Event {
+	case StreamUp:
+		p.exit = exit{dialing: p.exit.dialing}
+	case StreamReset:
+		if p.exit.goodbye || !alive {
+			return
+		}
+		m.note(p, now, belfry.NodeID{}, "", "stream reset")
+		p.exit.reset = now
+		if !p.exit.refused.IsZero() && now.Sub(p.exit.refused) <= refusalTime {
+			m.processGone(now, p)
+			return
+		}
+		// The probe makes a dead process's kernel say so, the dial too.
+		for _, r := range p.rows {
+			m.probe(now, r)
+		}
+		m.dial(now, p)
+	case GoodbyeLeave:
+		m.note(p, now, belfry.NodeID{}, "", "goodbye: it leaves")
+		m.conclude(now, p, belfry.VerdictLeft, belfry.CauseLeft, now, 1)
+	case GoodbyeRestart:
+		p.exit.goodbye = true
+		if alive {
+			m.note(p, now, belfry.NodeID{}, "", "goodbye: it restarts")
+			p.burst = nil
+			m.conclude(now, p, belfry.VerdictStalled, belfry.CauseRestarting, now, 1)
+		}
+	case GoodbyeRekey:
+		p.exit.goodbye = true
+	}
+}
+
+// dial asks the driver to try p's stream port, unless it is at it.
+func (m *Machine) dial(now time.Time, p *member) {
+	if len(p.rows) == 0 || !p.exit.dialing.IsZero() && now.Sub(p.exit.dialing) < dialTime {
+		return
+	}
+	p.exit.dialing = now
+	if p.burst != nil {
+		p.burst.dialed = now
+	}
+	m.out.Dial = append(m.out.Dial, Dial{Peer: p.ID, Link: p.rows[0].id.Index})
+}
+
+// dialed takes the answer.
+func (m *Machine) dialed(now time.Time, d Dialed) {
+	p := m.byID[d.Peer]
+	if p == nil || p.exit.dialing.IsZero() {
+		return
+	}
+	p.exit.dialing = time.Time{}
+	b := p.burst
+	switch d.Result {
+	case DialAccepted:
+		if !p.exit.reset.IsZero() || b != nil && b.kernel != kernelAnswers {
+			m.note(p, now, belfry.NodeID{}, m.network(p, d.Link), "dial accepted")
+		}
+		if b != nil {
+			b.kernel = kernelAnswers
+		}
+	case DialRefused:
+		m.note(p, now, belfry.NodeID{}, m.network(p, d.Link), "dial refused")
+		if !p.exit.reset.IsZero() {
+			m.processGone(now, p)
+		} else if b != nil {
+			b.kernel = kernelRefuses
+		}
+	case DialTimeout:
+		if b != nil && b.kernel != kernelSilent {
+			m.note(p, now, belfry.NodeID{}, m.network(p, d.Link), "dial not answered")
+			b.kernel = kernelSilent
+		}
+	}
+}
+
+// refused takes an ICMP port unreachable. Alone it only starts to verify.
+func (m *Machine) refused(now time.Time, f Refused) {
+	p := m.byID[f.Peer]
+	if p == nil || p.held.Cause == belfry.CauseRestarting {
+		return
+	}
+	switch p.held.Verdict {
+	case belfry.VerdictUp, belfry.VerdictUnreachable, belfry.VerdictStalled:
+	default:
+		return
+	}
+	if p.exit.refused.IsZero() {
+		m.note(p, now, belfry.NodeID{}, m.network(p, f.Link), "port unreachable")
+	}
+	p.exit.refused = now
+	if !p.exit.reset.IsZero() {
+		m.processGone(now, p)
+		return
+	}
+	if p.burst == nil || !p.burst.own {
+		m.verify(now, p, now, now, false)
+	}
+	m.dial(now, p)
+}
+
+// processGone concludes that the agent's process ended: its stream was reset
+// and its kernel refuses.
+func (m *Machine) processGone(now time.Time, p *member) {
+	since := p.exit.reset
+	m.conclude(now, p, belfry.VerdictDown, belfry.CauseProcess, since, 1)
+}
+
+// network is the name of a link's network.
+func (m *Machine) network(p *member, index uint8) string {
+	if r := p.row(index); r != nil {
+		return r.link.Network
+	}
+	return ""
+}
