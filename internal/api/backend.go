@@ -1,0 +1,79 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/cluster"
+	"github.com/belfry-ha/belfry/internal/event"
+)
+
+// Events is the event loop as the API sees it. It is safe for concurrent use.
+type Events interface {
+	// Open makes a consumer. It does not wait.
+	Open(kind event.ConsumerKind, name string, limits event.Limits) Consumer
+	// Send posts an event of a class below user and tells how many
+	// registrations it matched. The error wraps a sentinel.
+	Send(ctx context.Context, s event.Send) (matched int, err error)
+	// Status lists the entries of this node.
+	Status(ctx context.Context) (event.Status, error)
+	// Classes is the catalogue; the result is shared, nobody writes to it.
+	Classes() []belfry.ClassInfo
+}
+
+// A Consumer has one reader of Next and any number of callers of the rest.
+type Consumer interface {
+	// Register waits for the answer. The error wraps a sentinel.
+	Register(ctx context.Context, number uint32, r belfry.Registration) (event.Answer, error)
+	// Unregister ends one registration; an unknown number is ignored.
+	Unregister(number uint32)
+	// Next says once that it is ready and waits for the batch. io.EOF: all
+	// registrations have ended, and what was queued has been taken.
+	Next(ctx context.Context) (event.Batch, error)
+	// Ack acknowledges all batches up to and with this number.
+	Ack(batch uint64)
+	// Lost says that the stream broke; queues go on within their limits.
+	Lost()
+	// Resume says that the client is back and has all batches up to this one.
+	// What it has not comes again from Next, under the old numbers.
+	Resume(batch uint64)
+	// Close ends the consumer and all its registrations.
+	Close()
+}
+
+// Cluster answers from memory and never waits for another node, but for
+// PeerEntries. It is safe for concurrent use.
+type Cluster interface {
+	// View is what this node holds of the cluster now. Its slices and maps are
+	// the caller's to read.
+	View() ClusterView
+	// Why is the evidence of a node's verdict, in the order it came.
+	Why(node belfry.NodeID) []belfry.Evidence
+	// PeerEntries is the listing of another node: the one answer that waits, as
+	// long as ctx allows.
+	PeerEntries(ctx context.Context, node belfry.NodeID, req *belfryv1.ListEntriesRequest) (*belfryv1.ListEntriesResponse, error)
+}
+
+// A ClusterView is what one node holds of the cluster.
+type ClusterView struct {
+	ID          belfry.ClusterID
+	Name        string
+	Self        belfry.NodeID
+	Incarnation belfry.Incarnation // of Self
+	Generation  uint64             // of the member table
+	Time        time.Time          // of this view
+	Nodes       []cluster.NodeStatus
+	Links       []cluster.LinkStatus
+	Agents      map[belfry.NodeID]AgentInfo
+}
+
+// An AgentInfo is what an agent says of itself when its stream opens. Zero
+// fields are unknown.
+type AgentInfo struct {
+	PID       uint32
+	Version   string
+	Started   time.Time
+	Addresses []string // heartbeat addresses
+}

@@ -1,0 +1,141 @@
+package api
+
+import (
+	"time"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/event"
+)
+
+// maxIntroduced bounds what an encoder and the client's decoder remember.
+// Beyond it the next batch begins again: an introduction replaces what had the
+// number before.
+const maxIntroduced = 65536
+
+// An encoder turns the batches of one stream into messages. It owns the
+// message and its parts, and uses them again for the next batch: at
+// hundreds of thousands of notifications a second, making them anew would cost
+// more than sending them. Not safe for concurrent use.
+type encoder struct {
+	introduced map[entryKey]*introduction
+	next       uint32   // number of the newest introduction
+	last       entryKey // neighbours are often of one event
+	lastIntro  *introduction
+
+	response belfryv1.SubscribeResponse
+	kind     belfryv1.SubscribeResponse_Batch
+	batch    belfryv1.Batch
+	slab     []belfryv1.Notification
+	gaps     []belfryv1.Gap
+}
+
+type entryKey struct {
+	node        belfry.NodeID
+	incarnation belfry.Incarnation
+	entry       uint64
+}
+
+// introduction is what the client knows under a number.
+type introduction struct {
+	id       uint32
+	nodeName string
+	event    belfry.EventID
+}
+
+func newEncoder() *encoder {
+	e := &encoder{introduced: map[entryKey]*introduction{}}
+	e.kind.Batch = &e.batch
+	e.response.Kind = &e.kind
+	return e
+}
+
+// encode is valid until the next call.
+func (e *encoder) encode(b event.Batch) *belfryv1.SubscribeResponse {
+	e.batch.Number = b.Number
+	clear(e.batch.Entries)
+	e.batch.Entries = e.batch.Entries[:0]
+	if e.next >= maxIntroduced {
+		clear(e.introduced)
+		e.next, e.lastIntro = 0, nil
+	}
+	e.reserve(len(b.Notifications))
+	for i := range b.Notifications {
+		e.notification(&b.Notifications[i], &e.slab[i], &e.gaps[i])
+	}
+	return &e.response
+}
+
+// reserve makes room for n notifications in one piece.
+func (e *encoder) reserve(n int) {
+	if n > len(e.slab) {
+		size := max(n, 2*len(e.slab))
+		e.slab, e.gaps = make([]belfryv1.Notification, size), make([]belfryv1.Gap, size)
+		e.batch.Notifications = make([]*belfryv1.Notification, size)
+		for i := range e.slab {
+			e.batch.Notifications[i] = &e.slab[i]
+		}
+	}
+	e.batch.Notifications = e.batch.Notifications[:n]
+}
+
+func (e *encoder) notification(n *belfry.Notification, to *belfryv1.Notification, gap *belfryv1.Gap) {
+	to.Kind = belfryv1.Kind(n.Kind) + belfryv1.Kind_KIND_OCCURRENCE
+	to.Registration = n.Registration
+	to.Entry = e.introduce(n)
+	to.Sequence, to.FirstSequence = n.Last, 0
+	if n.First != n.Last {
+		to.FirstSequence = n.First
+	}
+	to.Count = 0
+	if n.Kind != belfry.KindOccurrence || n.Count != n.Last-n.First+1 {
+		to.Count = n.Count
+	}
+	to.Skipped = n.Skipped
+	to.Time, to.FirstTime = nanoseconds(n.Time), 0
+	if !n.FirstTime.Equal(n.Time) {
+		to.FirstTime = nanoseconds(n.FirstTime)
+	}
+	to.Code, to.Edge, to.Value = n.Code, belfryv1.Edge(n.Edge), n.Value
+	to.Data, to.LowerBound = n.Data, n.LowerBound
+	to.Gap = nil
+	if n.Gap != nil {
+		gap.Total, gap.Known, gap.Resync = n.Gap.Total, n.Gap.Known, n.Gap.Resync
+		gap.Reason = belfryv1.GapReason(n.Gap.Reason) + belfryv1.GapReason_GAP_REASON_SLOW
+		gap.From, gap.To = nanoseconds(n.Gap.From), nanoseconds(n.Gap.To)
+		to.Gap = gap
+	}
+}
+
+// introduce is the number of the event on this stream; 0 where a notification
+// is about none.
+func (e *encoder) introduce(n *belfry.Notification) uint32 {
+	key := entryKey{n.Node, n.Incarnation, n.Entry}
+	if key == (entryKey{}) && n.Event == (belfry.EventID{}) {
+		return 0
+	}
+	known := e.lastIntro
+	if known == nil || key != e.last {
+		known = e.introduced[key]
+	}
+	if known == nil || known.event != n.Event || known.nodeName != n.NodeName {
+		// A change takes a new number: others of this batch may stand under the old one.
+		e.next++
+		known = &introduction{id: e.next, nodeName: n.NodeName, event: n.Event}
+		e.introduced[key] = known
+		e.batch.Entries = append(e.batch.Entries, &belfryv1.Entry{
+			Id: known.id, NodeId: n.Node[:], NodeName: n.NodeName, Incarnation: uint32(n.Incarnation),
+			Entry: n.Entry, Class: string(n.Event.Class), Subject: n.Event.Subject, Instance: n.Event.Instance,
+		})
+	}
+	e.last, e.lastIntro = key, known
+	return known.id
+}
+
+// nanoseconds is 0 for the zero time.
+func nanoseconds(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}

@@ -1,0 +1,206 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/event"
+)
+
+// Limits of security.md.
+const (
+	maxData    = 4 << 10 // bytes of one occurrence
+	sendRate   = 1000    // requests to send a second and uid
+	sendBurst  = 10000
+	maxSenders = 4096 // uids remembered
+)
+
+// ListEntries lists this node's entries, or asks the node that is named.
+func (e *eventService) ListEntries(ctx context.Context, req *belfryv1.ListEntriesRequest) (*belfryv1.ListEntriesResponse, error) {
+	view := e.s.opts.Cluster.View()
+	if req.GetNode() != "" {
+		id, err := findNode(view, req.GetNode())
+		if err != nil {
+			return nil, &belfry.Error{Op: "ListEntries", Subject: req.GetNode(), Err: err}
+		}
+		if id != view.Self {
+			return e.s.opts.Cluster.PeerEntries(ctx, id, req)
+		}
+	}
+	return e.s.LocalEntries(ctx, req)
+}
+
+// LocalEntries is the listing of this node, for itself and for nodes that ask.
+// It judges nobody; req.Node is ignored.
+func (s *Server) LocalEntries(ctx context.Context, req *belfryv1.ListEntriesRequest) (*belfryv1.ListEntriesResponse, error) {
+	status, err := s.opts.Events.Status(ctx)
+	if err != nil {
+		return nil, &belfry.Error{Op: "ListEntries", Err: err}
+	}
+	key := func(e *event.EntryStatus) string {
+		return fmt.Sprintf("%s\x00%s\x00%020d", e.Class, e.Subject, e.Entry)
+	}
+	entries := slices.SortedFunc(slices.Values(status.Entries), func(a, b event.EntryStatus) int { return strings.Compare(key(&a), key(&b)) })
+	entries, next, err := page(entries, req.GetPageSize(), req.GetPageToken(), key)
+	if err != nil {
+		return nil, &belfry.Error{Op: "ListEntries", Err: err}
+	}
+	view := s.opts.Cluster.View()
+	resp := &belfryv1.ListEntriesResponse{NodeId: view.Self.String(), NodeName: nodeName(view, view.Self), NextPageToken: next}
+	for i := range entries {
+		resp.Entries = append(resp.Entries, entryOf(&entries[i]))
+	}
+	if req.GetPageToken() == "" { // they stand on the first page only
+		for i := range status.Interests {
+			resp.Interests = append(resp.Interests, interestsOf(&status.Interests[i]))
+		}
+	}
+	return resp, nil
+}
+
+func entryOf(e *event.EntryStatus) *belfryv1.RegistrationEntry {
+	p := &belfryv1.RegistrationEntry{
+		Entry: uint64(e.Entry), Class: string(e.Class), Subject: e.Subject,
+		State: e.State.String(), Since: timestamp(e.Since), Identifier: e.Instance,
+		Sequence: e.Sequence, HeldBy: e.Held.String(),
+	}
+	for _, c := range e.Consumers {
+		p.Consumers = append(p.Consumers, &belfryv1.EntryConsumer{
+			Kind: c.Kind, Name: c.Name, Registration: c.Registration,
+			Queued: uint32(max(0, c.Queued)), Gaps: c.Gaps, Observed: c.Observed,
+		})
+	}
+	return p
+}
+
+func interestsOf(i *event.InterestStatus) *belfryv1.PeerInterests {
+	p := &belfryv1.PeerInterests{
+		NodeId: i.Node.String(), NodeName: i.Name, Version: i.Version, Interests: uint32(max(0, i.Interests)),
+		State: "parked", Since: timestamp(i.Since),
+		Unacknowledged: uint32(max(0, i.Unacknowledged)), Queued: uint32(max(0, i.Queued)),
+	}
+	if i.Live {
+		p.State = "live"
+	}
+	return p
+}
+
+// ListClasses is the catalogue, by name.
+func (e *eventService) ListClasses(_ context.Context, req *belfryv1.ListClassesRequest) (*belfryv1.ListClassesResponse, error) {
+	resp := &belfryv1.ListClassesResponse{}
+	for _, c := range e.s.opts.Events.Classes() {
+		if req.GetClass() == "" || req.GetClass() == string(c.Class) {
+			resp.Classes = append(resp.Classes, classOf(c))
+		}
+	}
+	if len(resp.GetClasses()) == 0 && req.GetClass() != "" {
+		err := fmt.Errorf("%w: no class %q; belfry event types lists them", belfry.ErrNotFound, req.GetClass())
+		return nil, &belfry.Error{Op: "ListClasses", Subject: req.GetClass(), Err: err}
+	}
+	slices.SortFunc(resp.Classes, func(a, b *belfryv1.ClassInfo) int { return strings.Compare(a.GetClass(), b.GetClass()) })
+	return resp, nil
+}
+
+func classOf(c belfry.ClassInfo) *belfryv1.ClassInfo {
+	p := &belfryv1.ClassInfo{
+		Class: string(c.Class), Kind: c.Kind.String(), Summary: c.Summary, Subject: c.Subject, Unit: c.Unit, Data: c.Data,
+		Globs: c.Globs, Remote: c.Remote, Volatile: c.Volatile, Optional: c.Optional, Custom: c.Custom,
+	}
+	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(c.Data))
+	m, ok := d.(protoreflect.MessageDescriptor)
+	if err != nil || !ok || c.Custom { // a custom class has the fields that its sender gives it
+		return p
+	}
+	for i := range m.Fields().Len() {
+		p.Fields = append(p.Fields, string(m.Fields().Get(i).Name()))
+	}
+	return p
+}
+
+// SendEvent posts an event of a class below user.
+func (e *eventService) SendEvent(ctx context.Context, req *belfryv1.SendEventRequest) (*belfryv1.SendEventResponse, error) {
+	start := time.Now()
+	matched, err := e.s.sendOne(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	view := e.s.opts.Cluster.View()
+	return &belfryv1.SendEventResponse{
+		NodeName: nodeName(view, view.Self), Posted: max(1, req.GetRepeat()), Matched: uint32(max(0, matched)),
+		Took: durationpb.New(time.Since(start)),
+	}, nil
+}
+
+func (s *Server) sendOne(ctx context.Context, req *belfryv1.SendEventRequest) (int, error) {
+	fail := func(err error) (int, error) {
+		target := selector(belfry.Registration{Class: req.GetClass(), Subject: req.GetSubject()})
+		return 0, &belfry.Error{Op: "SendEvent", Subject: target, Err: err}
+	}
+	if !strings.HasPrefix(req.GetClass(), "user.") {
+		return fail(fmt.Errorf("%w: %q is not for users to send; choose a class that begins with user.", belfry.ErrUsage, req.GetClass()))
+	}
+	var data []byte
+	if req.GetData() != nil {
+		var err error
+		if data, err = (proto.MarshalOptions{Deterministic: true}).Marshal(req.GetData()); err != nil {
+			return fail(fmt.Errorf("%w: data: %w", belfry.ErrUsage, err))
+		}
+	}
+	if len(data) > maxData {
+		return fail(fmt.Errorf("%w: the data has %d bytes; at most %d", belfry.ErrLimit, len(data), maxData))
+	}
+	now := time.Now()
+	if subject := subjectFrom(ctx); !s.senders.take(subject, now) {
+		s.limited.Add(1)
+		return fail(fmt.Errorf("%w: %s sends more than %d events a second; slow down, or send equal ones at once with repeat", belfry.ErrLimit, subject, sendRate))
+	}
+	matched, err := s.opts.Events.Send(ctx, event.Send{
+		Class: belfry.Class(req.GetClass()), Subject: req.GetSubject(), Time: now, Data: data, Repeat: req.GetRepeat(),
+	})
+	if err != nil {
+		return fail(err)
+	}
+	return matched, nil
+}
+
+// senders limit how fast each subject may send. Equal events that are sent at
+// once count once, because they cost once.
+type senders struct {
+	mu        sync.Mutex
+	bySubject map[senderKey]*bucket
+}
+
+type senderKey struct {
+	uid    uint32
+	client string
+}
+
+// take charges one event. Local root is not limited: it could stop the agent.
+func (s *senders) take(subject Subject, now time.Time) bool {
+	if subject.Client == "" && subject.UID == 0 {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := senderKey{subject.UID, subject.Client}
+	b := s.bySubject[key]
+	if b == nil {
+		if len(s.bySubject) >= maxSenders || s.bySubject == nil {
+			s.bySubject = map[senderKey]*bucket{} // forgiving all at once is cheaper than an order of age
+		}
+		b = newBucket(sendRate, sendBurst, now)
+		s.bySubject[key] = b
+	}
+	return b.take(now, 1)
+}

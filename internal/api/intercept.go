@@ -1,0 +1,108 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+)
+
+// admit identifies the caller, charges its connection and judges the method.
+// Every call passes here, from whichever listener.
+func (s *Server) admit(ctx context.Context, method string) (context.Context, error) {
+	op := operation(method)
+	if _, inside := ctx.Value(subjectKey{}).(Subject); !inside { // else the web handler has identified it
+		subject, calls, err := s.identify(ctx)
+		if err != nil {
+			s.denied.Add(1)
+			return nil, statusOf(&belfry.Error{Op: op, Err: err})
+		}
+		if calls != nil && !calls.take(time.Now(), 1) {
+			s.limited.Add(1)
+			err := fmt.Errorf("%w: more than %d requests a second on one connection; slow down", belfry.ErrLimit, callRate)
+			return nil, statusOf(&belfry.Error{Op: op, Err: err})
+		}
+		ctx = withSubject(ctx, subject)
+	}
+	if err := judge(subjectFrom(ctx), method); err != nil {
+		s.deny(subjectFrom(ctx), op, err)
+		return nil, statusOf(err)
+	}
+	return ctx, nil
+}
+
+// deny counts and logs a refusal.
+func (s *Server) deny(subject Subject, op string, err error) {
+	s.denied.Add(1)
+	s.log.Info("denied", "subject", subject.String(), "role", subject.Role.String(), "op", op, "err", err)
+}
+
+// identify takes the subject from the connection, never from the request.
+func (s *Server) identify(ctx context.Context) (Subject, *bucket, error) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return Subject{}, nil, fmt.Errorf("%w: the caller is unknown", belfry.ErrPermission)
+	}
+	switch auth := p.AuthInfo.(type) {
+	case localAuth:
+		return auth.subject, auth.calls, nil
+	case credentials.TLSInfo:
+		if s.opts.IdentifyTLS == nil {
+			break
+		}
+		subject, err := s.opts.IdentifyTLS(auth.State)
+		if err != nil {
+			return Subject{}, nil, fmt.Errorf("%w: %w", belfry.ErrPermission, err)
+		}
+		return subject, nil, nil
+	}
+	return Subject{}, nil, fmt.Errorf("%w: the caller is not identified; use the unix socket or a client certificate", belfry.ErrPermission)
+}
+
+// ours tells whether a method belongs to the services of this package.
+func ours(method string) bool {
+	service, _, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+	switch service {
+	case belfryv1.EventService_ServiceDesc.ServiceName, belfryv1.NodeService_ServiceDesc.ServiceName, belfryv1.LinkService_ServiceDesc.ServiceName:
+		return true
+	}
+	return false
+}
+
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if !ours(info.FullMethod) {
+		return handler(ctx, req)
+	}
+	ctx, err := s.admit(ctx, info.FullMethod)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := handler(ctx, req)
+	return resp, statusOf(err)
+}
+
+func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if !ours(info.FullMethod) {
+		return handler(srv, stream)
+	}
+	ctx, err := s.admit(stream.Context(), info.FullMethod)
+	if err != nil {
+		return err
+	}
+	return statusOf(handler(srv, &identifiedStream{ServerStream: stream, ctx: ctx}))
+}
+
+// identifiedStream carries the context that knows the subject.
+type identifiedStream struct {
+	grpc.ServerStream
+	ctx context.Context //nolint:containedctx // grpc hands a stream's context out by this method only
+}
+
+func (s *identifiedStream) Context() context.Context { return s.ctx }

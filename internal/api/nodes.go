@@ -1,0 +1,189 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/cluster"
+)
+
+type nodeService struct {
+	belfryv1.UnimplementedNodeServiceServer
+	s *Server
+}
+
+// GetStatus answers from memory.
+func (n *nodeService) GetStatus(context.Context, *belfryv1.GetStatusRequest) (*belfryv1.GetStatusResponse, error) {
+	view := n.s.opts.Cluster.View()
+	resp := &belfryv1.GetStatusResponse{
+		ClusterId: view.ID.String(), ClusterName: view.Name,
+		NodeId: view.Self.String(), NodeName: nodeName(view, view.Self),
+		NodesTotal: uint32(len(view.Nodes)), LinksTotal: uint32(len(view.Links)),
+		Time: timestamppb.New(view.Time), Generation: view.Generation,
+		Nodes: nodesOf(view),
+	}
+	var oldest time.Duration
+	for i := range view.Nodes {
+		if view.Nodes[i].Verdict == belfry.VerdictUp {
+			resp.NodesUp++
+		}
+		oldest = max(oldest, factAge(view, &view.Nodes[i]))
+	}
+	for _, l := range view.Links {
+		if l.State == belfry.LinkUp || l.State == belfry.LinkDegraded {
+			resp.LinksUp++
+		}
+	}
+	resp.OldestFact = durationpb.New(oldest)
+	return resp, nil
+}
+
+// ListNodes pages through the members by name.
+func (n *nodeService) ListNodes(_ context.Context, req *belfryv1.ListNodesRequest) (*belfryv1.ListNodesResponse, error) {
+	nodes, next, err := page(nodesOf(n.s.opts.Cluster.View()), req.GetPageSize(), req.GetPageToken(),
+		func(n **belfryv1.Node) string { return (*n).GetName() + "\x00" + (*n).GetId() })
+	if err != nil {
+		return nil, &belfry.Error{Op: "ListNodes", Err: err}
+	}
+	return &belfryv1.ListNodesResponse{Nodes: nodes, NextPageToken: next}, nil
+}
+
+// GetNode is one member with the evidence of its verdict.
+func (n *nodeService) GetNode(_ context.Context, req *belfryv1.GetNodeRequest) (*belfryv1.GetNodeResponse, error) {
+	view := n.s.opts.Cluster.View()
+	id, err := findNode(view, req.GetNode())
+	if err != nil {
+		return nil, &belfry.Error{Op: "GetNode", Subject: req.GetNode(), Err: err}
+	}
+	resp := &belfryv1.GetNodeResponse{}
+	for i := range view.Nodes {
+		if view.Nodes[i].ID == id {
+			resp.Node = nodeOf(view, &view.Nodes[i])
+		}
+	}
+	for _, e := range n.s.opts.Cluster.Why(id) {
+		by := e.By
+		if by.IsZero() {
+			by = view.Self
+		}
+		resp.Evidence = append(resp.Evidence, &belfryv1.Evidence{
+			Time: timestamp(e.Time), By: nodeName(view, by), Link: e.Link, Text: e.Text,
+		})
+	}
+	return resp, nil
+}
+
+func nodesOf(view ClusterView) []*belfryv1.Node {
+	nodes := make([]*belfryv1.Node, len(view.Nodes))
+	for i := range view.Nodes {
+		nodes[i] = nodeOf(view, &view.Nodes[i])
+	}
+	slices.SortFunc(nodes, func(a, b *belfryv1.Node) int {
+		return strings.Compare(a.GetName()+"\x00"+a.GetId(), b.GetName()+"\x00"+b.GetId())
+	})
+	return nodes
+}
+
+func nodeOf(view ClusterView, n *cluster.NodeStatus) *belfryv1.Node {
+	agent := view.Agents[n.ID]
+	p := &belfryv1.Node{
+		Id: n.ID.String(), Name: n.Name, Number: uint32(n.Number), Incarnation: uint32(n.Incarnation),
+		Verdict: n.Verdict.String(), Cause: n.Cause.String(), Since: timestamp(n.Since),
+		Observers: uint32(n.Observers), LinksUp: uint32(n.LinksUp), LinksTotal: uint32(n.LinksTotal),
+		Interval: duration(n.Interval), MaxWait: duration(n.MaxWait),
+		Addresses: agent.Addresses, Pid: agent.PID, Version: agent.Version, Started: timestamp(agent.Started),
+	}
+	if n.ID == view.Self {
+		p.Self, p.Note = true, "this node"
+		return p
+	}
+	p.LastHeard = timestamp(n.LastHeard)
+	if !n.LastHeard.IsZero() {
+		p.Age = durationpb.New(factAge(view, n))
+	}
+	return p
+}
+
+// factAge is how old the newest fact about a node is; 0 for this node and for
+// one that was never heard.
+func factAge(view ClusterView, n *cluster.NodeStatus) time.Duration {
+	if n.ID == view.Self || n.LastHeard.IsZero() {
+		return 0
+	}
+	return max(0, view.Time.Sub(n.LastHeard))
+}
+
+type linkService struct {
+	belfryv1.UnimplementedLinkServiceServer
+	s *Server
+}
+
+// ListLinks pages through this node's rows by peer and index.
+func (l *linkService) ListLinks(_ context.Context, req *belfryv1.ListLinksRequest) (*belfryv1.ListLinksResponse, error) {
+	view := l.s.opts.Cluster.View()
+	rows := view.Links
+	if req.GetPeer() != "" {
+		id, err := findNode(view, req.GetPeer())
+		if err != nil {
+			return nil, &belfry.Error{Op: "ListLinks", Subject: req.GetPeer(), Err: err}
+		}
+		rows = slices.DeleteFunc(slices.Clone(rows), func(r cluster.LinkStatus) bool { return r.Peer != id })
+	}
+	key := func(r *cluster.LinkStatus) string {
+		return fmt.Sprintf("%s\x00%s\x00%02x", r.PeerName, r.Peer, r.Index)
+	}
+	rows = slices.SortedFunc(slices.Values(rows), func(a, b cluster.LinkStatus) int { return strings.Compare(key(&a), key(&b)) })
+	rows, next, err := page(rows, req.GetPageSize(), req.GetPageToken(), key)
+	if err != nil {
+		return nil, &belfry.Error{Op: "ListLinks", Err: err}
+	}
+	resp := &belfryv1.ListLinksResponse{NodeName: nodeName(view, view.Self), NextPageToken: next}
+	for _, r := range view.Links {
+		resp.Version = max(resp.Version, r.Version)
+	}
+	for i := range rows {
+		resp.Links = append(resp.Links, linkOf(&rows[i]))
+	}
+	return resp, nil
+}
+
+func linkOf(r *cluster.LinkStatus) *belfryv1.Link {
+	l := &belfryv1.Link{
+		PeerId: r.Peer.String(), Peer: r.PeerName, Network: r.Network, Local: r.Local.String(), Remote: r.Remote.String(),
+		State: r.State.String(), Reason: r.Reason, Since: timestamp(r.Since),
+		LastSent: timestamp(r.LastTx), LastReceived: timestamp(r.LastRx), LastEcho: timestamp(r.LastEcho),
+		LossRatio: float64(r.Loss) / 255,
+		RttKnown:  r.Known, Rtt: duration(r.MRT), RttDeviation: duration(r.D), RttLast: duration(r.Measured), Jitter: duration(r.Jitter),
+		Interval: duration(r.Interval), Announced: duration(r.Announced), MaxWait: duration(r.MaxWait),
+		MaxDeviation: uint32(max(0, r.MaxDeviation)), Deviation: uint32(max(0, r.Deviation)),
+		Received: r.Received, Lost: r.Lost, Reordered: r.Reordered, Duplicate: r.Duplicate,
+	}
+	if r.PeerAge >= 0 {
+		l.PeerState, l.PeerLossRatio, l.PeerAge = r.PeerState.String(), float64(r.PeerLoss)/255, durationpb.New(r.PeerAge)
+	}
+	return l
+}
+
+// timestamp is nil for the zero time.
+func timestamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+// duration is nil for zero.
+func duration(d time.Duration) *durationpb.Duration {
+	if d == 0 {
+		return nil
+	}
+	return durationpb.New(d)
+}

@@ -1,0 +1,125 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"sync"
+	"time"
+)
+
+// A token names a consumer to whoever lost its stream. It is a secret between
+// the agent and that client, and works for the same subject only.
+type token [16]byte
+
+// A held consumer outlives its stream for a while, so that a client that comes
+// back finds its registrations, queues and unacknowledged batches in place
+// (events.md 5).
+type held struct {
+	Consumer
+	token   token
+	subject Subject
+
+	// Of the stream that has it now; nil while nobody has.
+	cancel   context.CancelFunc
+	detached chan struct{}
+	expiry   *time.Timer // while nobody has it
+}
+
+// consumers are all consumers of streams, safe for concurrent use.
+type consumers struct {
+	keep time.Duration // how long a consumer without a stream is kept
+
+	mu      sync.Mutex
+	byToken map[token]*held
+	closed  bool
+}
+
+func newConsumers(keep time.Duration) *consumers {
+	return &consumers{keep: keep, byToken: map[token]*held{}}
+}
+
+// add makes a new consumer known. cancel ends the stream that has it.
+func (c *consumers) add(consumer Consumer, subject Subject, cancel context.CancelFunc) *held {
+	h := &held{Consumer: consumer, subject: subject, cancel: cancel, detached: make(chan struct{})}
+	_, _ = rand.Read(h.token[:]) // does not fail
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.byToken[h.token] = h
+	return h
+}
+
+// take gives a consumer to a new stream, away from the old one if that has
+// not noticed yet that it is broken. It is nil if there is none for this
+// token and subject.
+func (c *consumers) take(ctx context.Context, t token, subject Subject, cancel context.CancelFunc) *held {
+	for {
+		c.mu.Lock()
+		h := c.byToken[t]
+		if h == nil || c.closed || !h.subject.same(subject) {
+			c.mu.Unlock()
+			return nil
+		}
+		if h.cancel == nil {
+			if h.expiry != nil {
+				h.expiry.Stop()
+			}
+			h.cancel, h.detached, h.subject = cancel, make(chan struct{}), subject
+			c.mu.Unlock()
+			return h
+		}
+		h.cancel()
+		detached := h.detached
+		c.mu.Unlock()
+		select {
+		case <-detached:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// release is the end of a stream. A consumer that has broken off is kept for
+// a while, one that said goodbye is closed.
+func (c *consumers) release(h *held, broken bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h.cancel = nil
+	close(h.detached)
+	if !broken || c.closed || c.keep < 0 {
+		c.remove(h)
+		return
+	}
+	h.Lost()
+	h.expiry = time.AfterFunc(c.keep, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if h.cancel == nil { // else somebody has taken it just now
+			c.remove(h)
+		}
+	})
+}
+
+// remove is called with the lock held.
+func (c *consumers) remove(h *held) {
+	if c.byToken[h.token] == h {
+		delete(c.byToken, h.token)
+		h.Close()
+	}
+}
+
+// closeAll ends all of them, for good.
+func (c *consumers) closeAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	for _, h := range c.byToken {
+		if h.expiry != nil {
+			h.expiry.Stop()
+		}
+		if h.cancel != nil {
+			h.cancel() // its stream will release it
+			continue
+		}
+		c.remove(h)
+	}
+}

@@ -1,0 +1,182 @@
+// Package api serves the agent's gRPC services to local processes over a unix
+// socket and to remote ones over TLS, and the same as JSON and server-sent
+// events to browsers. It knows who calls, what that caller may do, and how
+// much of it; what the answers are comes from [Events] and [Cluster].
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+)
+
+// Limits of security.md.
+const (
+	maxRequest   = 1 << 20 // bytes
+	maxResponse  = 4 << 20 // bytes
+	maxStreams   = 128     // per connection
+	maxHeaders   = 16 << 10
+	callRate     = 2000 // requests a second and local connection
+	callBurst    = 4000
+	helloTimeout = 5 * time.Second // for the first request of a stream or connection
+)
+
+// Options are what a Server needs.
+type Options struct {
+	Events  Events
+	Cluster Cluster
+
+	// Identify says who is at the other end of the unix socket. It is called once
+	// for each connection, from many goroutines. An error refuses the connection.
+	Identify func(net.Conn) (Subject, error)
+
+	// IdentifyTLS says who holds a verified client certificate. An error
+	// refuses the request. Nil refuses all.
+	IdentifyTLS func(tls.ConnectionState) (Subject, error)
+
+	Logger *slog.Logger
+
+	// ResumeFor is how long the consumer of a broken stream is kept. Zero means
+	// 60 s, negative not at all.
+	ResumeFor time.Duration
+}
+
+// A Server is the API of one agent. Its methods are safe for concurrent use.
+type Server struct {
+	opts      Options
+	log       *slog.Logger
+	consumers *consumers
+	senders   senders // rate of user events, per uid
+	denied    atomic.Uint64
+	limited   atomic.Uint64
+
+	mu      sync.Mutex
+	stops   []func(context.Context) // of what Serve… started, run backwards
+	stopped bool
+	group   sync.WaitGroup
+}
+
+// New makes a Server that serves nothing yet.
+func New(opts Options) *Server {
+	if opts.ResumeFor == 0 {
+		opts.ResumeFor = 60 * time.Second
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Server{
+		opts:      opts,
+		log:       opts.Logger.With("component", "api"),
+		consumers: newConsumers(opts.ResumeFor),
+	}
+}
+
+// Counters only grow.
+type Counters struct {
+	Denied  uint64 // requests and registrations refused for want of a right
+	Limited uint64 // requests refused because a limit was reached
+}
+
+// Counters is a copy.
+func (s *Server) Counters() Counters {
+	return Counters{Denied: s.denied.Load(), Limited: s.limited.Load()}
+}
+
+// Register adds the services to a gRPC server that was made with
+// [Server.ServerOptions].
+func (s *Server) Register(g *grpc.Server) {
+	for service, implementation := range s.services() {
+		g.RegisterService(service, implementation)
+	}
+}
+
+// services are all that this package implements.
+func (s *Server) services() map[*grpc.ServiceDesc]any {
+	return map[*grpc.ServiceDesc]any{
+		&belfryv1.EventService_ServiceDesc: &eventService{s: s},
+		&belfryv1.NodeService_ServiceDesc:  &nodeService{s: s},
+		&belfryv1.LinkService_ServiceDesc:  &linkService{s: s},
+	}
+}
+
+// ServerOptions are the interceptors that judge each call of this package's
+// services, and the limits. Calls of other services pass them untouched.
+func (s *Server) ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(s.unary),
+		grpc.ChainStreamInterceptor(s.stream),
+		grpc.MaxRecvMsgSize(maxRequest),
+		grpc.MaxSendMsgSize(maxResponse),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxHeaderListSize(maxHeaders),
+		grpc.ConnectionTimeout(helloTimeout),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	}
+}
+
+// ServeUnix listens on a unix socket and returns when it does; [Server.Stop]
+// ends it and removes the socket. group may be empty: the process's own. The
+// error says what is in the way.
+func (s *Server) ServeUnix(path, group string) error {
+	l, err := listenUnix(path, group)
+	if err != nil {
+		return err
+	}
+	options := append(s.ServerOptions(), grpc.Creds(newLocalCredentials(s.opts.Identify)), grpc.WaitForHandlers(true))
+	g := grpc.NewServer(options...)
+	s.Register(g)
+	return s.serve(func() error { return g.Serve(l) }, func(context.Context) {
+		g.Stop() // not gracefully: streams never end by themselves
+	})
+}
+
+// serve runs one listener until Stop.
+func (s *Server) serve(run func() error, stop func(context.Context)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		stop(context.Background())
+		return errors.New("the API has been stopped; make a new one")
+	}
+	s.stops = append(s.stops, stop)
+	s.group.Go(func() {
+		if err := run(); err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, grpc.ErrServerStopped) {
+			s.log.Error("listener ended", "err", err)
+		}
+	})
+	return nil
+}
+
+// Stop ends every listener, stream and consumer, and waits for their
+// goroutines until ctx is done.
+func (s *Server) Stop(ctx context.Context) error {
+	s.mu.Lock()
+	stops := s.stops
+	s.stops, s.stopped = nil, true
+	s.mu.Unlock()
+	for i := len(stops) - 1; i >= 0; i-- {
+		stops[i](ctx)
+	}
+	s.consumers.closeAll()
+	done := make(chan struct{})
+	go func() {
+		s.group.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,272 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	"google.golang.org/grpc"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/event"
+)
+
+const (
+	maxName    = 63   // bytes of a consumer's name
+	maxWindow  = 1024 // notifications in one batch
+	maxWaiting = 256  // registrations read ahead of the one that waits for its answer
+)
+
+type eventService struct {
+	belfryv1.UnimplementedEventServiceServer
+	s *Server
+}
+
+type subscribeStream = grpc.BidiStreamingServer[belfryv1.SubscribeRequest, belfryv1.SubscribeResponse]
+
+// A subscription is one stream of Subscribe. Its handler's goroutine sends
+// batches; one reads; one, from the first registration on, waits for answers,
+// so that an event that takes long to find holds up no acknowledgement.
+type subscription struct {
+	s       *Server
+	stream  subscribeStream
+	subject Subject
+	hello   chan *belfryv1.Hello
+	ready   chan struct{} // closed when held is set
+	end     context.CancelCauseFunc
+
+	held   *held
+	orders chan *belfryv1.SubscribeRequest // register and unregister, in order; nil before the first
+
+	sendMu sync.Mutex // grpc allows one sender at a time
+}
+
+// errGoodbye is the cause of the end when the client closed its side.
+var errGoodbye = errors.New("the client closed the stream")
+
+// Subscribe serves one consumer process.
+func (e *eventService) Subscribe(stream subscribeStream) error {
+	ctx, end := context.WithCancelCause(stream.Context())
+	defer end(nil)
+	sub := &subscription{
+		s: e.s, stream: stream, subject: subjectFrom(ctx),
+		hello: make(chan *belfryv1.Hello, 1), ready: make(chan struct{}), end: end,
+	}
+	e.s.group.Go(func() { end(sub.read(ctx)) })
+
+	hello, err := sub.waitHello(ctx)
+	if err != nil {
+		return err
+	}
+	welcome, err := sub.attach(ctx, hello)
+	if err != nil {
+		return err
+	}
+	broken := true
+	defer func() { e.s.consumers.release(sub.held, broken && !errors.Is(context.Cause(ctx), errGoodbye)) }()
+	if err := sub.send(&belfryv1.SubscribeResponse{Kind: &belfryv1.SubscribeResponse_Welcome{Welcome: welcome}}); err != nil {
+		return err
+	}
+	close(sub.ready)
+	err = sub.deliver(ctx)
+	if errors.Is(err, io.EOF) { // every registration has ended
+		broken = false
+		return nil
+	}
+	if cause := context.Cause(ctx); errors.Is(cause, errGoodbye) {
+		return nil
+	} else if cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return err
+}
+
+func (sub *subscription) waitHello(ctx context.Context) (*belfryv1.Hello, error) {
+	timer := time.NewTimer(helloTimeout)
+	defer timer.Stop()
+	select {
+	case hello := <-sub.hello:
+		return hello, nil
+	case <-timer.C:
+		return nil, &belfry.Error{Op: "Subscribe", Err: fmt.Errorf("%w: no hello within %s; send it first", belfry.ErrUsage, helloTimeout)}
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// attach finds the consumer of the token, or makes one.
+func (sub *subscription) attach(ctx context.Context, hello *belfryv1.Hello) (*belfryv1.Welcome, error) {
+	view := sub.s.opts.Cluster.View()
+	welcome := &belfryv1.Welcome{
+		NodeId: view.Self.String(), NodeName: nodeName(view, view.Self), Incarnation: uint32(view.Incarnation),
+		ClusterName: view.Name, ClusterId: view.ID.String(),
+	}
+	cancel := func() { sub.end(errTaken) }
+	if len(hello.GetResumeToken()) == len(token{}) {
+		sub.held = sub.s.consumers.take(ctx, token(hello.GetResumeToken()), sub.subject, cancel)
+	}
+	if sub.held != nil {
+		welcome.Resumed = true
+		sub.held.Resume(hello.GetBatch())
+	} else {
+		var limits event.Limits
+		if w := hello.GetWindow(); w > 0 {
+			limits.Window, limits.BatchNotifications = 1, int(min(w, maxWindow))
+		}
+		consumer := sub.s.opts.Events.Open(event.ConsumerStream, consumerName(sub.subject, hello.GetName()), limits)
+		sub.held = sub.s.consumers.add(consumer, sub.subject, cancel)
+	}
+	welcome.Token = sub.held.token[:]
+	return welcome, nil
+}
+
+// errTaken ends a stream whose consumer went on to a newer one.
+var errTaken = fmt.Errorf("%w: another stream has resumed this consumer", belfry.ErrConflict)
+
+// deliver sends batch after batch until the stream ends.
+func (sub *subscription) deliver(ctx context.Context) error {
+	e := newEncoder()
+	for {
+		b, err := sub.held.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if err := sub.send(e.encode(b)); err != nil {
+			return err
+		}
+	}
+}
+
+func (sub *subscription) send(m *belfryv1.SubscribeResponse) error {
+	sub.sendMu.Lock()
+	defer sub.sendMu.Unlock()
+	return sub.stream.Send(m)
+}
+
+// read takes what the client sends; its result is why the stream ends.
+func (sub *subscription) read(ctx context.Context) error {
+	first, err := sub.stream.Recv()
+	if err != nil {
+		return endOf(err)
+	}
+	hello := first.GetHello()
+	if hello == nil {
+		return &belfry.Error{Op: "Subscribe", Err: fmt.Errorf("%w: the first message is not a hello; send it first", belfry.ErrUsage)}
+	}
+	sub.hello <- hello
+	select {
+	case <-sub.ready:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	for {
+		m, err := sub.stream.Recv()
+		if err != nil {
+			return endOf(err)
+		}
+		switch kind := m.GetKind().(type) {
+		case *belfryv1.SubscribeRequest_Ack:
+			sub.held.Ack(kind.Ack.GetBatch())
+		case *belfryv1.SubscribeRequest_Register, *belfryv1.SubscribeRequest_Unregister:
+			if err := sub.order(ctx, m); err != nil {
+				return err
+			}
+		default:
+			return &belfry.Error{Op: "Subscribe", Err: fmt.Errorf("%w: a message that is neither register, unregister nor ack; client and agent differ in version", belfry.ErrUnsupported)}
+		}
+	}
+}
+
+// endOf tells a goodbye from a broken stream.
+func endOf(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errGoodbye
+	}
+	return err
+}
+
+// order hands a registration to the goroutine that waits for answers.
+func (sub *subscription) order(ctx context.Context, m *belfryv1.SubscribeRequest) error {
+	if sub.orders == nil {
+		sub.orders = make(chan *belfryv1.SubscribeRequest, maxWaiting)
+		sub.s.group.Go(func() { sub.register(ctx) })
+	}
+	select {
+	case sub.orders <- m:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// register carries out registrations in their order.
+func (sub *subscription) register(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case m := <-sub.orders:
+			if u := m.GetUnregister(); u != nil {
+				sub.held.Unregister(u.GetNumber())
+				continue
+			}
+			if err := sub.send(sub.s.registerOne(ctx, sub.held, sub.subject, m.GetRegister())); err != nil {
+				sub.end(err)
+				return
+			}
+		}
+	}
+}
+
+// registerOne answers with registered or refused.
+func (s *Server) registerOne(ctx context.Context, c Consumer, subject Subject, m *belfryv1.Register) *belfryv1.SubscribeResponse {
+	answer, err := s.tryRegister(ctx, c, subject, m.GetNumber(), m.GetRegistration())
+	if err != nil {
+		return &belfryv1.SubscribeResponse{Kind: &belfryv1.SubscribeResponse_Refused{
+			Refused: &belfryv1.Refused{Number: m.GetNumber(), Refusal: refusalOf(err)},
+		}}
+	}
+	return &belfryv1.SubscribeResponse{Kind: &belfryv1.SubscribeResponse_Registered{
+		Registered: &belfryv1.Registered{Number: m.GetNumber(), Coverage: s.coverage(answer.Coverage)},
+	}}
+}
+
+func (s *Server) tryRegister(ctx context.Context, c Consumer, subject Subject, number uint32, p *belfryv1.Registration) (event.Answer, error) {
+	r, err := s.registration(p)
+	if err != nil {
+		return event.Answer{}, err
+	}
+	if err := judgeClass(subject, r); err != nil {
+		s.deny(subject, "register", err)
+		return event.Answer{}, err
+	}
+	answer, err := c.Register(ctx, number, r)
+	if err == nil {
+		err = answer.Err
+	}
+	return answer, err
+}
+
+// consumerName is what listings show: the process, then what it calls itself.
+func consumerName(s Subject, name string) string {
+	name = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
+			return -1
+		}
+		return r
+	}, name)
+	if len(name) > maxName {
+		name = strings.ToValidUTF8(name[:maxName], "")
+	}
+	who := s.String()
+	if s.Client == "" {
+		who = fmt.Sprintf("pid %d", s.PID)
+	}
+	return strings.TrimSpace(who + " " + name)
+}
