@@ -65,7 +65,7 @@ func (m *mutant) set(line string) error {
 	case ok && key == "new":
 		m.new = joinLines(m.new, value)
 	default:
-		return fmt.Errorf("%q; want file:, test:, old: or new:", line)
+		return fmt.Errorf("%q; want one of file, test, old, new and a colon", line)
 	}
 	return nil
 }
