@@ -1,6 +1,7 @@
 package security
 
 import (
+	"crypto/ed25519"
 	"crypto/tls"
 	"fmt"
 	"path/filepath"
@@ -9,16 +10,16 @@ import (
 	"github.com/belfry-ha/belfry"
 )
 
-// Names of files in the folder of a client's keys; the authority's certificate
-// lies beside them as it does in a node's.
+// Names of files in a client's folder; the authority's is ca.crt, as a node's.
 const (
 	clientKeyFile  = "client.key"
 	clientCertFile = "client.crt"
 )
 
-// CreateClient makes a client's identity and writes its folder of keys: what
-// [LoadClient] reads. The configuration says what a client of that name may
-// do. It wraps ErrExist if there are keys already: they are kept.
+// CreateClient writes a client's folder: key, certificate for name, and the
+// authority's certificate. It wraps ErrExist if there is one already, and
+// ErrUsage as CheckClientName does. A client's role stands in the
+// configuration, by its name.
 func CreateClient(dir string, ca *CA, now time.Time, name string) error {
 	if err := createClient(dir, ca, now, name); err != nil {
 		return &belfry.Error{Op: "keys.create", Subject: dir, Err: err}
@@ -27,9 +28,6 @@ func CreateClient(dir string, ca *CA, now time.Time, name string) error {
 }
 
 func createClient(dir string, ca *CA, now time.Time, name string) error {
-	if err := makeDir(dir); err != nil {
-		return err
-	}
 	public, private, err := newKey()
 	if err != nil {
 		return err
@@ -37,6 +35,9 @@ func createClient(dir string, ca *CA, now time.Time, name string) error {
 	defer clear(private)
 	cert, err := ca.IssueClient(now, name, public)
 	if err != nil {
+		return err
+	}
+	if err := makeDir(dir); err != nil {
 		return err
 	}
 	if err := writeKey(filepath.Join(dir, clientKeyFile), private); err != nil {
@@ -48,9 +49,8 @@ func createClient(dir string, ca *CA, now time.Time, name string) error {
 	return writeFile(filepath.Join(dir, clientCertFile), encodeCertificate(cert), false)
 }
 
-// LoadClient reads a client's folder of keys. It wraps fs.ErrNotExist for what
-// is missing, ErrPermission for a key that others can read, ErrUsage for what
-// is malformed.
+// LoadClient reads a client's folder; its cluster is the one whose authority
+// made the certificate. It wraps what Load wraps.
 func LoadClient(dir string) (ClientOptions, error) {
 	opts, err := loadClient(dir)
 	if err != nil {
@@ -68,6 +68,9 @@ func loadClient(dir string) (opts ClientOptions, err error) {
 	if err != nil {
 		return opts, err
 	}
+	if opts.CA, err = readCertificates(filepath.Join(dir, caCertFile)); err != nil {
+		return opts, err
+	}
 	id, err := certificateIdentity(chain[0])
 	if err != nil {
 		return opts, err
@@ -75,8 +78,10 @@ func loadClient(dir string) (opts ClientOptions, err error) {
 	if id.Client == "" {
 		return opts, fmt.Errorf("%w: %s is of %s; a client's is needed", belfry.ErrUsage, clientCertFile, id)
 	}
+	if !key.Public().(ed25519.PublicKey).Equal(chain[0].PublicKey) {
+		return opts, fmt.Errorf("%w: %s is not for the key in %s; both of one client", belfry.ErrUsage, clientCertFile, clientKeyFile)
+	}
 	opts.Cluster = id.Cluster
 	opts.Certificate = tls.Certificate{Certificate: [][]byte{chain[0].Raw}, PrivateKey: key, Leaf: chain[0]}
-	opts.CA, err = readCertificates(filepath.Join(dir, caCertFile))
-	return opts, err
+	return opts, nil
 }
