@@ -1,0 +1,286 @@
+// Package client talks to an agent of Belfry: it registers for events of any
+// node, receives their notifications exactly once each, and reads what the
+// agent knows of nodes and links.
+//
+//	c, err := client.Dial(ctx, "/run/belfry/belfry.sock")
+//	s, err := c.Register(ctx, belfry.Registration{Class: "node.state", Snapshot: true})
+//	n, err := s.Next(ctx)
+//
+// Errors wrap the sentinels of package belfry.
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+)
+
+// Reconnecting begins with backoffMin and doubles to backoffMax, with jitter
+// (events.md 5).
+const (
+	backoffMin = 100 * time.Millisecond
+	backoffMax = 5 * time.Second
+)
+
+// maxResponse is the most that an agent sends in one message (security.md).
+const maxResponse = 4 << 20
+
+// An Option changes how Dial connects.
+type Option func(*options)
+
+type options struct{ tls *tls.Config }
+
+// WithTLS is for agents of other machines: the client's certificate, and the
+// certificate of the cluster's CA in RootCAs. It is needed for every target
+// that is not a unix socket. config is not changed.
+func WithTLS(config *tls.Config) Option {
+	return func(o *options) { o.tls = config }
+}
+
+// A Client is one connection to one agent, which it makes again by itself
+// when it breaks. It is safe for concurrent use.
+type Client struct {
+	target string
+	dialer *dialer
+	conn   *grpc.ClientConn
+	events belfryv1.EventServiceClient
+	nodes  belfryv1.NodeServiceClient
+	links  belfryv1.LinkServiceClient
+}
+
+// Dial connects to target and makes sure that somebody answers: "/path",
+// "./path" or "unix:path" is a unix socket, "host:port" an agent of another
+// machine. It waits as long as ctx allows.
+//
+// ErrNoAgent if nobody answers, ErrPermission if this process may not open the
+// socket, ErrUsage for a target that is neither.
+func Dial(ctx context.Context, target string, opts ...Option) (*Client, error) {
+	var o options
+	for _, opt := range opts {
+		opt(&o)
+	}
+	c := &Client{target: strings.TrimPrefix(target, "unix:")}
+	c.dialer = &dialer{network: "tcp", address: target}
+	creds := insecure.NewCredentials() // of a unix socket: the kernel says who is there
+	switch {
+	case strings.HasPrefix(target, "unix:"), strings.Contains(target, "/"):
+		c.dialer.network, c.dialer.address = "unix", c.target
+	case o.tls == nil:
+		return nil, fmt.Errorf("%w: target %q is no path, and a host needs a client certificate; give one with WithTLS", belfry.ErrUsage, target)
+	default:
+		creds = credentials.NewTLS(o.tls)
+	}
+	if _, _, err := net.SplitHostPort(target); c.dialer.network == "tcp" && err != nil {
+		return nil, fmt.Errorf("%w: target %q is neither a path nor host:port", belfry.ErrUsage, target)
+	}
+	authority := "belfry"
+	if o.tls != nil {
+		authority = o.tls.ServerName
+	}
+	options := []grpc.DialOption{
+		grpc.WithTransportCredentials(creds),
+		grpc.WithContextDialer(c.dialer.dial),
+		grpc.WithNoProxy(),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponse)),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: backoffMin, Multiplier: 2, Jitter: 0.2, MaxDelay: backoffMax},
+			MinConnectTimeout: backoffMax,
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
+	}
+	if authority != "" {
+		options = append(options, grpc.WithAuthority(authority))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+c.dialer.address, options...)
+	if err != nil {
+		return nil, fmt.Errorf("%w: target %q: %w", belfry.ErrUsage, target, err)
+	}
+	c.conn = conn
+	c.events, c.nodes, c.links = belfryv1.NewEventServiceClient(conn), belfryv1.NewNodeServiceClient(conn), belfryv1.NewLinkServiceClient(conn)
+	if err := c.connect(ctx); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// connect waits for the first connection, and does not wait for a second try.
+func (c *Client) connect(ctx context.Context) error {
+	c.conn.Connect()
+	for {
+		switch state := c.conn.GetState(); state {
+		case connectivity.Ready:
+			return nil
+		case connectivity.TransientFailure, connectivity.Shutdown:
+			return c.noAgent(c.dialer.lastError())
+		default:
+			if !c.conn.WaitForStateChange(ctx, state) {
+				return ctx.Err()
+			}
+		}
+	}
+}
+
+// open makes a link. A connection that is waiting for its next attempt is told
+// to make it now: the stream has waited already.
+func (c *Client) open(ctx context.Context) (link, error) {
+	if c.conn.GetState() == connectivity.TransientFailure {
+		c.conn.ResetConnectBackoff()
+		attempt, cancel := context.WithTimeout(ctx, backoffMin)
+		c.conn.WaitForStateChange(attempt, connectivity.TransientFailure)
+		cancel()
+	}
+	return c.events.Subscribe(ctx)
+}
+
+// A dialer remembers why it failed, which the layers above it do not tell.
+type dialer struct {
+	network, address string
+
+	mu   sync.Mutex
+	last error
+}
+
+func (d *dialer) dial(ctx context.Context, _ string) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, d.network, d.address)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.last = err
+	return conn, err
+}
+
+func (d *dialer) lastError() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.last
+}
+
+// Close ends the connection and with it all streams.
+func (c *Client) Close() error { return c.conn.Close() }
+
+// Status is what the agent holds of its cluster, from its memory.
+func (c *Client) Status(ctx context.Context) (*belfryv1.GetStatusResponse, error) {
+	resp, err := c.nodes.GetStatus(ctx, &belfryv1.GetStatusRequest{})
+	return resp, c.errorOf(err)
+}
+
+// Nodes is all members by name.
+func (c *Client) Nodes(ctx context.Context) ([]*belfryv1.Node, error) {
+	var all []*belfryv1.Node
+	for token := ""; ; {
+		resp, err := c.nodes.ListNodes(ctx, &belfryv1.ListNodesRequest{PageToken: token})
+		if err != nil {
+			return nil, c.errorOf(err)
+		}
+		all = append(all, resp.GetNodes()...)
+		if token = resp.GetNextPageToken(); token == "" {
+			return all, nil
+		}
+	}
+}
+
+// Node is one member, by name or id, with the evidence of its verdict.
+// ErrNotFound if it is not a member.
+func (c *Client) Node(ctx context.Context, node string) (*belfryv1.GetNodeResponse, error) {
+	resp, err := c.nodes.GetNode(ctx, &belfryv1.GetNodeRequest{Node: node})
+	return resp, c.errorOf(err)
+}
+
+// Links is the link database of the agent's node by peer; peer, a name or id,
+// narrows it. ErrNotFound if peer is not a member.
+func (c *Client) Links(ctx context.Context, peer string) (*belfryv1.ListLinksResponse, error) {
+	var all *belfryv1.ListLinksResponse
+	for token := ""; ; {
+		resp, err := c.links.ListLinks(ctx, &belfryv1.ListLinksRequest{Peer: peer, PageToken: token})
+		if err != nil {
+			return nil, c.errorOf(err)
+		}
+		if all == nil {
+			all = resp
+		} else {
+			all.Links = append(all.Links, resp.GetLinks()...)
+		}
+		if token = resp.GetNextPageToken(); token == "" {
+			all.NextPageToken = ""
+			return all, nil
+		}
+	}
+}
+
+// Classes is the catalogue of event classes by name; class narrows it to one.
+// ErrNotFound if there is none of that name.
+func (c *Client) Classes(ctx context.Context, class string) ([]*belfryv1.ClassInfo, error) {
+	resp, err := c.events.ListClasses(ctx, &belfryv1.ListClassesRequest{Class: class})
+	return resp.GetClasses(), c.errorOf(err)
+}
+
+// Registrations lists what is registered at a node, by name or id; empty is
+// the agent's own. Another node's listing takes as long as that node does.
+func (c *Client) Registrations(ctx context.Context, node string) (*belfryv1.ListEntriesResponse, error) {
+	var all *belfryv1.ListEntriesResponse
+	for token := ""; ; {
+		resp, err := c.events.ListEntries(ctx, &belfryv1.ListEntriesRequest{Node: node, PageToken: token})
+		if err != nil {
+			return nil, c.errorOf(err)
+		}
+		if all == nil {
+			all = resp
+		} else {
+			all.Entries = append(all.Entries, resp.GetEntries()...)
+		}
+		if token = resp.GetNextPageToken(); token == "" {
+			all.NextPageToken = ""
+			return all, nil
+		}
+	}
+}
+
+// Send posts an event of a class below user, repeat times at once (0 counts as
+// 1). data is a JSON object or nil. The answer says how many registrations it
+// matched. ErrUsage, ErrPermission or ErrLimit.
+func (c *Client) Send(ctx context.Context, class, subject string, data []byte, repeat uint64) (*belfryv1.SendEventResponse, error) {
+	req := &belfryv1.SendEventRequest{Class: class, Subject: subject, Repeat: repeat}
+	if data != nil {
+		var err error
+		if req.Data, err = object(data); err != nil {
+			return nil, &belfry.Error{Op: "SendEvent", Subject: class, Err: err}
+		}
+	}
+	resp, err := c.events.SendEvent(ctx, req)
+	return resp, c.errorOf(err)
+}
+
+func object(data []byte) (*structpb.Struct, error) {
+	var fields map[string]any
+	err := json.Unmarshal(data, &fields)
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &syntax):
+		return nil, &remote{text: fmt.Sprintf("data is not JSON: byte %d: %v", syntax.Offset, err), sentinel: belfry.ErrUsage}
+	case err != nil || fields == nil:
+		return nil, &remote{text: `data is not a JSON object; write {"key": value}`, sentinel: belfry.ErrUsage}
+	}
+	s, err := structpb.NewStruct(fields)
+	if err != nil {
+		return nil, &remote{text: "data: " + err.Error(), sentinel: belfry.ErrUsage}
+	}
+	return s, nil
+}
