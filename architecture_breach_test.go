@@ -63,6 +63,10 @@ func TestEachRuleCanBeBroken(t *testing.T) {
 		{name: "init in a test", file: "internal/agent/a_test.go", src: doc + "func init() {}", want: "func init"},
 		{name: "a method of that name", file: "internal/agent/a.go", src: doc + "type t int\nfunc (t) init() {}"},
 
+		{name: "sentinel outside package belfry", file: "internal/agent/a.go", src: doc + "var ErrLate error", want: "a.go:3:5: sentinel ErrLate"},
+		{name: "sentinel of its own", file: "internal/agent/a.go", src: doc + "var errLate error"},
+		{name: "sentinel in package belfry", file: "a.go", src: doc + "var ErrLate error"},
+
 		{name: "context in a pure folder", file: "internal/event/a.go", src: doc + `import _ "context"`, want: "imports context"},
 		{name: "atomics in a pure folder", file: "internal/event/a.go", src: doc + `import _ "sync/atomic"`, want: "imports sync/atomic"},
 		{name: "slog in a pure folder", file: "internal/event/a.go", src: doc + `import _ "log/slog"`, want: "imports log/slog"},

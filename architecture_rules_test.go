@@ -103,6 +103,9 @@ func (j *judgement) all() []string {
 	if j.law.pure && !j.test {
 		j.purity()
 	}
+	if j.name != "." && !j.test {
+		j.sentinels()
+	}
 	return j.breaches
 }
 
@@ -172,6 +175,24 @@ func (j *judgement) inits() {
 	for _, decl := range j.file.Decls {
 		if f, ok := decl.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.Name == "init" {
 			j.breach(f.Pos(), "func init; call it from main or from New")
+		}
+	}
+}
+
+// sentinels keeps exported errors in package belfry, where the client, the exit
+// statuses and the API's codes find them.
+func (j *judgement) sentinels() {
+	for _, decl := range j.file.Decls {
+		vars, ok := decl.(*ast.GenDecl)
+		if !ok || vars.Tok != token.VAR {
+			continue
+		}
+		for _, spec := range vars.Specs {
+			for _, name := range spec.(*ast.ValueSpec).Names {
+				if strings.HasPrefix(name.Name, "Err") {
+					j.breach(name.Pos(), "sentinel %s outside package belfry; declare it there, or do not export it", name.Name)
+				}
+			}
 		}
 	}
 }
