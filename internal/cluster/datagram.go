@@ -115,7 +115,7 @@ func (m *Machine) gossip(now, at time.Time, p *member, hb *Heartbeat) {
 // heartbeat sends the heartbeat that is due and plans the next.
 func (m *Machine) heartbeat(now time.Time, r *row) {
 	m.plan(now, r)
-	r.beats[0], r.beats[1] = now, r.beats[0]
+	r.beat(now)
 	m.sendHeartbeat(now, r, false, false)
 }
 

@@ -103,7 +103,7 @@ func (m *Machine) paused(now time.Time, d time.Duration) {
 		p.burst = nil
 		for _, r := range p.rows {
 			r.tellPause = true
-			r.pending, r.deviation = nil, 0
+			r.pending, r.deviation, r.unechoed = nil, 0, nil
 			if r.due.IsZero() || r.state == belfry.LinkDown {
 				continue
 			}
@@ -111,7 +111,10 @@ func (m *Machine) paused(now time.Time, d time.Duration) {
 				r.receptions = 0
 				m.setLink(now, r, belfry.LinkUnknown, "this node was paused for "+d.Round(time.Millisecond).String())
 			}
-			r.due = maxTime(r.due.Add(d), h.quiet)
+			if r.lastRx.Before(now.Add(-d)) {
+				r.due = r.due.Add(d) // no mail since the pause began
+			}
+			r.due = maxTime(r.due, h.quiet)
 		}
 		p.shift(d)
 	}

@@ -23,10 +23,11 @@ func (m *Machine) hello(now time.Time, p *member, d Datagram) {
 	p.helloSent = now
 	hb, _ := d.Body.(*Heartbeat)
 	answer := hb != nil && hb.Probe
-	if r := p.row(d.Link); r != nil {
+	if r := p.row(d.Link); r != nil && p.boot == d.Boot {
 		m.sendHeartbeat(now, r, !answer, answer)
 		return
 	}
+	// Of a new start the row knows nothing: it would echo the old one's clock.
 	m.sendUnwatched(now, p, d.Link, !answer, answer)
 }
 
@@ -70,7 +71,7 @@ func (m *Machine) advanceJoin(now time.Time, r *row) {
 // hurry sends the next probe of the three-way check at once, so that a pair is
 // up after a few round trips. Its number is bounded.
 func (m *Machine) hurry(now time.Time, r *row) {
-	if r.state != belfry.LinkInit && r.state != belfry.LinkUnknown || r.quick >= quickProbes {
+	if r.state != belfry.LinkInit || r.quick >= quickProbes {
 		return
 	}
 	r.quick++

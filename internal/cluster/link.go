@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -38,8 +39,9 @@ type row struct {
 	lastRx, lastTx, lastEcho time.Time // zero: never
 	nextTx                   time.Time // next heartbeat
 	txSeq                    uint16
-	beats                    [2]time.Time // send times of the last two heartbeats, newest first
-	echoSent                 time.Time    // send time of the newest datagram the peer echoed
+	unechoed                 []time.Time // send times of the oldest heartbeats that the peer did not echo
+	echoSent                 time.Time   // send time of the newest datagram the peer echoed
+	echoes                   int         // in a row, since the link became one-way
 
 	announced time.Duration // by the peer: from its last datagram to its next heartbeat
 	interval  time.Duration // of the peer: the longest announced lately
@@ -138,8 +140,15 @@ func (r *row) receive(at time.Time, start time.Time, seq uint16, p path, hb *Hea
 func (r *row) echo(at, start time.Time, p path, hb *Heartbeat, pauseEnd time.Time) {
 	age := clockSince(clockAt(start, at), hb.EchoOf)
 	sent := at.Add(-age)
+	if sent.Before(start) {
+		return // the clock of a previous start
+	}
 	r.lastEcho = maxTime(r.lastEcho, at)
-	r.echoSent = maxTime(r.echoSent, sent)
+	if sent.After(r.echoSent) {
+		r.echoSent = sent
+		r.echoes++
+	}
+	r.unechoed = slices.DeleteFunc(r.unechoed, func(t time.Time) bool { return !t.After(sent.Add(clockUnit)) })
 	if !sent.Add(clockUnit).Before(r.since) {
 		r.echoed = true
 	}
@@ -172,15 +181,24 @@ func (r *row) overdue(now time.Time, p path) (missed int) {
 	return missed
 }
 
-// unechoed tells whether the last two heartbeats are past the maximum wait and
-// the peer, although heard, did not confirm them.
-func (r *row) unechoed(now time.Time, p path) bool {
-	older, newer := r.beats[1], r.beats[0]
-	if older.IsZero() || r.deviation > 0 {
+// unechoedMax is how many unechoed heartbeats are remembered; two count.
+const unechoedMax = 8
+
+// beat notes that a heartbeat was sent.
+func (r *row) beat(now time.Time) {
+	if len(r.unechoed) < unechoedMax {
+		r.unechoed = append(r.unechoed, now)
+	}
+}
+
+// oneWay tells whether two heartbeats are past the maximum wait and the peer,
+// although heard, did not confirm them.
+func (r *row) oneWay(now time.Time, p path) bool {
+	if len(r.unechoed) < 2 || r.deviation > 0 || r.interval == 0 {
 		return false
 	}
-	wait := r.interval + p.margin() + p.mrt
-	return r.echoSent.Before(older) && now.After(newer.Add(wait)) && r.lastRx.After(older.Add(wait))
+	late := r.unechoed[1].Add(r.interval + p.margin() + p.mrt)
+	return now.After(late) && r.lastRx.After(late)
 }
 
 // judge gives the state that the row should have, and why (cluster.md 10).
@@ -193,19 +211,20 @@ func (r *row) judge(now time.Time, p path) (belfry.LinkState, string) {
 		return r.state, r.reason
 	case r.deviation > p.maxDeviation():
 		return belfry.LinkDown, fmt.Sprintf("%d receptions missing, at most %d allowed", r.deviation, p.maxDeviation())
-	case r.state == belfry.LinkUnknown && r.receptions == 0:
+	case r.state == belfry.LinkUnknown:
+		if r.receptions > 0 {
+			return belfry.LinkUp, "heard again after the pause"
+		}
 		return r.state, r.reason
-	case r.state == belfry.LinkInit || r.state == belfry.LinkUnknown:
+	case r.state == belfry.LinkInit:
 		if r.receptions >= initReceptions && r.echoed {
 			return belfry.LinkUp, "heard and echoed"
 		}
 		return r.state, r.reason
-	case r.unechoed(now, p):
-		return belfry.LinkOneWayIn, "heard, but the last two heartbeats came back unechoed"
-	case r.state == belfry.LinkOneWayIn:
-		if !r.echoSent.Before(r.beats[1]) {
-			return belfry.LinkUp, "echoed again"
-		}
+	case r.oneWay(now, p):
+		return belfry.LinkOneWayIn, "the peer does not hear the last two heartbeats"
+	case r.state == belfry.LinkOneWayIn && r.echoes >= 2:
+		return belfry.LinkUp, "heard and echoed again"
 	}
 	return r.state, r.reason
 }

@@ -89,8 +89,14 @@ func (m *Machine) setLink(now time.Time, r *row, state belfry.LinkState, reason 
 		return
 	}
 	from := r.state
-	if state == belfry.LinkInit {
+	switch state {
+	case belfry.LinkInit:
 		r.init(now, reason)
+	case belfry.LinkDown:
+		r.receptions = 0
+		r.seq.interrupted()
+	case belfry.LinkOneWayIn:
+		r.echoes = 0
 	}
 	if from != state {
 		r.since = now

@@ -18,6 +18,7 @@ type sequence struct {
 	highest uint16 // never falls
 	window  uint64 // bit i: highest − i was received
 	ratio   uint32 // EWMA of the loss, 1/65,536
+	outage  bool   // the next gap is an outage: it says nothing about loss
 
 	received, lost, reordered, duplicate uint64
 }
@@ -31,6 +32,11 @@ func newSequence(prior uint8) sequence {
 // anew over the same path.
 func (s *sequence) restart() { s.started, s.window = false, 0 }
 
+// interrupted says that the link was down: what was lost meanwhile is counted,
+// but does not make the estimate worse. Else a cut that healed would make all
+// evidence on its network cheap.
+func (s *sequence) interrupted() { s.outage = true }
+
 // take records one reception. fresh is false for a duplicate, newest tells
 // that no later one was received before.
 func (s *sequence) take(seq uint16) (fresh, newest bool) {
@@ -41,7 +47,9 @@ func (s *sequence) take(seq uint16) (fresh, newest bool) {
 	}
 	switch ahead := seqDistance(s.highest, seq); {
 	case ahead > 0:
-		s.missed(ahead - 1)
+		if ahead > 1 || s.outage {
+			s.missed(ahead - 1)
+		}
 		s.window = s.window<<min(ahead, 64) | 1
 		s.highest = seq
 		s.arrived()
@@ -65,6 +73,10 @@ func (s *sequence) arrived() {
 
 func (s *sequence) missed(n int) {
 	s.lost += uint64(n)
+	if s.outage {
+		s.outage = false
+		return
+	}
 	for range min(n, 256) { // beyond this the estimate is one
 		s.ratio += (lossOne - s.ratio) / 64
 	}

@@ -104,7 +104,7 @@ func (m *Machine) Advance(now time.Time) {
 		for _, r := range p.rows {
 			m.advanceRow(now, p, r)
 		}
-		m.advanceVouch(now, p)
+		m.advanceDoubt(now, p)
 		m.judge(now, p)
 		m.advanceBurst(now, p)
 	}
@@ -154,26 +154,38 @@ func (m *Machine) judgeLink(now time.Time, p *member, r *row) {
 	}
 }
 
-// advanceVouch verifies a node that only others hear, when they fall silent.
-func (m *Machine) advanceVouch(now time.Time, p *member) {
-	if t := m.vouchEnds(p); !t.IsZero() && !t.After(now) {
-		m.verify(now, p, t, now, false)
-		if p.burst != nil {
-			m.note(p, now, belfry.NodeID{}, "", "nobody vouches for it any longer")
-		}
+// advanceDoubt verifies a node whose verdict rests on nothing that this node
+// does itself.
+func (m *Machine) advanceDoubt(now time.Time, p *member) {
+	t := m.doubtAt(p)
+	if t.IsZero() || t.After(now) {
+		return
+	}
+	m.verify(now, p, t, now, false)
+	if p.burst != nil && p.held.Verdict == belfry.VerdictUp {
+		m.note(p, now, belfry.NodeID{}, "", "nobody vouches for it any longer")
 	}
 }
 
-// vouchEnds is when the word of others on p is too old; zero for a node that
-// has a link of its own, or a burst. Each peer speaks of each other peer once
-// in Keff cycles.
-func (m *Machine) vouchEnds(p *member) time.Time {
-	if p.held.Verdict != belfry.VerdictUp || p.burst != nil && p.burst.own ||
-		slices.ContainsFunc(p.rows, func(r *row) bool { return r.state != belfry.LinkDown }) {
+// doubtAt is when p has to be verified without a miss of this node's own: when
+// it is in doubt already and no burst runs, as after an own pause; or when the
+// word of others that it lives is too old and there is no link of its own.
+// Each peer speaks of each other peer once in Keff cycles.
+func (m *Machine) doubtAt(p *member) time.Time {
+	if p.burst != nil && p.burst.own || p.held.Cause == belfry.CauseRestarting {
 		return time.Time{}
 	}
-	last := maxTime(maxTime(p.heard, p.vouched), m.health.quiet)
-	return last.Add(time.Duration(m.keff()+1)*m.cycle() + time.Second)
+	switch p.held.Verdict {
+	case belfry.VerdictUnreachable, belfry.VerdictStalled:
+		return maxTime(m.last, m.health.quiet)
+	case belfry.VerdictUp:
+		if slices.ContainsFunc(p.rows, func(r *row) bool { return r.state != belfry.LinkDown }) {
+			return time.Time{}
+		}
+		last := maxTime(maxTime(p.heard, p.vouched), m.health.quiet)
+		return last.Add(time.Duration(m.keff()+1)*m.cycle() + time.Second)
+	}
+	return time.Time{}
 }
 
 // NextTimeout is when Advance has something to do without new input; the zero
@@ -191,7 +203,7 @@ func (m *Machine) NextTimeout() (next time.Time) {
 		if p.burst != nil {
 			next = sooner(sooner(next, p.burst.next), m.last.Add(burstTick))
 		}
-		next = sooner(sooner(next, m.verdictTimer(m.last, p)), m.vouchEnds(p))
+		next = sooner(sooner(next, m.verdictTimer(m.last, p)), m.doubtAt(p))
 	}
 	for _, r := range m.rumours {
 		next = sooner(next, r.next)

@@ -160,6 +160,7 @@ func (m *Machine) rewatch(now time.Time) {
 		ring := slices.Contains(m.peers, p)
 		switch {
 		case p == m.self:
+			continue
 		case ring:
 			p.guest = false
 			m.watch(now, p)
@@ -200,7 +201,13 @@ func (m *Machine) watch(now time.Time, p *member) {
 	}
 }
 
-func (m *Machine) unwatch(p *member) { p.rows, p.burst, p.guest = nil, nil, false }
+// unwatch ends it: what this node knows of p is from now on what others say.
+func (m *Machine) unwatch(p *member) {
+	p.rows, p.burst, p.guest = nil, nil, false
+	if p.held.Cause == belfry.CauseDirect {
+		p.held.Cause = belfry.CauseIndirect
+	}
+}
 
 // NodeStatus is what this node holds of one member, for people.
 type NodeStatus struct {

@@ -213,6 +213,13 @@ func (n *network) thaw(h *host) {
 	n.drive(h)
 }
 
+// wake lets a suspended host go on: nothing was queued for it.
+func (n *network) wake(h *host, d time.Duration) {
+	h.dead = false
+	h.m.Receive(n.now, Suspended{D: d})
+	n.drive(h)
+}
+
 func (n *network) drive(h *host) {
 	h.m.Advance(n.now)
 	out := h.m.Take()

@@ -76,12 +76,16 @@ type script struct {
 	n     *network
 	lines strings.Builder
 	links bool
+
+	asleep time.Time
 }
 
 // do runs one command:
 //
 //	nodes NAME... [seed=N]     machines that are started by start; all are members
 //	start, restart, kill, halt, stop, cont, leave NODE...   stop and cont are signals, halt kills the host
+//	suspend, resume NODE...    the whole machine sleeps and goes on
+//	reset NODE...              a middlebox resets its streams
 //	goodbye NODE               it says that it restarts, and ends
 //	intent stop|start NODE     by the configuration
 //	cut A>B | A|B, heal A>B    loss A>B PERCENT, delay A>B TIME
@@ -165,6 +169,13 @@ func (s *script) process(t *testing.T, what string, h *host) {
 		}
 	case "stop":
 		h.frozen = true
+	case "suspend":
+		h.dead, s.asleep = true, s.n.now
+	case "resume":
+		s.n.wake(h, s.n.now.Sub(s.asleep))
+	case "reset":
+		s.n.end(h, StreamReset)
+		h.running = true
 	case "cont":
 		s.n.thaw(h)
 	default:

@@ -266,7 +266,9 @@ func (m *Machine) dialed(now time.Time, d Dialed) {
 			b.kernel = kernelAnswers
 		}
 	case DialRefused:
-		m.note(p, now, belfry.NodeID{}, m.network(p, d.Link), "dial refused")
+		if !p.exit.reset.IsZero() || b != nil && b.kernel != kernelRefuses {
+			m.note(p, now, belfry.NodeID{}, m.network(p, d.Link), "dial refused")
+		}
 		if !p.exit.reset.IsZero() {
 			m.processGone(now, p)
 		} else if b != nil {
@@ -302,7 +304,9 @@ func (m *Machine) refused(now time.Time, f Refused) {
 	if p.burst == nil || !p.burst.own {
 		m.verify(now, p, now, now, false)
 	}
-	m.dial(now, p)
+	if b := p.burst; b != nil && now.Sub(b.dialed) >= redial {
+		m.dial(now, p)
+	}
 }
 
 // processGone concludes that the agent's process ended: its stream was reset
