@@ -106,7 +106,7 @@ func (k *keeper) session(ctx context.Context) error {
 	if first.GetWelcome() == nil {
 		return &remote{text: "the agent's first message is not a welcome; client and agent differ in version", sentinel: belfry.ErrUnsupported}
 	}
-	for _, m := range k.begin(l, first.GetWelcome()) {
+	for _, m := range k.begin(l, first.GetWelcome(), acked) {
 		k.send(l, m)
 	}
 	entries := &table{}
@@ -120,8 +120,9 @@ func (k *keeper) session(ctx context.Context) error {
 }
 
 // begin takes a welcome and returns what the agent has to be told: all wishes
-// if it does not know this stream, else those that it may not have heard of.
-func (k *keeper) begin(l link, w *belfryv1.Welcome) []*belfryv1.SubscribeRequest {
+// if it does not know this stream, else those that it may not have heard of,
+// and what was acknowledged after hello had said how far that was.
+func (k *keeper) begin(l link, w *belfryv1.Welcome, acked uint64) []*belfryv1.SubscribeRequest {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	first := k.token == nil
@@ -129,10 +130,12 @@ func (k *keeper) begin(l link, w *belfryv1.Welcome) []*belfryv1.SubscribeRequest
 	if first {
 		close(k.ready)
 	}
+	var tell []*belfryv1.SubscribeRequest
 	if !w.GetResumed() {
 		k.life, k.acked, k.arrived = k.life+1, 0, 0
+	} else if k.acked > acked {
+		tell = append(tell, ackRequest(k.acked))
 	}
-	var tell []*belfryv1.SubscribeRequest
 	now := time.Now()
 	for _, number := range slices.Sorted(maps.Keys(k.wishes)) {
 		wish := k.wishes[number]

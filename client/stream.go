@@ -262,8 +262,12 @@ func (s *Stream) acknowledge(a *arrival) {
 	l := s.link
 	s.mu.Unlock()
 	if !stale {
-		s.send(l, &belfryv1.SubscribeRequest{Kind: &belfryv1.SubscribeRequest_Ack{Ack: &belfryv1.Ack{Batch: a.number}}})
+		s.send(l, ackRequest(a.number))
 	}
+}
+
+func ackRequest(batch uint64) *belfryv1.SubscribeRequest {
+	return &belfryv1.SubscribeRequest{Kind: &belfryv1.SubscribeRequest_Ack{Ack: &belfryv1.Ack{Batch: batch}}}
 }
 
 // fail ends the stream from inside: its first error stands.

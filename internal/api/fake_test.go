@@ -1,0 +1,315 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/client"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/cluster"
+	"github.com/belfry-ha/belfry/internal/event"
+)
+
+var (
+	nodeA = belfry.NodeID{0xa}
+	nodeB = belfry.NodeID{0xb}
+	now   = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+)
+
+// fakeEvents keeps consumers that tests fill by hand.
+type fakeEvents struct {
+	mu        sync.Mutex
+	consumers []*fakeConsumer
+	sent      []event.Send
+	status    event.Status
+	opened    chan *fakeConsumer
+}
+
+func newFakeEvents() *fakeEvents { return &fakeEvents{opened: make(chan *fakeConsumer, 64)} }
+
+func (f *fakeEvents) Open(_ event.ConsumerKind, name string, limits event.Limits) Consumer {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := &fakeConsumer{name: name, limits: limits, changed: make(chan struct{}, 1), calls: make(chan string, 256)}
+	f.consumers = append(f.consumers, c)
+	f.opened <- c
+	return c
+}
+
+func (f *fakeEvents) Send(_ context.Context, s event.Send) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s.Subject == "hang" {
+		return 0, context.DeadlineExceeded
+	}
+	f.sent = append(f.sent, s)
+	return 3, nil
+}
+
+func (f *fakeEvents) Status(context.Context) (event.Status, error) { return f.status, nil }
+
+func (f *fakeEvents) Classes() []belfry.ClassInfo {
+	return []belfry.ClassInfo{
+		{Class: "process.exit", Kind: belfry.Happening, Summary: "a process ended", Data: "belfry.v1.ProcessExit"},
+		{Class: "node.state", Kind: belfry.State, Summary: "the verdict of a node", Data: "belfry.v1.NodeState"},
+	}
+}
+
+// fakeConsumer behaves as a consumer of the machine does: it numbers batches,
+// keeps what is unacknowledged and sends it again after Resume.
+type fakeConsumer struct {
+	name   string
+	limits event.Limits
+	calls  chan string // register 1, ack 2, lost, resume 1, close …
+
+	mu      sync.Mutex
+	queue   []event.Batch // unsent
+	unacked []event.Batch
+	number  uint64
+	numbers []uint32 // registered
+	ended   bool
+	changed chan struct{}
+}
+
+func (c *fakeConsumer) say(format string, args ...any) {
+	select {
+	case c.calls <- fmt.Sprintf(format, args...):
+	default:
+	}
+}
+
+// post queues one batch.
+func (c *fakeConsumer) post(ns ...belfry.Notification) {
+	c.mu.Lock()
+	c.number++
+	c.queue = append(c.queue, event.Batch{Number: c.number, Notifications: ns})
+	c.mu.Unlock()
+	c.signal()
+}
+
+func (c *fakeConsumer) signal() {
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (c *fakeConsumer) finish() {
+	c.mu.Lock()
+	c.ended = true
+	c.mu.Unlock()
+	c.signal()
+}
+
+func (c *fakeConsumer) Register(ctx context.Context, number uint32, r belfry.Registration) (event.Answer, error) {
+	c.say("register %d %s", number, selector(r))
+	switch r.Subject {
+	case "none":
+		err := fmt.Errorf("%w: no process none; --wait waits for one", belfry.ErrNoEvent)
+		return event.Answer{}, &belfry.Error{Op: "register", Subject: selector(r), Err: err}
+	case "hang":
+		<-ctx.Done()
+		return event.Answer{}, ctx.Err()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if slices.Contains(c.numbers, number) {
+		return event.Answer{}, belfry.ErrExist
+	}
+	c.numbers = append(c.numbers, number)
+	a := event.Answer{}
+	if r.Scope == belfry.ScopeCluster {
+		a.Coverage = []event.Coverage{
+			{Node: nodeA, State: event.CoverageInstalled},
+			{Node: nodeB, State: event.CoverageRefused, Err: belfry.ErrUnsupported},
+		}
+	}
+	return a, nil
+}
+
+func (c *fakeConsumer) Unregister(number uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.numbers = slices.DeleteFunc(c.numbers, func(n uint32) bool { return n == number })
+	c.say("unregister %d", number)
+}
+
+func (c *fakeConsumer) Next(ctx context.Context) (event.Batch, error) {
+	for {
+		c.mu.Lock()
+		window := c.limits.Window
+		if window == 0 {
+			window = 4
+		}
+		if len(c.queue) > 0 && len(c.unacked) < window {
+			b := c.queue[0]
+			c.queue = c.queue[1:]
+			c.unacked = append(c.unacked, b)
+			c.mu.Unlock()
+			return b, nil
+		}
+		ended := c.ended && len(c.queue) == 0
+		c.mu.Unlock()
+		if ended {
+			return event.Batch{}, io.EOF
+		}
+		select {
+		case <-c.changed:
+		case <-ctx.Done():
+			return event.Batch{}, ctx.Err()
+		}
+	}
+}
+
+func (c *fakeConsumer) Ack(batch uint64) {
+	c.mu.Lock()
+	c.unacked = slices.DeleteFunc(c.unacked, func(b event.Batch) bool { return b.Number <= batch })
+	c.mu.Unlock()
+	c.say("ack %d", batch)
+	c.signal()
+}
+
+func (c *fakeConsumer) Lost() { c.say("lost") }
+
+func (c *fakeConsumer) Resume(batch uint64) {
+	c.mu.Lock()
+	c.unacked = slices.DeleteFunc(c.unacked, func(b event.Batch) bool { return b.Number <= batch })
+	c.queue, c.unacked = append(c.unacked, c.queue...), nil
+	c.mu.Unlock()
+	c.say("resume %d", batch)
+	c.signal()
+}
+
+func (c *fakeConsumer) Close() { c.say("close") }
+
+// expect waits for the calls in this order; others in between fail.
+func (c *fakeConsumer) expect(t *testing.T, calls ...string) {
+	t.Helper()
+	for _, want := range calls {
+		select {
+		case got := <-c.calls:
+			if got != want {
+				t.Fatalf("consumer was told %q; want %q", got, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("consumer was not told %q", want)
+		}
+	}
+}
+
+// fakeCluster is a, and b which is down.
+type fakeCluster struct{ extra int }
+
+func (f *fakeCluster) View() ClusterView {
+	v := ClusterView{
+		ID: belfry.ClusterID{0xc}, Name: "dev", Self: nodeA, Incarnation: 2, Generation: 7, Time: now,
+		Nodes: []cluster.NodeStatus{
+			{ID: nodeA, Name: "a", Number: 1, Incarnation: 2, Verdict: belfry.VerdictUp, Since: now.Add(-time.Minute), LastHeard: now},
+			{ID: nodeB, Name: "b", Number: 2, Incarnation: 5, Verdict: belfry.VerdictDown, Cause: belfry.CauseProcess, Since: now.Add(-time.Second), LastHeard: now.Add(-3 * time.Second), Observers: 2, LinksTotal: 1},
+		},
+		Links: []cluster.LinkStatus{
+			{Peer: nodeB, PeerName: "b", State: belfry.LinkDown, Reason: "reset", Loss: 51, MRT: time.Millisecond, PeerAge: -1},
+			{Peer: nodeB, PeerName: "b", State: belfry.LinkUp, PeerState: belfry.LinkOneWayIn, PeerAge: time.Second},
+		},
+		Agents: map[belfry.NodeID]AgentInfo{nodeA: {PID: 11, Version: "0.1", Started: now.Add(-time.Hour), Addresses: []string{"127.0.0.1:7431"}}},
+	}
+	v.Links[0].Network, v.Links[1].Network, v.Links[1].Index = "net1", "net2", 1
+	for i := range f.extra {
+		v.Nodes = append(v.Nodes, cluster.NodeStatus{ID: belfry.NodeID{0xff, byte(i >> 8), byte(i)}, Name: fmt.Sprintf("n%04d", i)})
+	}
+	return v
+}
+
+func (f *fakeCluster) Why(node belfry.NodeID) []belfry.Evidence {
+	if node != nodeB {
+		return nil
+	}
+	return []belfry.Evidence{{Time: now, Link: "net1", Text: "stream reset"}, {Time: now, By: nodeB, Text: "claim"}}
+}
+
+func (f *fakeCluster) PeerEntries(_ context.Context, node belfry.NodeID, req *belfryv1.ListEntriesRequest) (*belfryv1.ListEntriesResponse, error) {
+	if req.GetPageSize() == 1 {
+		return nil, &belfry.Error{Op: "ListEntries", Node: node, Err: fmt.Errorf("%w: b is down", belfry.ErrNotMember)}
+	}
+	return &belfryv1.ListEntriesResponse{NodeId: node.String(), NodeName: "b"}, nil
+}
+
+// agent is a Server on a unix socket, whose callers are all the subject.
+type agent struct {
+	*Server
+	events  *fakeEvents
+	cluster *fakeCluster
+	socket  string
+	subject Subject
+}
+
+func startAgent(t *testing.T, subject Subject) *agent {
+	t.Helper()
+	a := &agent{events: newFakeEvents(), cluster: &fakeCluster{}, socket: filepath.Join(t.TempDir(), "s"), subject: subject}
+	a.start(t)
+	return a
+}
+
+// start makes a new Server over the same events.
+func (a *agent) start(t *testing.T) {
+	t.Helper()
+	a.Server = New(Options{
+		Events: a.events, Cluster: a.cluster,
+		Identify: func(net.Conn) (Subject, error) {
+			if a.subject.Client == "stranger" {
+				return Subject{}, errors.New("nobody knows this one")
+			}
+			return a.subject, nil
+		},
+	})
+	if err := a.ServeUnix(a.socket, ""); err != nil {
+		t.Fatal(err)
+	}
+	server := a.Server
+	t.Cleanup(func() { stop(t, server) })
+}
+
+func stop(t *testing.T, s *Server) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := s.Stop(ctx); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+}
+
+func (a *agent) dial(t *testing.T) *client.Client {
+	t.Helper()
+	c, err := client.Dial(t.Context(), a.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+var (
+	admin    = Subject{UID: 0, PID: 4711, Role: RoleAdmin}
+	operator = Subject{UID: 1001, PID: 4712, Role: RoleOperator}
+	reader   = Subject{UID: 1000, PID: 4713, Role: RoleReader}
+	nobody   = Subject{UID: 65534, PID: 4714}
+)
+
+// exit is an occurrence of process.exit as the machine would give it.
+func exit(number uint32, first, last uint64) belfry.Notification {
+	return belfry.Notification{
+		Registration: number, Node: nodeB, NodeName: "b", Incarnation: 5, Entry: 9,
+		Event: belfry.EventID{Class: "process.exit", Subject: "exe=/bin/x", Instance: "4711@8812345"},
+		First: first, Last: last, Count: last - first + 1, FirstTime: now, Time: now.Add(time.Duration(last) * time.Second),
+		Code: 9, Edge: belfry.EdgeFailing,
+	}
+}
