@@ -75,6 +75,9 @@ func (s *summary) take(e event) {
 	key := testKey{e.Package, e.Test}
 	switch e.Action {
 	case "output":
+		if strings.HasPrefix(e.Output, "=== ") {
+			return // RUN, PAUSE, CONT, NAME: which test it is, the event says
+		}
 		builder(s.output, key).WriteString(e.Output)
 	case "build-output":
 		builder(s.build, e.ImportPath).WriteString(e.Output)
@@ -259,7 +262,7 @@ var place = regexp.MustCompile(`^\s+[^\s:]+\.go:\d+: `)
 func reason(output string) string {
 	var said []string
 	for line := range strings.Lines(output) {
-		if t := strings.TrimSpace(line); t == "" || strings.HasPrefix(t, "=== ") || strings.HasPrefix(t, "--- ") {
+		if t := strings.TrimSpace(line); t == "" || strings.HasPrefix(t, "--- ") {
 			continue
 		}
 		said = append(said, strings.TrimSpace(place.ReplaceAllString(line, "")))
