@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/belfry-ha/belfry/client"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+)
+
+// statusInterval is the time between two pictures of status --watch.
+const statusInterval = time.Second
+
+// statusView is status in JSON.
+type statusView struct {
+	Cluster       clusterView `json:"cluster" doc:"the cluster"`
+	Node          nodeRef     `json:"node" doc:"the node that answers"`
+	Time          *string     `json:"time" doc:"of the answer"`
+	Generation    uint64      `json:"generation" doc:"of the member table"`
+	NodesUp       uint32      `json:"nodes_up" doc:"nodes whose verdict is up"`
+	NodesTotal    uint32      `json:"nodes_total" doc:"all members"`
+	LinksUp       uint32      `json:"links_up" doc:"links of the answering node that are up"`
+	LinksTotal    uint32      `json:"links_total" doc:"all links of the answering node"`
+	OldestSeconds *float64    `json:"oldest_fact_seconds" doc:"age of the oldest fact in this answer"`
+	Nodes         []nodeView  `json:"nodes" doc:"by name"`
+}
+
+type clusterView struct {
+	ID   string `json:"id" doc:"UUID"`
+	Name string `json:"name" doc:"name"`
+}
+
+type nodeRef struct {
+	ID   string `json:"id" doc:"UUID"`
+	Name string `json:"name" doc:"name"`
+}
+
+func newStatusCommand(a *app) *cobra.Command {
+	var watch bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the cluster on one screen",
+		Long: `Show the cluster as this node holds it, on one screen. The answer comes from
+the agent's memory: a dead node never makes it wait. "oldest fact" says how
+old the least fresh thing in it is.`,
+		Example: "  belfry status\n  belfry status -o json | jq '.nodes[] | select(.verdict != \"up\")'",
+		Args:    none,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if watch {
+				return a.statusWatch(cmd.Context())
+			}
+			return a.ask(cmd.Context(), a.status)
+		},
+	}
+	cmd.Flags().BoolVar(&watch, "watch", false, "show it again every second, until interrupted")
+	return cmd
+}
+
+func (a *app) status(ctx context.Context, c *client.Client) error {
+	s, err := c.Status(ctx)
+	if err != nil {
+		return err
+	}
+	view := viewOfStatus(s)
+	return a.show(document{
+		value: view,
+		table: func(o *output, wide bool) {
+			statusLine(o, s)
+			nodeTable(s.GetNodes(), when(s.GetTime()), wide, "NODE VERDICT FOR LINKS INTERVAL MAXWAIT NOTE").write(o)
+		},
+	})
+}
+
+// statusWatch shows the status until ctx ends: in place on a terminal, else
+// one after the other.
+func (a *app) statusWatch(ctx context.Context) error {
+	if a.form == formJSON {
+		a.form = formJSONL // a stream of objects has one on each line
+	}
+	deadline := ctx
+	if a.timeout > 0 {
+		var cancel context.CancelFunc
+		deadline, cancel = context.WithTimeout(ctx, a.timeout)
+		defer cancel()
+	}
+	c, err := a.dial(deadline)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for first := true; ; first = false {
+		request, cancel := context.WithTimeout(deadline, defaultTimeout)
+		if a.form.isTable() && a.terminal() {
+			fmt.Fprint(a.out, "\x1b[H\x1b[J") // ECMA-48: home, erase to the end
+		} else if !first && a.form.isTable() {
+			fmt.Fprintln(a.out)
+		}
+		err := a.status(request, c)
+		cancel()
+		if err == nil {
+			err = a.out.flush()
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-deadline.Done():
+			return deadline.Err()
+		case <-time.After(statusInterval):
+		}
+	}
+}
+
+func viewOfStatus(s *belfryv1.GetStatusResponse) statusView {
+	return statusView{
+		Cluster:       clusterView{ID: s.GetClusterId(), Name: s.GetClusterName()},
+		Node:          nodeRef{ID: s.GetNodeId(), Name: s.GetNodeName()},
+		Time:          jsonTime(when(s.GetTime())),
+		Generation:    s.GetGeneration(),
+		NodesUp:       s.GetNodesUp(),
+		NodesTotal:    s.GetNodesTotal(),
+		LinksUp:       s.GetLinksUp(),
+		LinksTotal:    s.GetLinksTotal(),
+		OldestSeconds: jsonSeconds(s.GetOldestFact().AsDuration()),
+		Nodes:         viewsOfNodes(s.GetNodes(), when(s.GetTime())),
+	}
+}
+
+// statusLine is the whole cluster in one line.
+func statusLine(o *output, s *belfryv1.GetStatusResponse) {
+	fmt.Fprintf(o, "cluster %s  ", printable(s.GetClusterName()))
+	counts(o, "nodes", s.GetNodesUp(), s.GetNodesTotal())
+	counts(o, "links", s.GetLinksUp(), s.GetLinksTotal())
+	fmt.Fprintf(o, "oldest fact %s\n", ago(s.GetOldestFact().AsDuration()))
+}
+
+func counts(o *output, what string, up, total uint32) {
+	c := cell{text: fmt.Sprintf("%s %d/%d up", what, up, total), color: green}
+	if up < total {
+		c.color = yellow
+	}
+	o.paint(c)
+	fmt.Fprint(o, "  ")
+}

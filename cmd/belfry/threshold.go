@@ -1,0 +1,143 @@
+package main
+
+import (
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// units are how the units of value classes are written.
+var units = []struct {
+	unit    string // of the class
+	words   string // "measured in …"
+	example string
+}{
+	{unit: "%", words: "percent", example: "90%"},
+	{unit: "bytes", words: "bytes", example: "10GiB"},
+	{unit: "ms", words: "milliseconds", example: "250ms"},
+}
+
+// sizes are the suffixes of bytes, longer ones first.
+var sizes = []struct {
+	suffix string
+	factor float64
+}{
+	{"KiB", 1 << 10},
+	{"MiB", 1 << 20},
+	{"GiB", 1 << 30},
+	{"TiB", 1 << 40},
+	{"kB", 1e3},
+	{"MB", 1e6},
+	{"GB", 1e9},
+	{"TB", 1e12},
+	{"B", 1},
+}
+
+func exampleOf(unit string) string {
+	for _, u := range units {
+		if u.unit == unit {
+			return u.example
+		}
+	}
+	return "10" + unit
+}
+
+func wordsOf(unit string) string {
+	for _, u := range units {
+		if u.unit == unit {
+			return u.words
+		}
+	}
+	return unit
+}
+
+// parseValue reads a number with the unit of the class. The unit is never
+// left out: 90 of what?
+func parseValue(flag, text, class, unit string) (float64, error) {
+	v, ok := valueIn(unit, text)
+	switch {
+	case !ok:
+		if n, err := strconv.ParseFloat(text, 64); err == nil && finite(n) && (unit == "%" || unit == "ms") {
+			return 0, usagef("--%s %s: %s is measured in %s; write --%s %s%s", flag, text, class, wordsOf(unit), flag, text, unit)
+		}
+		return 0, usagef("--%s %s: %s is measured in %s; write for example --%s %s", flag, text, class, wordsOf(unit), flag, exampleOf(unit))
+	case unit == "%" && (v < 0 || v > 100):
+		return 0, usagef("--%s %s: %s lies between 0%% and 100%%", flag, text, class)
+	case v < 0:
+		return 0, usagef("--%s %s: %s is never below zero", flag, text, class)
+	}
+	return v, nil
+}
+
+func valueIn(unit, text string) (float64, bool) {
+	switch unit {
+	case "bytes":
+		for _, s := range sizes {
+			if digits, ok := strings.CutSuffix(text, s.suffix); ok {
+				n, ok := float(digits)
+				return n * s.factor, ok
+			}
+		}
+		return 0, false
+	case "ms":
+		d, err := time.ParseDuration(text)
+		if err != nil || text == "0" {
+			return 0, false
+		}
+		return float64(d) / float64(time.Millisecond), true
+	}
+	digits, ok := strings.CutSuffix(text, unit)
+	if !ok {
+		return 0, false
+	}
+	return float(digits)
+}
+
+// float reads plain decimal numbers: no exponents, no hexadecimals, no "inf".
+func float(digits string) (float64, bool) {
+	if strings.Trim(digits, "0123456789.-") != "" {
+		return 0, false
+	}
+	n, err := strconv.ParseFloat(digits, 64)
+	return n, err == nil && finite(n)
+}
+
+func finite(n float64) bool { return !math.IsInf(n, 0) && !math.IsNaN(n) }
+
+// thresholdFlags are --over, --under and --rearm as they were written.
+type thresholdFlags struct{ over, under, rearm string }
+
+// in reads the flags in the unit of the classes that s stands for.
+func (f thresholdFlags) in(classes catalogue, s selector) (belfry.Threshold, error) {
+	var t belfry.Threshold
+	for _, part := range []struct {
+		flag, text string
+		value      *float64
+	}{
+		{"over", f.over, &t.Hi},
+		{"under", f.under, &t.Lo},
+		{"rearm", f.rearm, &t.Hysteresis},
+	} {
+		if part.text == "" {
+			continue
+		}
+		unit, err := classes.unit(part.flag, part.text, s)
+		if err != nil {
+			return t, err
+		}
+		if *part.value, err = parseValue(part.flag, part.text, s.class, unit); err != nil {
+			return t, err
+		}
+	}
+	t.HasHi, t.HasLo = f.over != "", f.under != ""
+	switch {
+	case f.rearm != "" && t.IsZero():
+		return t, usagef("--rearm %s: there is no threshold to re-arm; add --over or --under", f.rearm)
+	case t.HasHi && t.HasLo && t.Lo >= t.Hi:
+		return t, usagef("--over %s --under %s: nothing lies between them; --under is the lower one", f.over, f.under)
+	}
+	return t, nil
+}
