@@ -31,7 +31,7 @@ type ProcessExit struct {
 	Exe           string                 `protobuf:"bytes,5,opt,name=exe,proto3" json:"exe,omitempty"`
 	Cmdline       string                 `protobuf:"bytes,6,opt,name=cmdline,proto3" json:"cmdline,omitempty"`
 	Uid           uint32                 `protobuf:"varint,7,opt,name=uid,proto3" json:"uid,omitempty"`
-	StatusSource  string                 `protobuf:"bytes,8,opt,name=status_source,json=statusSource,proto3" json:"status_source,omitempty"` // pidfd, proc-connector, unknown: how the status came to be known
+	StatusSource  string                 `protobuf:"bytes,8,opt,name=status_source,json=statusSource,proto3" json:"status_source,omitempty"` // pidfd, proc, proc-connector, unknown: how the status came to be known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
