@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -49,14 +50,8 @@ func (m *Machine) Links(now time.Time) []LinkStatus {
 			all = append(all, m.linkStatus(now, p, r))
 		}
 	}
-	slices.SortStableFunc(all, func(a, b LinkStatus) int {
-		switch {
-		case a.PeerName < b.PeerName:
-			return -1
-		case a.PeerName > b.PeerName:
-			return 1
-		}
-		return int(a.Index) - int(b.Index)
+	slices.SortFunc(all, func(a, b LinkStatus) int {
+		return cmp.Or(cmp.Compare(a.PeerName, b.PeerName), a.Peer.Compare(b.Peer), cmp.Compare(a.Index, b.Index))
 	})
 	return all
 }

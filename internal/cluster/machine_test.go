@@ -91,7 +91,7 @@ func TestI3NobodyWhoLivesIsDown(t *testing.T) {
 			h := net.hosts[rapid.IntRange(0, n-1).Draw(t, "host")]
 			p := net.hosts[int(h.number)%n]
 			pause := time.Duration(rapid.IntRange(10, 12_000).Draw(t, "ms")) * time.Millisecond
-			switch rapid.SampledFrom([]string{"stop", "cut", "one-way", "reset", "restart", "wait"}).Draw(t, "what") {
+			switch rapid.SampledFrom([]string{"stop", "cut", "one-way", "delay", "reset", "restart", "wait"}).Draw(t, "what") {
 			case "stop":
 				h.frozen = true
 				net.run(pause)
@@ -100,6 +100,9 @@ func TestI3NobodyWhoLivesIsDown(t *testing.T) {
 				net.path(h, p).cut, net.path(p, h).cut = true, true
 				net.run(pause)
 				net.path(h, p).cut, net.path(p, h).cut = false, false
+			case "delay":
+				net.path(h, p).delay = pause / 40 // up to 300 ms
+				net.run(pause)
 			case "one-way":
 				net.path(h, p).cut = true
 				net.run(pause)

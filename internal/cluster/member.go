@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -59,13 +60,10 @@ func (p *member) row(index uint8) *row {
 	return nil
 }
 
-// shift moves p's timers by an own pause.
+// shift moves the silence that an allowance counts from by an own pause.
 func (p *member) shift(d time.Duration) {
-	if p.held.Verdict != belfry.VerdictUp {
+	if p.held.Verdict == belfry.VerdictUnreachable || p.held.Verdict == belfry.VerdictStalled {
 		p.held.Since = p.held.Since.Add(d)
-	}
-	if !p.vouched.IsZero() {
-		p.vouched = p.vouched.Add(d)
 	}
 }
 
@@ -251,13 +249,7 @@ func (m *Machine) Nodes(now time.Time) []NodeStatus {
 		all = append(all, s)
 	}
 	slices.SortFunc(all, func(a, b NodeStatus) int {
-		if a.Name != b.Name {
-			if a.Name < b.Name {
-				return -1
-			}
-			return 1
-		}
-		return a.ID.Compare(b.ID)
+		return cmp.Or(cmp.Compare(a.Name, b.Name), a.ID.Compare(b.ID))
 	})
 	return all
 }
