@@ -19,6 +19,8 @@ type held struct {
 	token   token
 	subject Subject
 
+	acked uint64 // batch; of the stream that has it now
+
 	// Of the stream that has it now; nil while nobody has.
 	cancel   context.CancelFunc
 	detached chan struct{}
