@@ -98,7 +98,10 @@ func decodeHeartbeat(data []byte, link uint8, state belfry.LinkState, seq uint16
 	if data[0]&flagMore == 0 && len(sections) > 0 {
 		return nil, badLength("heartbeat without sections", len(data), heartbeatSize)
 	}
-	return h, h.decodeSections(sections)
+	if err := h.decodeSections(sections); err != nil {
+		return nil, err
+	}
+	return h, nil
 }
 
 func (h *Heartbeat) decodeSections(data []byte) (err error) {

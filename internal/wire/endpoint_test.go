@@ -1,11 +1,19 @@
 package wire
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
 	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/google/go-cmp/cmp"
 )
 
 // start is the time at which all tests begin.
@@ -72,83 +80,6 @@ func seal(t testing.TB, e *Endpoint, now time.Time, to byte, seq uint16) []byte 
 	return d
 }
 
-// pair makes two endpoints that have shown each other their boots.
-func pair(t testing.TB) (a, b *Endpoint) {
-	t.Helper()
-	a, b = node(t, 1, 5, 0xa1), node(t, 2, 5, 0xb1)
-	meet(t, start, a, b)
-	return a, b
-}
-
-// meet lets a speak first and wants both in short form after three datagrams.
-func meet(t testing.TB, now time.Time, a, b *Endpoint) {
-	t.Helper()
-	for i, step := range []struct {
-		from, to     *Endpoint
-		form, proven any
-	}{
-		{a, b, byte(formLong), false},
-		{b, a, byte(formLong), true},
-		{a, b, byte(formShort), true},
-		{b, a, byte(formShort), true},
-	} {
-		d := seal(t, step.from, now, byte(step.to.number), uint16(i))
-		if form := d[0] >> 4; form != step.form {
-			t.Fatalf("datagram %d has form %d, want %d", i+1, form, step.form)
-		}
-		got, reason := step.to.Open(now, d, nil)
-		if reason != Accepted || got.Proven != step.proven {
-			t.Fatalf("datagram %d: %v, proven %v; want accepted, proven %v", i+1, reason, got.Proven, step.proven)
-		}
-	}
-}
-
-func TestTwoNodesMeetInThreeDatagrams(t *testing.T) {
-	t.Parallel()
-	a, b := pair(t)
-	if w := b.Wants(); len(w) != 1 || w[0] != a.self {
-		t.Errorf("b wants to show its boot to %v, want a only", w)
-	}
-	if w := a.Wants(); len(w) != 0 {
-		t.Errorf("a wants to show its boot to %v, want nobody", w)
-	}
-}
-
-func TestRestartedPeerIsBackInThreeDatagrams(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		name  string
-		first func(survivor, restarted *Endpoint) (a, b *Endpoint)
-	}{
-		{"the restarted one speaks first", func(s, r *Endpoint) (*Endpoint, *Endpoint) { return r, s }},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			survivor, old := pair(t)
-			late := seal(t, old, start, 1, 9)
-			restarted := node(t, 2, 6, 0xb2)
-			a, b := test.first(survivor, restarted)
-			meet(t, start.Add(time.Second), a, b)
-			if _, reason := survivor.Open(start.Add(time.Second), late, nil); reason != RejectBoot {
-				t.Errorf("short datagram of the old start: %v, want boot", reason)
-			}
-		})
-	}
-}
-
-func TestSurvivorSpeakingFirstIsHeardOnceTheRestartedOneSpoke(t *testing.T) {
-	t.Parallel()
-	survivor, _ := pair(t)
-	restarted := node(t, 2, 6, 0xb2)
-	if _, reason := restarted.Open(start, seal(t, survivor, start, 2, 1), nil); reason != RejectBoot {
-		t.Fatalf("short datagram to one that knows no boot: %v, want boot", reason)
-	}
-	if len(restarted.Wants()) != 0 {
-		t.Fatal("what does not authenticate made it send")
-	}
-	meet(t, start, restarted, survivor)
-}
-
 func TestCounterOfTheShortFormIsRestored(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
@@ -166,4 +97,114 @@ func TestCounterOfTheShortFormIsRestored(t *testing.T) {
 			t.Fatalf("low bits %#x of counter %#x", low, counter)
 		}
 	}
+}
+
+func TestConfigNamesAllThatIsWrong(t *testing.T) {
+	t.Parallel()
+	_, err := New(Config{Epoch: 7, Secrets: map[uint32]Secret{6: secretOf(6)}}, start)
+	if !errors.Is(err, belfry.ErrUsage) {
+		t.Errorf("%v does not wrap ErrUsage", err)
+	}
+	for _, want := range []string{"cluster id", "node id", "node number 0", "incarnation 0", "boot 0", "no secret of epoch 7"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%v\nis silent about %q", err, want)
+		}
+	}
+	good := Config{
+		Cluster: clusterOf(1), Self: nodeOf(1), Number: 1, Incarnation: 1, Boot: 1, Epoch: 7,
+		Secrets: map[uint32]Secret{7: secretOf(7), 9: secretOf(9)},
+	}
+	if _, err := New(good, start); !errors.Is(err, belfry.ErrUsage) || !strings.Contains(err.Error(), "secret of epoch 9") {
+		t.Errorf("secret of an epoch far away: %v; want ErrUsage", err)
+	}
+}
+
+// Y10: with the secret gone nothing can open an epoch two behind.
+func TestOldSecretsAreForgotten(t *testing.T) {
+	t.Parallel()
+	e := node(t, 1, 5, 0xa1)
+	for epoch := uint32(8); epoch <= 9; epoch++ {
+		if err := errors.Join(e.Learn(epoch, secretOf(epoch)), e.Rotate(start, epoch, Grace)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := slices.Sorted(maps.Keys(e.epochs.prk)); !slices.Equal(got, []uint32{8, 9}) {
+		t.Errorf("in epoch 9 the secrets of epochs %v are kept, want 8 and 9", got)
+	}
+}
+
+func TestSetMembersRefusesWhatIsTwice(t *testing.T) {
+	t.Parallel()
+	e := node(t, 1, 5, 0xa1)
+	before := stateOf(e)
+	for _, table := range [][]Member{
+		{{ID: nodeOf(2), Number: 2}, {ID: nodeOf(2), Number: 3}},
+		{{ID: nodeOf(2), Number: 2}, {ID: nodeOf(3), Number: 2}},
+		{{ID: nodeOf(2)}},
+		{{Number: 2}},
+	} {
+		if err := e.SetMembers(table); !errors.Is(err, belfry.ErrUsage) {
+			t.Errorf("%v: %v; want ErrUsage", table, err)
+		}
+	}
+	if diff := cmp.Diff(before, stateOf(e)); diff != "" {
+		t.Errorf("refused tables changed the state (-before +after):\n%s", diff)
+	}
+}
+
+// Numbers may be granted anew: keys come from node ids.
+func TestNumbersMayBeExchanged(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	table := []Member{{ID: nodeOf(1), Number: 2}, {ID: nodeOf(2), Number: 1}}
+	for _, e := range []*Endpoint{a, b} {
+		if err := e.SetMembers(table); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := a.Seal(start, nil, b.self, &Heartbeat{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, reason := b.Open(start, d, nil); reason != Accepted || got.From != a.self || got.Number != 2 {
+		t.Errorf("%v from %v, number %d; want accepted from a, number 2", reason, got.From, got.Number)
+	}
+}
+
+func TestReasonsHaveNames(t *testing.T) {
+	t.Parallel()
+	var got []string
+	for _, r := range Reasons() {
+		got = append(got, r.String())
+	}
+	const want = "length form cluster not_enrolled sender epoch source rate open replay boot duplicate kind decode"
+	if diff := cmp.Diff(want, strings.Join(got, " ")); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got := Reason(99).String(); got != "unknown-99" {
+		t.Errorf("reason 99 is %q", got)
+	}
+}
+
+func TestSecretsDoNotPrint(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Secrets: map[uint32]Secret{7: {0xab, 0xab, 0xab}}}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%x", "%s", "%d"} {
+		if text := fmt.Sprintf(verb, cfg); strings.Contains(text, "abab") || strings.Contains(text, "171") || strings.Contains(text, "0xab") {
+			t.Errorf("%s prints %s", verb, text)
+		}
+	}
+}
+
+func gcm(t *testing.T, key []byte) cipher.AEAD {
+	t.Helper()
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	aead, err := cipher.NewGCMWithTagSize(block, 12)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return aead
 }
