@@ -179,14 +179,20 @@ func TestI6AnOwnPauseChangesNoVerdict(t *testing.T) {
 			}
 		}
 		pause := time.Duration(rapid.IntRange(60, 30_000).Draw(t, "ms")) * time.Millisecond
-		if rapid.Bool().Draw(t, "machine") {
-			a.dead = true
-			net.run(min(pause, 2*time.Second))
-			net.wake(a, min(pause, 2*time.Second))
-		} else {
+		switch rapid.SampledFrom([]string{"process", "machine", "machine, not told"}).Draw(t, "what sleeps") {
+		case "process":
 			a.frozen = true
 			net.run(pause)
 			net.thaw(a)
+		case "machine":
+			a.dead = true
+			net.run(pause)
+			net.wake(a, pause)
+		default: // only its lateness tells
+			a.dead = true
+			net.run(pause)
+			a.dead = false
+			net.drive(a)
 		}
 		net.run(10 * time.Second)
 	})
@@ -414,5 +420,112 @@ func TestAnOlderMemberTableIsIgnored(t *testing.T) {
 	}
 	if c := changes[0].(NodeChange); c.Name != "c" || c.To != belfry.VerdictLeft || c.Cause != belfry.CauseRemoved {
 		t.Errorf("change %+v, want c left (removed)", c)
+	}
+}
+
+// Z4: while a co-watcher answers, its silence about the subject is no vote,
+// and the own one alone is not enough.
+func TestOneObserverIsNotEnough(t *testing.T) {
+	t.Parallel()
+	net := warm(1, 3)
+	a, c := net.host("a"), net.host("c")
+	p := a.m.byID[nodeID(c.number)]
+	a.m.verify(net.now, p, net.now, net.now, false)
+	p.burst.unanswered, p.burst.worth = 60, 1_000_000
+	if enough, observers := a.m.evidence(net.now, p); !enough || observers != 1 {
+		t.Errorf("alone: enough %v with %d observers, want true with 1", enough, observers)
+	}
+	p.burst.results = []result{{from: a.m.byID[nodeID(2)], at: net.now}}
+	if enough, observers := a.m.evidence(net.now, p); enough {
+		t.Errorf("with a co-watcher that misses nothing: enough with %d observers, want not", observers)
+	}
+	p.burst.results[0].unanswered = 1
+	if enough, observers := a.m.evidence(net.now, p); !enough || observers != 2 {
+		t.Errorf("with a co-watcher that misses something: enough %v with %d observers, want true with 2", enough, observers)
+	}
+	a.m.health.score = healthDeaf
+	if _, observers := a.m.evidence(net.now, p); observers != 1 {
+		t.Errorf("in ill health: %d observers, want only the other one", observers)
+	}
+}
+
+func TestAPauseVoidsTheBurst(t *testing.T) {
+	t.Parallel()
+	net := warm(1, 3)
+	a := net.host("a")
+	p := a.m.byID[nodeID(3)]
+	a.m.verify(net.now, p, net.now, net.now, false)
+	a.m.Receive(net.now, Suspended{D: time.Second})
+	if p.burst != nil {
+		t.Error("the burst goes on after a pause, want it void")
+	}
+	a.m.verify(net.now, p, net.now, net.now, false)
+	if p.burst != nil {
+		t.Error("a burst began while own votes count for nothing, want none")
+	}
+	if v := a.m.verdictTimer(net.now, p); !v.IsZero() {
+		t.Errorf("verdict due at %v, want never", v)
+	}
+}
+
+func TestAResultOfAnotherBurstDoesNotCount(t *testing.T) {
+	t.Parallel()
+	net := warm(1, 3)
+	a := net.host("a")
+	p := a.m.byID[nodeID(3)]
+	a.m.verify(net.now, p, net.now, net.now, false)
+	result := RelayResult{Subject: 3, Burst: p.burst.number - 1, Unanswered: 9, HeardAgo: heardAgoMax}
+	for _, want := range []int{0, 1} {
+		a.m.resulted(net.now, net.now, a.m.byID[nodeID(2)], &result)
+		if got := len(p.burst.results); got != want {
+			t.Errorf("burst %d, result for %d: %d results, want %d", p.burst.number, result.Burst, got, want)
+		}
+		result.Burst++
+	}
+}
+
+func TestTheClockOfAPreviousStartIsNotMeasured(t *testing.T) {
+	t.Parallel()
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	r := newRow(start, nodeID(2), Link{}, 76)
+	at := start.Add(time.Second)
+	r.receive(at, start, 1, lan(76), &Heartbeat{Echo: true, EchoOf: clockAt(start, start.Add(-3*time.Second))}, time.Time{})
+	if r.rtt.known || r.echoed {
+		t.Errorf("MRT %v echoed %v, want none", r.rtt.MRT(), r.echoed)
+	}
+	r.receive(at, start, 2, lan(76), &Heartbeat{Echo: true, EchoOf: clockAt(start, at.Add(-time.Millisecond))}, time.Time{})
+	if !r.rtt.known || r.rtt.MRT() != time.Millisecond || !r.echoed {
+		t.Errorf("MRT %v echoed %v, want 1ms and an echo", r.rtt.MRT(), r.echoed)
+	}
+}
+
+func TestALateDatagramDoesNotBringBackWhoLeft(t *testing.T) {
+	t.Parallel()
+	net := warm(1, 3)
+	a, c := net.host("a"), net.host("c")
+	net.end(c, GoodbyeLeave)
+	net.run(10 * time.Millisecond)
+	for seq := range uint16(10) {
+		net.deliver(a, Datagram{
+			From: nodeID(3), Incarnation: 1, Boot: c.boot, At: net.now, Proven: true,
+			Body: &Heartbeat{Seq: 1000 + seq, Echo: true, EchoOf: clockAt(a.m.start, net.now)},
+		})
+	}
+	if got := verdictAt(a, c); got != belfry.VerdictLeft {
+		t.Errorf("c is %v, want left", got)
+	}
+}
+
+// The next heartbeat is due by the mean delay, not by the luck of this one.
+func TestAnEarlyHeartbeatDoesNotMoveTheDeadline(t *testing.T) {
+	t.Parallel()
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	r := newRow(start, nodeID(2), Link{}, 76)
+	r.receive(start.Add(10*time.Millisecond), start, 1, lan(76), &Heartbeat{SentAt: 0, Announced: time.Second}, time.Time{})
+	sent := start.Add(time.Second)
+	r.receive(sent.Add(2*time.Millisecond), start, 2, lan(76), &Heartbeat{SentAt: clockAt(start, sent), Announced: time.Second}, time.Time{})
+	// 8 ms early; the mean moved by a sixteenth of that.
+	if got, want := r.due.Sub(sent), time.Second+9500*time.Microsecond; got != want {
+		t.Errorf("due %v after the send, want %v", got, want)
 	}
 }
