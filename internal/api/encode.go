@@ -20,6 +20,7 @@ const maxIntroduced = 65536
 type encoder struct {
 	introduced map[entryKey]*introduction
 	next       uint32   // number of the newest introduction
+	most       uint32   // of them
 	last       entryKey // neighbours are often of one event
 	lastIntro  *introduction
 
@@ -44,7 +45,7 @@ type introduction struct {
 }
 
 func newEncoder() *encoder {
-	e := &encoder{introduced: map[entryKey]*introduction{}}
+	e := &encoder{introduced: map[entryKey]*introduction{}, most: maxIntroduced}
 	e.kind.Batch = &e.batch
 	e.response.Kind = &e.kind
 	return e
@@ -55,7 +56,7 @@ func (e *encoder) encode(b event.Batch) *belfryv1.SubscribeResponse {
 	e.batch.Number = b.Number
 	clear(e.batch.Entries)
 	e.batch.Entries = e.batch.Entries[:0]
-	if e.next >= maxIntroduced {
+	if e.next >= e.most {
 		clear(e.introduced)
 		e.next, e.lastIntro = 0, nil
 	}

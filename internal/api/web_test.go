@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -312,4 +313,21 @@ func TestWaitingForABatchCanBeInterrupted(t *testing.T) {
 	if _, err := nextWithin(t.Context(), c, time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("next: %v; want that time ran out", err)
 	}
+}
+
+func TestASilentStreamSaysEvery15SecondsThatItLives(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+		defer cancel()
+		rw := httptest.NewRecorder()
+		o := &sseWriter{rw: rw, control: http.NewResponseController(rw)}
+		h := &held{Consumer: newFakeEvents().Open(0, "", defaultLimits)}
+		if err := o.run(ctx, h, position{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("run: %v", err)
+		}
+		if got, want := rw.Body.String(), ": \n\n: \n\n"; got != want {
+			t.Errorf("in 40 s came %q; want %q", got, want)
+		}
+	})
 }

@@ -1,0 +1,249 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/client"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+)
+
+// TestEveryMethodHasItsPlace reads the methods from the services themselves,
+// so that a new one fails until it is placed in the table of rights.
+func TestEveryMethodHasItsPlace(t *testing.T) {
+	t.Parallel()
+	want := map[string]string{ // the first role that may call it
+		"Subscribe": "reader", "Watch": "reader", "ListEntries": "reader", "ListClasses": "reader", "SendEvent": "operator",
+		"GetStatus": "reader", "ListNodes": "reader", "GetNode": "reader", "ListLinks": "reader",
+	}
+	got := map[string]string{}
+	for desc := range New(Options{}).services() {
+		methods := make([]string, 0, len(desc.Methods)+len(desc.Streams))
+		for _, m := range desc.Methods {
+			methods = append(methods, m.MethodName)
+		}
+		for _, m := range desc.Streams {
+			methods = append(methods, m.StreamName)
+		}
+		for _, m := range methods {
+			got[m] = "nobody"
+			for role := RoleAdmin; ; role-- {
+				if judge(Subject{Role: role}, "/"+desc.ServiceName+"/"+m) != nil {
+					break
+				}
+				got[m] = role.String()
+				if role == RoleNone {
+					break
+				}
+			}
+			if !ours("/" + desc.ServiceName + "/" + m) {
+				t.Errorf("%s is not judged", m)
+			}
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestClassesAreJudgedByRole(t *testing.T) {
+	t.Parallel()
+	tests := []struct{ class, first string }{ // the first role that may observe it
+		{"node.state", "reader"}, {"node.*", "reader"}, {"link.state", "reader"}, {"cluster.merged", "reader"},
+		{"producer.failed", "reader"}, {"agent.config-refused", "reader"}, {"repository.state", "reader"},
+		{"filesystem.usage", "reader"}, {"shared-disk.state", "reader"}, {"timer.tick", "reader"}, {"config.changed", "reader"},
+		{"process.exit", "operator"}, {"process.*", "operator"}, {"file.modify", "operator"}, {"dir.modify", "operator"},
+		{"unit.state", "operator"}, {"socket.state", "operator"}, {"user.backup", "operator"}, {"user.*", "operator"},
+		{"security.denied", "operator"}, {"*", "operator"}, {"nodes.state", "operator"}, {"new.thing", "operator"},
+	}
+	for _, tt := range tests {
+		got := "nobody"
+		for _, role := range []Role{RoleAdmin, RoleOperator, RoleReader, RoleNone} {
+			if judgeClass(Subject{Role: role}, belfry.Registration{Class: tt.class}) != nil {
+				break
+			}
+			got = role.String()
+		}
+		if got != tt.first {
+			t.Errorf("%s may be observed from %s on; want %s", tt.class, got, tt.first)
+		}
+	}
+}
+
+func TestWhatIsRefusedIsNotDone(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		subject Subject
+		do      func(context.Context, *client.Client) error
+		want    string // empty: allowed
+	}{
+		{operator, send, ""},
+		{reader, send, "SendEvent: permission denied: uid 1000 is reader here; it takes operator"},
+		{nobody, send, "SendEvent: permission denied: uid 65534 has no role at this agent; ask its administrator for one"},
+		{Subject{Client: "ci", Role: RoleReader}, send, "SendEvent: permission denied: client ci is reader here; it takes operator"},
+		{reader, register("node.state"), ""},
+		{reader, register("process.exit"), "register: process.exit:x: permission denied: uid 1000 is reader here; to observe process.exit takes operator"},
+		{reader, register("*"), "register: *:x: permission denied: uid 1000 is reader here; to observe * takes operator"},
+		{nobody, register("node.state"), "Subscribe: permission denied: uid 65534 has no role at this agent; ask its administrator for one"},
+		{nobody, func(ctx context.Context, c *client.Client) error { _, err := c.Status(ctx); return err }, "GetStatus: permission denied: uid 65534 has no role at this agent; ask its administrator for one"},
+	}
+	for _, tt := range tests {
+		a := startAgent(t, tt.subject)
+		err := tt.do(t.Context(), a.dial(t))
+		switch {
+		case tt.want == "" && err != nil:
+			t.Errorf("%s: %v; want it allowed", tt.subject, err)
+		case tt.want != "" && (!errors.Is(err, belfry.ErrPermission) || err.Error() != tt.want):
+			t.Errorf("%s: %v\nwant %s", tt.subject, err, tt.want)
+		}
+		if tt.want != "" {
+			if len(a.events.sent) > 0 || len(a.events.consumers) > 0 && len(a.events.consumers[0].numbers) > 0 {
+				t.Errorf("%s: refused and done all the same", tt.subject)
+			}
+			if got := a.Counters().Denied; got != 1 {
+				t.Errorf("%s: %d denials counted; want 1", tt.subject, got)
+			}
+		}
+	}
+}
+
+func send(ctx context.Context, c *client.Client) error {
+	_, err := c.Send(ctx, "user.x", "", nil, 0)
+	return err
+}
+
+func register(class string) func(context.Context, *client.Client) error {
+	return func(ctx context.Context, c *client.Client) error {
+		s, err := c.Register(ctx, belfry.Registration{Class: class, Subject: "x"})
+		if err == nil {
+			s.Close()
+		}
+		return err
+	}
+}
+
+func TestAServiceOfOthersPassesUntouched(t *testing.T) {
+	t.Parallel()
+	s := New(Options{})
+	for _, method := range []string{belfryv1.PeerService_Connect_FullMethodName, "/grpc.health.v1.Health/Check"} {
+		got, err := s.unary(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: method}, func(context.Context, any) (any, error) { return "done", nil })
+		if got != "done" || err != nil {
+			t.Errorf("%s: %v, %v; want it passed on", method, got, err)
+		}
+	}
+	_, err := s.unary(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: belfryv1.NodeService_GetStatus_FullMethodName}, nil)
+	if status.Code(err) != codes.PermissionDenied {
+		t.Errorf("a call from nowhere: %v; want permission denied", err)
+	}
+}
+
+func TestARequestRateHoldsForEachConnection(t *testing.T) {
+	t.Parallel()
+	s := New(Options{})
+	call := func(calls *bucket) error {
+		ctx := peer.NewContext(t.Context(), &peer.Peer{AuthInfo: localAuth{subject: admin, calls: calls}})
+		_, err := s.admit(ctx, belfryv1.NodeService_GetStatus_FullMethodName)
+		return err
+	}
+	slow := newBucket(0, 2, now)
+	for i, want := range []error{nil, nil, belfry.ErrLimit} {
+		if got := asClient(call(slow)); got != want { //nolint:errorlint // the sentinel itself
+			t.Errorf("call %d: %v; want %v", i, got, want)
+		}
+	}
+	if err := call(newBucket(0, 2, now)); err != nil {
+		t.Errorf("a second connection suffers from the first: %v", err)
+	}
+	if got := s.Counters().Limited; got != 1 {
+		t.Errorf("%d counted; want 1", got)
+	}
+	b := newBucket(2, 4, now)
+	for i, want := range []bool{true, true, true, true, false} {
+		if got := b.take(now, 1); got != want {
+			t.Errorf("take %d: %t; want %t", i, got, want)
+		}
+	}
+	if !b.take(now.Add(time.Second), 2) || b.take(now.Add(time.Second), 1) {
+		t.Error("after a second there are not exactly two more")
+	}
+}
+
+func TestUsersSendAtALimitedRate(t *testing.T) {
+	t.Parallel()
+	var s senders
+	for i := range sendBurst {
+		if !s.take(reader, now) {
+			t.Fatalf("refused after %d; want %d", i, sendBurst)
+		}
+	}
+	if s.take(reader, now) {
+		t.Error("one more than the burst was let pass")
+	}
+	if !s.take(operator, now) || !s.take(reader, now.Add(time.Millisecond)) {
+		t.Error("another uid, or a later time, was refused")
+	}
+	for range 3 * sendBurst {
+		if !s.take(admin, now) {
+			t.Fatal("root was refused")
+		}
+	}
+}
+
+func TestConnectionsOfOneUserAreLimited(t *testing.T) {
+	t.Parallel()
+	c := newLocalCredentials(nil)
+	for i := range maxConnectionsPerUID {
+		if err := c.admit(reader); err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+	}
+	if err := c.admit(reader); !errors.Is(err, belfry.ErrLimit) {
+		t.Errorf("one more: %v; want ErrLimit", err)
+	}
+	if err := c.admit(operator); err != nil {
+		t.Errorf("another user: %v", err)
+	}
+	c.release(reader)
+	if err := c.admit(reader); err != nil {
+		t.Errorf("after one was closed: %v", err)
+	}
+	for c.open < maxConnections {
+		if err := c.admit(admin); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.admit(admin); !errors.Is(err, belfry.ErrLimit) {
+		t.Errorf("more than all: %v; want ErrLimit", err)
+	}
+}
+
+func TestAStrangerIsNotLetIn(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, Subject{Client: "stranger"})
+	if _, err := client.Dial(t.Context(), a.socket); err == nil {
+		t.Error("dial succeeded; want a refusal")
+	}
+}
+
+func TestRolesReadWhatTheyWrite(t *testing.T) {
+	t.Parallel()
+	for role := RoleNone; role <= RoleAdmin; role++ {
+		if got, err := ParseRole(role.String()); got != role || err != nil {
+			t.Errorf("%s: %s, %v", role, got, err)
+		}
+	}
+	if _, err := ParseRole("king"); !errors.Is(err, belfry.ErrUsage) || !strings.Contains(fmt.Sprint(err), "king") {
+		t.Errorf("king: %v; want ErrUsage that names it", err)
+	}
+}
