@@ -421,9 +421,11 @@ func TestKeysAreAskedForAtEachHandshake(t *testing.T) {
 	opts := tn.options(0)
 	opts.Keys = func() *Keys { asked++; return tn.keys[0] }
 	server := NodeServerConfig(opts)
-	shake(t, server, NodeClientConfig(tn.options(1), tn.keys[0].Node))
+	_, _, err, _ := shake(t, server, NodeClientConfig(tn.options(1), tn.keys[0].Node))
+	check(t, "first handshake", err, "")
 	first := asked
-	shake(t, server, NodeClientConfig(tn.options(1), tn.keys[0].Node))
+	_, _, err, _ = shake(t, server, NodeClientConfig(tn.options(1), tn.keys[0].Node))
+	check(t, "second handshake", err, "")
 	if first == 0 || asked != 2*first {
 		t.Errorf("keys were asked for %d times in the first handshake and %d times in both; want the same for each", first, asked)
 	}

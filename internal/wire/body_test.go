@@ -11,9 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/belfry-ha/belfry"
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"github.com/belfry-ha/belfry"
 )
 
 // bodies are one of each kind, every field with a value of its own.

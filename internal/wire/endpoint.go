@@ -47,8 +47,8 @@ type Member struct {
 }
 
 // An Endpoint seals and opens the datagrams of one agent. It is not safe for
-// concurrent use; its transport holds the lock. It reads no clock: `now` must
-// not fall from call to call.
+// concurrent use; its transport holds the lock. It reads no clock; that `now`
+// falls by the time that callers wait for the lock does no harm.
 type Endpoint struct {
 	self        belfry.NodeID
 	number      belfry.NodeNumber

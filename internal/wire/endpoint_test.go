@@ -12,8 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/belfry-ha/belfry"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/belfry-ha/belfry"
 )
 
 // start is the time at which all tests begin.

@@ -13,9 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/belfry-ha/belfry"
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"github.com/belfry-ha/belfry"
 )
 
 // meet lets two endpoints show each other their boots.

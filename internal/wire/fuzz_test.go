@@ -4,8 +4,9 @@ import (
 	"encoding/binary"
 	"testing"
 
-	"github.com/belfry-ha/belfry"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/belfry-ha/belfry"
 )
 
 // FuzzOpen feeds bytes to an endpoint in two ways: as a datagram off the
@@ -28,9 +29,8 @@ func FuzzOpen(f *testing.F) {
 		f.Add(data)
 	}
 	f.Add([]byte{formAnnounce << 4, b.tag, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
+	before := stateOf(b)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		a, b := pair(t)
-		before := stateOf(b)
 		if got, reason := b.Open(start, data, nil); reason == Accepted || got != (Opened{}) {
 			t.Fatalf("%v: %+v", reason, got)
 		}
@@ -40,6 +40,7 @@ func FuzzOpen(f *testing.F) {
 		if len(data) > maxBody {
 			return
 		}
+		defer func() { before = stateOf(b) }()
 		got, reason := b.Open(start, sealRaw(t, a, b, data), nil)
 		want, err := DecodeBody(data)
 		if (reason == Accepted) != (err == nil) {

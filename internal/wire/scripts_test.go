@@ -13,8 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/belfry-ha/belfry"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/belfry-ha/belfry"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected output in testdata")
