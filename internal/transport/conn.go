@@ -1,0 +1,198 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/credentials"
+)
+
+// Limits of security.md: who has not authenticated costs little.
+const (
+	maxPending           = 256 // TLS handshakes under way
+	maxPendingPerAddress = 16
+	maxConnections       = 12_288
+)
+
+// doors is the listener of the stream port. It closes at once what is over a
+// limit, and knows the connection behind each remote address, so that one can
+// be closed by its stream. Safe for concurrent use.
+type doors struct {
+	net.Listener
+
+	mu      sync.Mutex
+	open    map[string]*doorConn // by remote address
+	pending map[netip.Addr]int   // handshakes under way
+	waiting int                  // all of them together
+	refused uint64
+
+	failures uint64 // handshakes, since the last line in the log
+	told     time.Time
+}
+
+func newDoors(l net.Listener) *doors {
+	return &doors{Listener: l, open: map[string]*doorConn{}, pending: map[netip.Addr]int{}}
+}
+
+// Accept gives only connections that are within the limits.
+func (d *doors) Accept() (net.Conn, error) {
+	for {
+		conn, err := d.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if c := d.admit(conn); c != nil {
+			return c, nil
+		}
+		_ = conn.Close()
+	}
+}
+
+func (d *doors) admit(conn net.Conn) *doorConn {
+	addr := hostOf(conn.RemoteAddr())
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.waiting >= maxPending || d.pending[addr] >= maxPendingPerAddress || len(d.open) >= maxConnections {
+		d.refused++
+		return nil
+	}
+	d.waiting++
+	d.pending[addr]++
+	c := &doorConn{Conn: conn, doors: d, addr: addr, pending: true}
+	d.open[conn.RemoteAddr().String()] = c
+	return c
+}
+
+// settle ends the time in which a connection counts as a handshake.
+func (d *doors) settle(c *doorConn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.settleLocked(c)
+}
+
+func (d *doors) settleLocked(c *doorConn) {
+	if !c.pending {
+		return
+	}
+	c.pending = false
+	d.waiting--
+	if d.pending[c.addr]--; d.pending[c.addr] == 0 {
+		delete(d.pending, c.addr)
+	}
+}
+
+// failed lets at most one line a second into the log.
+func (d *doors) failed(log func(n uint64)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.failures++
+	if now := time.Now(); now.Sub(d.told) >= time.Second {
+		log(d.failures)
+		d.failures, d.told = 0, now
+	}
+}
+
+// connection is the one from that remote address; nil if it is closed.
+func (d *doors) connection(remote string) *doorConn {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.open[remote]
+}
+
+// Refused is how many connections were closed because of a limit.
+func (d *doors) Refused() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.refused
+}
+
+// A doorConn is one accepted connection.
+type doorConn struct {
+	net.Conn
+	doors   *doors
+	addr    netip.Addr
+	pending bool // guarded by doors.mu
+}
+
+// Close closes the connection and takes it off the books.
+func (c *doorConn) Close() error {
+	remote := c.RemoteAddr().String()
+	c.doors.mu.Lock()
+	c.doors.settleLocked(c)
+	if c.doors.open[remote] == c {
+		delete(c.doors.open, remote)
+	}
+	c.doors.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// doorCredentials tells the doors when a handshake has ended.
+type doorCredentials struct {
+	credentials.TransportCredentials
+	doors *doors
+	log   *slog.Logger
+}
+
+func (c *doorCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if door, ok := conn.(*doorConn); ok {
+		defer c.doors.settle(door)
+	}
+	secured, info, err := c.TransportCredentials.ServerHandshake(conn)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) { // those are probes
+		c.doors.failed(func(n uint64) {
+			c.log.Warn("handshake refused", "source", conn.RemoteAddr().String(), "err", err, "count", n)
+		})
+	}
+	return secured, info, err
+}
+
+func (c *doorCredentials) Clone() credentials.TransportCredentials {
+	return &doorCredentials{TransportCredentials: c.TransportCredentials.Clone(), doors: c.doors, log: c.log}
+}
+
+func hostOf(a net.Addr) netip.Addr {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+// quiet makes a connection of a node stream what cluster.md 12 wants: no
+// periodic bytes, and an end when what was sent stays unacknowledged (tcp(7)).
+func quiet(conn net.Conn) error {
+	if door, ok := conn.(*doorConn); ok {
+		conn = door.Conn
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return nil // a test's pipe
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return errors.Join(tcp.SetKeepAlive(false), control(raw, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
+	}))
+}
+
+// dialTCP opens a connection to a stream port.
+func dialTCP(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+	dialer := net.Dialer{KeepAlive: -1}
+	conn, err := dialer.DialContext(ctx, "tcp", addr.String())
+	if err != nil {
+		return nil, err
+	}
+	if err := quiet(conn); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}

@@ -1,0 +1,231 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/cluster"
+)
+
+// Back-off of dials: at once, then a while as fast as a restart takes, then
+// doubling (each ± 25 %).
+const (
+	backoffFirst = 100 * time.Millisecond
+	backoffLast  = 2 * time.Second
+	quickDials   = 10
+	dialTimeout  = time.Second // of TCP, per address
+	// settled is how long a stream lasts that is worth a quick dial after it.
+	settled = time.Second
+)
+
+// backOff is how long to wait before dial number n in a row, from 0.
+func backOff(n int) time.Duration {
+	if n == 0 {
+		return rand.N(10 * time.Millisecond)
+	}
+	d := backoffFirst
+	for range n - quickDials {
+		d = min(2*d, backoffLast)
+	}
+	return d*3/4 + rand.N(d/2)
+}
+
+// dialLoop keeps a stream to the peer until ctx ends.
+func (r *remote) dialLoop(ctx context.Context) {
+	timer := time.NewTimer(backOff(0))
+	defer timer.Stop()
+	for n, last := 1, ""; ; n++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.wake:
+		case <-timer.C:
+		}
+		lasted, err := r.dial(ctx, n)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			last = ""
+		case err.Error() != last: // the same failure is told once
+			last = err.Error()
+			r.log.Info("no stream", "err", err)
+		}
+		if lasted > settled {
+			n = 0
+		}
+		timer.Reset(backOff(n))
+	}
+}
+
+// dial tries one address. It returns nil when a stream was there and has
+// ended, and how long it was.
+func (r *remote) dial(ctx context.Context, n int) (lasted time.Duration, err error) {
+	r.mu.Lock()
+	addrs := r.addrs
+	r.mu.Unlock()
+	if len(addrs) == 0 {
+		return 0, fmt.Errorf("%w: the peer has no address", belfry.ErrNotFound)
+	}
+	tcp, cancel := context.WithTimeout(ctx, dialTimeout)
+	conn, err := dialTCP(tcp, addrs[n%len(addrs)])
+	cancel()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = conn.Close() }()
+
+	cc, err := r.client(conn)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = cc.Close() }()
+
+	// The stream outlives ctx, to say goodbye; until there is one ctx ends it.
+	streaming, abort := context.WithCancel(context.WithoutCancel(ctx))
+	defer abort()
+	timer := time.AfterFunc(handshakeTimeout, abort)
+	stop := context.AfterFunc(ctx, abort)
+	s, err := r.greet(streaming, cc, func() { abort(); _ = conn.Close() })
+	if late := !timer.Stop(); err == nil && (late || !stop()) {
+		return 0, context.Canceled
+	}
+	if err != nil {
+		stop()
+		return 0, err
+	}
+	if err := r.install(s, nil); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	s.run()
+	return time.Since(began), nil
+}
+
+// client makes the gRPC side of a connection that is there.
+func (r *remote) client(conn net.Conn) (*grpc.ClientConn, error) {
+	var once sync.Once
+	return grpc.NewClient("passthrough:///"+r.id.String(),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			err := error(syscall.ECONNABORTED) // the back-off is ours: no second dial
+			once.Do(func() { err = nil })
+			return conn, err
+		}),
+		grpc.WithTransportCredentials(credentials.NewTLS(r.streams.cfg.ClientTLS(r.id))),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: handshakeTimeout}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+		grpc.WithMaxHeaderListSize(maxHeaders),
+		grpc.WithStaticStreamWindowSize(flowWindow),
+		grpc.WithStaticConnWindowSize(2*flowWindow),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDisableRetry(),
+		grpc.WithNoProxy(),
+		grpc.WithIdleTimeout(0),
+	)
+}
+
+// greet exchanges hellos.
+func (r *remote) greet(ctx context.Context, cc *grpc.ClientConn, abort func()) (*session, error) {
+	stream, err := belfryv1.NewPeerServiceClient(cc).Connect(ctx)
+	if err != nil {
+		return nil, plain(err)
+	}
+	f := dialedFrames{stream}
+	if err := f.send(r.streams.helloFrame()); err != nil {
+		if _, said := f.recv(); said != nil { // the status says why
+			err = said
+		}
+		return nil, plain(err)
+	}
+	frame, err := f.recv()
+	if err != nil {
+		return nil, plain(err)
+	}
+	hello, err := helloOf(frame, r.id)
+	if err != nil {
+		return nil, err
+	}
+	return newSession(r, hello, f, abort), nil
+}
+
+// plain is the text of a status without its wrapping.
+func plain(err error) error {
+	if s, ok := status.FromError(err); ok {
+		return errors.New(s.Message())
+	}
+	return err
+}
+
+// dialedFrames is the dialling end.
+type dialedFrames struct {
+	stream grpc.BidiStreamingClient[belfryv1.ConnectRequest, belfryv1.ConnectResponse]
+}
+
+func (f dialedFrames) send(frame *belfryv1.PeerFrame) error {
+	return f.stream.Send(&belfryv1.ConnectRequest{Frame: frame})
+}
+
+func (f dialedFrames) recv() (*belfryv1.PeerFrame, error) {
+	m, err := f.stream.Recv()
+	return m.GetFrame(), err
+}
+
+func (f dialedFrames) closeSend() { _ = f.stream.CloseSend() }
+
+// Probe dials a peer's stream port without speaking, and delivers Dialed: is
+// its kernel alive, is its process gone (cluster.md 6)? While a probe of the
+// same link is under way another one is not started.
+func (s *Streams) Probe(peer belfry.NodeID, link uint8, addr netip.AddrPort, timeout time.Duration) {
+	id := linkID{peer, link}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped || s.probing[id] {
+		return
+	}
+	s.probing[id] = true
+	s.group.Go(func() {
+		result := probe(s.running, addr, timeout)
+		s.mu.Lock()
+		delete(s.probing, id)
+		stopped := s.stopped
+		s.mu.Unlock()
+		if !stopped {
+			s.cfg.Deliver(Dialed{Peer: peer, Link: link, Result: result})
+		}
+	})
+}
+
+func probe(ctx context.Context, addr netip.AddrPort, timeout time.Duration) cluster.DialResult {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	conn, err := dialTCP(ctx, addr)
+	switch {
+	case err == nil:
+		_ = conn.Close()
+		return cluster.DialAccepted
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return cluster.DialRefused
+	}
+	return cluster.DialTimeout // no route, no answer: nothing is proven
+}
+
+// helloFrame is what this node says first.
+func (s *Streams) helloFrame() *belfryv1.PeerFrame {
+	h := s.cfg.Self
+	h.Generation = s.generation.Load()
+	return helloTo(h)
+}

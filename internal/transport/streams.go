@@ -1,0 +1,310 @@
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/cluster"
+	"github.com/belfry-ha/belfry/internal/event"
+)
+
+// Limits of security.md and cluster.md 12.
+const (
+	maxMessage       = 4 << 20 // bytes
+	maxStreams       = 128     // per connection
+	maxHeaders       = 16 << 10
+	handshakeTimeout = 10 * time.Second // TLS, and again until the first frame
+	userTimeout      = 3 * time.Second  // TCP_USER_TIMEOUT, for what is sent and not acknowledged
+	goodbyeTimeout   = 500 * time.Millisecond
+
+	// flowWindow is what one side may send before the other has read. Fixed and
+	// below what TCP buffers, so that a stopped reader stalls the frames and not
+	// the connection: a closed TCP window would end it after userTimeout.
+	flowWindow = 256 << 10
+)
+
+// StreamsConfig is what Streams is made with.
+type StreamsConfig struct {
+	// Listener is the stream port; it is closed by Stop.
+	Listener net.Listener
+
+	// ServerTLS demands a certificate of a node or client of this cluster.
+	ServerTLS *tls.Config
+	// ClientTLS accepts no other than that node.
+	ClientTLS func(peer belfry.NodeID) *tls.Config
+	// Identify says which node holds the certificate of a verified connection;
+	// an error means that it is not a node's.
+	Identify func(tls.ConnectionState) (belfry.NodeID, error)
+
+	Self Hello
+
+	// Deliver takes what happens. Events of one peer come in order, those of
+	// several peers from several goroutines. It may wait: then the peer's
+	// stream does.
+	Deliver func(StreamEvent)
+
+	// Entries answers a peer's question for this node's entries. Nil answers
+	// ErrUnsupported.
+	Entries func(context.Context, *belfryv1.ListEntriesRequest) (*belfryv1.ListEntriesResponse, error)
+
+	// Services adds the services that clients may use, with the ServerOptions
+	// that judge their calls. Both may be nil.
+	Services      func(*grpc.Server)
+	ServerOptions []grpc.ServerOption
+
+	Logger *slog.Logger // nil: no log
+}
+
+// Hello is what each side says first.
+type Hello struct {
+	Node        belfry.NodeID
+	Name        string
+	Incarnation belfry.Incarnation
+	Boot        belfry.Boot
+	Generation  uint64 // of the member table
+	PID         uint32
+	Version     string // of the agent
+	Started     time.Time
+}
+
+// A StreamEvent is something that happened with a peer. The set is sealed.
+type StreamEvent interface{ streamEvent() }
+
+type (
+	// Up says that both sides have said hello: frames can be exchanged.
+	Up struct {
+		Peer  belfry.NodeID
+		Hello Hello
+	}
+
+	// Reset says that the stream ended and nobody had said goodbye: a sign that
+	// the peer's process ended, to be confirmed.
+	Reset struct {
+		Peer belfry.NodeID
+		Err  error
+	}
+
+	// Goodbye says that the stream was closed on purpose, by the peer with its
+	// reason, or by this node (GoodbyeRekey): no sign of anything.
+	Goodbye struct {
+		Peer   belfry.NodeID
+		Reason cluster.StreamEvent
+	}
+
+	// Frame is a frame of the peer's event machine.
+	Frame struct {
+		Peer  belfry.NodeID
+		Frame event.Frame
+	}
+
+	// Ready says that the sender is free for one more event.PeerBatch: after Up,
+	// and after each one that was sent.
+	Ready struct{ Peer belfry.NodeID }
+
+	// Dialed is the outcome of a Probe.
+	Dialed struct {
+		Peer   belfry.NodeID
+		Link   uint8
+		Result cluster.DialResult
+	}
+)
+
+func (Up) streamEvent()      {}
+func (Reset) streamEvent()   {}
+func (Goodbye) streamEvent() {}
+func (Frame) streamEvent()   {}
+func (Ready) streamEvent()   {}
+func (Dialed) streamEvent()  {}
+
+// A StreamPeer is one member as the streams see it.
+type StreamPeer struct {
+	ID    belfry.NodeID
+	Addrs []netip.AddrPort // of its stream port, tried in turn
+}
+
+// Streams keeps one stream to each peer, dialled by the node with the lower
+// NodeID, and serves the stream port. Its methods are safe for concurrent use
+// and none but Stop and ListEntries waits.
+type Streams struct {
+	cfg    StreamsConfig
+	log    *slog.Logger
+	server *grpc.Server
+	doors  *doors
+
+	generation atomic.Uint64 // of the member table, for the next hello
+
+	running context.Context // ends with Stop: the parent of what its goroutines do, no caller's
+	cancel  context.CancelFunc
+	group   sync.WaitGroup // dialers, probes, answers, the server
+
+	mu      sync.Mutex
+	remotes map[belfry.NodeID]*remote
+	probing map[linkID]bool
+	stopped bool
+}
+
+// NewStreams serves the listener and dials nobody yet.
+func NewStreams(cfg StreamsConfig) *Streams {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Streams{
+		cfg:     cfg,
+		log:     cfg.Logger,
+		doors:   newDoors(cfg.Listener),
+		running: ctx,
+		cancel:  cancel,
+		remotes: map[belfry.NodeID]*remote{},
+		probing: map[linkID]bool{},
+	}
+	s.generation.Store(cfg.Self.Generation)
+	s.server = grpc.NewServer(append(slices.Clone(cfg.ServerOptions),
+		grpc.Creds(&doorCredentials{TransportCredentials: credentials.NewTLS(cfg.ServerTLS), doors: s.doors, log: cfg.Logger}),
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxSendMsgSize(maxMessage),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxHeaderListSize(maxHeaders),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.StaticStreamWindowSize(flowWindow),
+		grpc.StaticConnWindowSize(2*flowWindow),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: math.MaxInt64}), // no periodic bytes
+		grpc.WaitForHandlers(true),
+	)...)
+	belfryv1.RegisterPeerServiceServer(s.server, &peerService{streams: s})
+	if cfg.Services != nil {
+		cfg.Services(s.server)
+	}
+	s.group.Go(func() {
+		if err := s.server.Serve(s.doors); err != nil && !errors.Is(err, grpc.ErrServerStopped) && !errors.Is(err, net.ErrClosed) {
+			s.log.Error("stream port is not served any more", "err", err)
+		}
+	})
+	return s
+}
+
+// SetGeneration is what the next hellos say of the member table.
+func (s *Streams) SetGeneration(generation uint64) { s.generation.Store(generation) }
+
+// SetPeers replaces the peers. Streams to nodes that are not in it any more
+// are closed with a goodbye; what they send is not read from now on.
+func (s *Streams) SetPeers(peers []StreamPeer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return
+	}
+	listed := map[belfry.NodeID]bool{}
+	for _, p := range peers {
+		if p.ID == s.cfg.Self.Node {
+			continue
+		}
+		listed[p.ID] = true
+		r := s.remotes[p.ID]
+		if r == nil {
+			r = newRemote(s, p.ID)
+			s.remotes[p.ID] = r
+			dialing, cancel := context.WithCancel(s.running)
+			r.stopDialing = cancel
+			if s.cfg.Self.Node.Compare(p.ID) < 0 {
+				s.group.Go(func() { r.dialLoop(dialing) })
+			}
+		}
+		r.setAddrs(p.Addrs)
+	}
+	for id, r := range s.remotes {
+		if !listed[id] {
+			delete(s.remotes, id)
+			r.drop()
+		}
+	}
+}
+
+func (s *Streams) remote(id belfry.NodeID) *remote {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.remotes[id]
+}
+
+// Wake dials a peer at once instead of when its back-off ends, for example
+// because its datagrams say that it has started anew.
+func (s *Streams) Wake(peer belfry.NodeID) {
+	if r := s.remote(peer); r != nil {
+		r.poke()
+	}
+}
+
+// SendFrame queues a frame. It wraps ErrUnknown if there is no stream, and
+// ErrLimit if the queue is full, which only a peer that does not read can
+// bring about.
+func (s *Streams) SendFrame(peer belfry.NodeID, f event.Frame) error {
+	err := errNoStream
+	if r := s.remote(peer); r != nil {
+		err = r.send(item{frame: f})
+	}
+	if err != nil {
+		return &belfry.Error{Op: "stream.send", Node: peer, Err: err}
+	}
+	return nil
+}
+
+var errNoStream = fmt.Errorf("%w: no stream to that node; it is down, starting or not a member", belfry.ErrUnknown)
+
+// ListEntries asks a peer for its entries. It wraps ErrUnknown if there is no
+// stream or it ends meanwhile, else what the peer says.
+func (s *Streams) ListEntries(ctx context.Context, peer belfry.NodeID, req *belfryv1.ListEntriesRequest) (*belfryv1.ListEntriesResponse, error) {
+	err := errNoStream
+	if r := s.remote(peer); r != nil {
+		if session := r.session(); session != nil {
+			var resp *belfryv1.ListEntriesResponse
+			if resp, err = session.calls.call(ctx, session, req); err == nil {
+				return resp, nil
+			}
+		}
+	}
+	return nil, &belfry.Error{Op: "registration.list", Node: peer, Err: err}
+}
+
+// Stop says goodbye to all peers, waits for their answers for 500 ms or until
+// ctx ends, and closes everything, the services too. Afterwards Deliver is
+// not called any more; so it must not be Deliver that calls Stop.
+func (s *Streams) Stop(ctx context.Context, reason cluster.StreamEvent) error {
+	s.mu.Lock()
+	if s.stopped {
+		s.mu.Unlock()
+		return nil
+	}
+	s.stopped = true
+	remotes := s.remotes
+	s.remotes = map[belfry.NodeID]*remote{}
+	s.mu.Unlock()
+
+	patience, cancel := context.WithTimeout(ctx, goodbyeTimeout)
+	defer cancel()
+	for _, r := range remotes { // the order can be seen by nobody
+		r.leave(reason)
+	}
+	for _, r := range remotes {
+		r.wait(patience)
+	}
+	s.cancel()
+	s.server.Stop() // closes the listener and all connections, and waits for the handlers
+	s.group.Wait()
+	return nil
+}

@@ -1,0 +1,429 @@
+package transport_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/cluster"
+	"github.com/belfry-ha/belfry/internal/event"
+	"github.com/belfry-ha/belfry/internal/security"
+	"github.com/belfry-ha/belfry/internal/transport"
+)
+
+// A streamCluster is a set of identities under one authority, in the order of
+// their NodeIDs, and where each listens.
+type streamCluster struct {
+	ids   []belfry.NodeID
+	keys  []*security.Keys
+	addrs []netip.AddrPort
+	ports []net.Listener // until the node starts
+}
+
+func newStreamCluster(t *testing.T, n int) *streamCluster {
+	t.Helper()
+	c := &streamCluster{}
+	opts := security.CreateOptions{}
+	for i := range n {
+		opts.Nodes = append(opts.Nodes, security.NewNode{
+			Dir:  filepath.Join(t.TempDir(), fmt.Sprint("keys", i)),
+			Node: belfry.NodeID{byte(i + 1), 15: byte(i + 1)},
+		})
+	}
+	if _, err := security.CreateCluster(opts); err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		keys, err := security.Load(opts.Nodes[i].Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.ids, c.keys = append(c.ids, keys.Node), append(c.keys, keys)
+		c.addrs, c.ports = append(c.addrs, l.Addr().(*net.TCPAddr).AddrPort()), append(c.ports, l)
+	}
+	return c
+}
+
+func (c *streamCluster) peers(not int) (peers []transport.StreamPeer) {
+	for i := range c.ids {
+		if i != not {
+			peers = append(peers, transport.StreamPeer{ID: c.ids[i], Addrs: []netip.AddrPort{c.addrs[i]}})
+		}
+	}
+	return peers
+}
+
+// A streamNode is one agent's streams and what they delivered.
+type streamNode struct {
+	*transport.Streams
+	id     belfry.NodeID
+	conns  *trackedListener
+	events chan transport.StreamEvent
+}
+
+// trackedListener can end like a process that is killed.
+type trackedListener struct {
+	net.Listener
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+func (l *trackedListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		l.mu.Lock()
+		l.conns = append(l.conns, conn)
+		l.mu.Unlock()
+	}
+	return conn, err
+}
+
+// kill closes all that the kernel would close.
+func (l *trackedListener) kill() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_ = l.Listener.Close()
+	for _, c := range l.conns {
+		_ = c.Close()
+	}
+}
+
+type startOptions struct {
+	incarnation belfry.Incarnation
+	boot        belfry.Boot
+	entries     func(context.Context, *belfryv1.ListEntriesRequest) (*belfryv1.ListEntriesResponse, error)
+	alone       bool // SetPeers is the test's
+}
+
+func (c *streamCluster) start(t *testing.T, i int, opts startOptions) *streamNode {
+	t.Helper()
+	listener := c.ports[i]
+	c.ports[i] = nil
+	if listener == nil {
+		var err error
+		if listener, err = net.Listen("tcp4", c.addrs[i].String()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	opts.incarnation, opts.boot = max(opts.incarnation, 1), max(opts.boot, 1)
+	n := &streamNode{id: c.ids[i], conns: &trackedListener{Listener: listener}, events: make(chan transport.StreamEvent, 4096)}
+	tlsOptions := security.TLSOptions{
+		Keys: func() *security.Keys { return c.keys[i] },
+		Listed: func(id belfry.NodeID, key ed25519.PublicKey) error {
+			if at := slices.Index(c.ids, id); at < 0 || !c.keys[at].Public().Equal(key) {
+				return belfry.ErrNotMember
+			}
+			return nil
+		},
+		Client: func(string) error { return nil },
+	}
+	n.Streams = transport.NewStreams(transport.StreamsConfig{
+		Listener:  n.conns,
+		ServerTLS: security.NodeServerConfig(tlsOptions),
+		ClientTLS: func(peer belfry.NodeID) *tls.Config { return security.NodeClientConfig(tlsOptions, peer) },
+		Identify:  identify,
+		Self: transport.Hello{
+			Node: c.ids[i], Name: fmt.Sprint("n", i), Incarnation: opts.incarnation, Boot: opts.boot,
+			Generation: 3, PID: uint32(1000 + i), Version: "test", Started: time.Unix(5, 0),
+		},
+		Deliver: func(e transport.StreamEvent) { n.events <- e },
+		Entries: opts.entries,
+	})
+	t.Cleanup(func() { _ = n.Stop(context.Background(), cluster.GoodbyeLeave) })
+	if !opts.alone {
+		n.SetPeers(c.peers(i))
+	}
+	return n
+}
+
+func identify(state tls.ConnectionState) (belfry.NodeID, error) {
+	id, err := security.Peer(state)
+	if err == nil && id.Client != "" {
+		err = fmt.Errorf("%w: a client", belfry.ErrPermission)
+	}
+	return id.Node, err
+}
+
+func (n *streamNode) next(t *testing.T) transport.StreamEvent {
+	t.Helper()
+	select {
+	case e := <-n.events:
+		return e
+	case <-time.After(patience):
+		t.Fatal("no event of a stream")
+		panic("unreachable")
+	}
+}
+
+// want takes the next event and compares it, without the text of errors.
+func (n *streamNode) want(t *testing.T, want transport.StreamEvent) {
+	t.Helper()
+	got := n.next(t)
+	if r, ok := got.(transport.Reset); ok {
+		if r.Err == nil {
+			t.Error("reset without error")
+		}
+		got = transport.Reset{Peer: r.Peer}
+	}
+	if up, ok := got.(transport.Up); ok {
+		got = transport.Up{Peer: up.Peer, Hello: transport.Hello{Incarnation: up.Hello.Incarnation}}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("event (-want +got):\n%s", diff)
+	}
+}
+
+func (n *streamNode) wantUp(t *testing.T, peer belfry.NodeID, incarnation belfry.Incarnation) {
+	t.Helper()
+	n.want(t, transport.Up{Peer: peer, Hello: transport.Hello{Incarnation: incarnation}})
+	n.want(t, transport.Ready{Peer: peer})
+}
+
+// pair starts two nodes that have said hello.
+func pair(t *testing.T) (c *streamCluster, low, high *streamNode) {
+	t.Helper()
+	c = newStreamCluster(t, 2)
+	low, high = c.start(t, 0, startOptions{}), c.start(t, 1, startOptions{})
+	low.wantUp(t, high.id, 1)
+	high.wantUp(t, low.id, 1)
+	return c, low, high
+}
+
+func TestTwoNodesSayHelloAndExchangeFrames(t *testing.T) {
+	t.Parallel()
+	c := newStreamCluster(t, 2)
+	low, high := c.start(t, 0, startOptions{}), c.start(t, 1, startOptions{})
+	want := transport.Up{Peer: high.id, Hello: transport.Hello{
+		Node: high.id, Name: "n1", Incarnation: 1, Boot: 1, Generation: 3, PID: 1001, Version: "test", Started: time.Unix(5, 0),
+	}}
+	if diff := cmp.Diff(want, low.next(t)); diff != "" {
+		t.Fatalf("first event (-want +got):\n%s", diff)
+	}
+	low.want(t, transport.Ready{Peer: high.id})
+	high.wantUp(t, low.id, 1)
+
+	interests := event.Interests{Version: 4, Full: true, Add: []event.Interest{{Number: 7, Class: "user.*", Subject: "x"}}}
+	if err := low.SendFrame(high.id, interests); err != nil {
+		t.Fatal(err)
+	}
+	high.want(t, transport.Frame{Peer: low.id, Frame: interests})
+
+	batch := event.PeerBatch{Batch: event.Batch{Number: 1, Notifications: []belfry.Notification{{
+		Node: high.id, NodeName: "n1", Incarnation: 1, Entry: 9, Event: belfry.EventID{Class: "user.x", Subject: "x"},
+		First: 3, Last: 5, Count: 3, FirstTime: time.Unix(1, 5), Time: time.Unix(2, 6), Data: []byte("d"),
+	}}}}
+	if err := high.SendFrame(low.id, batch); err != nil {
+		t.Fatal(err)
+	}
+	low.want(t, transport.Frame{Peer: high.id, Frame: batch})
+	high.want(t, transport.Ready{Peer: low.id}) // one more batch may come
+}
+
+func TestAKilledPeerIsAResetOnBothEnds(t *testing.T) {
+	t.Parallel()
+	for name, killed := range map[string]int{"the one that dialled": 1, "the one that accepted": 0} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, low, high := pair(t)
+			survivor := []*streamNode{low, high}[killed^1]
+			_ = c
+			// Closing the accepted connection is seen by either end as the end of
+			// the other's process.
+			began := time.Now()
+			high.conns.kill()
+			survivor.want(t, transport.Reset{Peer: []*streamNode{low, high}[killed].id})
+			t.Logf("reset seen after %v", time.Since(began))
+		})
+	}
+}
+
+func TestAGoodbyeIsNoReset(t *testing.T) {
+	t.Parallel()
+	for name, leaver := range map[string]int{"from the dialler": 0, "from the acceptor": 1} {
+		for _, reason := range []cluster.StreamEvent{cluster.GoodbyeLeave, cluster.GoodbyeRestart, cluster.GoodbyeRekey} {
+			t.Run(fmt.Sprint(name, reason), func(t *testing.T) {
+				t.Parallel()
+				_, low, high := pair(t)
+				nodes := []*streamNode{low, high}
+				went, stays := nodes[leaver], nodes[1-leaver]
+				began := time.Now()
+				if err := went.Stop(t.Context(), reason); err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(began); took > 400*time.Millisecond {
+					t.Errorf("stop took %v: it did not see the peer's answer", took)
+				}
+				stays.want(t, transport.Goodbye{Peer: went.id, Reason: reason})
+				if len(went.events) != 0 {
+					t.Errorf("the stopped node delivered %v", <-went.events)
+				}
+			})
+		}
+	}
+}
+
+func TestARestartedPeerIsBackSoon(t *testing.T) {
+	t.Parallel()
+	c, low, high := pair(t)
+	high.conns.kill()
+	low.want(t, transport.Reset{Peer: high.id})
+	_ = high.Stop(t.Context(), cluster.GoodbyeRestart)
+	began := time.Now()
+	again := c.start(t, 1, startOptions{incarnation: 2, boot: 2})
+	low.Wake(high.id)
+	low.wantUp(t, high.id, 2)
+	again.wantUp(t, low.id, 1)
+	t.Logf("back after %v", time.Since(began))
+}
+
+func TestAnOlderIncarnationIsRefused(t *testing.T) {
+	t.Parallel()
+	c := newStreamCluster(t, 2)
+	low, high := c.start(t, 0, startOptions{incarnation: 5}), c.start(t, 1, startOptions{})
+	high.wantUp(t, low.id, 5)
+	low.wantUp(t, high.id, 1)
+	_ = low.Stop(t.Context(), cluster.GoodbyeRestart)
+	high.want(t, transport.Goodbye{Peer: low.id, Reason: cluster.GoodbyeRestart})
+	old := c.start(t, 0, startOptions{incarnation: 4, boot: 2})
+	newer := func() *streamNode {
+		// The refusal has no event; that the next start is taken shows that the
+		// port is served all the time.
+		for range 3 {
+			old.Wake(high.id)
+		}
+		_ = old.Stop(t.Context(), cluster.GoodbyeRestart)
+		return c.start(t, 0, startOptions{incarnation: 6, boot: 3})
+	}()
+	high.wantUp(t, low.id, 6)
+	newer.wantUp(t, high.id, 1)
+}
+
+func TestASecondAgentWithOneIdentityIsRefused(t *testing.T) {
+	t.Parallel()
+	c, low, high := pair(t)
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.ports[0] = l
+	clone := c.start(t, 0, startOptions{boot: 77})
+	// What the clone is told comes back as no event; the first one keeps its stream.
+	if err := low.SendFrame(high.id, event.PeerAck{Batch: 1}); err != nil {
+		t.Fatal(err)
+	}
+	high.want(t, transport.Frame{Peer: low.id, Frame: event.PeerAck{Batch: 1}})
+	_ = clone.Stop(t.Context(), cluster.GoodbyeLeave)
+	if len(clone.events)+len(high.events) != 0 {
+		t.Error("the clone got a stream")
+	}
+}
+
+func TestAPeerThatIsNoMemberAnyMoreIsClosed(t *testing.T) {
+	t.Parallel()
+	for name, keeper := range map[string]int{"by the dialler": 0, "by the acceptor": 1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, low, high := pair(t)
+			nodes := []*streamNode{low, high}
+			kept, dropped := nodes[keeper], nodes[1-keeper]
+			began := time.Now()
+			kept.SetPeers(nil)
+			dropped.want(t, transport.Goodbye{Peer: kept.id, Reason: cluster.GoodbyeRekey})
+			kept.want(t, transport.Goodbye{Peer: dropped.id, Reason: cluster.GoodbyeRekey})
+			if took := time.Since(began); took > 2*time.Second {
+				t.Errorf("closed after %v; want 2 s at most", took)
+			}
+			if err := kept.SendFrame(dropped.id, event.PeerAck{}); !errors.Is(err, belfry.ErrUnknown) {
+				t.Errorf("send to a dropped peer: %v; want ErrUnknown", err)
+			}
+		})
+	}
+}
+
+func TestAPeerListsItsEntriesWhenAsked(t *testing.T) {
+	t.Parallel()
+	c := newStreamCluster(t, 2)
+	low := c.start(t, 0, startOptions{})
+	high := c.start(t, 1, startOptions{entries: func(_ context.Context, req *belfryv1.ListEntriesRequest) (*belfryv1.ListEntriesResponse, error) {
+		if req.PageToken == "bad" {
+			return nil, &belfry.Error{Op: "registration.list", Subject: "bad", Err: fmt.Errorf("%w: no such page", belfry.ErrUsage)}
+		}
+		return &belfryv1.ListEntriesResponse{NodeName: "n1"}, nil
+	}})
+	low.wantUp(t, high.id, 1)
+	high.wantUp(t, low.id, 1)
+	resp, err := low.ListEntries(t.Context(), high.id, &belfryv1.ListEntriesRequest{})
+	if err != nil || resp.NodeName != "n1" {
+		t.Errorf("answer %v, %v; want that of n1", resp, err)
+	}
+	_, err = low.ListEntries(t.Context(), high.id, &belfryv1.ListEntriesRequest{PageToken: "bad"})
+	if !errors.Is(err, belfry.ErrUsage) {
+		t.Errorf("error %v; want the peer's ErrUsage", err)
+	}
+	_, err = high.ListEntries(t.Context(), low.id, &belfryv1.ListEntriesRequest{})
+	if !errors.Is(err, belfry.ErrUnsupported) {
+		t.Errorf("error %v; want ErrUnsupported from the node without entries", err)
+	}
+	_, err = low.ListEntries(t.Context(), belfry.NodeID{99}, &belfryv1.ListEntriesRequest{})
+	if !errors.Is(err, belfry.ErrUnknown) {
+		t.Errorf("error %v; want ErrUnknown for a node without stream", err)
+	}
+}
+
+func TestAProbeTellsAListenerFromAClosedPort(t *testing.T) {
+	t.Parallel()
+	c := newStreamCluster(t, 2)
+	low := c.start(t, 0, startOptions{})
+	low.Probe(c.ids[1], 2, c.addrs[1], time.Second) // it listens, though nobody serves it
+	wantDialed := func(result cluster.DialResult) {
+		t.Helper()
+		for {
+			e := low.next(t)
+			if d, ok := e.(transport.Dialed); ok {
+				if diff := cmp.Diff(transport.Dialed{Peer: c.ids[1], Link: 2, Result: result}, d); diff != "" {
+					t.Errorf("dialed (-want +got):\n%s", diff)
+				}
+				return
+			}
+		}
+	}
+	wantDialed(cluster.DialAccepted)
+	_ = c.ports[1].Close()
+	began := time.Now()
+	low.Probe(c.ids[1], 2, c.addrs[1], time.Second)
+	wantDialed(cluster.DialRefused)
+	t.Logf("refused after %v", time.Since(began))
+}
+
+func TestAConnectionWithoutCertificateIsNotServed(t *testing.T) {
+	t.Parallel()
+	c := newStreamCluster(t, 1)
+	c.start(t, 0, startOptions{})
+	conn, err := tls.Dial("tcp", c.addrs[0].String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+	if err == nil { // without a certificate the server ends TLS 1.3 after the client's part
+		_ = conn.SetReadDeadline(time.Now().Add(patience))
+		_, err = io.ReadAll(conn)
+		_ = conn.Close()
+	}
+	if err == nil {
+		t.Error("a connection without a certificate was served")
+	}
+}

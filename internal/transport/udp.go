@@ -1,0 +1,270 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/wire"
+)
+
+// UDPConfig is what a UDP is made with. The functions are called by the
+// goroutines that read the sockets, several at a time, and never while a
+// method of UDP holds a lock; all but Deliver may be nil.
+type UDPConfig struct {
+	// Local are this node's heartbeat addresses, at least one. Port 0 takes a
+	// free one (see [UDP.Addrs]).
+	Local []netip.AddrPort
+
+	// Endpoint seals and opens. From now on it is used under the lock of the
+	// UDP only: see [UDP.Keys].
+	Endpoint *wire.Endpoint
+
+	// Deliver takes what is authentic, was not seen before and came from an
+	// address that is bound to its sender. It may wait: the kernel queues.
+	Deliver func(Received)
+
+	// Refused says that a peer's kernel has no socket for our datagrams (ICMP
+	// port unreachable; RFC 1122 4.1.3.1): its agent is not there.
+	Refused func(peer belfry.NodeID, link uint8)
+
+	// Dropped says that n datagrams on watched links died in this machine's own
+	// kernel because nobody read them in time (SO_RXQ_OVFL, socket(7)). It is
+	// this node's fault, and no peer's silence.
+	Dropped func(n uint32)
+
+	Logger *slog.Logger // nil: no log
+}
+
+// Received is one datagram.
+type Received struct {
+	From        belfry.NodeID
+	Incarnation belfry.Incarnation
+	Boot        belfry.Boot
+	Link        uint8 // this node's index of the link that it came on
+
+	// At is when the kernel took it from the network. It carries a monotonic
+	// reading, so that it can be compared with time.Now.
+	At     time.Time
+	Proven bool // bound to this node's present boot: no recording from before it
+	Body   wire.Body
+}
+
+// A Peer is one member as the datagrams see it.
+type Peer struct {
+	ID     belfry.NodeID
+	Number belfry.NodeNumber // its name on the wire; not zero
+	Links  []PeerLink
+
+	// Distant: nothing is heard from it regularly, so its links share the
+	// wildcard sockets instead of having one each.
+	Distant bool
+}
+
+// A PeerLink is one way to a peer.
+type PeerLink struct {
+	Index  uint8          // unique among the links of the peer; 0 to 15
+	Local  netip.AddrPort // one of UDPConfig.Local
+	Remote netip.AddrPort // the only address from which the peer's datagrams are taken on this link
+}
+
+// UDPStats only grow.
+type UDPStats struct {
+	Sent, SentBytes         uint64 // datagrams; bytes of payload
+	Received, ReceivedBytes uint64 // what arrived, also what was rejected
+	SendErrors              uint64 // the kernel did not take it: no buffer, no route
+	Refused                 uint64 // ICMP port unreachable
+	KernelDropped           uint64 // socket buffer overflows, watched or not
+	Rejected                map[wire.Reason]uint64
+}
+
+// UDP is the datagram side of one agent: per local address one socket for
+// anybody, and beside it one connected socket for each link of each peer, so
+// that a flood at the former takes nothing from the latter (cluster.md 12).
+// Its methods are safe for concurrent use.
+type UDP struct {
+	cfg UDPConfig
+	log *slog.Logger
+
+	seal sync.Mutex // guards cfg.Endpoint
+	buf  []byte     // for sealing, under seal
+
+	table  atomic.Pointer[peerTable] // replaced as a whole
+	budget budget
+	stats  udpCounters
+	warned rejectLog
+
+	mu       sync.Mutex // guards what follows
+	wildcard []*socket
+	links    map[linkKey]*socket
+	closed   bool
+
+	refused chan linkID // to the one goroutine that may wait for cfg.Refused
+	done    chan struct{}
+	group   sync.WaitGroup // all goroutines
+}
+
+type udpCounters struct {
+	sent, sentBytes, received, receivedBytes atomic.Uint64
+	sendErrors, refused, dropped             atomic.Uint64
+	rejected                                 [32]atomic.Uint64 // by wire.Reason
+}
+
+// ListenUDP opens the wildcard sockets. The error names the address and wraps
+// ErrExist if somebody has it, ErrNotFound if this machine has not, ErrUsage
+// if cfg is wrong.
+func ListenUDP(cfg UDPConfig) (*UDP, error) {
+	if len(cfg.Local) == 0 || cfg.Endpoint == nil || cfg.Deliver == nil {
+		return nil, &belfry.Error{Op: "udp.listen", Err: fmt.Errorf("%w: an address, an endpoint and a function to deliver to are needed", belfry.ErrUsage)}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	u := &UDP{
+		cfg:     cfg,
+		log:     cfg.Logger,
+		links:   map[linkKey]*socket{},
+		refused: make(chan linkID, 64),
+		done:    make(chan struct{}),
+	}
+	u.table.Store(&peerTable{})
+	for _, local := range cfg.Local {
+		s, err := listenWildcard(unmap(local))
+		if err != nil {
+			for _, open := range u.wildcard {
+				_ = open.close()
+			}
+			return nil, listenError(local, err)
+		}
+		u.wildcard = append(u.wildcard, s)
+	}
+	for _, s := range u.wildcard {
+		u.group.Go(func() { u.read(s) })
+	}
+	u.group.Go(u.reportRefused)
+	return u, nil
+}
+
+func listenError(addr netip.AddrPort, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		err = fmt.Errorf("%w: another agent runs there; stop it or change ports.heartbeat", belfry.ErrExist)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		err = fmt.Errorf("%w: this machine has no such address; compare the node's networks with `ip address`", belfry.ErrNotFound)
+	}
+	return &belfry.Error{Op: "udp.listen", Subject: "udp " + addr.String(), Err: err}
+}
+
+// Addrs are the local addresses, in the order of UDPConfig.Local, with the
+// port that was taken.
+func (u *UDP) Addrs() []netip.AddrPort {
+	addrs := make([]netip.AddrPort, len(u.wildcard))
+	for i, s := range u.wildcard {
+		addrs[i] = s.local
+	}
+	return addrs
+}
+
+// Keys runs f on the endpoint, for the change of epoch or boot. f must not
+// call methods of the UDP.
+func (u *UDP) Keys(f func(*wire.Endpoint) error) error {
+	u.seal.Lock()
+	defer u.seal.Unlock()
+	return f(u.cfg.Endpoint)
+}
+
+// Send seals a body and hands it to the kernel. It never waits: what the
+// kernel does not take at once is lost and counted, as on the network. It
+// wraps ErrNotMember for an unknown peer, ErrNotFound for an unknown link,
+// what [wire.Endpoint.Seal] wraps, and else the system's error.
+func (u *UDP) Send(to belfry.NodeID, link uint8, body wire.Body) error {
+	l, err := u.table.Load().link(to, link)
+	if err != nil {
+		return &belfry.Error{Op: "udp.send", Node: to, Err: err}
+	}
+	u.seal.Lock()
+	datagram, err := u.cfg.Endpoint.Seal(time.Now(), u.buf[:0], to, body)
+	if err != nil {
+		u.seal.Unlock()
+		return err
+	}
+	u.buf = datagram[:0]
+	err = l.send(datagram)
+	if errors.Is(err, syscall.ECONNREFUSED) { // what ICMP said of an earlier one; this one was not sent
+		u.noteRefused(linkID{to, link})
+		err = l.send(datagram)
+	}
+	u.seal.Unlock()
+	if err != nil {
+		u.stats.sendErrors.Add(1)
+		return &belfry.Error{Op: "udp.send", Node: to, Subject: l.remote.String(), Err: err}
+	}
+	u.stats.sent.Add(1)
+	u.stats.sentBytes.Add(uint64(len(datagram)))
+	return nil
+}
+
+// noteRefused never waits, because it may be the cluster's own loop that
+// sends. What does not fit is told again by the next datagram.
+func (u *UDP) noteRefused(l linkID) {
+	u.stats.refused.Add(1)
+	select {
+	case u.refused <- l:
+	default:
+	}
+}
+
+func (u *UDP) reportRefused() {
+	for {
+		select {
+		case l := <-u.refused:
+			if u.cfg.Refused != nil {
+				u.cfg.Refused(l.peer, l.index)
+			}
+		case <-u.done:
+			return
+		}
+	}
+}
+
+// Stats is a copy.
+func (u *UDP) Stats() UDPStats {
+	s := UDPStats{
+		Sent: u.stats.sent.Load(), SentBytes: u.stats.sentBytes.Load(),
+		Received: u.stats.received.Load(), ReceivedBytes: u.stats.receivedBytes.Load(),
+		SendErrors: u.stats.sendErrors.Load(), Refused: u.stats.refused.Load(),
+		KernelDropped: u.stats.dropped.Load(), Rejected: map[wire.Reason]uint64{},
+	}
+	for _, r := range wire.Reasons() {
+		s.Rejected[r] = u.stats.rejected[r].Load()
+	}
+	return s
+}
+
+// Close closes all sockets and waits for their goroutines: afterwards no
+// function of the configuration is called. So it must not be called by one.
+func (u *UDP) Close() error {
+	u.mu.Lock()
+	if u.closed {
+		u.mu.Unlock()
+		return nil
+	}
+	u.closed = true
+	close(u.done)
+	var errs []error
+	for _, s := range u.wildcard {
+		errs = append(errs, s.close())
+	}
+	for _, s := range u.links {
+		errs = append(errs, s.close())
+	}
+	u.mu.Unlock()
+	u.group.Wait()
+	return errors.Join(errs...)
+}

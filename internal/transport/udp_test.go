@@ -1,0 +1,270 @@
+package transport_test
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/transport"
+	"github.com/belfry-ha/belfry/internal/wire"
+)
+
+// patience is how long a test waits for what must come. It is a bound for a
+// loaded machine, not an expectation.
+const patience = 10 * time.Second
+
+var loopback = netip.MustParseAddrPort("127.0.0.1:0")
+
+// A datagramNode is one end of a pair on loopback.
+type datagramNode struct {
+	id       belfry.NodeID
+	number   belfry.NodeNumber
+	udp      *transport.UDP
+	received chan transport.Received
+	refused  chan uint8
+}
+
+var testCluster = belfry.ClusterID{1, 2, 3}
+
+func newEndpoint(t *testing.T, id belfry.NodeID, number belfry.NodeNumber) *wire.Endpoint {
+	t.Helper()
+	e, err := wire.New(wire.Config{
+		Cluster: testCluster, Self: id, Number: number, Incarnation: 1, Boot: belfry.Boot(number) + 100,
+		Epoch: 1, Secrets: map[uint32]wire.Secret{1: {7}},
+	}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func listenNode(t *testing.T, number belfry.NodeNumber) *datagramNode {
+	t.Helper()
+	n := &datagramNode{
+		id: belfry.NodeID{byte(number)}, number: number,
+		received: make(chan transport.Received, 1024), refused: make(chan uint8, 64),
+	}
+	var err error
+	n.udp, err = transport.ListenUDP(transport.UDPConfig{
+		Local:    []netip.AddrPort{loopback},
+		Endpoint: newEndpoint(t, n.id, number),
+		Deliver:  func(r transport.Received) { n.received <- r },
+		Refused:  func(_ belfry.NodeID, link uint8) { n.refused <- link },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.udp.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return n
+}
+
+func (n *datagramNode) addr() netip.AddrPort { return n.udp.Addrs()[0] }
+
+// sees makes peers known to n, each on one link.
+func (n *datagramNode) sees(t *testing.T, distant bool, peers ...*datagramNode) {
+	t.Helper()
+	var table []transport.Peer
+	for _, p := range peers {
+		table = append(table, transport.Peer{
+			ID: p.id, Number: p.number, Distant: distant,
+			Links: []transport.PeerLink{{Index: 0, Local: n.addr(), Remote: p.addr()}},
+		})
+	}
+	if err := n.udp.SetPeers(table); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (n *datagramNode) next(t *testing.T) transport.Received {
+	t.Helper()
+	select {
+	case r := <-n.received:
+		return r
+	case <-time.After(patience):
+		t.Fatalf("node %d received nothing; rejected: %v", n.number, n.udp.Stats().Rejected)
+		panic("unreachable")
+	}
+}
+
+func heartbeat(seq uint16) *wire.Heartbeat { return &wire.Heartbeat{Seq: seq, Announced: time.Second} }
+
+func TestDatagramsArriveSealedBetweenTwoNodes(t *testing.T) {
+	t.Parallel()
+	for name, distant := range map[string]bool{"own sockets": false, "shared sockets": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a, b := listenNode(t, 1), listenNode(t, 2)
+			a.sees(t, distant, b)
+			b.sees(t, distant, a)
+			before := time.Now()
+			if err := a.udp.Send(b.id, 0, heartbeat(5)); err != nil {
+				t.Fatal(err)
+			}
+			got := b.next(t)
+			if got.At.Before(before) || got.At.After(time.Now()) {
+				t.Errorf("arrival %v, sent after %v", got.At, before)
+			}
+			got.At = time.Time{}
+			want := transport.Received{From: a.id, Incarnation: 1, Boot: 101, Body: heartbeat(5)}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("received (-want +got):\n%s", diff)
+			}
+			// The answer shows a's boot, so it proves that it is no recording.
+			if err := b.udp.Send(a.id, 0, heartbeat(6)); err != nil {
+				t.Fatal(err)
+			}
+			if got := a.next(t); !got.Proven || got.From != b.id {
+				t.Errorf("answer %+v: want it proven, from %s", got, b.id)
+			}
+		})
+	}
+}
+
+func TestASecondAgentOnTheSameAddressIsRefused(t *testing.T) {
+	t.Parallel()
+	a, b := listenNode(t, 1), listenNode(t, 2)
+	a.sees(t, false, b) // connected sockets must not open the door either
+	_, err := transport.ListenUDP(transport.UDPConfig{
+		Local: []netip.AddrPort{a.addr()}, Endpoint: newEndpoint(t, belfry.NodeID{9}, 9),
+		Deliver: func(transport.Received) {},
+	})
+	if !errors.Is(err, belfry.ErrExist) || !strings.Contains(err.Error(), a.addr().String()) || !strings.Contains(err.Error(), "ports.heartbeat") {
+		t.Errorf("error %v; want ErrExist with %s and the setting", err, a.addr())
+	}
+}
+
+func TestAnAddressOfAnotherMachineIsRefused(t *testing.T) {
+	t.Parallel()
+	_, err := transport.ListenUDP(transport.UDPConfig{
+		Local: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:7431")}, Endpoint: newEndpoint(t, belfry.NodeID{9}, 9),
+		Deliver: func(transport.Received) {},
+	})
+	if !errors.Is(err, belfry.ErrNotFound) {
+		t.Errorf("error %v; want ErrNotFound", err)
+	}
+}
+
+func TestAClosedPeerIsRefusedByItsKernel(t *testing.T) {
+	t.Parallel()
+	a, b := listenNode(t, 1), listenNode(t, 2)
+	a.sees(t, false, b)
+	if err := b.udp.Close(); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := a.udp.Send(b.id, 0, heartbeat(1)); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case link := <-a.refused:
+		t.Logf("refused after %v", time.Since(began))
+		if link != 0 {
+			t.Errorf("link %d; want 0", link)
+		}
+	case <-time.After(patience):
+		t.Fatal("no Refused")
+	}
+}
+
+func TestWhatIsNotAuthenticIsCountedAndNeverDelivered(t *testing.T) {
+	t.Parallel()
+	a, b := listenNode(t, 1), listenNode(t, 2)
+	stranger := listenNode(t, 3)
+	a.sees(t, false, b)
+	b.sees(t, false, a, stranger)
+
+	// A member's datagram from an address that is not bound to it.
+	var sealed []byte
+	impostor := newEndpoint(t, b.id, b.number)
+	if err := impostor.SetMembers([]wire.Member{{ID: a.id, Number: a.number}}); err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := impostor.Seal(time.Now(), nil, a.id, heartbeat(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("udp4", a.addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	for _, data := range [][]byte{sealed, []byte("x"), make([]byte, 1500), append([]byte{0xff}, sealed[1:]...)} {
+		if _, err := conn.Write(data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A node that a does not know.
+	stranger.sees(t, false, a)
+	if err := stranger.udp.Send(a.id, 0, heartbeat(1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.udp.Send(a.id, 0, heartbeat(2)); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.next(t); got.From != b.id {
+		t.Errorf("received %+v; want only what %s sent", got, b.id)
+	}
+	want := map[wire.Reason]uint64{wire.RejectSource: 1, wire.RejectLength: 2, wire.RejectForm: 1, wire.RejectSender: 1}
+	var got map[wire.Reason]uint64
+	waitFor(t, func() bool {
+		got = a.udp.Stats().Rejected
+		var sum uint64
+		for r, n := range got {
+			if sum += n; n == 0 {
+				delete(got, r)
+			}
+		}
+		return sum == 5
+	})
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("rejected (-want +got):\n%s", diff)
+	}
+	if len(a.received) != 0 {
+		t.Errorf("delivered %+v", <-a.received)
+	}
+}
+
+// waitFor polls what no channel tells, for the duration of patience.
+func waitFor(t *testing.T, ok func() bool) {
+	t.Helper()
+	deadline := time.After(patience)
+	for tick := time.NewTicker(time.Millisecond); !ok(); {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("it did not happen in time")
+		}
+	}
+}
+
+func TestAPeerThatIsDroppedIsNotHeard(t *testing.T) {
+	t.Parallel()
+	a, b, c := listenNode(t, 1), listenNode(t, 2), listenNode(t, 3)
+	a.sees(t, false, b, c)
+	b.sees(t, false, a)
+	c.sees(t, false, a)
+	a.sees(t, false, c)
+	if err := b.udp.Send(a.id, 0, heartbeat(1)); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { return a.udp.Stats().Rejected[wire.RejectSender] == 1 })
+	if err := c.udp.Send(a.id, 0, heartbeat(1)); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.next(t); got.From != c.id {
+		t.Errorf("received from %s; want %s", got.From, c.id)
+	}
+	if err := a.udp.Send(b.id, 0, heartbeat(1)); !errors.Is(err, belfry.ErrNotFound) {
+		t.Errorf("send to the dropped peer: %v; want ErrNotFound", err)
+	}
+}
