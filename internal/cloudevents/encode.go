@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -199,17 +200,17 @@ func appendPadded(dst []byte, n uint64) []byte {
 	return append(dst, text...)
 }
 
-// appendString writes s as a JSON string (RFC 8259 7). What is not UTF-8, as a
-// file name may be, becomes U+FFFD.
+// appendString writes s as a JSON string (RFC 8259 7). What a String of
+// CloudEvents can not hold becomes U+FFFD: control characters, and bytes of a
+// file name that are not UTF-8.
 func appendString(dst []byte, s string) []byte {
-	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
 	for _, r := range s {
 		switch {
 		case r == '"' || r == '\\':
 			dst = append(dst, '\\', byte(r))
-		case r < 0x20:
-			dst = append(dst, '\\', 'u', '0', '0', hex[r>>4], hex[r&15])
+		case unicode.IsControl(r):
+			dst = utf8.AppendRune(dst, utf8.RuneError)
 		default:
 			dst = utf8.AppendRune(dst, r)
 		}
