@@ -172,7 +172,11 @@ func newEmission(name, data string, hasData bool, repeat uint64) (emission, erro
 		return emission{}, err
 	}
 	if !strings.HasPrefix(s.class, "user.") || strings.HasSuffix(s.class, "*") {
-		return emission{}, usagef("%s: only events below user can be posted; for example user.%s", name, strings.Trim(strings.TrimPrefix(s.class, "user"), ".*"))
+		example := strings.Trim(strings.TrimPrefix(s.class, "user"), ".*")
+		if example == "" {
+			example = "build"
+		}
+		return emission{}, usagef("%s: only events below user can be posted; for example user.%s", name, example)
 	}
 	if repeat == 0 {
 		return emission{}, usagef("--repeat 0: nothing to post; use 1 or more")
@@ -198,7 +202,7 @@ func jsonFault(err error) string {
 	case *json.SyntaxError:
 		return fmt.Sprintf(": byte %d: %v", err.Offset, err)
 	case *json.UnmarshalTypeError:
-		return ", but a " + err.Value
+		return ", but of type " + err.Value
 	}
 	return ""
 }

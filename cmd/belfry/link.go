@@ -32,10 +32,10 @@ type linkView struct {
 	Remote              string   `json:"remote" doc:"address of the other end"`
 	State               string   `json:"state" doc:"init, up, down, one-way-in, one-way-out, degraded, unknown, …"`
 	Reason              string   `json:"reason" doc:"why; may be empty"`
-	Since               *string  `json:"since" doc:"when the state began"`
-	LastSent            *string  `json:"last_sent" doc:"last heartbeat sent"`
-	LastReceived        *string  `json:"last_received" doc:"last heartbeat received"`
-	LastEcho            *string  `json:"last_echo" doc:"last time the peer proved that it hears this node"`
+	Since               *instant `json:"since" doc:"when the state began"`
+	LastSent            *instant `json:"last_sent" doc:"last heartbeat sent"`
+	LastReceived        *instant `json:"last_received" doc:"last heartbeat received"`
+	LastEcho            *instant `json:"last_echo" doc:"last time the peer proved that it hears this node"`
 	LossRatio           float64  `json:"loss_ratio" doc:"share of heartbeats that did not arrive"`
 	RTTSeconds          *float64 `json:"rtt_seconds" doc:"mean round trip; null: not measured yet"`
 	RTTDeviationSeconds *float64 `json:"rtt_deviation_seconds" doc:"its deviation"`
@@ -122,7 +122,7 @@ func (a *app) linkShow(ctx context.Context, c *client.Client, name string) error
 	return a.showLinks(links, linkSheets)
 }
 
-func (a *app) showLinks(links *belfryv1.ListLinksResponse, table func(*output, []*belfryv1.Link, bool)) error {
+func (a *app) showLinks(links *belfryv1.ListLinksResponse, table func(*output, []*belfryv1.Link, time.Time, bool)) error {
 	views := make([]linkView, len(links.GetLinks()))
 	for i, l := range links.GetLinks() {
 		views[i] = viewOfLink(l)
@@ -130,17 +130,16 @@ func (a *app) showLinks(links *belfryv1.ListLinksResponse, table func(*output, [
 	return a.show(document{
 		value: linkListView{Node: links.GetNodeName(), Version: links.GetVersion(), Links: views},
 		rows:  rowsOf(views),
-		table: func(o *output, wide bool) { table(o, links.GetLinks(), wide) },
+		table: func(o *output, wide bool) { table(o, links.GetLinks(), time.Now(), wide) },
 	})
 }
 
-func linkTable(o *output, links []*belfryv1.Link, wide bool) {
+func linkTable(o *output, links []*belfryv1.Link, now time.Time, wide bool) {
 	heads := "PEER NETWORK STATE FOR LOSS RTT JITTER INTERVAL MAXWAIT PEERSTATE"
 	if wide {
 		heads += " DEVIATION MAXDEVIATION RECEIVED LOST LOCAL REMOTE REASON"
 	}
 	t := newTable(heads)
-	now := time.Now()
 	for _, l := range links {
 		row := []cell{
 			{text: l.GetPeer()},
@@ -171,8 +170,7 @@ func linkTable(o *output, links []*belfryv1.Link, wide bool) {
 }
 
 // linkSheets has a line for each thing that is measured, a sheet for each link.
-func linkSheets(o *output, links []*belfryv1.Link, _ bool) {
-	now := time.Now()
+func linkSheets(o *output, links []*belfryv1.Link, now time.Time, _ bool) {
 	for i, l := range links {
 		if i > 0 {
 			fmt.Fprintln(o)

@@ -23,9 +23,9 @@ type nodeView struct {
 	Incarnation     uint32   `json:"incarnation" doc:"how often its agent has started; 0: not known"`
 	Verdict         string   `json:"verdict" doc:"joining, up, stalled, unreachable, down or left"`
 	Cause           string   `json:"cause" doc:"why the verdict stands; - for no cause"`
-	Since           *string  `json:"since" doc:"when the verdict began"`
+	Since           *instant `json:"since" doc:"when the verdict began"`
 	ForSeconds      *float64 `json:"for_seconds" doc:"how long it has lasted"`
-	LastHeard       *string  `json:"last_heard" doc:"when this node last heard it; null for never, or itself"`
+	LastHeard       *instant `json:"last_heard" doc:"when this node last heard it; null for never, or itself"`
 	AgeSeconds      *float64 `json:"age_seconds" doc:"age of the newest fact about it; null for this node"`
 	Observers       uint32   `json:"observers" doc:"how many nodes saw the evidence"`
 	LinksUp         uint32   `json:"links_up" doc:"links to it that are up"`
@@ -37,7 +37,7 @@ type nodeView struct {
 	Addresses       []string `json:"addresses" doc:"heartbeat addresses"`
 	PID             *uint32  `json:"pid" doc:"process of its agent"`
 	Version         *string  `json:"version" doc:"version of its agent"`
-	Started         *string  `json:"started" doc:"when its agent started"`
+	Started         *instant `json:"started" doc:"when its agent started"`
 }
 
 // nodeListView is node list in JSON.
@@ -53,10 +53,10 @@ type nodeShowView struct {
 
 // evidenceView is one row of node why.
 type evidenceView struct {
-	Time *string `json:"time" doc:"when it was seen"`
-	By   string  `json:"by" doc:"name of the node that saw it"`
-	Link string  `json:"link" doc:"network it was seen on; may be empty"`
-	Text string  `json:"text" doc:"what was seen"`
+	Time *instant `json:"time" doc:"when it was seen"`
+	By   string   `json:"by" doc:"name of the node that saw it"`
+	Link string   `json:"link" doc:"network it was seen on; may be empty"`
+	Text string   `json:"text" doc:"what was seen"`
 }
 
 func newNodeCommand(a *app) *cobra.Command {

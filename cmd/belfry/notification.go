@@ -28,8 +28,8 @@ type notificationView struct {
 	FirstSequence uint64         `json:"first_sequence" doc:"number of the first"`
 	Count         uint64         `json:"count" doc:"how many occurrences it stands for; of a gap: how many were lost"`
 	Skipped       uint64         `json:"skipped" doc:"occurrences that the registration's own rules refused since the last one"`
-	FirstTime     *string        `json:"first_time" doc:"time of the oldest occurrence"`
-	Time          *string        `json:"time" doc:"time of the newest occurrence"`
+	FirstTime     *instant       `json:"first_time" doc:"time of the oldest occurrence"`
+	Time          *instant       `json:"time" doc:"time of the newest occurrence"`
 	Code          int32          `json:"code" doc:"meaning by class; 0 where a class has no codes"`
 	Edge          *string        `json:"edge" doc:"failing or recovered; null: neither"`
 	Value         *float64       `json:"value" doc:"of value classes, in the class's unit; else null"`
@@ -40,11 +40,11 @@ type notificationView struct {
 
 // gapView is what a gap says in JSON.
 type gapView struct {
-	Known  bool    `json:"known" doc:"count is exact; else nobody can know it"`
-	Resync bool    `json:"resync" doc:"the present states follow"`
-	Reason string  `json:"reason" doc:"slow, overflow, not-monitored, journal or link"`
-	From   *string `json:"from" doc:"begin of the time it covers"`
-	To     *string `json:"to" doc:"its end"`
+	Known  bool     `json:"known" doc:"count is exact; else nobody can know it"`
+	Resync bool     `json:"resync" doc:"the present states follow"`
+	Reason string   `json:"reason" doc:"slow, overflow, not-monitored, journal or link"`
+	From   *instant `json:"from" doc:"begin of the time it covers"`
+	To     *instant `json:"to" doc:"its end"`
 }
 
 // print writes n in the form that -o chose, in one line but for yaml.
@@ -210,7 +210,7 @@ func (w *watcher) fields(n *belfry.Notification, wide bool) (fields []string) {
 }
 
 func wideFields(n *belfry.Notification) (fields []string) {
-	if n.First < n.Last {
+	if n.Count > 0 && n.First < n.Last {
 		fields = append(fields, fmt.Sprintf("first=%d", n.First), "first_time="+n.FirstTime.Local().Format("15:04:05.000000"))
 	}
 	if n.Skipped > 0 {

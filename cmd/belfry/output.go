@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -81,7 +83,12 @@ func (o *output) flush() error {
 	return o.err
 }
 
+// writeError is err without the name of standard output, which says nothing.
 func writeError(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path.Err
+	}
 	return writeFailure{err}
 }
 

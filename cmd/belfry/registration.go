@@ -27,7 +27,7 @@ type entryView struct {
 	Class      string         `json:"class" doc:"class of the event"`
 	Subject    string         `json:"subject" doc:"what the user named"`
 	State      string         `json:"state" doc:"starting, active, blocked or ended"`
-	Since      *string        `json:"since" doc:"when the state began"`
+	Since      *instant       `json:"since" doc:"when the state began"`
 	Identifier *string        `json:"identifier" doc:"what the subject is now, for example pid@starttime; null: nothing, or nothing that changes"`
 	Sequence   uint64         `json:"sequence" doc:"number of the last occurrence; 0: none yet"`
 	HeldBy     string         `json:"held_by" doc:"local, or listener: only other nodes consume it"`
@@ -46,14 +46,14 @@ type consumerView struct {
 
 // interestView is what one peer wants in JSON.
 type interestView struct {
-	Node           string  `json:"node" doc:"name of the peer"`
-	NodeID         string  `json:"node_id" doc:"UUID of the peer"`
-	Version        uint64  `json:"version" doc:"of its set of interests"`
-	Interests      uint32  `json:"interests" doc:"how many"`
-	State          string  `json:"state" doc:"live or parked"`
-	Since          *string `json:"since" doc:"when the state began"`
-	Unacknowledged uint32  `json:"unacknowledged" doc:"batches on their way"`
-	Queued         uint32  `json:"queued" doc:"notifications that wait"`
+	Node           string   `json:"node" doc:"name of the peer"`
+	NodeID         string   `json:"node_id" doc:"UUID of the peer"`
+	Version        uint64   `json:"version" doc:"of its set of interests"`
+	Interests      uint32   `json:"interests" doc:"how many"`
+	State          string   `json:"state" doc:"live or parked"`
+	Since          *instant `json:"since" doc:"when the state began"`
+	Unacknowledged uint32   `json:"unacknowledged" doc:"batches on their way"`
+	Queued         uint32   `json:"queued" doc:"notifications that wait"`
 }
 
 func newRegistrationCommand(a *app) *cobra.Command {
@@ -91,12 +91,11 @@ func (a *app) registrationList(ctx context.Context, c *client.Client, node strin
 	return a.show(document{
 		value: view,
 		rows:  rowsOf(view.Entries),
-		table: func(o *output, wide bool) { registrationTable(o, answer, wide) },
+		table: func(o *output, wide bool) { registrationTable(o, answer, time.Now(), wide) },
 	})
 }
 
-func registrationTable(o *output, answer *belfryv1.ListEntriesResponse, wide bool) {
-	now := time.Now()
+func registrationTable(o *output, answer *belfryv1.ListEntriesResponse, now time.Time, wide bool) {
 	heads := "ENTRY STATE IDENTIFIER SEQ HELDBY CONSUMERS"
 	if wide {
 		heads = "NUMBER " + heads

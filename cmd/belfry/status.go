@@ -18,7 +18,7 @@ const statusInterval = time.Second
 type statusView struct {
 	Cluster       clusterView `json:"cluster" doc:"the cluster"`
 	Node          nodeRef     `json:"node" doc:"the node that answers"`
-	Time          *string     `json:"time" doc:"of the answer"`
+	Time          *instant    `json:"time" doc:"of the answer"`
 	Generation    uint64      `json:"generation" doc:"of the member table"`
 	NodesUp       uint32      `json:"nodes_up" doc:"nodes whose verdict is up"`
 	NodesTotal    uint32      `json:"nodes_total" doc:"all members"`

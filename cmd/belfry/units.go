@@ -60,11 +60,14 @@ func sinceText(now, since time.Time) string {
 // The forms of times and durations in JSON and YAML: RFC 3339 in UTC, seconds.
 // What is not known is null.
 
-func jsonTime(t time.Time) *string {
+// An instant is a time in JSON.
+type instant string
+
+func jsonTime(t time.Time) *instant {
 	if t.IsZero() {
 		return nil
 	}
-	s := t.UTC().Format("2006-01-02T15:04:05.000000000Z07:00")
+	s := instant(t.UTC().Format("2006-01-02T15:04:05.000000000Z07:00"))
 	return &s
 }
 

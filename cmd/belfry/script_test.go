@@ -1,0 +1,383 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+var update = flag.Bool("update", false, "rewrite the expected output in testdata and docs/schema")
+
+func TestMain(m *testing.M) {
+	time.Local = time.UTC // golden files show times of day
+	testscript.Main(m, map[string]func(){"belfry": main})
+}
+
+// scriptLimit bounds one script, with all its agents.
+const scriptLimit = time.Minute
+
+// TestScripts plays testdata/script/*.txtar with the real program: real
+// agents, sockets, processes and files.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("testdata", "script"),
+		UpdateScripts:       *update,
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Deadline:            time.Now().Add(10 * scriptLimit),
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("NO_COLOR", "1")
+			env.Setenv("TZ", "UTC")
+			env.Setenv("BELFRY_SOCKET", filepath.Join(env.WorkDir, "dev", "a", "belfry.sock"))
+			env.Values[skipKey{}] = env.T()
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"agent":   cmdAgent,
+			"agents":  cmdAgents,
+			"fast":    cmdFast,
+			"needs":   cmdNeeds,
+			"schema":  cmdSchema,
+			"session": cmdSession,
+			"signal":  cmdSignal,
+			"status":  cmdStatus,
+			"tmpfs":   cmdTmpfs,
+			"waitfor": cmdWaitfor,
+		},
+	})
+}
+
+// cmdNeeds skips the script where one of its arguments is absent: root, agents
+// (left out by -short), or a program.
+func cmdNeeds(ts *testscript.TestScript, _ bool, args []string) {
+	for _, need := range args {
+		if missing := lacks(need); missing != "" {
+			ts.Value(skipKey{}).(testscript.T).Skip("needs: " + missing)
+		}
+	}
+}
+
+// skipKey finds the test of a script, which can be skipped.
+type skipKey struct{}
+
+// lacks is what is missing of a need; empty: nothing.
+func lacks(need string) string {
+	switch need {
+	case "agents":
+		if testing.Short() {
+			return "a run without -short"
+		}
+		return ""
+	case "root":
+		if os.Geteuid() != 0 {
+			return need
+		}
+		return ""
+	case "netns": // the sessions cut links with nft in a namespace of their own
+		return "netns"
+	case "exit-status":
+		return lacksExitStatus()
+	}
+	if _, err := exec.LookPath(need); err != nil {
+		return need
+	}
+	return ""
+}
+
+// lacksExitStatus tells whether a process that is not a child's exit status
+// can be known: PIDFD_GET_INFO of Linux 6.15, or CAP_NET_ADMIN.
+func lacksExitStatus() string {
+	var name syscall.Utsname
+	if err := syscall.Uname(&name); err != nil {
+		return "exit-status"
+	}
+	var release []byte
+	for _, c := range name.Release {
+		release = append(release, byte(c))
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(string(release), "%d.%d", &major, &minor); err != nil || major < 6 || major == 6 && minor < 15 {
+		return "exit-status"
+	}
+	return ""
+}
+
+// cmdAgents starts `belfry up` with N agents in the directory dev and waits
+// until all are up. At the end of the script it stops them and makes sure that
+// no process is left. Its output goes to the file up.out.
+func cmdAgents(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: agents N")
+	}
+	up, err := startUp(ts.MkAbs("."), args[0])
+	ts.Check(err)
+	ts.Defer(func() {
+		if err := up.stop(); err != nil {
+			ts.Fatalf("%v", err)
+		}
+	})
+	if err := waitUntil(20*time.Second, func() error { return fileHas(up.out, " up after ") }); err != nil {
+		ts.Fatalf("agents: %v", err)
+	}
+}
+
+// cmdAgent starts the agent of one node again: agent c.
+func cmdAgent(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: agent NODE")
+	}
+	dir := ts.MkAbs(".")
+	agent, err := startFamily(dir, filepath.Join(dir, "agent-"+args[0]+".log"), os.Environ(), "belfry", "agent", "--config", filepath.Join("dev", args[0], "belfry.yaml"))
+	ts.Check(err)
+	ts.Defer(func() {
+		if err := agent.stop(); err != nil {
+			ts.Fatalf("%v", err)
+		}
+	})
+}
+
+// cmdTmpfs mounts a small file system until the end of the script: tmpfs DIR SIZE.
+func cmdTmpfs(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: tmpfs DIR SIZE")
+	}
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o755))
+	ts.Check(syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+args[1]))
+	ts.Defer(func() { ts.Check(syscall.Unmount(dir, syscall.MNT_DETACH)) }) // also while it is in use
+}
+
+// A family is a process with all its descendants.
+type family struct {
+	cmd    *exec.Cmd
+	out    string
+	exited chan error
+	alive  *os.File // end of file when the last descendant has ended
+}
+
+func startUp(dir, nodes string) (*family, error) {
+	return startFamily(dir, filepath.Join(dir, "up.out"), os.Environ(), "belfry", "up", "--nodes", nodes, "--state", "dev")
+}
+
+// startFamily runs a program whose output goes to a file. A pipe that every
+// descendant inherits tells when the last of them has ended.
+func startFamily(dir, out string, environ []string, name string, args ...string) (*family, error) {
+	alive, held, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer held.Close()
+	file, err := os.Create(out)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	cmd := exec.Command(name, args...)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, environ, file, file
+	cmd.ExtraFiles = []*os.File{held}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	f := &family{cmd: cmd, out: out, exited: make(chan error, 1), alive: alive}
+	go func() { f.exited <- cmd.Wait() }()
+	return f, nil
+}
+
+// stop asks the program to end and waits for all of its descendants.
+func (f *family) stop() error {
+	defer f.alive.Close()
+	_ = syscall.Kill(-f.cmd.Process.Pid, syscall.SIGCONT)
+	_ = syscall.Kill(-f.cmd.Process.Pid, syscall.SIGTERM) // it may have ended by itself
+	if err := f.alive.SetReadDeadline(time.Now().Add(15 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := f.alive.Read(make([]byte, 1)); err != io.EOF {
+		_ = syscall.Kill(-f.cmd.Process.Pid, syscall.SIGKILL)
+		return fmt.Errorf("processes are left 15 s after SIGTERM to %s: %v", f.cmd, err)
+	}
+	<-f.exited
+	return nil
+}
+
+func fileHas(file, text string) error {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if !bytes.Contains(content, []byte(text)) {
+		return fmt.Errorf("no %q in %s:\n%s", text, file, content)
+	}
+	return nil
+}
+
+// waitUntil polls: what happens in other processes sends no signal here.
+func waitUntil(limit time.Duration, done func() error) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(limit)
+	for {
+		err := done()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			return fmt.Errorf("not within %s: %w", limit, err)
+		}
+	}
+}
+
+// cmdWaitfor repeats a command until it succeeds, 20 s at most.
+func cmdWaitfor(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) == 0 {
+		ts.Fatalf("usage: [!] waitfor COMMAND ARGS...")
+	}
+	var output []byte
+	err := waitUntil(20*time.Second, func() error {
+		var err error
+		output, err = scriptCommand(ts, args).CombinedOutput()
+		if (err == nil) == neg {
+			return fmt.Errorf("%s: %v\n%s", strings.Join(args, " "), err, output)
+		}
+		return nil
+	})
+	if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	_, _ = ts.Stdout().Write(output)
+}
+
+// scriptCommand runs args in the directory and environment of the script.
+func scriptCommand(ts *testscript.TestScript, args []string) *exec.Cmd {
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir, cmd.Env = ts.MkAbs("."), scriptEnvironment(ts)
+	return cmd
+}
+
+func scriptEnvironment(ts *testscript.TestScript) []string {
+	environ := os.Environ()
+	for _, name := range []string{"BELFRY_SOCKET", "BELFRY_IDENTITY", "HOME", "NO_COLOR", "TMPDIR", "TZ", "WORK"} {
+		environ = append(environ, name+"="+ts.Getenv(name))
+	}
+	return environ
+}
+
+// cmdStatus runs a command and wants this exit status: status 3 belfry status.
+func cmdStatus(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: status N COMMAND ARGS...")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, args[1], args[2:]...)
+	cmd.Dir, cmd.Env = ts.MkAbs("."), scriptEnvironment(ts)
+	cmd.Stdout, cmd.Stderr = ts.Stdout(), ts.Stderr()
+	err := cmd.Run()
+	if cmd.ProcessState == nil {
+		ts.Fatalf("%v", err)
+	}
+	if got := shellStatus(cmd.ProcessState); fmt.Sprint(got) != args[0] {
+		ts.Fatalf("exit status %d, want %s", got, args[0])
+	}
+}
+
+// shellStatus is the exit status as a shell has it in $?.
+func shellStatus(p *os.ProcessState) int {
+	if w, ok := p.Sys().(syscall.WaitStatus); ok && w.Signaled() {
+		return 128 + int(w.Signal())
+	}
+	return p.ExitCode()
+}
+
+// cmdFast runs a command three times and wants the fastest within a duration:
+// what the program needs, not what else this machine does.
+func cmdFast(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: fast DURATION COMMAND ARGS...")
+	}
+	limit, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	fastest := time.Hour
+	for range 3 {
+		begin := time.Now()
+		output, err := scriptCommand(ts, args[1:]).CombinedOutput()
+		if err != nil {
+			ts.Fatalf("%v\n%s", err, output)
+		}
+		fastest = min(fastest, time.Since(begin))
+	}
+	ts.Logf("fastest of 3: %s", fastest)
+	if fastest > limit {
+		ts.Fatalf("fastest of 3 took %s, want at most %s", fastest, limit)
+	}
+}
+
+// cmdSignal sends a signal to the agents of nodes: signal KILL c.
+func cmdSignal(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: signal KILL|STOP|CONT|TERM|HUP NODE...")
+	}
+	sig, ok := map[string]syscall.Signal{
+		"KILL": syscall.SIGKILL, "STOP": syscall.SIGSTOP, "CONT": syscall.SIGCONT, "TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP,
+	}[args[0]]
+	if !ok {
+		ts.Fatalf("unknown signal %s", args[0])
+	}
+	for _, node := range args[1:] {
+		pid := agentPID(ts, node)
+		ts.Check(syscall.Kill(pid, sig))
+		if sig == syscall.SIGSTOP {
+			ts.Defer(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
+		}
+	}
+}
+
+// agentPID asks the node's own agent.
+func agentPID(ts *testscript.TestScript, node string) int {
+	output, err := scriptCommand(ts, []string{"belfry", "node", "show", node, "-o", "json", "--socket", "dev/" + node + "/belfry.sock"}).Output()
+	if err != nil {
+		ts.Fatalf("pid of %s: %v", node, err)
+	}
+	var view nodeShowView
+	if err := json.Unmarshal(output, &view); err != nil || view.PID == nil {
+		ts.Fatalf("pid of %s: %v in %s", node, err, output)
+	}
+	return int(*view.PID)
+}
+
+// cmdSchema holds a file, or stdout or stderr of the last command, against a
+// schema; with -lines each line is a value.
+func cmdSchema(ts *testscript.TestScript, _ bool, args []string) {
+	lines := len(args) > 0 && args[0] == "-lines"
+	if lines {
+		args = args[1:]
+	}
+	if len(args) != 2 {
+		ts.Fatalf("usage: schema [-lines] NAME FILE")
+	}
+	text := strings.TrimSpace(ts.ReadFile(args[1]))
+	values := []string{text}
+	if lines {
+		values = strings.Split(text, "\n")
+	}
+	for _, value := range values {
+		if err := checkSchema(args[0], []byte(value)); err != nil {
+			ts.Fatalf("schema %s: %v\n%s", args[0], err, value)
+		}
+	}
+}
