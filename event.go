@@ -79,6 +79,12 @@ type ClassInfo struct {
 	// Custom: the class ends in ".*" and stands for every class below it, whose
 	// names users choose (user.*).
 	Custom bool
+	// LocalKinds are the subject kinds (the word before "=") that mean something
+	// on one node only: "pid".
+	LocalKinds []string
+	// LiteralKinds are the subject kinds whose text is never a pattern:
+	// "cmdline", because its expressions have stars of their own.
+	LiteralKinds []string
 }
 
 // Scope says whose occurrences a registration is for. The consumer chooses

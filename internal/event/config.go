@@ -15,6 +15,10 @@ type Config struct {
 	// refuses every filter with ErrUnsupported.
 	Compile func(class, expression string) (Filter, error)
 
+	// CheckSubject refuses a subject that is not in the form of its class, before
+	// anything is started. It must be pure. Nil leaves it to the producers.
+	CheckSubject func(class belfry.Class, subject string) error
+
 	// Runs is how many runs an entry keeps: 2 to 256; zero means 16.
 	Runs int
 

@@ -1,0 +1,255 @@
+package event
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// A consumer is a stream of the API, a handler or another node. What it gets
+// waits in its registrations until its sender is free, so nothing here is
+// ever in anybody's way.
+type consumer struct {
+	machine *Machine
+	id      ConsumerID
+	kind    ConsumerKind
+	name    string
+	limits  Limits
+	peer    *peer // of a remote consumer
+	regs    map[uint32]*registration
+
+	pending []*registration // have something, in the order they got it
+	popped  int             // of pending
+	ready   bool            // the sender is free
+	lost    bool            // the stream is broken
+	waking  bool            // in machine.wake
+	closing bool            // every registration has ended
+	number  uint64          // of the last batch made
+	sent    []Batch         // not acknowledged, as they were sent
+	unsent  int             // how many of sent, counted from its end, are to be sent again
+	payload int             // bytes of data in its queues
+}
+
+func (l Limits) withDefaults() Limits {
+	set := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	set(&l.Registrations, 10_000)
+	set(&l.Payload, 1<<20)
+	set(&l.Window, 4)
+	set(&l.BatchNotifications, 1024)
+	set(&l.BatchBytes, 256<<10)
+	return l
+}
+
+func (c *consumer) remote() bool { return c.peer != nil }
+
+func (m *Machine) open(msg Open) {
+	if m.consumers[msg.Consumer] != nil || msg.Consumer == 0 {
+		m.refuse(0, belfry.NodeID{}, refusal(belfry.ErrExist, "consumer %d is open; choose another number", msg.Consumer))
+		return
+	}
+	m.consumers[msg.Consumer] = &consumer{
+		machine: m, id: msg.Consumer, kind: msg.Kind, name: msg.Name, limits: msg.Limits.withDefaults(),
+		regs: map[uint32]*registration{},
+	}
+}
+
+func (m *Machine) close(now time.Time, id ConsumerID) {
+	c := m.consumers[id]
+	if c == nil {
+		return
+	}
+	for _, number := range slices.Sorted(maps.Keys(c.regs)) {
+		r := c.regs[number]
+		r.request = 0 // nobody is there to hear the answer
+		m.remove(now, r)
+	}
+	c.ready = false
+	delete(m.consumers, id)
+}
+
+// push puts a registration at the end of the list of those that have something.
+func (c *consumer) push(r *registration) {
+	if c.popped > 0 && len(c.pending) == cap(c.pending) { // reuse what was popped
+		n := copy(c.pending, c.pending[c.popped:])
+		clear(c.pending[n:])
+		c.pending, c.popped = c.pending[:n], 0
+	}
+	c.pending = append(c.pending, r)
+	c.arouse()
+}
+
+// arouse lets Take look at the consumer if it could send something.
+func (c *consumer) arouse() {
+	if c.ready && !c.waking {
+		c.waking = true
+		c.machine.wake = append(c.machine.wake, c)
+	}
+}
+
+func (c *consumer) beReady() {
+	if !c.lost {
+		c.ready = true
+		c.arouse()
+	}
+}
+
+// ack forgets what has arrived.
+func (c *consumer) ack(batch uint64) {
+	n := 0
+	for n < len(c.sent)-c.unsent && c.sent[n].Number <= batch {
+		n++
+	}
+	c.sent = slices.Delete(c.sent, 0, n)
+	if len(c.sent) == 0 && c.closing {
+		c.machine.finishConsumer(c)
+		return
+	}
+	c.arouse()
+}
+
+// lose keeps everything for a consumer that may come back.
+func (c *consumer) lose() { c.lost, c.ready = true, false }
+
+// resume sends again what has not arrived, under the old numbers.
+func (c *consumer) resume(batch uint64) {
+	c.lost, c.ready = false, false
+	c.unsent = 0
+	c.ack(batch)
+	c.unsent = len(c.sent)
+}
+
+// send makes one batch, if there is something and the window is open.
+func (c *consumer) send() {
+	c.waking = false
+	if !c.ready {
+		return
+	}
+	if c.unsent > 0 {
+		c.give(c.sent[len(c.sent)-c.unsent])
+		c.unsent--
+		return
+	}
+	if len(c.sent) >= c.limits.Window {
+		return
+	}
+	b := basket{most: c.limits.BatchNotifications, mostBytes: c.limits.BatchBytes}
+	c.fill(&b)
+	if len(b.notifications) == 0 {
+		return
+	}
+	c.number++
+	batch := Batch{Consumer: c.id, Number: c.number, Notifications: b.notifications}
+	c.sent = append(c.sent, batch)
+	c.give(batch)
+}
+
+func (c *consumer) give(b Batch) {
+	c.ready = false
+	if c.peer != nil {
+		c.machine.tellPeer(c.peer, PeerBatch{Batch: b})
+		return
+	}
+	c.machine.out.Batches = append(c.machine.out.Batches, b)
+}
+
+// fill takes from the registrations in turn until the basket is full.
+func (c *consumer) fill(b *basket) {
+	for c.popped < len(c.pending) && !b.full() {
+		r := c.pending[c.popped]
+		c.pending[c.popped] = nil
+		c.popped++
+		r.pending = false
+		if r.removed {
+			continue
+		}
+		r.take(b)
+		if !r.removed && !r.empty() {
+			r.wake()
+		}
+	}
+	if c.popped == len(c.pending) {
+		c.pending, c.popped = c.pending[:0], 0
+	}
+}
+
+// take gives what a registration has: coverage first, because it says how to
+// read the rest; its end last.
+func (r *registration) take(b *basket) {
+	r.takeCoverage(b)
+	switch {
+	case len(r.rest) > 0 || r.queue == nil && r.left:
+		n := min(len(r.rest), max(0, b.most-len(b.notifications)))
+		for _, rest := range r.rest[:n] {
+			b.add(rest)
+		}
+		r.rest = r.rest[n:]
+	case r.queue == nil:
+		r.takePlain(b)
+	default:
+		r.takeQueue(b)
+	}
+	if r.ended != nil && r.drained() && !b.full() {
+		m := r.consumer.machine
+		b.add(r.ended.notification(r))
+		m.remove(r.ended.at, r)
+		if len(r.consumer.regs) == 0 {
+			r.consumer.closing = true // once the last batch has arrived
+		}
+	}
+}
+
+func (e *ending) notification(r *registration) belfry.Notification {
+	n := e.src.notification(belfry.KindEnded, r)
+	n.First, n.Last, n.Skipped = e.last, e.last, e.skipped
+	n.FirstTime, n.Time = e.at.UTC(), e.at.UTC()
+	return n
+}
+
+// drained tells whether everything but the end has been taken.
+func (r *registration) drained() bool {
+	switch {
+	case r.coverageNews() || len(r.rest) > 0:
+		return false
+	case r.queue != nil:
+		return r.queue.empty() && len(r.snapshots) == 0
+	}
+	return r.left || !r.dirty && r.snap == nil
+}
+
+func (r *registration) empty() bool { return r.ended == nil && r.drained() }
+
+// finishConsumer closes a consumer that can get nothing more.
+func (m *Machine) finishConsumer(c *consumer) {
+	if len(c.regs) > 0 {
+		c.closing = false // it has registered again meanwhile
+		return
+	}
+	delete(m.consumers, c.id)
+	m.out.Closed = append(m.out.Closed, c.id)
+}
+
+// A basket collects one batch.
+type basket struct {
+	notifications   []belfry.Notification
+	most, mostBytes int
+	bytes           int
+}
+
+// notificationBytes is what a notification takes on the wire without its
+// texts and data, about (events.md 5).
+const notificationBytes = 60
+
+func (b *basket) full() bool {
+	return len(b.notifications) >= b.most || b.bytes >= b.mostBytes
+}
+
+func (b *basket) add(n belfry.Notification) {
+	b.notifications = append(b.notifications, n)
+	b.bytes += notificationBytes + len(n.Data) + len(n.Event.Subject) + len(n.Event.Instance)
+}

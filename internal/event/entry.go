@@ -1,0 +1,236 @@
+package event
+
+import (
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// An entry is the event registration entry of US8984119: it outlives the
+// event's identifier, owns the sequence number and holds the registrations.
+// It is always an event of this node; what other nodes report is a [mirror],
+// and only entries feed remote consumers (the loop rule of events.md 6).
+type entry struct {
+	feed
+	machine *Machine
+	ring    ring
+
+	state    belfry.EntryState
+	since    time.Time // of the state
+	instance string    // only in EntryActive
+	previous string    // the identifier dissociated last
+	gone     bool      // previous is set
+	ever     bool      // it was active at least once
+	held     holding   // posts under identifiers that are not associated yet
+
+	watch     WatchID // zero: the machine itself serves it
+	wait      bool    // as the producer was told
+	threshold belfry.Threshold
+
+	plain      []*registration // the first cleanOnes of them have had everything
+	cleanOnes  int
+	remotes    []*registration // of peers, by node; plain ones are in plain, too
+	locals     int             // registrations of local consumers, passive ones too
+	holds      int             // registrations that need it; without any it goes
+	unfollowed int             // registrations that end with the identifier
+	starting   []*registration // without Wait, not answered yet
+	adopted    bool            // made by a pattern or a send
+}
+
+// A feed is what an entry and a mirror have in common: a source, its present
+// state and the registrations with queues of their own.
+type feed struct {
+	source
+	info     *belfry.ClassInfo // nil: this node does not produce the class
+	sequence uint64            // of the last occurrence; never resets
+	private  []*attachment
+	present  *state // of a state class; nil: not known
+
+	// of a value class, the last sample
+	hasValue      bool
+	value         float64
+	valueTime     int64
+	valueInstance string
+	valueData     []byte
+}
+
+// A state is the present state of a state-like event, shared by everybody who
+// is to be told; it is never written again.
+type state struct {
+	kind     belfry.Kind // KindState or KindAlready
+	sequence uint64      // of the occurrence that led to it; 0: none yet
+	time     int64
+	code     int32
+	edge     belfry.Edge
+	*body
+}
+
+func (s *state) notification(src *source, r *registration) belfry.Notification {
+	n := src.notification(s.kind, r)
+	n.First, n.Last = s.sequence, s.sequence
+	n.FirstTime, n.Time = unix(s.time), unix(s.time)
+	n.Code, n.Edge = s.code, s.edge
+	n.Event.Instance, n.Value, n.Data = s.instance, s.value, s.data
+	return n
+}
+
+// entryFor finds or makes the entry of one event. wait says that it may be
+// absent for now.
+func (m *Machine) entryFor(now time.Time, info *belfry.ClassInfo, k key, wait bool) *entry {
+	if e := m.index[k]; e != nil {
+		if wait && !e.wait && e.watch != 0 {
+			e.wait = true
+			m.out.Watch = append(m.out.Watch, e.asWatch())
+		}
+		return e
+	}
+	m.nextEntry++
+	e := &entry{
+		machine: m,
+		feed:    feed{source: source{origin: m.self, entry: m.nextEntry, class: k.class, subject: k.subject}, info: info},
+		ring:    ring{max: m.cfg.Runs},
+		since:   now, wait: wait,
+	}
+	m.entries[e.entry], m.index[k] = e, e
+	switch {
+	case info.Custom: // an event that users name is there as soon as somebody asks
+		e.state, e.ever = belfry.EntryActive, true
+		return e
+	case wait:
+		e.state = belfry.EntryBlocked
+	default:
+		e.state = belfry.EntryStarting
+	}
+	m.nextWatch++
+	e.watch = m.nextWatch
+	m.watches[e.watch] = watched{entry: e}
+	m.out.Watch = append(m.out.Watch, e.asWatch())
+	return e
+}
+
+func (e *entry) asWatch() Watch {
+	return Watch{ID: e.watch, Class: e.class, Subject: e.subject, Entry: e.entry, Wait: e.wait, Threshold: e.threshold}
+}
+
+// joinOpen attaches everybody whose pattern fits a new entry.
+func (m *Machine) joinOpen(now time.Time, e *entry) {
+	for _, r := range m.globs {
+		if r.matchesLocal(e.class, e.subject) {
+			m.attach(now, r, &e.feed, e, !r.passive(e.info))
+		}
+	}
+	m.joinInterests(now, e)
+}
+
+// release ends an entry that nobody needs any more.
+func (m *Machine) release(now time.Time, e *entry) {
+	if e.holds == 0 && e.state != belfry.EntryEnded {
+		m.drop(now, e)
+	}
+}
+
+// drop takes an entry out of the machine. What is queued stays readable,
+// because it names the source.
+func (m *Machine) drop(now time.Time, e *entry) {
+	e.setState(now, belfry.EntryEnded)
+	m.freeInstance(e)
+	if e.adopted {
+		e.adopted = false
+		m.found--
+	}
+	delete(m.entries, e.entry)
+	delete(m.index, key{e.class, e.subject})
+	if m.last == e {
+		m.last = nil
+	}
+	if e.watch != 0 {
+		delete(m.watches, e.watch)
+		m.out.Unwatch = append(m.out.Unwatch, Unwatch{ID: e.watch, Class: e.class})
+	}
+	for len(e.private) > 0 { // those who only looked on
+		m.detach(now, e.private[len(e.private)-1])
+	}
+	for len(e.remotes) > 0 {
+		m.detachRemote(now, e, e.remotes[len(e.remotes)-1])
+	}
+}
+
+func (e *entry) setState(now time.Time, s belfry.EntryState) {
+	if e.state != s {
+		e.state, e.since = s, now
+	}
+}
+
+// addPlain attaches a plain registration; it begins with what comes next.
+func (e *entry) addPlain(r *registration) {
+	r.entry, r.taken, r.slot = e, e.sequence, len(e.plain)
+	e.plain = append(e.plain, r)
+	e.clean(r)
+	if r.spec.Snapshot && e.present != nil {
+		r.snapshot(e.present)
+	}
+}
+
+func (e *entry) removePlain(r *registration) {
+	if !r.dirty {
+		e.swap(r.slot, e.cleanOnes-1)
+		e.cleanOnes--
+	}
+	last := len(e.plain) - 1
+	e.swap(r.slot, last)
+	e.plain[last] = nil
+	e.plain = e.plain[:last]
+}
+
+// clean says that a registration has had everything: the next post must tell it.
+func (e *entry) clean(r *registration) {
+	r.dirty = false
+	e.swap(r.slot, e.cleanOnes)
+	e.cleanOnes++
+}
+
+func (e *entry) swap(i, j int) {
+	e.plain[i], e.plain[j] = e.plain[j], e.plain[i]
+	e.plain[i].slot, e.plain[j].slot = i, j
+}
+
+// happened gives occurrences their numbers and hands them on. It is the only
+// place where the sequence number moves, but for held posts that fell off.
+func (e *entry) happened(o *belfry.Occurrence, at int64, count uint64, sampled bool) {
+	first := e.sequence + 1
+	e.sequence += count
+	e.machine.counters.Posted[e.class] += count
+	var shared *body
+	if sampled {
+		shared = newBody(o) // only queues with thresholds see samples
+	} else if last := e.ring.newest(); last != nil && last.last+1 == first && last.sameClass(o) {
+		last.extend(o, at, count)
+		shared = last.body
+	} else {
+		v := newRun(o, at, first, count)
+		e.ring.add(v)
+		shared = v.body
+	}
+	if e.info.Kind == belfry.State {
+		e.present = &state{kind: belfry.KindState, sequence: e.sequence, time: at, code: o.Code, edge: o.Edge, body: shared}
+	}
+	e.tellPlain(at)
+	if len(e.private) > 0 {
+		it := item{
+			kind: belfry.KindOccurrence, count: count,
+			run: run{first: first, last: e.sequence, firstTime: at, time: at, code: o.Code, edge: o.Edge, lowerBound: o.LowerBound, body: shared},
+		}
+		for _, a := range e.private {
+			a.offer(&it, sampled)
+		}
+	}
+}
+
+// tellPlain makes every clean registration dirty; dirty ones cost nothing.
+func (e *entry) tellPlain(at int64) {
+	for _, r := range e.plain[:e.cleanOnes] {
+		r.dirty, r.since = true, at
+		r.wake()
+	}
+	e.cleanOnes = 0
+}

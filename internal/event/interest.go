@@ -1,0 +1,337 @@
+package event
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// wanted is what the cluster registrations of this node's own consumers ask
+// of other nodes, deduplicated: many applications cost a peer one interest.
+type wanted struct {
+	byKey  map[wantKey]*want
+	list   []*want // by number
+	number uint32
+	dirty  bool // some peer has something to be told
+}
+
+func newWanted() wanted { return wanted{byKey: map[wantKey]*want{}} }
+
+// wantKey is what makes two registrations the same wish to a peer. Filters,
+// edges and limits stay at this node.
+type wantKey struct {
+	class, subject     string
+	threshold          belfry.Threshold
+	onlyWhereMonitored bool
+	nodes              string
+}
+
+// A want is one interest and where it is in force.
+type want struct {
+	Interest
+	key     wantKey
+	nodes   []belfry.NodeID // none: all
+	regs    []*registration
+	at      []coveredBy // in the order the peers appeared
+	pending int         // of at
+}
+
+// coveredBy is the state of a want at one peer.
+type coveredBy struct {
+	peer  *peer
+	state CoverageState
+	err   error
+	since time.Time
+}
+
+// coverage is what a registration has been told of one element of want.at.
+type coverage struct {
+	told  CoverageState
+	known bool
+}
+
+// clusterIndex finds the cluster registrations that match a peer's event.
+type clusterIndex struct {
+	exact map[key][]*registration
+	globs []*registration
+}
+
+func newClusterIndex() clusterIndex { return clusterIndex{exact: map[key][]*registration{}} }
+
+func (w *want) includes(node belfry.NodeID) bool {
+	return len(w.nodes) == 0 || slices.Contains(w.nodes, node)
+}
+
+// installCluster makes a registration reach the other nodes.
+func (m *Machine) installCluster(now time.Time, r *registration) {
+	nodes := slices.Clone(r.spec.Nodes)
+	slices.SortFunc(nodes, belfry.NodeID.Compare)
+	nodes = slices.Compact(nodes)
+	var text strings.Builder
+	for _, n := range nodes {
+		text.Write(n[:])
+	}
+	k := wantKey{r.spec.Class, r.spec.Subject, r.spec.Threshold, r.spec.OnlyWhereMonitored, text.String()}
+	w := m.wanted.byKey[k]
+	if w == nil {
+		w = m.newWant(now, r, k, nodes)
+	}
+	w.regs = append(w.regs, r)
+	r.want = w
+	if r.wish.exact {
+		ek := key{belfry.Class(r.spec.Class), r.wish.subject}
+		m.cluster.exact[ek] = append(m.cluster.exact[ek], r)
+	} else {
+		m.cluster.globs = append(m.cluster.globs, r)
+	}
+	m.joinMirrors(r)
+}
+
+func (m *Machine) newWant(now time.Time, r *registration, k wantKey, nodes []belfry.NodeID) *want {
+	m.wanted.number++
+	w := &want{key: k, nodes: nodes, Interest: Interest{
+		Number: m.wanted.number, Class: r.spec.Class, Subject: r.spec.Subject,
+		Threshold: r.spec.Threshold, OnlyWhereMonitored: r.spec.OnlyWhereMonitored,
+		Snapshot: slices.ContainsFunc(r.wish.infos, func(i *belfry.ClassInfo) bool { return i.Kind == belfry.State }),
+	}}
+	m.wanted.byKey[k] = w
+	m.wanted.list = append(m.wanted.list, w)
+	for _, p := range m.peers {
+		if !w.includes(p.node) {
+			continue
+		}
+		state := CoverageUnreachable
+		if p.live {
+			state = CoveragePending
+			p.add = append(p.add, w)
+			m.wanted.dirty = true
+		}
+		w.set(now, p, state, nil)
+	}
+	return w
+}
+
+// leaveCluster takes a registration back from the other nodes.
+func (m *Machine) leaveCluster(r *registration) {
+	if r.wish.exact {
+		k := key{belfry.Class(r.spec.Class), r.wish.subject}
+		if m.cluster.exact[k] = without(m.cluster.exact[k], r); len(m.cluster.exact[k]) == 0 {
+			delete(m.cluster.exact, k)
+		}
+	} else {
+		m.cluster.globs = without(m.cluster.globs, r)
+	}
+	w := r.want
+	if w.regs = without(w.regs, r); len(w.regs) > 0 {
+		return
+	}
+	delete(m.wanted.byKey, w.key)
+	m.wanted.list = without(m.wanted.list, w)
+	for _, p := range m.peers {
+		if !p.live || !w.includes(p.node) {
+			continue
+		}
+		if i := slices.Index(p.add, w); i >= 0 { // not sent yet
+			p.add = slices.Delete(p.add, i, i+1)
+			continue
+		}
+		p.waiting = slices.DeleteFunc(p.waiting, func(a asked) bool { return a.want == w })
+		p.drop = append(p.drop, w.Number)
+		m.wanted.dirty = true
+	}
+}
+
+func without[T comparable](list []T, v T) []T {
+	if i := slices.Index(list, v); i >= 0 {
+		return slices.Delete(list, i, i+1)
+	}
+	return list
+}
+
+// askAll sends a node that has come up the full set; nothing if there is
+// nothing to ask and nothing was.
+func (m *Machine) askAll(now time.Time, p *peer) {
+	p.add, p.drop, p.waiting = nil, nil, nil
+	for _, w := range m.wanted.list {
+		if w.includes(p.node) {
+			p.add = append(p.add, w)
+			w.set(now, p, CoveragePending, nil)
+		}
+	}
+	p.full = len(p.add) > 0 || p.everAsked
+	m.wanted.dirty = m.wanted.dirty || p.full
+}
+
+// flushInterests sends what has changed since the last time, one frame a peer.
+func (m *Machine) flushInterests() {
+	if !m.wanted.dirty {
+		return
+	}
+	m.wanted.dirty = false
+	for _, p := range m.peers {
+		if !p.live || !p.full && len(p.add) == 0 && len(p.drop) == 0 {
+			continue
+		}
+		f := Interests{Base: p.asked, Version: p.asked + 1, Full: p.full, Remove: p.drop}
+		if p.full {
+			f.Base = 0
+		}
+		for _, w := range p.add {
+			f.Add = append(f.Add, w.Interest)
+			p.waiting = append(p.waiting, asked{f.Version, w})
+		}
+		p.asked, p.everAsked, p.full, p.add, p.drop = f.Version, true, false, nil, nil
+		m.tellPeerInterests(p, f)
+	}
+}
+
+// tellPeerInterests puts Interests before Positions of the same turn: the
+// origin needs the registrations before it can place them.
+func (m *Machine) tellPeerInterests(p *peer, f Interests) {
+	at := slices.IndexFunc(m.out.Peers, func(o PeerFrame) bool {
+		_, positions := o.Frame.(Positions)
+		return positions && o.Node == p.node
+	})
+	if at < 0 {
+		m.tellPeer(p, f)
+		return
+	}
+	m.out.Peers = slices.Insert(m.out.Peers, at, PeerFrame{Node: p.node, Frame: f})
+}
+
+// interestsAck learns where the interests are in force.
+func (m *Machine) interestsAck(now time.Time, p *peer, f *InterestsAck) {
+	if f.Full {
+		m.askAll(now, p)
+		p.full = true
+		m.wanted.dirty = true
+		return
+	}
+	for _, refused := range f.Refused {
+		for _, w := range m.wanted.list {
+			if w.Number == refused.Number {
+				p.waiting = slices.DeleteFunc(p.waiting, func(a asked) bool { return a.want == w })
+				w.set(now, p, CoverageRefused, refused.Err)
+				m.coverageChanged(w)
+			}
+		}
+	}
+	n := 0
+	for n < len(p.waiting) && p.waiting[n].version <= f.Version {
+		w := p.waiting[n].want
+		w.set(now, p, CoverageInstalled, nil)
+		m.coverageChanged(w)
+		n++
+	}
+	p.waiting = slices.Delete(p.waiting, 0, n)
+}
+
+// uncover says that a node's events reach nobody here for now.
+func (m *Machine) uncover(now time.Time, p *peer) {
+	p.add, p.drop, p.waiting, p.full = nil, nil, nil, false
+	for _, w := range m.wanted.list {
+		if w.includes(p.node) {
+			w.set(now, p, CoverageUnreachable, nil)
+			m.coverageChanged(w)
+		}
+	}
+}
+
+// set notes the state of a want at a peer.
+func (w *want) set(now time.Time, p *peer, s CoverageState, err error) {
+	i := slices.IndexFunc(w.at, func(c coveredBy) bool { return c.peer == p })
+	if i < 0 {
+		i = len(w.at)
+		w.at = append(w.at, coveredBy{peer: p, state: CoverageUnreachable})
+	}
+	c := &w.at[i]
+	if c.state == CoveragePending {
+		w.pending--
+	}
+	if s == CoveragePending {
+		w.pending++
+	}
+	c.state, c.err, c.since = s, err, now
+}
+
+// coverageChanged tells the registrations, and answers those that waited for
+// the last peer.
+func (m *Machine) coverageChanged(w *want) {
+	for _, r := range w.regs {
+		switch {
+		case r.request == 0:
+			r.wake()
+		case w.pending == 0:
+			m.answer(r, nil)
+		}
+	}
+}
+
+// coverageOf is the state of a registration at every node it is for.
+func (m *Machine) coverageOf(r *registration) (list []Coverage) {
+	if len(r.spec.Nodes) == 0 || slices.Contains(r.spec.Nodes, m.cfg.Node) {
+		list = append(list, Coverage{Node: m.cfg.Node, State: CoverageInstalled})
+	}
+	r.coverage = make([]coverage, len(r.want.at))
+	for i, c := range r.want.at {
+		r.coverage[i] = coverage{told: c.state, known: true}
+		list = append(list, Coverage{Node: c.peer.node, State: c.state, Err: c.err})
+	}
+	for _, node := range r.want.nodes {
+		if node != m.cfg.Node && m.peer(node) == nil {
+			list = append(list, Coverage{Node: node, State: CoverageUnreachable})
+		}
+	}
+	slices.SortFunc(list, func(a, b Coverage) int { return a.Node.Compare(b.Node) })
+	return list
+}
+
+// news tells whether element i of want.at is something to tell. That a node
+// is being asked is not: what comes of it follows.
+func (r *registration) news(i int) bool {
+	state := r.want.at[i].state
+	return state != CoveragePending && (i >= len(r.coverage) || !r.coverage[i].known || r.coverage[i].told != state)
+}
+
+func (r *registration) coverageNews() bool {
+	if r.want == nil || r.request != 0 || r.left {
+		return false
+	}
+	for i := range r.want.at {
+		if r.news(i) {
+			return true
+		}
+	}
+	return false
+}
+
+// takeCoverage tells which nodes began or ceased to be covered.
+func (r *registration) takeCoverage(b *basket) {
+	if r.want == nil || r.request != 0 || r.left {
+		return
+	}
+	for i := range r.want.at {
+		if b.full() {
+			return
+		}
+		if !r.news(i) {
+			continue
+		}
+		c := &r.want.at[i]
+		for i >= len(r.coverage) {
+			r.coverage = append(r.coverage, coverage{})
+		}
+		r.coverage[i] = coverage{told: c.state, known: true}
+		n := belfry.Notification{
+			Kind: belfry.KindCoverage, Registration: r.number, Node: c.peer.node, NodeName: c.peer.name,
+			Incarnation: c.peer.incarnation, Event: belfry.EventID{Class: belfry.Class(r.spec.Class), Subject: r.spec.Subject},
+			FirstTime: c.since.UTC(), Time: c.since.UTC(), Code: int32(c.state), Edge: belfry.EdgeFailing,
+		}
+		if c.state == CoverageInstalled {
+			n.Edge = belfry.EdgeRecovered
+		}
+		b.add(n)
+	}
+}

@@ -1,0 +1,111 @@
+package event
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
+
+// Status lists the entries and the interests of other nodes.
+func (m *Machine) Status() Status {
+	var s Status
+	for _, e := range m.sortedEntries() {
+		s.Entries = append(s.Entries, e.status())
+	}
+	slices.SortStableFunc(s.Entries, func(a, b EntryStatus) int {
+		return cmp.Or(cmp.Compare(a.Class, b.Class), cmp.Compare(a.Subject, b.Subject))
+	})
+	for _, p := range m.peers {
+		if len(p.held) == 0 {
+			continue
+		}
+		i := InterestStatus{Node: p.node, Name: p.name, Version: p.version, Interests: len(p.held), Live: p.live, Since: p.since}
+		if p.consumer != nil {
+			i.Unacknowledged = len(p.consumer.sent)
+			i.Queued = p.consumer.queued()
+		}
+		s.Interests = append(s.Interests, i)
+	}
+	slices.SortStableFunc(s.Interests, func(a, b InterestStatus) int { return cmp.Compare(a.Name, b.Name) })
+	return s
+}
+
+// Counters returns copies.
+func (m *Machine) Counters() Counters {
+	c := m.counters
+	c.Posted, c.Coalesced, c.Lost = maps.Clone(c.Posted), maps.Clone(c.Coalesced), maps.Clone(c.Lost)
+	return c
+}
+
+// QueueLength is how many notifications wait for a consumer, unsent; 0 for
+// one that is not open.
+func (m *Machine) QueueLength(id ConsumerID) (n int) {
+	if c := m.consumers[id]; c != nil {
+		for _, r := range c.regs { // a sum: the order can not be seen
+			n += r.queued()
+		}
+	}
+	return n
+}
+
+func (e *entry) status() EntryStatus {
+	s := EntryStatus{
+		Entry: e.entry, Class: e.class, Subject: e.subject, Instance: e.instance,
+		State: e.state, Since: e.since, Sequence: e.sequence, Held: HeldByListener,
+	}
+	if e.locals > 0 {
+		s.Held = HeldByLocal
+	}
+	for _, r := range e.registrations() {
+		s.Consumers = append(s.Consumers, r.status(e.locals > 0))
+	}
+	slices.SortStableFunc(s.Consumers, func(a, b ConsumerStatus) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Registration, b.Registration))
+	})
+	return s
+}
+
+func (r *registration) status(local bool) ConsumerStatus {
+	s := ConsumerStatus{Kind: r.consumer.kind.String(), Name: r.consumer.name, Registration: r.number, Queued: r.queued(), Gaps: r.gaps}
+	if r.consumer.remote() {
+		s.Kind, s.Observed = "remote", local
+	}
+	return s
+}
+
+// queued counts the notifications that wait in a registration.
+func (r *registration) queued() int {
+	n := len(r.rest) + len(r.snapshots)
+	switch {
+	case r.queue != nil:
+		n += r.queue.len()
+		if r.queue.gap != nil {
+			n++
+		}
+	case r.dirty && !r.left:
+		for i := range r.entry.ring.runs {
+			if r.entry.ring.runs[i].last > r.taken {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// queued counts what waits for a consumer with pending registrations.
+func (c *consumer) queued() (n int) {
+	for _, r := range c.pending[c.popped:] {
+		if !r.removed {
+			n += r.queued()
+		}
+	}
+	return n
+}
+
+// String is the word that listings use.
+func (k ConsumerKind) String() string {
+	if k == ConsumerHandler {
+		return "handler"
+	}
+	return "stream"
+}

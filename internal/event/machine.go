@@ -1,0 +1,214 @@
+package event
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// The defaults of events.md 4.
+const (
+	defaultRuns          = 16
+	defaultRegistrations = 1_000_000
+	defaultLimit         = 256    // notifications in a private queue
+	maxLimit             = 65_536 // the most a registration may ask for
+	maxHeld              = 64     // runs held while an entry is blocked
+	maxData              = 4096   // bytes of data of one occurrence
+	maxSubject           = 4096   // bytes
+	maxInterests         = 100_000
+	maxFound             = 65_536 // entries that patterns or sends have made
+	maxRefused           = 64     // refusals reported in one Output; the rest is only counted
+)
+
+// How long an answer may be held back, so that it can say something definite.
+const (
+	// startWait is how long a registration without Wait waits for an entry that
+	// others have with Wait: its producer says nothing when there is nothing.
+	startWait = time.Second
+	// coverWait is how long a cluster registration waits for its peers.
+	coverWait = 500 * time.Millisecond
+)
+
+// A Machine holds the entries, registrations and queues of one node.
+type Machine struct {
+	cfg     Config
+	rng     *rand.Rand // nothing here is random yet; the one shape asks for it
+	classes classTable
+	self    *origin
+	out     Output
+
+	entries   map[EntryID]*entry
+	index     map[key]*entry
+	last      *entry // of the previous Post: producers post in bursts
+	nextEntry EntryID
+	made      []*entry // by patterns and sends, oldest first, for eviction
+	found     int      // how many of made are alive
+
+	watches   map[WatchID]watched
+	nextWatch WatchID
+	patterns  map[key]*pattern
+	exclusive map[exclusiveKey]*entry
+
+	consumers     map[ConsumerID]*consumer
+	registrations int
+	globs         []*registration // local ones that may match several entries, oldest first
+	wake          []*consumer     // have something and a free sender
+	late          []*registration // answers held back, in the order of their deadline per kind
+
+	peers   []*peer // by NodeID
+	wanted  wanted
+	cluster clusterIndex
+
+	counters Counters
+}
+
+// key names an event of this node, or a pattern.
+type key struct {
+	class   belfry.Class
+	subject string
+}
+
+// watched is what a WatchID stands for: exactly one is set.
+type watched struct {
+	entry   *entry
+	pattern *pattern
+}
+
+// New makes a Machine. It does nothing until it receives a message.
+func New(cfg Config, _ time.Time, rng *rand.Rand) *Machine {
+	if cfg.Runs == 0 {
+		cfg.Runs = defaultRuns
+	}
+	cfg.Runs = min(max(cfg.Runs, 2), 256)
+	if cfg.Registrations == 0 {
+		cfg.Registrations = defaultRegistrations
+	}
+	return &Machine{
+		cfg:       cfg,
+		rng:       rng,
+		classes:   newClassTable(cfg.Classes),
+		self:      &origin{node: cfg.Node, name: cfg.Name, incarnation: cfg.Incarnation},
+		entries:   map[EntryID]*entry{},
+		index:     map[key]*entry{},
+		watches:   map[WatchID]watched{},
+		patterns:  map[key]*pattern{},
+		exclusive: map[exclusiveKey]*entry{},
+		consumers: map[ConsumerID]*consumer{},
+		wanted:    newWanted(),
+		cluster:   newClusterIndex(),
+		counters: Counters{
+			Posted:    map[belfry.Class]uint64{},
+			Coalesced: map[belfry.Class]uint64{},
+			Lost:      map[belfry.GapReason]uint64{},
+		},
+	}
+}
+
+// Receive takes one input. Refusals are values in Output.
+func (m *Machine) Receive(now time.Time, msg Message) {
+	switch msg := msg.(type) {
+	case Post:
+		m.post(now, &msg)
+	case *Post: // spares a driver in a hurry the allocation
+		m.post(now, msg)
+	case Sample:
+		m.sample(now, &msg)
+	case Found:
+		m.foundSubject(now, msg)
+	case Associate:
+		m.associate(now, &msg)
+	case Invalidate:
+		m.invalidate(now, msg)
+	case End:
+		m.end(now, msg)
+	case Send:
+		m.send(now, &msg)
+	default:
+		m.receiveConsumer(now, msg)
+	}
+}
+
+func (m *Machine) receiveConsumer(now time.Time, msg Message) {
+	switch msg := msg.(type) {
+	case Open:
+		m.open(msg)
+	case Close:
+		m.close(now, msg.Consumer)
+	case Register:
+		m.register(now, &msg)
+	case Unregister:
+		m.unregister(now, msg)
+	case Ready:
+		m.withConsumer(msg.Consumer, func(c *consumer) { c.beReady() })
+	case Ack:
+		m.withConsumer(msg.Consumer, func(c *consumer) { c.ack(msg.Batch) })
+	case Lost:
+		m.withConsumer(msg.Consumer, func(c *consumer) { c.lose() })
+	case Resume:
+		m.withConsumer(msg.Consumer, func(c *consumer) { c.resume(msg.Batch) })
+	case PeerUp:
+		m.peerUp(now, msg)
+	case PeerLost:
+		m.peerLost(now, msg.Node)
+	case PeerGone:
+		m.peerGone(now, msg.Node)
+	case PeerReady:
+		m.peerReady(msg.Node)
+	case PeerReceived:
+		m.peerReceived(now, msg)
+	}
+}
+
+// Advance gives the answers whose time is over.
+func (m *Machine) Advance(now time.Time) {
+	kept := m.late[:0]
+	for _, r := range m.late {
+		switch {
+		case r.removed || r.request == 0: // answered or gone meanwhile
+		case r.deadline.After(now):
+			kept = append(kept, r)
+		default:
+			m.answerLate(now, r)
+		}
+	}
+	clear(m.late[len(kept):])
+	m.late = kept
+}
+
+// NextTimeout is the zero time when nothing is due, ever.
+func (m *Machine) NextTimeout() (next time.Time) {
+	for _, r := range m.late {
+		if !r.removed && r.request != 0 && (next.IsZero() || r.deadline.Before(next)) {
+			next = r.deadline
+		}
+	}
+	return next
+}
+
+// Take returns what the driver has to do. The slices are given away.
+func (m *Machine) Take() Output {
+	m.flushInterests()
+	for i := 0; i < len(m.wake); i++ { // closing a consumer may wake another
+		m.wake[i].send()
+	}
+	clear(m.wake)
+	m.wake = m.wake[:0]
+	o := m.out
+	m.out = Output{}
+	return o
+}
+
+func (m *Machine) refuse(e EntryID, n belfry.NodeID, err error) {
+	if len(m.out.Refused) < maxRefused {
+		m.out.Refused = append(m.out.Refused, Refused{Entry: e, Node: n, Err: err})
+	}
+}
+
+func (m *Machine) withConsumer(id ConsumerID, do func(*consumer)) {
+	if c := m.consumers[id]; c != nil {
+		do(c)
+		return
+	}
+	m.refuse(0, belfry.NodeID{}, refusal(belfry.ErrNotFound, "consumer %d is not open; open it first", id))
+}

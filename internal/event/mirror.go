@@ -1,0 +1,277 @@
+package event
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// A mirror stands for an entry of another node. It has registrations of this
+// node's consumers only: remote consumers take a *[entry], so what comes from
+// a peer can not be sent on to another (the loop rule of events.md 6).
+//
+// feed.sequence is the last number that has arrived.
+type mirror struct {
+	feed
+	peer *peer
+}
+
+// peerBatch takes notifications of a peer's entries. It says that they have
+// arrived even when it had them before, or the peer would keep them for ever.
+func (m *Machine) peerBatch(now time.Time, p *peer, b *Batch) {
+	if b.Number > p.lastBatch {
+		p.lastBatch = b.Number
+		for i := range b.Notifications {
+			m.reported(now, p, &b.Notifications[i])
+		}
+	}
+	m.tellPeer(p, PeerAck{Batch: b.Number})
+}
+
+// reported takes one notification of a peer.
+func (m *Machine) reported(now time.Time, p *peer, n *belfry.Notification) {
+	if n.Node != p.node || n.Incarnation != p.incarnation {
+		m.refuse(EntryID(n.Entry), p.node, refusal(belfry.ErrUsage, "%s reports an event of another node; nodes report their own only", p.name))
+		return
+	}
+	v := p.mirrors[EntryID(n.Entry)]
+	if v == nil {
+		if v = m.newMirror(now, p, n); v == nil {
+			return // nobody wants it any more
+		}
+	}
+	switch n.Kind {
+	case belfry.KindState:
+		v.learn(n)
+	case belfry.KindAlready:
+		v.already(n)
+	case belfry.KindEnded:
+		m.endMirror(now, v)
+	case belfry.KindOccurrence, belfry.KindGap:
+		m.occurred(v, *n)
+	}
+}
+
+// newMirror makes the mirror of an entry seen for the first time. If another
+// entry stood for the same event, nobody watched between the two.
+func (m *Machine) newMirror(now time.Time, p *peer, n *belfry.Notification) *mirror {
+	k := key{n.Event.Class, n.Event.Subject}
+	if n.Kind == belfry.KindEnded {
+		return nil
+	}
+	o := p.origin
+	v := &mirror{peer: p, feed: feed{
+		source: source{origin: &o, entry: EntryID(n.Entry), class: k.class, subject: k.subject},
+		info:   m.classes.find(k.class), sequence: n.Last,
+	}}
+	if n.Kind == belfry.KindOccurrence || n.Kind == belfry.KindGap {
+		v.sequence = n.First - 1 - min(n.Skipped, n.First-1)
+	}
+	for _, r := range m.cluster.exact[k] {
+		m.joinMirror(r, v)
+	}
+	for _, r := range m.cluster.globs {
+		if r.matchesLocal(k.class, k.subject) {
+			m.joinMirror(r, v)
+		}
+	}
+	if len(v.private) == 0 {
+		return nil
+	}
+	old := p.events[k]
+	p.mirrors[v.entry], p.events[k] = v, v
+	if old != nil {
+		m.replaceMirror(now, old, v)
+	}
+	return v
+}
+
+// replaceMirror tells those who were on the old entry that nobody knows what
+// happened in between.
+func (m *Machine) replaceMirror(now time.Time, old, v *mirror) {
+	from := old.peer.lost
+	if from.IsZero() { // its entry went while the stream stood
+		from = now
+	}
+	gap := &belfry.Gap{Resync: true, Reason: belfry.GapNotMonitored, From: from.UTC(), To: now.UTC()}
+	for _, a := range v.private {
+		if slices.ContainsFunc(old.private, func(o *attachment) bool { return o.reg == a.reg }) {
+			a.lose(item{kind: belfry.KindGap, run: run{firstTime: gap.From.UnixNano(), time: now.UnixNano(), body: &body{gap: gap}}})
+		}
+	}
+	for len(old.private) > 0 {
+		m.detach(now, old.private[len(old.private)-1])
+	}
+}
+
+// joinMirrors puts a new cluster registration on what is known already.
+func (m *Machine) joinMirrors(r *registration) {
+	for _, p := range m.peers {
+		if r.wish.exact {
+			if v := p.events[key{belfry.Class(r.spec.Class), r.wish.subject}]; v != nil && p.mirrors[v.entry] == v {
+				m.joinMirror(r, v)
+			}
+			continue
+		}
+		for _, id := range slices.Sorted(maps.Keys(p.mirrors)) {
+			if v := p.mirrors[id]; r.matchesLocal(v.class, v.subject) {
+				m.joinMirror(r, v)
+			}
+		}
+	}
+}
+
+func (m *Machine) joinMirror(r *registration, v *mirror) {
+	if len(r.spec.Nodes) > 0 && !slices.Contains(r.spec.Nodes, v.node) {
+		return
+	}
+	a := &attachment{reg: r, feed: &v.feed, mirror: v, inFeed: len(v.private), inReg: len(r.attachments)}
+	if v.info != nil && v.info.Kind == belfry.Value && !r.spec.Threshold.IsZero() {
+		a.levels = []level{{threshold: r.spec.Threshold, known: true}}
+		a.likeSibling()
+	}
+	v.private = append(v.private, a)
+	r.attachments = append(r.attachments, a)
+	if v.present != nil && v.peer.live {
+		a.begun(v.present)
+	}
+}
+
+// likeSibling takes the position of another registration with the same
+// threshold: the value known here is as old as the last crossing that was
+// asked for, so it says nothing about other thresholds. The origin tells those.
+func (a *attachment) likeSibling() {
+	for _, o := range a.feed.private {
+		if len(o.levels) > 0 && o.levels[0].threshold == a.levels[0].threshold {
+			a.levels[0] = o.levels[0]
+			if a.levels[0].side != 0 {
+				a.already(a.feed)
+			}
+			return
+		}
+	}
+}
+
+// leaveMirror forgets a mirror that nobody is on.
+func (m *Machine) leaveMirror(v *mirror) {
+	if len(v.private) > 0 {
+		return
+	}
+	p := v.peer
+	if p.mirrors[v.entry] == v {
+		delete(p.mirrors, v.entry)
+	}
+	if k := (key{v.class, v.subject}); p.events[k] == v {
+		delete(p.events, k)
+	}
+}
+
+func (m *Machine) endMirror(now time.Time, v *mirror) {
+	for len(v.private) > 0 {
+		a := v.private[len(v.private)-1]
+		a.tellEnded(now)
+		m.detach(now, a)
+	}
+}
+
+// learn takes the present state of a peer's event.
+func (v *mirror) learn(n *belfry.Notification) {
+	if p := v.present; p != nil && p.sequence == n.Last && p.code == n.Code && p.edge == n.Edge {
+		return // told again after a reconnect
+	}
+	v.present = &state{
+		kind: belfry.KindState, sequence: n.Last, time: n.Time.UnixNano(), code: n.Code, edge: n.Edge,
+		body: &body{instance: n.Event.Instance, value: n.Value, data: n.Data},
+	}
+	for _, a := range v.private {
+		a.begun(v.present)
+	}
+}
+
+// sampled takes the value of a crossing at the origin.
+func (v *mirror) sampled(n *belfry.Notification) {
+	v.value, v.hasValue, v.valueTime = n.Value, true, n.Time.UnixNano()
+	v.valueInstance, v.valueData = n.Event.Instance, n.Data
+}
+
+// already takes a value that was past a threshold when it was asked for. It
+// is news only for those who do not know it.
+func (v *mirror) already(n *belfry.Notification) {
+	v.sampled(n)
+	for _, a := range v.private {
+		if len(a.levels) == 0 {
+			continue
+		}
+		l := &a.levels[0]
+		if side := l.next(n.Value); side != 0 && side != l.side {
+			l.side = side
+			a.already(&v.feed)
+		}
+	}
+}
+
+// occurred takes occurrences, or a gap in them. What has arrived before falls
+// away; a hole that nothing explains becomes a gap and is counted.
+func (m *Machine) occurred(v *mirror, n belfry.Notification) {
+	if n.Last <= v.sequence {
+		return
+	}
+	total := n.Count
+	if n.Kind == belfry.KindGap {
+		total = n.Gap.Total
+	}
+	if n.First <= v.sequence {
+		had := v.sequence - n.First + 1
+		n.First, n.Skipped = v.sequence+1, 0
+		total -= min(had, total)
+	}
+	if hole := n.Last - v.sequence - min(n.Last-v.sequence, n.Skipped+total); hole > 0 {
+		m.counters.Unexplained += hole
+		v.missed(v.sequence+1, hole, &n, belfry.Gap{Total: hole, Known: true, Resync: true, Reason: belfry.GapLink})
+	}
+	v.sequence = n.Last
+	for _, a := range v.private {
+		a.skipped += n.Skipped
+	}
+	if n.Kind == belfry.KindGap {
+		gap := *n.Gap
+		gap.Total = total
+		v.missed(n.First, total, &n, gap)
+		return
+	}
+	v.happened(&n, total)
+}
+
+// missed puts a gap into everybody's queue.
+func (v *mirror) missed(first, count uint64, n *belfry.Notification, gap belfry.Gap) {
+	gap.From, gap.To = n.FirstTime, n.Time
+	for _, a := range v.private {
+		a.lose(item{kind: belfry.KindGap, run: run{
+			first: first, last: first + count - 1, firstTime: n.FirstTime.UnixNano(), time: n.Time.UnixNano(),
+			body: &body{gap: &gap},
+		}})
+	}
+}
+
+func (v *mirror) happened(n *belfry.Notification, count uint64) {
+	it := item{kind: belfry.KindOccurrence, count: count, run: run{
+		first: n.First, last: n.Last, firstTime: n.FirstTime.UnixNano(), time: n.Time.UnixNano(),
+		code: n.Code, edge: n.Edge, lowerBound: n.LowerBound,
+		body: &body{instance: n.Event.Instance, value: n.Value, data: n.Data},
+	}}
+	sampled := v.info != nil && v.info.Kind == belfry.Value && n.Code == 0
+	if sampled {
+		v.sampled(n)
+		for _, a := range v.private {
+			a.judge(&v.feed, n.Value)
+		}
+	}
+	if v.info != nil && v.info.Kind == belfry.State || v.present != nil {
+		v.present = &state{kind: belfry.KindState, sequence: n.Last, time: it.time, code: n.Code, edge: n.Edge, body: it.body}
+	}
+	for _, a := range v.private {
+		a.offer(&it, sampled)
+	}
+}

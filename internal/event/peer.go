@@ -1,0 +1,157 @@
+package event
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// A peer is another node, in both roles: what it wants of this node's events
+// (a remote consumer, remote.go) and what it reports of its own (mirrors,
+// mirror.go). It is kept when the node goes, because positions and batch
+// numbers must survive that.
+type peer struct {
+	origin
+	live  bool // a stream is open
+	since time.Time
+	lost  time.Time // when the last stream ended
+
+	// what it wants of this node
+	consumer *consumer // nil: nothing
+	version  uint64    // of its interests
+	number   uint64    // of the last batch, also of consumers before this one
+	held     map[uint32]*interest
+	exact    map[key][]*interest
+	globs    []*interest
+
+	// what this node wants of it
+	asked     uint64 // version of the interests sent
+	everAsked bool
+	add       []*want
+	drop      []uint32
+	full      bool
+	waiting   []asked
+	lastBatch uint64
+	mirrors   map[EntryID]*mirror
+	events    map[key]*mirror // the newest of each event, of any incarnation
+}
+
+// asked is an interest that was sent and not acknowledged.
+type asked struct {
+	version uint64
+	want    *want
+}
+
+func (m *Machine) peer(node belfry.NodeID) *peer {
+	if i, ok := m.findPeer(node); ok {
+		return m.peers[i]
+	}
+	return nil
+}
+
+func (m *Machine) findPeer(node belfry.NodeID) (int, bool) {
+	return slices.BinarySearchFunc(m.peers, node, func(p *peer, n belfry.NodeID) int { return p.node.Compare(n) })
+}
+
+// peerUp begins to exchange frames with a node.
+func (m *Machine) peerUp(now time.Time, msg PeerUp) {
+	i, known := m.findPeer(msg.Node)
+	if !known {
+		m.peers = slices.Insert(m.peers, i, &peer{origin: origin{node: msg.Node}})
+	}
+	p := m.peers[i]
+	if msg.Incarnation < p.incarnation {
+		m.refuse(0, msg.Node, refusal(belfry.ErrStale, "incarnation %d of %s; %d is known", msg.Incarnation, msg.Name, p.incarnation))
+		return
+	}
+	again := known && msg.Incarnation == p.incarnation
+	if !again {
+		m.dropRemote(now, p)
+		p.origin = origin{node: msg.Node, name: msg.Name, incarnation: msg.Incarnation}
+		p.held, p.exact, p.globs, p.version = map[uint32]*interest{}, map[key][]*interest{}, nil, 0
+		p.mirrors, p.lastBatch, p.everAsked, p.asked = map[EntryID]*mirror{}, 0, false, 0
+		if p.events == nil {
+			p.events = map[key]*mirror{}
+		}
+	}
+	p.live, p.since = true, now
+	if p.consumer != nil {
+		p.consumer.resume(0)
+	}
+	m.askAll(now, p)
+	if again && len(p.mirrors) > 0 {
+		m.tellPeer(p, p.positions())
+	}
+}
+
+// positions says what has arrived of each entry of the peer.
+func (p *peer) positions() Positions {
+	f := Positions{Incarnation: p.incarnation}
+	for _, id := range slices.Sorted(maps.Keys(p.mirrors)) {
+		f.Positions = append(f.Positions, Position{Entry: id, Last: p.mirrors[id].sequence})
+	}
+	return f
+}
+
+// peerLost parks the remote consumer: it goes on coalescing within its limits.
+func (m *Machine) peerLost(now time.Time, node belfry.NodeID) {
+	p := m.peer(node)
+	if p == nil || !p.live {
+		return
+	}
+	p.live, p.since, p.lost = false, now, now
+	if p.consumer != nil {
+		p.consumer.lose()
+	}
+	m.uncover(now, p)
+}
+
+// peerGone ends the remote consumer of a node that is down or left (R8). What
+// has arrived of the node's own events stays known: it may come back with
+// the same incarnation, when only the network was cut.
+func (m *Machine) peerGone(now time.Time, node belfry.NodeID) {
+	p := m.peer(node)
+	if p == nil {
+		return
+	}
+	if p.live {
+		p.lost = now
+	}
+	p.live, p.since = false, now
+	m.dropRemote(now, p)
+	m.uncover(now, p)
+}
+
+func (m *Machine) peerReady(node belfry.NodeID) {
+	if p := m.peer(node); p != nil && p.live {
+		m.remoteConsumer(p).beReady()
+	}
+}
+
+func (m *Machine) peerReceived(now time.Time, msg PeerReceived) {
+	p := m.peer(msg.Node)
+	if p == nil || !p.live {
+		m.refuse(0, msg.Node, refusal(belfry.ErrStale, "a frame of a node that is not up; open a stream first"))
+		return
+	}
+	switch f := msg.Frame.(type) {
+	case Interests:
+		m.interests(now, p, &f)
+	case InterestsAck:
+		m.interestsAck(now, p, &f)
+	case Positions:
+		m.positions(now, p, &f)
+	case PeerBatch:
+		m.peerBatch(now, p, &f.Batch)
+	case PeerAck:
+		if p.consumer != nil {
+			p.consumer.ack(f.Batch)
+		}
+	}
+}
+
+func (m *Machine) tellPeer(p *peer, f Frame) {
+	m.out.Peers = append(m.out.Peers, PeerFrame{Node: p.node, Frame: f})
+}

@@ -1,0 +1,392 @@
+package event
+
+import (
+	"slices"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// A registration is one wish of one consumer. A plain one (one event of this
+// node, no rules) is a position in its entry's ring; any other has a queue of
+// its own and one attachment for each event that it gets.
+type registration struct {
+	consumer *consumer
+	number   uint32
+	spec     belfry.Registration
+	wish     wish
+
+	// of a plain one
+	entry *entry
+	taken uint64 // the last sequence number it has had
+	since int64  // time of the first occurrence after that
+	slot  int    // in entry.plain
+	look  int    // look back that many runs only; 0: all
+	dirty bool
+	snap  *state // the state to begin with
+
+	// of any other
+	queue       *queue
+	attachments []*attachment
+	snapshots   []*attachment // with a state to begin with
+	filter      Filter
+	filterBad   bool       // its error has been reported
+	patterns    []*pattern // that it holds
+	home        *entry     // the one entry it names, if it names one
+
+	interests []*interest // of a peer's registration
+
+	// of scope cluster
+	want     *want
+	coverage []coverage
+
+	request  RequestID // not answered yet
+	deadline time.Time // of the answer, if it is held back
+	pending  bool      // in the consumer's list
+	removed  bool
+	left     bool                  // off its events
+	rest     []belfry.Notification // of a plain one that has left
+	ended    *ending               // its event is gone: one last notification
+	gaps     uint64
+}
+
+// An ending is the last notification of a registration.
+type ending struct {
+	src     *source
+	at      time.Time
+	last    uint64 // the event's last sequence number
+	skipped uint64
+}
+
+// An attachment is one registration with a queue on one event: what the
+// design calls the index from event to its last queued notification, kept
+// where a post finds it without a hash.
+type attachment struct {
+	reg     *registration
+	feed    *feed
+	entry   *entry  // what the feed belongs to: this or
+	mirror  *mirror // this
+	holds   bool    // keeps the entry alive
+	behind  bool    // something of it was dropped and nothing follows in the queue
+	hit     bool    // the sample at hand crosses one of its thresholds
+	hitEdge belfry.Edge
+	inFeed  int    // position in feed.private
+	inReg   int    // position in reg.attachments
+	last    uint64 // position of its last queued notification, plus 1
+	skipped uint64 // refused by the registration's rules since then
+	levels  []level
+	snap    *state
+}
+
+// register checks a wish, puts it in force and answers.
+func (m *Machine) register(now time.Time, msg *Register) {
+	c := m.consumers[msg.Consumer]
+	fail := func(err error) {
+		if msg.Request != 0 {
+			m.out.Answers = append(m.out.Answers, Answer{Request: msg.Request, Consumer: msg.Consumer, Number: msg.Number, Err: err})
+		}
+	}
+	switch {
+	case c == nil:
+		fail(refusal(belfry.ErrNotFound, "consumer %d is not open; open it first", msg.Consumer))
+		return
+	case c.regs[msg.Number] != nil:
+		fail(refusal(belfry.ErrExist, "registration %d exists; choose another number", msg.Number))
+		return
+	case len(c.regs) >= c.limits.Registrations:
+		fail(refusal(belfry.ErrLimit, "this consumer has %d registrations; at most %d are allowed, a pattern may stand for many", len(c.regs), c.limits.Registrations))
+		return
+	case m.registrations >= m.cfg.Registrations:
+		fail(refusal(belfry.ErrLimit, "this node has %d registrations; no more are allowed", m.registrations))
+		return
+	}
+	r := &registration{consumer: c, number: msg.Number, spec: msg.Registration, request: msg.Request}
+	if err := m.resolve(r); err != nil {
+		fail(err)
+		return
+	}
+	c.regs[r.number] = r
+	m.registrations++
+	m.install(now, r)
+}
+
+// plainRegistration tells whether a position in the entry's ring is enough.
+func (m *Machine) plainRegistration(r *registration) bool {
+	s := &r.spec
+	return r.wish.exact && s.Scope == belfry.ScopeLocal && r.wish.infos[0].Kind != belfry.Value && s.Edge == belfry.EdgeBoth &&
+		s.Filter == "" && s.Coalesce == belfry.CoalesceByCode && s.Limit <= m.cfg.Runs
+}
+
+// install puts a checked registration in force.
+func (m *Machine) install(now time.Time, r *registration) {
+	if m.plainRegistration(r) {
+		r.look = r.spec.Limit
+	} else {
+		r.queue = newQueue(&r.spec)
+	}
+	cluster := r.spec.Scope == belfry.ScopeCluster
+	if !cluster || len(r.spec.Nodes) == 0 || slices.Contains(r.spec.Nodes, m.cfg.Node) {
+		m.installLocal(now, r)
+	}
+	if cluster && !r.removed {
+		m.installCluster(now, r)
+	}
+	if r.removed || r.request == 0 {
+		return
+	}
+	switch {
+	case r.home != nil && !r.home.ever && !r.waits():
+		m.awaitStart(now, r)
+	case r.want != nil && r.want.pending > 0:
+		m.holdAnswer(r, now.Add(coverWait))
+	default:
+		m.answer(r, nil)
+	}
+}
+
+// waits tells whether the event may be absent for now. Another node may have
+// it, so a cluster registration always waits.
+func (r *registration) waits() bool { return r.spec.Wait || r.spec.Scope == belfry.ScopeCluster }
+
+func (m *Machine) installLocal(now time.Time, r *registration) {
+	if r.wish.exact {
+		info, k := r.wish.infos[0], key{belfry.Class(r.spec.Class), r.wish.subject}
+		old := m.index[k]
+		e := m.entryFor(now, info, k, r.waits())
+		r.home = e
+		if r.spec.NoFollow {
+			e.unfollowed++
+		}
+		m.attach(now, r, &e.feed, e, true)
+		if old == nil {
+			m.joinOpen(now, e)
+		}
+		return
+	}
+	m.startAll(now, r)
+	m.globs = append(m.globs, r)
+	for _, e := range m.sortedEntries() {
+		if r.removed {
+			return
+		}
+		if r.matchesLocal(e.class, e.subject) {
+			m.attach(now, r, &e.feed, e, !r.passive(e.info))
+		}
+	}
+}
+
+// startAll asks producers for what a pattern stands for.
+func (m *Machine) startAll(now time.Time, r *registration) {
+	for _, info := range r.wish.infos {
+		switch {
+		case r.passive(info) || info.Custom: // custom events are made by Send
+		case r.wish.glob:
+			m.holdPattern(r, info)
+		default: // several classes, one subject
+			k := key{info.Class, r.wish.subject}
+			if m.index[k] == nil {
+				m.joinOpen(now, m.entryFor(now, info, k, true))
+			}
+		}
+	}
+}
+
+// passive tells whether a registration only looks on at a class: it takes
+// what others had started (events.md 3).
+func (r *registration) passive(info *belfry.ClassInfo) bool {
+	switch {
+	case info.Custom:
+		return false
+	case r.spec.Class == "*":
+		return true
+	case info.Kind == belfry.Value && r.spec.Threshold.IsZero():
+		return true
+	case classPattern(r.spec.Class):
+		return info.Volatile || r.wish.glob && !info.Globs
+	}
+	return false
+}
+
+// matchesLocal tells whether an event of this node is wanted by a
+// registration that may match several.
+func (r *registration) matchesLocal(class belfry.Class, subject string) bool {
+	return matchClass(r.spec.Class, class) && r.wish.matchSubject(subject)
+}
+
+// awaitStart leaves the answer of a registration without Wait to the producer.
+func (m *Machine) awaitStart(now time.Time, r *registration) {
+	e := r.home
+	if !e.wait {
+		e.starting = append(e.starting, r)
+		return
+	}
+	// Others wait for it, so its producer will not say that it is absent. If it
+	// is there, the producer says so at once after the start.
+	if now.Sub(e.since) >= startWait {
+		m.reject(now, r, noEvent(e.class, e.subject))
+		return
+	}
+	e.starting = append(e.starting, r)
+	m.holdAnswer(r, now.Add(startWait))
+}
+
+func (m *Machine) holdAnswer(r *registration, until time.Time) {
+	r.deadline = until
+	m.late = append(m.late, r)
+}
+
+// answerLate answers when nothing more is waited for.
+func (m *Machine) answerLate(now time.Time, r *registration) {
+	if r.home != nil && !r.home.ever && !r.waits() {
+		m.reject(now, r, noEvent(r.home.class, r.home.subject))
+		return
+	}
+	m.answer(r, nil)
+}
+
+// answer says the outcome, once.
+func (m *Machine) answer(r *registration, err error) {
+	if r.request == 0 {
+		return
+	}
+	a := Answer{Request: r.request, Consumer: r.consumer.id, Number: r.number, Err: err}
+	if err == nil && r.want != nil {
+		a.Coverage = m.coverageOf(r)
+	}
+	m.out.Answers = append(m.out.Answers, a)
+	r.request = 0
+}
+
+// reject answers with an error and leaves nothing behind.
+func (m *Machine) reject(now time.Time, r *registration, err error) {
+	m.answer(r, err)
+	m.remove(now, r)
+}
+
+func (m *Machine) unregister(now time.Time, msg Unregister) {
+	c := m.consumers[msg.Consumer]
+	if c == nil || c.regs[msg.Number] == nil {
+		m.refuse(0, belfry.NodeID{}, refusal(belfry.ErrNotFound, "registration %d of consumer %d does not exist; list them", msg.Number, msg.Consumer))
+		return
+	}
+	r := c.regs[msg.Number]
+	m.answer(r, refusal(belfry.ErrNotFound, "the registration was ended before it was in force; register again"))
+	m.remove(now, r)
+}
+
+// remove takes a registration out of everything that knows it.
+func (m *Machine) remove(now time.Time, r *registration) {
+	if r.removed {
+		return
+	}
+	r.removed = true
+	delete(r.consumer.regs, r.number)
+	m.registrations--
+	m.leave(now, r)
+	if r.queue != nil {
+		r.queue.discard(r.consumer)
+	}
+}
+
+// leave takes a registration off its events; its queue stays.
+func (m *Machine) leave(now time.Time, r *registration) {
+	if r.left {
+		return
+	}
+	r.left = true
+	if r.home != nil && r.spec.NoFollow {
+		r.home.unfollowed--
+	}
+	if i := slices.Index(m.globs, r); i >= 0 {
+		m.globs = slices.Delete(m.globs, i, i+1)
+	}
+	if r.want != nil {
+		m.leaveCluster(r)
+	}
+	held := r.patterns
+	r.patterns = nil
+	for _, p := range held {
+		p.local = slices.DeleteFunc(p.local, func(q *registration) bool { return q == r })
+		m.releasePattern(p)
+	}
+	if e := r.entry; e != nil && r.queue == nil && !r.consumer.remote() {
+		m.leavePlain(now, r)
+	}
+	for len(r.attachments) > 0 {
+		m.detach(now, r.attachments[len(r.attachments)-1])
+	}
+}
+
+func (m *Machine) leavePlain(now time.Time, r *registration) {
+	e := r.entry
+	e.removePlain(r)
+	e.holds--
+	m.localLeft(now, e)
+	m.release(now, e)
+}
+
+// attach puts a registration of a local consumer on one event.
+func (m *Machine) attach(now time.Time, r *registration, f *feed, e *entry, holds bool) {
+	if e != nil {
+		if holds {
+			e.holds++
+		}
+		defer m.localJoined(now, e)
+	}
+	if r.queue == nil {
+		e.addPlain(r)
+		return
+	}
+	a := &attachment{reg: r, feed: f, entry: e, holds: holds, inFeed: len(f.private), inReg: len(r.attachments)}
+	f.private = append(f.private, a)
+	r.attachments = append(r.attachments, a)
+	if f.info != nil && f.info.Kind == belfry.Value && !r.spec.Threshold.IsZero() {
+		a.levels = []level{{threshold: r.spec.Threshold}}
+		a.begin(f)
+	}
+	if f.present != nil {
+		a.begun(f.present)
+	}
+	if e != nil {
+		m.tuneWatch(e)
+	}
+}
+
+// detach takes a registration with a queue off one event.
+func (m *Machine) detach(now time.Time, a *attachment) {
+	f, r := a.feed, a.reg
+	end := len(f.private) - 1
+	f.private[a.inFeed] = f.private[end]
+	f.private[a.inFeed].inFeed = a.inFeed
+	f.private[end] = nil
+	f.private = f.private[:end]
+	a.inFeed = -1
+	end = len(r.attachments) - 1
+	r.attachments[a.inReg] = r.attachments[end]
+	r.attachments[a.inReg].inReg = a.inReg
+	r.attachments[end] = nil
+	r.attachments = r.attachments[:end]
+	if i := slices.Index(r.snapshots, a); i >= 0 {
+		r.snapshots = slices.Delete(r.snapshots, i, i+1)
+	}
+	if a.entry == nil {
+		m.leaveMirror(a.mirror)
+		return
+	}
+	if a.holds {
+		a.entry.holds--
+	}
+	if !r.consumer.remote() {
+		m.localLeft(now, a.entry)
+	}
+	m.tuneWatch(a.entry)
+	m.release(now, a.entry)
+}
+
+// wake says that there is something to take.
+func (r *registration) wake() {
+	if !r.pending && !r.removed {
+		r.pending = true
+		r.consumer.push(r)
+	}
+}

@@ -1,0 +1,365 @@
+package event
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// An interest is one wish of a peer in this node's events. It implies Wait:
+// the subject may appear later.
+type interest struct {
+	Interest
+	peer     *peer
+	wish     wish
+	patterns []*pattern
+	regs     []*registration // one for each entry it is on
+}
+
+func (i *interest) matches(k key) bool {
+	return matchClass(i.Class, k.class) && i.wish.matchSubject(k.subject)
+}
+
+// holdsEntry tells whether the listener registers with the producer for it.
+func (i *interest) holdsEntry(info *belfry.ClassInfo) bool {
+	return !i.OnlyWhereMonitored && !i.passive(info)
+}
+
+func (i *interest) passive(info *belfry.ClassInfo) bool {
+	r := registration{spec: belfry.Registration{Class: i.Class, Threshold: i.Threshold}, wish: i.wish}
+	return r.passive(info)
+}
+
+func (m *Machine) remoteConsumer(p *peer) *consumer {
+	if p.consumer == nil {
+		p.consumer = &consumer{machine: m, name: p.name, peer: p, number: p.number, limits: Limits{}.withDefaults()}
+	}
+	return p.consumer
+}
+
+// dropRemote ends everything a peer wants of this node.
+func (m *Machine) dropRemote(now time.Time, p *peer) {
+	for _, number := range slices.Sorted(maps.Keys(p.held)) {
+		m.removeInterest(now, p.held[number])
+	}
+	if p.consumer != nil {
+		p.number = p.consumer.number
+		p.consumer.lose()
+		p.consumer = nil
+	}
+	p.version = 0
+}
+
+// interests takes what a peer wants: the whole set, or a difference.
+func (m *Machine) interests(now time.Time, p *peer, f *Interests) {
+	if !f.Full && f.Base != p.version {
+		m.tellPeer(p, InterestsAck{Version: p.version, Full: true})
+		return
+	}
+	m.remoteConsumer(p)
+	if f.Full {
+		keep := make(map[uint32]bool, len(f.Add))
+		for _, i := range f.Add {
+			held := p.held[i.Number]
+			keep[i.Number] = held != nil && held.Interest == i
+		}
+		for _, number := range slices.Sorted(maps.Keys(p.held)) {
+			if !keep[number] {
+				m.removeInterest(now, p.held[number])
+			}
+		}
+	}
+	for _, number := range f.Remove {
+		if i := p.held[number]; i != nil {
+			m.removeInterest(now, i)
+		}
+	}
+	ack := InterestsAck{Version: f.Version}
+	for _, i := range f.Add {
+		if p.held[i.Number] != nil {
+			continue
+		}
+		if err := m.addInterest(now, p, i); err != nil {
+			ack.Refused = append(ack.Refused, InterestRefused{Number: i.Number, Err: err})
+		}
+	}
+	p.version = f.Version
+	m.tellPeer(p, ack)
+}
+
+// addInterest puts one interest in force.
+func (m *Machine) addInterest(now time.Time, p *peer, wanted Interest) error {
+	if len(p.held) >= maxInterests {
+		return refusal(belfry.ErrLimit, "%d interests of one node; no more are allowed, a pattern may stand for many", len(p.held))
+	}
+	w, err := m.wishOf(wanted.Class, wanted.Subject)
+	if err != nil {
+		return err
+	}
+	spec := belfry.Registration{Class: wanted.Class, Subject: wanted.Subject, Scope: belfry.ScopeCluster, Threshold: wanted.Threshold}
+	if err := checkThreshold(&w, &spec); err != nil {
+		return err
+	}
+	if err := checkScope(&w, &spec); err != nil {
+		return err
+	}
+	w.infos = slices.DeleteFunc(w.infos, func(i *belfry.ClassInfo) bool { return !i.Remote })
+	i := &interest{Interest: wanted, peer: p, wish: w}
+	p.held[i.Number] = i
+	if w.exact {
+		k := key{belfry.Class(i.Class), w.subject}
+		p.exact[k] = append(p.exact[k], i)
+		m.startInterest(now, i, w.infos[0], k)
+		return nil
+	}
+	p.globs = append(p.globs, i)
+	for _, info := range w.infos {
+		switch {
+		case !i.holdsEntry(info) || info.Custom:
+		case w.glob:
+			pat := m.patternFor(info, w.subject)
+			pat.remote = append(pat.remote, i)
+			i.patterns = append(i.patterns, pat)
+		default:
+			m.startInterest(now, i, info, key{info.Class, w.subject})
+		}
+	}
+	for _, e := range m.sortedEntries() {
+		if i.matches(key{e.class, e.subject}) {
+			m.joinInterest(now, e, i)
+		}
+	}
+	return nil
+}
+
+// startInterest makes the listener stand in where nobody holds the event yet.
+func (m *Machine) startInterest(now time.Time, i *interest, info *belfry.ClassInfo, k key) {
+	e := m.index[k]
+	if e == nil && i.holdsEntry(info) {
+		e = m.entryFor(now, info, k, true)
+		m.joinOpen(now, e)
+	}
+	if e != nil {
+		m.joinInterest(now, e, i)
+	}
+}
+
+// joinInterests puts all matching interests on an entry.
+func (m *Machine) joinInterests(now time.Time, e *entry) {
+	k := key{e.class, e.subject}
+	for _, p := range m.peers {
+		for _, i := range p.exact[k] {
+			m.joinInterest(now, e, i)
+		}
+		for _, i := range p.globs {
+			if i.matches(k) {
+				m.joinInterest(now, e, i)
+			}
+		}
+	}
+}
+
+// joinInterest puts an interest on an entry: all interests of a peer share
+// one registration there, so several applications cost one notification.
+func (m *Machine) joinInterest(now time.Time, e *entry, i *interest) {
+	if !e.info.Remote || i.OnlyWhereMonitored && e.locals == 0 {
+		return
+	}
+	r := e.remoteOf(i.peer)
+	if r == nil {
+		r = m.newRemote(e, i)
+	} else if slices.Contains(r.interests, i) {
+		return
+	}
+	r.interests = append(r.interests, i)
+	i.regs = append(i.regs, r)
+	if i.holdsEntry(e.info) {
+		e.holds++
+	}
+	if len(r.attachments) > 0 && !i.Threshold.IsZero() {
+		a := r.attachments[0]
+		if !slices.ContainsFunc(a.levels, func(l level) bool { return l.threshold == i.Threshold }) {
+			a.levels = append(a.levels, level{threshold: i.Threshold})
+			a.begin(&e.feed)
+		}
+		m.tuneWatch(e)
+	}
+}
+
+func (e *entry) remoteOf(p *peer) *registration {
+	for _, r := range e.remotes {
+		if r.consumer.peer == p {
+			return r
+		}
+	}
+	return nil
+}
+
+// newRemote registers a peer on an entry: a place in the ring, or for a value
+// class a queue in which nothing merges, because the peer judges each
+// crossing by the thresholds of its own consumers.
+func (m *Machine) newRemote(e *entry, i *interest) *registration {
+	r := &registration{consumer: m.remoteConsumer(i.peer), home: e}
+	r.spec.Snapshot = e.info.Kind == belfry.State
+	e.remotes = append(e.remotes, r)
+	if e.info.Kind != belfry.Value {
+		e.addPlain(r)
+		return r
+	}
+	r.spec.Coalesce = belfry.CoalesceNever
+	r.queue = newQueue(&r.spec)
+	a := &attachment{reg: r, feed: &e.feed, entry: e, inFeed: len(e.private)}
+	e.private = append(e.private, a)
+	r.attachments = append(r.attachments, a)
+	return r
+}
+
+// partInterest takes an interest off one entry.
+func (m *Machine) partInterest(now time.Time, r *registration, i *interest) {
+	e := r.home
+	r.interests = without(r.interests, i)
+	i.regs = without(i.regs, r)
+	if i.holdsEntry(e.info) {
+		e.holds--
+	}
+	if len(r.interests) == 0 {
+		m.detachRemote(now, e, r)
+		r.removed = true
+	} else if len(r.attachments) > 0 {
+		a := r.attachments[0]
+		a.levels = slices.DeleteFunc(a.levels, func(l level) bool {
+			return !slices.ContainsFunc(r.interests, func(i *interest) bool { return i.Threshold == l.threshold })
+		})
+		m.tuneWatch(e)
+	}
+	m.release(now, e)
+}
+
+// detachRemote takes a peer off an entry.
+func (m *Machine) detachRemote(now time.Time, e *entry, r *registration) {
+	e.remotes = without(e.remotes, r)
+	for _, i := range r.interests {
+		i.regs = without(i.regs, r)
+		if i.holdsEntry(e.info) {
+			e.holds--
+		}
+	}
+	r.interests, r.left = nil, true
+	if r.queue == nil {
+		e.removePlain(r)
+		return
+	}
+	m.detach(now, r.attachments[0])
+}
+
+// removeInterest takes an interest out of force.
+func (m *Machine) removeInterest(now time.Time, i *interest) {
+	p := i.peer
+	delete(p.held, i.Number)
+	p.globs = without(p.globs, i)
+	if i.wish.exact {
+		k := key{belfry.Class(i.Class), i.wish.subject}
+		if p.exact[k] = without(p.exact[k], i); len(p.exact[k]) == 0 {
+			delete(p.exact, k)
+		}
+	}
+	for len(i.regs) > 0 {
+		m.partInterest(now, i.regs[len(i.regs)-1], i)
+	}
+	held := i.patterns
+	i.patterns = nil
+	for _, pat := range held {
+		pat.remote = without(pat.remote, i)
+		m.releasePattern(pat)
+	}
+}
+
+// refuseInterest says to the peer that its interest can not be in force here
+// after all.
+func (m *Machine) refuseInterest(now time.Time, i *interest, err error) {
+	m.removeInterest(now, i)
+	m.tellPeer(i.peer, InterestsAck{Version: i.peer.version, Refused: []InterestRefused{{Number: i.Number, Err: err}}})
+}
+
+// endRemote gives a peer the last notification of an entry.
+func (m *Machine) endRemote(now time.Time, e *entry, r *registration, err error) {
+	if !e.ever && err != nil {
+		for _, i := range slices.Clone(r.interests) {
+			if i.wish.exact {
+				m.refuseInterest(now, i, err)
+			}
+		}
+		if r.left {
+			return
+		}
+	}
+	if r.queue == nil {
+		r.drain()
+	}
+	r.ended = &ending{src: &e.source, at: now, last: e.sequence}
+	for _, a := range r.attachments {
+		r.ended.skipped += a.skipped
+	}
+	m.detachRemote(now, e, r)
+	r.wake()
+}
+
+// localJoined lets those look on who only want what is monitored here anyway.
+func (m *Machine) localJoined(now time.Time, e *entry) {
+	e.locals++
+	if e.locals == 1 {
+		m.joinInterests(now, e)
+	}
+}
+
+func (m *Machine) localLeft(now time.Time, e *entry) {
+	e.locals--
+	if e.locals > 0 || e.state == belfry.EntryEnded {
+		return
+	}
+	e.holds++ // the caller releases it
+	for _, r := range slices.Clone(e.remotes) {
+		for _, i := range slices.Clone(r.interests) {
+			if i.OnlyWhereMonitored {
+				m.partInterest(now, r, i)
+			}
+		}
+	}
+	e.holds--
+}
+
+// positions places the registrations of a peer that has come back where it
+// stopped: what it missed comes, or a gap with the exact number.
+func (m *Machine) positions(_ time.Time, p *peer, f *Positions) {
+	if f.Incarnation != m.cfg.Incarnation {
+		return
+	}
+	for _, pos := range f.Positions {
+		e := m.entries[pos.Entry]
+		if e == nil {
+			continue
+		}
+		r := e.remoteOf(p)
+		if r == nil || r.queue != nil || r.dirty || pos.Last >= r.taken || len(p.consumer.sent) > 0 {
+			continue
+		}
+		r.taken, r.since = pos.Last, e.timeAfter(pos.Last)
+		e.swap(r.slot, e.cleanOnes-1)
+		e.cleanOnes--
+		r.dirty = true
+		r.wake()
+	}
+}
+
+// timeAfter is when the first occurrence after a sequence number happened, as
+// far as the ring knows.
+func (e *entry) timeAfter(sequence uint64) int64 {
+	for i := range e.ring.runs {
+		if e.ring.runs[i].last > sequence {
+			return e.ring.runs[i].firstTime
+		}
+	}
+	return e.since.UnixNano()
+}

@@ -1,0 +1,112 @@
+package event
+
+import (
+	"math"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// ring holds the last runs of one entry, oldest first (events.md 4). Plain
+// registrations read from it; it is their common queue.
+type ring struct {
+	runs []run
+	max  int
+}
+
+func (g *ring) newest() *run {
+	if len(g.runs) == 0 {
+		return nil
+	}
+	return &g.runs[len(g.runs)-1]
+}
+
+// add appends a run; the oldest falls off. What falls off is not lost: a
+// registration that has not taken it sees the hole and reports a gap.
+func (g *ring) add(r run) {
+	if len(g.runs) == g.max {
+		copy(g.runs, g.runs[1:])
+		g.runs[len(g.runs)-1] = r
+		return
+	}
+	g.runs = append(g.runs, r)
+}
+
+// takePlain gives the registration what it has not had of its entry's ring.
+// When the basket is full it leaves the registration dirty.
+func (r *registration) takePlain(b *basket) {
+	if r.snap != nil {
+		if b.full() {
+			return
+		}
+		b.add(r.snap.notification(&r.entry.source, r))
+		r.snap = nil
+	}
+	e := r.entry
+	if !r.dirty {
+		return
+	}
+	runs := e.ring.runs
+	if r.look > 0 && len(runs) > r.look {
+		runs = runs[len(runs)-r.look:]
+	}
+	for i := range runs {
+		v := &runs[i]
+		if v.last <= r.taken {
+			continue
+		}
+		if v.first > r.taken+1 {
+			if b.full() {
+				return
+			}
+			r.takeHole(b, v.first-1, v.firstTime)
+		}
+		if b.full() {
+			return
+		}
+		b.add(r.takeRun(v))
+	}
+	if r.taken < e.sequence { // held posts that fell off, with nothing after them yet
+		if b.full() {
+			return
+		}
+		r.takeHole(b, e.sequence, r.since)
+	}
+	e.clean(r)
+}
+
+// drain takes what is left before the registration leaves its entry: what
+// happens after that is not its business.
+func (r *registration) drain() {
+	if r.entry != nil {
+		b := &basket{most: len(r.entry.ring.runs)*2 + 2, mostBytes: math.MaxInt}
+		r.takePlain(b)
+		r.rest = append(r.rest, b.notifications...)
+	}
+}
+
+func (r *registration) takeRun(v *run) belfry.Notification {
+	n := r.entry.notification(belfry.KindOccurrence, r)
+	v.fill(&n)
+	if v.first <= r.taken {
+		n.First, n.FirstTime = r.taken+1, unix(r.since)
+	}
+	n.Count = n.Last - n.First + 1
+	r.entry.machine.counters.Coalesced[n.Event.Class] += n.Count - 1
+	r.taken = v.last
+	return n
+}
+
+// takeHole reports the numbers after taken up to last as a gap.
+func (r *registration) takeHole(b *basket, last uint64, until int64) {
+	n := r.entry.notification(belfry.KindGap, r)
+	n.First, n.Last = r.taken+1, last
+	n.FirstTime, n.Time = unix(r.since), unix(max(r.since, until))
+	n.Gap = &belfry.Gap{
+		Total: last - r.taken, Known: true, Resync: true, Reason: belfry.GapSlow,
+		From: n.FirstTime, To: n.Time,
+	}
+	r.taken = last
+	r.gaps++
+	r.entry.machine.counters.Lost[belfry.GapSlow] += n.Gap.Total
+	b.add(n)
+}

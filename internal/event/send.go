@@ -1,0 +1,82 @@
+package event
+
+import (
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// send posts an event that users name. The sender does not know who listens,
+// so it names the event; an entry is made on the spot if only patterns match.
+// A registration that has its answer can therefore not miss a later send.
+func (m *Machine) send(now time.Time, msg *Send) {
+	matched, err := m.sendNamed(now, msg)
+	if msg.Request != 0 {
+		m.out.Answers = append(m.out.Answers, Answer{Request: msg.Request, Matched: matched, Err: err})
+	}
+}
+
+func (m *Machine) sendNamed(now time.Time, msg *Send) (matched int, err error) {
+	info := m.classes.find(msg.Class)
+	switch {
+	case info == nil:
+		return 0, m.classes.unknown(string(msg.Class))
+	case !info.Custom:
+		return 0, refusal(belfry.ErrUsage, "%s comes from this system; only classes that users name can be sent, user.NAME", msg.Class)
+	case len(msg.Data) > maxData:
+		return 0, refusal(belfry.ErrLimit, "%d bytes of data; at most %d are possible", len(msg.Data), maxData)
+	}
+	if err := checkSubject(msg.Subject); err != nil {
+		return 0, err
+	}
+	k := key{msg.Class, msg.Subject}
+	e := m.index[k]
+	if e == nil {
+		if e, err = m.makeForSend(now, info, k); e == nil {
+			return 0, err
+		}
+	}
+	e.happened(&belfry.Occurrence{Time: msg.Time, Data: msg.Data}, stamp(now, msg.Time), max(msg.Repeat, 1), false)
+	return len(e.plain) + len(e.private), nil
+}
+
+// makeForSend makes the entry of an event that only patterns match; nil if
+// none does: then nothing happened that anybody wants to know.
+func (m *Machine) makeForSend(now time.Time, info *belfry.ClassInfo, k key) (*entry, error) {
+	if !m.anybodyFor(k) {
+		return nil, nil
+	}
+	if !m.roomForOne(now) {
+		err := refusal(belfry.ErrLimit, "%s: %d events are waiting to be taken; let their consumers catch up", label(k.class, k.subject), maxFound)
+		m.refuse(0, belfry.NodeID{}, err)
+		return nil, err
+	}
+	e := m.entryFor(now, info, k, true)
+	m.adopt(e)
+	m.joinOpen(now, e)
+	m.release(now, e)
+	if e.state == belfry.EntryEnded {
+		return nil, nil
+	}
+	return e, nil
+}
+
+// anybodyFor tells whether a pattern of a consumer or a peer fits.
+func (m *Machine) anybodyFor(k key) bool {
+	for _, r := range m.globs {
+		if r.matchesLocal(k.class, k.subject) {
+			return true
+		}
+	}
+	for _, p := range m.peers {
+		for _, i := range p.globs {
+			if i.matches(k) {
+				return true
+			}
+		}
+		if len(p.exact[k]) > 0 {
+			return true
+		}
+	}
+	return false
+}
