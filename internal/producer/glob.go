@@ -3,8 +3,8 @@ package producer
 import "strings"
 
 // Match tells whether a subject is one of a pattern's: * stands for any
-// characters but /, ** for any, \* for a star and \\ for a backslash. The
-// empty pattern is left out by the user and means every subject.
+// characters but /, ** for any, and \* for a star. The empty pattern is left
+// out by the user and means every subject.
 func Match(pattern, subject string) bool {
 	if pattern == "" {
 		return true
@@ -58,8 +58,8 @@ func literal(pattern string) (n int, c byte) {
 	switch {
 	case pattern == "":
 		return 0, 0
-	case pattern[0] == '\\' && len(pattern) > 1:
-		return 2, pattern[1]
+	case strings.HasPrefix(pattern, `\*`):
+		return 2, '*'
 	}
 	return 1, pattern[0]
 }

@@ -25,6 +25,7 @@ type Driver struct {
 	stopped  chan struct{}
 	err      error // of Run, once stopped is closed
 	last     uint64
+	gate     chan struct{} // holds a token while messages are taken
 }
 
 // Start calls the producer's Run. It is stopped when the test ends, and must
@@ -38,10 +39,18 @@ func Start(t testing.TB, p producer.Producer) *Driver {
 		requests: make(chan producer.Request),
 		stop:     cancel,
 		stopped:  make(chan struct{}),
+		gate:     make(chan struct{}, 1),
 	}
+	d.gate <- struct{}{}
 	go func() {
 		defer close(d.stopped)
 		d.err = p.Run(ctx, d.requests, func(messages ...event.Message) error {
+			select {
+			case <-d.gate:
+				d.gate <- struct{}{}
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 			for _, m := range messages {
 				select {
 				case d.messages <- m:
@@ -131,6 +140,12 @@ func (d *Driver) Quiet(within time.Duration) {
 		d.t.Errorf("message %#v; none was to come", m)
 	case <-time.After(within):
 	}
+}
+
+// Pause makes send wait, as a busy event machine does, until resume is called.
+func (d *Driver) Pause() (resume func()) {
+	<-d.gate
+	return func() { d.gate <- struct{}{} }
 }
 
 // Until is all messages up to and with the first that satisfies done.
