@@ -1,0 +1,407 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/client"
+	"github.com/belfry-ha/belfry/internal/agent"
+	"github.com/belfry-ha/belfry/internal/cloudevents"
+)
+
+// A localCluster is a cluster on one machine: an agent process for each node,
+// on loopback addresses of its own, with a state directory of its own.
+type localCluster struct {
+	name      string
+	dir       string
+	temporary bool // remove dir when it is stopped
+	ports     net.Listener
+	nodes     []*localNode
+}
+
+// A localNode is one of its agents.
+type localNode struct {
+	agent.LocalNode
+	socket string
+
+	mu     sync.Mutex
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when cmd has ended
+}
+
+// Bounds of a cluster on one machine.
+const (
+	maxLocalNodes = 26 // a to z
+	firstPort     = 7431
+	portBlock     = 10  // ports of one node: heartbeats, streams, web
+	blocks        = 500 // ends far below the ephemeral ports
+	startTimeout  = 20 * time.Second
+	agentStop     = 6 * time.Second // an agent bounds its own end with 5 s
+)
+
+// newLocalCluster makes the cluster in dir, or takes up the one that is there.
+// An empty dir is a temporary one.
+func newLocalCluster(dir string, count int) (_ *localCluster, err error) {
+	c := &localCluster{dir: dir, name: filepath.Base(dir)}
+	if dir == "" {
+		if c.dir, err = os.MkdirTemp("", "belfry-"); err != nil {
+			return nil, err
+		}
+		c.temporary, c.name = true, "local"
+	}
+	defer func() {
+		if err != nil {
+			c.remove()
+		}
+	}()
+	if count < 1 || count > maxLocalNodes {
+		return nil, fmt.Errorf("%w: --nodes %d; want 1 to %d", belfry.ErrUsage, count, maxLocalNodes)
+	}
+	if members, openErr := agent.OpenMembers(c.nodeDir("a")); openErr == nil {
+		return c, c.takeUp(members.Table(), count)
+	} else if !errors.Is(openErr, belfry.ErrNotMember) {
+		return nil, openErr
+	}
+	return c, c.create(count)
+}
+
+func (c *localCluster) nodeDir(name string) string { return filepath.Join(c.dir, name) }
+
+func (c *localCluster) clientDir() string { return filepath.Join(c.dir, "client") }
+
+// takeUp uses the ports that the cluster had before: they are in its member
+// table.
+func (c *localCluster) takeUp(t *agent.Table, count int) error {
+	if len(t.Nodes) != count {
+		return fmt.Errorf("%w: %s holds a cluster of %d nodes (%s); use --nodes %d or another directory", belfry.ErrUsage, c.dir, len(t.Nodes), t.Names(), len(t.Nodes))
+	}
+	c.name = t.Name
+	base := int(t.Nodes[0].Networks[0].Heartbeat.Port())
+	lock, err := reservePorts(base)
+	if err != nil {
+		return fmt.Errorf("%w: another belfry up uses the ports from %d, which are those of %s; stop it or use another directory", belfry.ErrExist, base, c.dir)
+	}
+	c.ports = lock
+	for _, n := range t.Nodes {
+		c.add(agent.LocalNode{Name: n.Name, State: c.nodeDir(n.Name), Heartbeat: n.Networks[0].Heartbeat, Streams: n.Streams, Web: n.Web})
+	}
+	return c.writeSettings()
+}
+
+func (c *localCluster) create(count int) error {
+	base, err := c.findPorts(count)
+	if err != nil {
+		return err
+	}
+	var nodes []agent.LocalNode
+	for i := range count {
+		name := string(rune('a' + i))
+		nodes = append(nodes, localAddresses(name, c.nodeDir(name), i, base))
+		c.add(nodes[i])
+	}
+	for _, n := range nodes {
+		if err := os.MkdirAll(n.State, 0o700); err != nil {
+			return err
+		}
+	}
+	if _, err := agent.CreateLocal(c.name, nodes, c.clientDir()); err != nil {
+		return err
+	}
+	return c.writeSettings()
+}
+
+// localAddresses gives node i the address 127.0.11.(i+1) and three ports.
+func localAddresses(name, state string, i, base int) agent.LocalNode {
+	addr := netip.AddrFrom4([4]byte{127, 0, 11, byte(i + 1)})
+	port := uint16(base + i*portBlock)
+	return agent.LocalNode{
+		Name:      name,
+		State:     state,
+		Heartbeat: netip.AddrPortFrom(addr, port),
+		Streams:   netip.AddrPortFrom(addr, port+1),
+		Web:       netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port+2),
+	}
+}
+
+func (c *localCluster) add(n agent.LocalNode) {
+	c.nodes = append(c.nodes, &localNode{LocalNode: n, socket: filepath.Join(n.State, "belfry.sock")})
+}
+
+// findPorts takes the first free block of ports, and keeps other clusters of
+// this machine from taking it meanwhile.
+func (c *localCluster) findPorts(count int) (int, error) {
+	for i := range blocks {
+		base := firstPort + i*portBlock
+		lock, err := reservePorts(base)
+		if err != nil {
+			continue
+		}
+		if c.allFree(count, base) {
+			c.ports = lock
+			return base, nil
+		}
+		lock.Close()
+	}
+	return 0, fmt.Errorf("%w: no free block of ports from %d on; stop another belfry up", belfry.ErrLimit, firstPort)
+}
+
+// reservePorts holds a block while the listener is open: an abstract socket
+// leaves nothing behind, whatever ends the process (unix(7)).
+func reservePorts(base int) (net.Listener, error) {
+	return net.Listen("unix", fmt.Sprintf("@belfry-up-%d", base))
+}
+
+func (c *localCluster) allFree(count, base int) bool {
+	for i := range count {
+		n := localAddresses("", "", i, base)
+		if i > 0 { // the later blocks may be the first of another cluster
+			lock, err := reservePorts(base + i*portBlock)
+			if err != nil {
+				return false
+			}
+			defer lock.Close()
+		}
+		udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(n.Heartbeat))
+		if err != nil {
+			return false
+		}
+		udp.Close()
+		for _, a := range []netip.AddrPort{n.Streams, n.Web} {
+			tcp, err := net.Listen("tcp", a.String())
+			if err != nil {
+				return false
+			}
+			tcp.Close()
+		}
+	}
+	return true
+}
+
+const settingsText = `# Settings of one agent; what differs from the defaults.
+node: {name: %s}
+state: %q
+socket: {path: %q, group: ""}
+ports: {heartbeat: %d, streams: %d}
+web: {listen: %q}
+log: {level: info, format: text}
+`
+
+func (c *localCluster) writeSettings() error {
+	for _, n := range c.nodes {
+		state, err := filepath.Abs(n.State)
+		if err != nil {
+			return err
+		}
+		text := fmt.Sprintf(settingsText, n.Name, state, filepath.Join(state, "belfry.sock"), n.Heartbeat.Port(), n.Streams.Port(), n.Web)
+		if err := os.WriteFile(n.settings(), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *localNode) settings() string { return filepath.Join(n.State, "belfry.yaml") }
+
+func (n *localNode) log() string { return filepath.Join(n.State, "agent.log") }
+
+// start starts the node's agent. It does not wait until it answers.
+func (n *localNode) start() error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	out, err := os.OpenFile(n.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	cmd := exec.Command(self, "agent", "--config", n.settings())
+	cmd.Env = withoutSettings(os.Environ())
+	cmd.Stdout, cmd.Stderr = out, out
+	// A group of its own, so that Ctrl-C reaches this process alone, which then
+	// stops the agents in order; and an end when this process is killed.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	exited := make(chan struct{})
+	n.mu.Lock()
+	n.cmd, n.exited = cmd, exited
+	n.mu.Unlock()
+	go func() {
+		_ = cmd.Wait() // the state is in cmd
+		close(exited)
+	}()
+	return nil
+}
+
+// withoutSettings keeps the caller's BELFRY_… away from the agents: each has
+// its own file.
+func withoutSettings(environ []string) []string {
+	var kept []string
+	for _, v := range environ {
+		if !strings.HasPrefix(v, "BELFRY_") {
+			kept = append(kept, v)
+		}
+	}
+	return kept
+}
+
+func (n *localNode) running() (*exec.Cmd, <-chan struct{}) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.cmd, n.exited
+}
+
+// signal sends sig to the agent, if one was started.
+func (n *localNode) signal(sig os.Signal) error {
+	cmd, _ := n.running()
+	if cmd == nil {
+		return nil
+	}
+	return cmd.Process.Signal(sig)
+}
+
+// dial waits until the agent answers, or has ended, or ctx ends.
+func (n *localNode) dial(ctx context.Context) (*client.Client, error) {
+	_, exited := n.running()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		c, err := client.Dial(ctx, n.socket)
+		if err == nil {
+			return c, nil
+		}
+		select {
+		case <-exited:
+			return nil, fmt.Errorf("agent %s ended: %s", n.Name, n.lastWords())
+		case <-ctx.Done():
+			return nil, fmt.Errorf("agent %s does not answer: %w", n.Name, err)
+		case <-tick.C:
+		}
+	}
+}
+
+// lastWords is the end of the agent's log, which says why it ended.
+func (n *localNode) lastWords() string {
+	const tail = 512
+	f, err := os.Open(n.log())
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	if size, err := f.Seek(0, io.SeekEnd); err == nil {
+		_, _ = f.Seek(max(0, size-tail), io.SeekStart)
+	}
+	text, _ := io.ReadAll(f)
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return strings.TrimPrefix(lines[len(lines)-1], "belfry: ")
+}
+
+// start starts all agents and waits until each holds all of them up.
+func (c *localCluster) start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for _, n := range c.nodes {
+		if err := n.start(); err != nil {
+			return err
+		}
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, n := range c.nodes {
+		group.Go(func() error { return c.waitAllUp(ctx, n) })
+	}
+	return group.Wait()
+}
+
+// waitAllUp takes the present states and then their changes until n holds
+// every node up.
+func (c *localCluster) waitAllUp(ctx context.Context, n *localNode) error {
+	conn, err := n.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	states, err := conn.Register(ctx, belfry.Registration{Class: "node.state", Snapshot: true})
+	if err != nil {
+		return fmt.Errorf("agent %s: %w", n.Name, err)
+	}
+	defer states.Close()
+	up := map[string]bool{}
+	for len(up) < len(c.nodes) {
+		got, err := states.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("agent %s holds %d of %d nodes up: %w", n.Name, len(up), len(c.nodes), err)
+		}
+		if got.Kind == belfry.KindState || got.Kind == belfry.KindOccurrence {
+			delete(up, got.Event.Subject)
+			if verdictOf(got) == belfry.VerdictUp.String() {
+				up[got.Event.Subject] = true
+			}
+		}
+	}
+	return nil
+}
+
+// verdictOf is the verdict that a notification of node.state reports.
+func verdictOf(n belfry.Notification) string {
+	fields, err := cloudevents.Fields(n.Event.Class, n.Data)
+	if err != nil {
+		return ""
+	}
+	to, _ := fields["to"].(string)
+	return to
+}
+
+// stop ends all agents, waits for them, and removes what is temporary.
+func (c *localCluster) stop() {
+	for _, n := range c.nodes {
+		_ = n.signal(syscall.SIGTERM) // one that has ended needs none
+	}
+	deadline := time.After(agentStop)
+	for _, n := range c.nodes {
+		_, exited := n.running()
+		if exited == nil {
+			continue
+		}
+		select {
+		case <-exited:
+		case <-deadline:
+			_ = n.signal(syscall.SIGKILL)
+			<-exited
+		}
+	}
+	c.remove()
+}
+
+func (c *localCluster) remove() {
+	if c.ports != nil {
+		c.ports.Close()
+	}
+	if c.temporary {
+		_ = os.RemoveAll(c.dir)
+	}
+}
+
+// names are the nodes' names, for messages.
+func (c *localCluster) names() string {
+	var names []string
+	for _, n := range c.nodes {
+		names = append(names, n.Name)
+	}
+	return strings.Join(names, " ")
+}

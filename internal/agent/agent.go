@@ -1,0 +1,269 @@
+// Package agent wires the parts of one agent together: it opens the sockets,
+// runs the loop that owns each machine, and carries values between them. It is
+// the only package that knows all the others.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/api"
+	"github.com/belfry-ha/belfry/internal/cluster"
+	"github.com/belfry-ha/belfry/internal/config"
+	"github.com/belfry-ha/belfry/internal/event"
+	"github.com/belfry-ha/belfry/internal/producer"
+
+	"github.com/belfry-ha/belfry/internal/producer/node"
+	"github.com/belfry-ha/belfry/internal/producer/process"
+	"github.com/belfry-ha/belfry/internal/producer/user"
+	"github.com/belfry-ha/belfry/internal/transport"
+)
+
+// Options are what an agent depends on; Config is what it is told. Two agents
+// with different options live in one process without knowing of each other.
+type Options struct {
+	Config  config.Settings
+	Logger  *slog.Logger // nil: nothing is logged
+	Version string       // of the program, as others see it
+
+	// Alive is called by the loop that sends heartbeats, each time it turns: at
+	// least every second, and often. It must be cheap and must not wait. Nil: nobody asks.
+	Alive func()
+
+	// WebToken lets a client of the web listener in as operator. Empty: nobody.
+	WebToken string
+}
+
+// An Agent is one running agent. New, Start, Stop; Run is all three.
+type Agent struct {
+	opts    Options
+	log     *slog.Logger
+	id      identity
+	members Membership
+	started time.Time
+
+	events   *eventLoop
+	cluster  *clusterLoop
+	changes  *mailbox[cluster.Change]
+	nodes    *node.Producer
+	runner   *producer.Runner
+	udp      *transport.UDP
+	streams  *transport.Streams
+	server   *api.Server
+	agents   *agentTable
+	webMu    sync.Mutex // of web
+	web      webListener
+	cleanups []cleanup
+
+	cancel context.CancelFunc
+	group  *errgroup.Group
+	ended  context.Context // ends when a part fails or the agent is stopped
+}
+
+// A cleanup undoes one step of Start. They run backwards.
+type cleanup struct {
+	name string
+	undo func(context.Context) error
+}
+
+// stopTimeout bounds all clean-ups together.
+const stopTimeout = 5 * time.Second
+
+// New checks what can be checked without touching anything.
+func New(opts Options) (*Agent, error) {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.Alive == nil {
+		opts.Alive = func() {}
+	}
+	if err := opts.Config.Validate(); err != nil {
+		return nil, err
+	}
+	return &Agent{opts: opts, log: opts.Logger, changes: newMailbox[cluster.Change]()}, nil
+}
+
+// Run starts the agent, calls ready, and stops it when ctx ends or a part
+// fails.
+func (a *Agent) Run(ctx context.Context, ready func()) error {
+	if err := a.Start(ctx); err != nil {
+		return err
+	}
+	ready()
+	select {
+	case <-ctx.Done():
+	case <-a.ended.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	return a.Stop(stop)
+}
+
+// Start returns when the agent answers on its socket and sends heartbeats. On
+// error everything is undone. ctx bounds the start only.
+func (a *Agent) Start(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+			defer cancel()
+			err = errors.Join(err, a.Stop(undo))
+		}
+	}()
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	a.cancel = cancel
+	a.group, a.ended = errgroup.WithContext(running)
+	a.started = time.Now()
+
+	for _, step := range []func() error{a.openState, a.newEvents, a.newCluster, a.openNetwork, a.startLoops, a.serve} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	a.log.Info("agent started", "node", a.id.node.Name, "incarnation", a.id.incarnation, "socket", a.opts.Config.Socket.Path)
+	return nil
+}
+
+// Stop says goodbye, undoes Start backwards and returns the error of the part
+// that failed first, if one did.
+func (a *Agent) Stop(ctx context.Context) error {
+	var errs []error
+	for _, c := range slices.Backward(a.cleanups) {
+		if err := c.undo(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("stop %s: %w", c.name, err))
+		}
+	}
+	a.cleanups = nil
+	if a.cancel != nil {
+		a.cancel()
+		errs = append(errs, a.group.Wait())
+	}
+	return errors.Join(errs...)
+}
+
+func (a *Agent) onStop(name string, undo func(context.Context) error) {
+	a.cleanups = append(a.cleanups, cleanup{name, undo})
+}
+
+// newEvents makes the loop that owns the event machine, and its producers;
+// nothing runs before startLoops.
+func (a *Agent) newEvents() error {
+	a.nodes = node.New()
+	producers := []producer.Producer{process.New(), a.nodes, user.New()}
+	var classes []belfry.ClassInfo
+	for _, p := range producers {
+		classes = append(classes, p.Classes()...)
+	}
+	a.events = newEventLoop(event.Config{
+		Node:        a.id.node.ID,
+		Name:        a.id.node.Name,
+		Incarnation: a.id.incarnation,
+		Classes:     classes,
+		Compile:     filterCompiler(classes),
+	}, a.log.With("component", "events"))
+	a.runner = producer.NewRunner(producer.RunnerOptions{
+		Producers: producers,
+		Send:      a.events.send,
+		Logger:    a.log.With("component", "producer"),
+	})
+	a.events.watch = func(watches []event.Watch) {
+		for _, w := range a.runner.Watch(watches) { // the machine knows no other classes
+			a.log.Error("no producer serves this class", "class", w.Class)
+		}
+	}
+	a.events.unwatch = a.runner.Unwatch
+	a.events.peer = func(to belfry.NodeID, f event.Frame) {
+		if err := a.streams.SendFrame(to, f); err != nil {
+			a.log.Debug("frame not sent", "peer", to, "err", err) // the machine sends it again with the next stream
+		}
+	}
+	a.onStop("producers", func(context.Context) error { a.runner.Stop(); return nil })
+	return nil
+}
+
+// newCluster makes the loop that owns the cluster machine.
+func (a *Agent) newCluster() error {
+	cfg := cluster.Default()
+	cfg.Self, cfg.Number, cfg.Name = a.id.node.ID, a.id.node.Number, a.id.node.Name
+	cfg.Incarnation, cfg.Cluster = a.id.incarnation, a.id.table.Cluster
+	a.cluster = newClusterLoop(cfg)
+	a.cluster.send = func(s cluster.Send) {
+		if err := a.udp.Send(s.To, s.Link, bodyToWire(s.Body)); err != nil {
+			a.log.Debug("datagram not sent", "peer", s.To, "err", err)
+		}
+	}
+	a.cluster.dial = a.probe
+	a.cluster.changed = a.clusterChanged
+	a.cluster.alive = a.opts.Alive
+	return nil
+}
+
+// startLoops starts both loops, now that all that they call is there, and says
+// who is a member. What has arrived by then waits in their inputs.
+func (a *Agent) startLoops() error {
+	a.group.Go(func() error { return a.events.run(a.ended) })
+	a.group.Go(func() error { return a.cluster.run(a.ended) })
+	a.group.Go(func() error { return a.changes.run(a.ended, a.passChanges) })
+
+	a.cluster.receive(memberInput(a.id.table, a.id.node))
+	a.cluster.call(func(m *cluster.Machine) { a.nodes.Update(nodeStates(m.Nodes(time.Now()))) })
+	if err := a.udp.SetPeers(datagramPeers(a.id.table, a.id.node)); err != nil {
+		return err
+	}
+	a.streams.SetPeers(streamPeers(a.id.table, a.id.node))
+	return nil
+}
+
+// clusterChanged is called by the cluster loop: what may wait goes through
+// the mailbox.
+func (a *Agent) clusterChanged(changes []cluster.Change) {
+	for _, c := range changes {
+		if c, ok := c.(cluster.NodeChange); ok {
+			a.nodes.Changed(nodeChange(c))
+		}
+	}
+	a.changes.put(changes...)
+}
+
+// passChanges tells the rest of the agent what the cluster machine found out.
+func (a *Agent) passChanges(ctx context.Context, changes []cluster.Change) error {
+	for _, c := range changes {
+		switch c := c.(type) {
+		case cluster.NodeChange:
+			a.log.Info("verdict", "peer", c.Name, "from", c.From, "verdict", c.To, "cause", c.Cause, "observers", c.Observers, "incarnation", c.Incarnation)
+			if c.To == belfry.VerdictDown || c.To == belfry.VerdictLeft {
+				if err := a.events.send(ctx, event.PeerGone{Node: c.Node}); err != nil && ctx.Err() == nil {
+					return err
+				}
+			}
+		case cluster.LinkChange:
+			a.log.Info("link", "peer", a.nameOf(c.Peer), "network", c.Network, "from", c.From, "state", c.To, "reason", c.Reason)
+		case cluster.Restarted:
+			a.log.Info("node restarted", "peer", c.Name, "incarnation", c.Incarnation)
+		}
+	}
+	return nil
+}
+
+func (a *Agent) nameOf(id belfry.NodeID) string {
+	if n, ok := a.id.table.Node(id); ok {
+		return n.Name
+	}
+	return id.String()
+}
+
+func newBoot() belfry.Boot {
+	for {
+		if b := belfry.Boot(rand.Uint32()); b != 0 {
+			return b
+		}
+	}
+}

@@ -1,0 +1,88 @@
+package agent
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/security"
+)
+
+// A LocalNode says where one agent of a cluster on one machine lives.
+type LocalNode struct {
+	Name      string
+	State     string         // its state directory; made 0700
+	Heartbeat netip.AddrPort // UDP
+	Streams   netip.AddrPort // TCP
+	Web       netip.AddrPort // TCP
+}
+
+// localNetwork is the name of the one network of such a cluster.
+const localNetwork = "net1"
+
+// LocalClient is the name in the client certificate of such a cluster; its
+// holder may do everything, as whoever holds the directory can.
+const LocalClient = "local"
+
+// CreateLocal makes a cluster on one machine: an authority, an identity and a
+// certificate for each node, the group secret, one member table, and a client
+// certificate in clientDir. It refuses state directories that hold a cluster
+// already (ErrExist).
+func CreateLocal(name string, nodes []LocalNode, clientDir string) (*Table, error) {
+	for _, n := range nodes {
+		if _, err := os.Stat(filepath.Join(n.State, memberFile)); err == nil {
+			return nil, &belfry.Error{Op: "up", Subject: n.State, Err: fmt.Errorf("%w: a cluster lives there", belfry.ErrExist)}
+		}
+	}
+	opts := security.CreateOptions{Now: time.Now()}
+	for _, n := range nodes {
+		opts.Nodes = append(opts.Nodes, security.NewNode{Dir: filepath.Join(n.State, "keys")})
+	}
+	made, err := security.CreateCluster(opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := security.CreateClient(clientDir, made.CA, opts.Now, LocalClient); err != nil {
+		return nil, err
+	}
+	table := &Table{
+		Cluster:    made.Cluster,
+		Name:       name,
+		Generation: 1,
+		Epoch:      made.Epoch,
+		Clients:    []ClientRole{{Name: LocalClient, Role: "admin"}},
+	}
+	for i, n := range nodes {
+		table.Nodes = append(table.Nodes, Node{
+			ID:       made.Nodes[i].Node,
+			Number:   belfry.NodeNumber(i + 1),
+			Name:     n.Name,
+			Key:      PublicKey(made.Nodes[i].Public),
+			Networks: []Network{{Name: localNetwork, Heartbeat: n.Heartbeat}},
+			Streams:  n.Streams,
+			Web:      n.Web,
+		})
+	}
+	// The table is written last: a directory that has one is complete.
+	for _, n := range nodes {
+		if err := errors.Join(writeWebToken(n.State), WriteMembers(n.State, table)); err != nil {
+			return nil, err
+		}
+	}
+	return table, nil
+}
+
+// webTokenFile holds the token of the web listener, 0600: 128 bits as text.
+const webTokenFile = "keys/web.token"
+
+func writeWebToken(state string) error {
+	var token [16]byte
+	rand.Read(token[:])
+	return replaceFile(filepath.Join(state, webTokenFile), []byte(base64.RawURLEncoding.EncodeToString(token[:])+"\n"))
+}

@@ -1,0 +1,129 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/expr-lang/expr"
+	"github.com/expr-lang/expr/file"
+	"github.com/expr-lang/expr/types"
+	"github.com/expr-lang/expr/vm"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/cloudevents"
+	"github.com/belfry-ha/belfry/internal/event"
+)
+
+// Bounds of one filter expression (ecosystem.md 3). An expression runs for
+// every occurrence, inside the event loop, so it must be small and can not
+// look at a clock or at a file.
+const (
+	maxExpression = 4 << 10 // bytes
+	maxNodes      = 200
+	filterMemory  = 100_000 // of the expression machine's own units
+)
+
+// filterNames are what an expression may name, in the order of the manual.
+var filterNames = []string{"class", "subject", "instance", "node", "kind", "code", "edge", "value", "seq", "count", "first", "last", "data"}
+
+// filterCompiler makes the function that event.Config.Compile asks for. It
+// knows the fields of each class's message, so that a misspelt one is refused
+// when it is registered and not silently false for ever.
+func filterCompiler(classes []belfry.ClassInfo) func(class, expression string) (event.Filter, error) {
+	messages := map[string]string{}
+	for _, c := range classes {
+		messages[string(c.Class)] = c.Data
+	}
+	return func(class, expression string) (event.Filter, error) {
+		return compileFilter(messages[class], expression)
+	}
+}
+
+// compileFilter refuses with ErrUsage what is too long, does not parse, names
+// what there is not, or is not boolean. message is the full name of the
+// class's protobuf message; empty leaves the names below data open.
+func compileFilter(message, expression string) (event.Filter, error) {
+	if len(expression) > maxExpression {
+		return nil, fmt.Errorf("%w: the expression has %d bytes; at most %d", belfry.ErrUsage, len(expression), maxExpression)
+	}
+	program, err := expr.Compile(expression,
+		expr.Env(filterEnvironment(message)),
+		expr.AsBool(),
+		expr.MaxNodes(maxNodes),
+		expr.DisableBuiltin("now"),
+		expr.DisableBuiltin("date"),
+		expr.DisableBuiltin("duration"),
+		expr.DisableBuiltin("timezone"),
+	)
+	if err != nil {
+		return nil, filterError(err)
+	}
+	machine := &vm.VM{MemoryBudget: filterMemory}
+	return func(n *belfry.Notification) (bool, error) {
+		fields, err := cloudevents.Fields(n.Event.Class, n.Data)
+		if err != nil {
+			return false, err
+		}
+		result, err := machine.Run(program, filterValues(n, fields))
+		if err != nil {
+			return false, filterError(err)
+		}
+		return result == true, nil
+	}, nil
+}
+
+func filterEnvironment(message string) types.Map {
+	data := types.Map{types.Extra: types.Any}
+	if descriptor, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(message)); err == nil && message != "google.protobuf.Struct" {
+		if m, ok := descriptor.(protoreflect.MessageDescriptor); ok {
+			data = types.Map{}
+			for i := range m.Fields().Len() {
+				data[string(m.Fields().Get(i).Name())] = types.Any
+			}
+		}
+	}
+	return types.Map{
+		"class": types.String, "subject": types.String, "instance": types.String, "node": types.String,
+		"kind": types.String, "code": types.Int, "edge": types.String, "value": types.Float64,
+		"seq": types.Int, "count": types.Int, "first": types.Int, "last": types.Int,
+		"data": data,
+	}
+}
+
+func filterValues(n *belfry.Notification, fields map[string]any) map[string]any {
+	return map[string]any{
+		"class": string(n.Event.Class), "subject": n.Event.Subject, "instance": n.Event.Instance, "node": n.NodeName,
+		"kind": n.Kind.String(), "code": int(n.Code), "edge": n.Edge.String(), "value": n.Value,
+		"seq": int(n.Last), "count": int(n.Count), "first": int(n.First), "last": int(n.Last),
+		"data": fields,
+	}
+}
+
+// filterError puts the library's message into this project's form: where,
+// what is wrong, what would be right.
+func filterError(err error) error {
+	var at *file.Error
+	if !errors.As(err, &at) {
+		return fmt.Errorf("%w: %s", belfry.ErrUsage, firstLine(err.Error()))
+	}
+	message := firstLine(at.Message)
+	if name, ok := strings.CutPrefix(message, "unknown name "); ok {
+		message = fmt.Sprintf("unknown name %s; strings need quotes: %q", name, name)
+		if slices.Contains([]string{"now", "date", "duration", "timezone"}, name) {
+			message = fmt.Sprintf("unknown name %s; expressions have no clock", name)
+		}
+	}
+	if name, ok := strings.CutPrefix(message, "unknown field "); ok {
+		message = fmt.Sprintf("unknown field %s; belfry event types CLASS lists the fields of a class", name)
+	}
+	return fmt.Errorf("%w: column %d: %s", belfry.ErrUsage, at.Column+1, message)
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}

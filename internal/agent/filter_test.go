@@ -1,0 +1,114 @@
+package agent
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+)
+
+var filterClasses = []belfry.ClassInfo{
+	{Class: "node.state", Data: "belfry.v1.NodeState"},
+	{Class: "user.*", Data: "google.protobuf.Struct", Custom: true},
+}
+
+func nodeStateNotification(t *testing.T) *belfry.Notification {
+	t.Helper()
+	data, err := proto.Marshal(&belfryv1.NodeState{Node: "c", From: "up", To: "down", Cause: "process", Observers: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &belfry.Notification{
+		Kind: belfry.KindOccurrence, NodeName: "a", Event: belfry.EventID{Class: "node.state", Subject: "c"},
+		First: 7, Last: 7, Count: 1, Code: 4, Edge: belfry.EdgeFailing, Data: data,
+	}
+}
+
+func TestFilterSeesEveryFieldOfTheNotification(t *testing.T) {
+	t.Parallel()
+	compile := filterCompiler(filterClasses)
+	for expression, want := range map[string]bool{
+		`data.to == "down"`: true, `data.to == "up"`: false, `data.observers >= 2 and subject == "c"`: true,
+		`class == "node.state" and node == "a" and kind == "occurrence"`: true, `code == 4 && edge == "failing"`: true,
+		`seq == 7 and first == 7 and last == 7 and count == 1`: true, `value > 0 or instance != ""`: false,
+		`data.cause in ["silent", "process"]`: true, `subject matches "^[ab]$"`: false,
+	} {
+		filter, err := compile("node.state", expression)
+		if err != nil {
+			t.Errorf("%s: %v", expression, err)
+			continue
+		}
+		got, err := filter(nodeStateNotification(t))
+		if err != nil || got != want {
+			t.Errorf("%s: got %v, %v; want %v", expression, got, err, want)
+		}
+	}
+}
+
+func TestFilterThatCanNotWorkIsRefusedWithItsColumn(t *testing.T) {
+	t.Parallel()
+	compile := filterCompiler(filterClasses)
+	for expression, want := range map[string]string{
+		`data.to == down`:    `column 12: unknown name down; strings need quotes: "down"`,
+		`data.too == "down"`: `column 6: unknown field too; belfry event types CLASS lists the fields of a class`,
+		`now() > 3`:          `column 1: unknown name now; expressions have no clock`,
+		`subject`:            `expected bool, but got string`,
+		`seq ==`:             `column 6: unexpected token EOF`,
+		strings.Repeat("seq == 1 or ", 200) + "true": `exceeds`,
+		strings.Repeat(" ", 5000):                    `5000 bytes; at most 4096`,
+	} {
+		_, err := compile("node.state", expression)
+		if err == nil || !errors.Is(err, belfry.ErrUsage) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.40q: got %v; want ErrUsage with %q", expression, err, want)
+		}
+	}
+}
+
+func TestFilterOverOwnEventsLeavesTheirFieldsOpen(t *testing.T) {
+	t.Parallel()
+	if _, err := filterCompiler(filterClasses)("user.backup", `data.size > 3 and data.host == "x"`); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFilterIsBoundedInMemory(t *testing.T) {
+	t.Parallel()
+	filter, err := compileFilter("", `len(map(1..99999, {[#, #, #, #]})) > 0`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := filter(nodeStateNotification(t)); !errors.Is(err, belfry.ErrUsage) || !strings.Contains(err.Error(), "memory budget") {
+		t.Errorf("got %v; want the memory budget exceeded", err)
+	}
+}
+
+func TestManualNamesTheEnvironmentOfFilters(t *testing.T) {
+	t.Parallel()
+	if diff := cmp.Diff(slices.Sorted(slices.Values(filterNames)), slices.Sorted(maps.Keys(filterEnvironment("")))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func FuzzExpression(f *testing.F) {
+	for _, seed := range []string{`data.to == "down"`, `data.to == down`, `1..9`, `count > 3 and not (seq < 1)`, "\xff", `let x = data; x.to`} {
+		f.Add(seed)
+	}
+	compile := filterCompiler(filterClasses)
+	f.Fuzz(func(t *testing.T, expression string) {
+		filter, err := compile("node.state", expression)
+		if err != nil {
+			if !errors.Is(err, belfry.ErrUsage) || strings.Contains(err.Error(), "\n") {
+				t.Fatalf("%q: %q is not one line of wrong use", expression, err)
+			}
+			return
+		}
+		_, _ = filter(nodeStateNotification(t)) // an error is a refusal; a panic is the fault
+	})
+}

@@ -1,0 +1,160 @@
+package agent
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/cluster"
+	"github.com/belfry-ha/belfry/internal/event"
+)
+
+// metrics reads the machines' own counters when it is scraped; nothing is
+// counted twice (ecosystem.md 6).
+type metrics struct{ agent *Agent }
+
+func metric(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("belfry_"+name, help, labels, nil)
+}
+
+var (
+	metricBuild         = metric("build_info", "Always 1; version of the agent.", "version", "go")
+	metricStart         = metric("agent_start_time_seconds", "When the agent started, in seconds since 1970.")
+	metricVerdict       = metric("node_verdict", "1 for the verdict that is held of a node, else 0.", "node", "verdict")
+	metricLinkState     = metric("link_state", "1 for the state of a link, else 0.", "peer", "network", "state")
+	metricRTT           = metric("link_rtt_seconds", "Smoothed round trip of a link (MRT).", "peer", "network")
+	metricRTTDeviation  = metric("link_rtt_deviation_seconds", "Smoothed deviation of the round trip (D).", "peer", "network")
+	metricLoss          = metric("link_loss_ratio", "Loss that this node measures inbound.", "peer", "network")
+	metricJitter        = metric("link_jitter_seconds", "Deviation of the one-way delay.", "peer", "network")
+	metricInterval      = metric("heartbeat_interval_seconds", "Interval at which this node sends.", "peer", "network")
+	metricMaxWait       = metric("heartbeat_max_wait_seconds", "After this a heartbeat counts as missed.", "peer", "network")
+	metricRejected      = metric("datagrams_rejected_total", "Datagrams that were dropped before they could change anything.", "reason")
+	metricDatagrams     = metric("datagrams_total", "Datagrams sent, and received and accepted.", "direction")
+	metricEvents        = metric("events_total", "Occurrences that entered the event machine.", "class")
+	metricCoalesced     = metric("events_coalesced_total", "Occurrences merged into one that was still queued.", "class")
+	metricLost          = metric("events_lost_total", "Occurrences that a consumer was told of by a gap only.", "stage", "reason")
+	metricStale         = metric("events_stale_total", "Occurrences refused because their identifier had gone.")
+	metricUnexplained   = metric("events_unexplained_total", "Holes in what a peer sent that nothing explains; a fault if not 0.")
+	metricRegistrations = metric("registrations", "Registrations held by this node.", "scope")
+	metricBlocked       = metric("entries_blocked", "Entries without an identifier.")
+	metricProducerUp    = metric("producer_up", "1 while a producer runs; it runs only while somebody is registered.", "producer")
+	metricRestarts      = metric("producer_restarts_total", "How often a producer failed and was started again.", "producer")
+	metricDenied        = metric("api_refused_total", "Requests refused for want of a right, or because of a limit.", "reason")
+)
+
+// Describe sends nothing: which series there are depends on the cluster.
+func (m metrics) Describe(chan<- *prometheus.Desc) {}
+
+// Collect asks each part once.
+func (m metrics) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	a := m.agent
+	gauge(metricBuild, 1, a.opts.Version, runtime.Version())
+	gauge(metricStart, float64(a.started.UnixMilli())/1000)
+	m.collectCluster(gauge)
+	m.collectEvents(gauge, counter)
+
+	udp := a.udp.Stats()
+	counter(metricDatagrams, udp.Sent, "out")
+	counter(metricDatagrams, udp.Received, "in")
+	for _, reason := range slices.Sorted(maps.Keys(udp.Rejected)) {
+		counter(metricRejected, udp.Rejected[reason], reason.String())
+	}
+	for _, p := range a.runner.Running() {
+		gauge(metricProducerUp, oneIf(p.Up), p.Name)
+		counter(metricRestarts, p.Restarts, p.Name)
+	}
+	api := a.server.Counters()
+	counter(metricDenied, api.Denied, "right")
+	counter(metricDenied, api.Limited, "limit")
+}
+
+func (m metrics) collectCluster(gauge func(*prometheus.Desc, float64, ...string)) {
+	var (
+		nodes []cluster.NodeStatus
+		links []cluster.LinkStatus
+	)
+	m.agent.cluster.call(func(c *cluster.Machine) {
+		now := time.Now()
+		nodes, links = c.Nodes(now), c.Links(now)
+	})
+	for _, n := range nodes {
+		for v := belfry.VerdictJoining; v <= belfry.VerdictLeft; v++ {
+			gauge(metricVerdict, oneIf(n.Verdict == v), n.Name, v.String())
+		}
+	}
+	for _, l := range links {
+		for s := belfry.LinkInit; s <= belfry.LinkFlapping; s++ {
+			gauge(metricLinkState, oneIf(l.State == s), l.PeerName, l.Network, s.String())
+		}
+		gauge(metricRTT, l.MRT.Seconds(), l.PeerName, l.Network)
+		gauge(metricRTTDeviation, l.D.Seconds(), l.PeerName, l.Network)
+		gauge(metricLoss, float64(l.Loss)/255, l.PeerName, l.Network)
+		gauge(metricJitter, l.Jitter.Seconds(), l.PeerName, l.Network)
+		gauge(metricInterval, l.Interval.Seconds(), l.PeerName, l.Network)
+		gauge(metricMaxWait, l.MaxWait.Seconds(), l.PeerName, l.Network)
+	}
+}
+
+func (m metrics) collectEvents(gauge func(*prometheus.Desc, float64, ...string), counter func(*prometheus.Desc, uint64, ...string)) {
+	var (
+		c      event.Counters
+		status event.Status
+	)
+	err := m.agent.events.call(context.Background(), func(e *event.Machine) { c, status = e.Counters(), e.Status() })
+	if err != nil { // the agent is stopping
+		return
+	}
+	for _, class := range slices.Sorted(maps.Keys(c.Posted)) {
+		counter(metricEvents, c.Posted[class], string(class))
+	}
+	for _, class := range slices.Sorted(maps.Keys(c.Coalesced)) {
+		counter(metricCoalesced, c.Coalesced[class], string(class))
+	}
+	for _, reason := range slices.Sorted(maps.Keys(c.Lost)) {
+		counter(metricLost, c.Lost[reason], "queue", reason.String())
+	}
+	counter(metricStale, c.Stale)
+	counter(metricUnexplained, c.Unexplained)
+	var local, remote, blocked int
+	for _, e := range status.Entries {
+		if e.State == belfry.EntryBlocked {
+			blocked++
+		}
+		for _, consumer := range e.Consumers {
+			if consumer.Kind == "remote" {
+				remote++
+			} else {
+				local++
+			}
+		}
+	}
+	gauge(metricRegistrations, float64(local), "local")
+	gauge(metricRegistrations, float64(remote), "remote")
+	gauge(metricBlocked, float64(blocked))
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (a *Agent) metricsHandler() http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(metrics{a})
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
+}

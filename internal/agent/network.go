@@ -1,0 +1,217 @@
+package agent
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/api"
+	"github.com/belfry-ha/belfry/internal/cluster"
+	"github.com/belfry-ha/belfry/internal/event"
+	"github.com/belfry-ha/belfry/internal/security"
+	"github.com/belfry-ha/belfry/internal/transport"
+	"github.com/belfry-ha/belfry/internal/wire"
+)
+
+// probeTimeout bounds the attempt to reach a peer's stream port.
+const probeTimeout = time.Second
+
+// openNetwork opens the sockets. What arrives waits in the loops' inputs
+// until they run.
+func (a *Agent) openNetwork() error {
+	endpoint, err := wire.New(a.id.wireConfig(), time.Now())
+	if err != nil {
+		return err
+	}
+	var members []wire.Member
+	for _, n := range a.id.table.Nodes {
+		members = append(members, wire.Member{ID: n.ID, Number: n.Number})
+	}
+	if err := endpoint.SetMembers(members); err != nil {
+		return err
+	}
+	var local []netip.AddrPort
+	for _, n := range a.id.node.Networks {
+		local = append(local, n.Heartbeat)
+	}
+	log := a.log.With("component", "transport")
+	a.udp, err = transport.ListenUDP(transport.UDPConfig{
+		Local:    local,
+		Endpoint: endpoint,
+		Deliver:  a.datagram,
+		Refused: func(peer belfry.NodeID, link uint8) {
+			a.cluster.receive(cluster.Refused{Peer: peer, Link: link})
+		},
+		Dropped: func(n uint32) { a.cluster.receive(cluster.Dropped{N: uint64(n)}) },
+		Logger:  log,
+	})
+	if err != nil {
+		return err
+	}
+	a.onStop("datagrams", func(context.Context) error { return a.udp.Close() })
+
+	listener, err := net.Listen("tcp", a.id.node.Streams.String())
+	if err != nil {
+		return listenError("ports.streams", a.id.node.Streams.String(), err)
+	}
+	a.server = api.New(a.apiOptions())
+	a.agents = newAgentTable(a.id.table)
+	a.agents.set(a.id.node.ID, uint32(os.Getpid()), a.opts.Version, a.started)
+	a.streams = transport.NewStreams(a.streamsConfig(listener))
+	a.onStop("streams", func(ctx context.Context) error {
+		return a.streams.Stop(ctx, cluster.GoodbyeRestart)
+	})
+	return nil
+}
+
+func (a *Agent) streamsConfig(listener net.Listener) transport.StreamsConfig {
+	opts := security.TLSOptions{
+		Keys: func() *security.Keys { return a.id.keys },
+		Listed: func(id belfry.NodeID, key ed25519.PublicKey) error {
+			return a.members.Table().Listed(id, key)
+		},
+		Client: func(name string) error {
+			_, err := a.clientRole(name)
+			return err
+		},
+	}
+	return transport.StreamsConfig{
+		Listener:  listener,
+		ServerTLS: security.NodeServerConfig(opts),
+		ClientTLS: func(peer belfry.NodeID) *tls.Config { return security.NodeClientConfig(opts, peer) },
+		Identify: func(state tls.ConnectionState) (belfry.NodeID, error) {
+			id, err := security.Peer(state)
+			if err == nil && id.Client != "" {
+				err = fmt.Errorf("%w: %s is not a node", belfry.ErrPermission, id)
+			}
+			return id.Node, err
+		},
+		Self: transport.Hello{
+			Node:        a.id.node.ID,
+			Name:        a.id.node.Name,
+			Incarnation: a.id.incarnation,
+			Boot:        a.id.boot,
+			Generation:  a.id.table.Generation,
+			PID:         uint32(os.Getpid()),
+			Version:     a.opts.Version,
+			Started:     a.started,
+		},
+		Deliver:       a.streamEvent,
+		Services:      func(g *grpc.Server) { a.server.Register(g) },
+		ServerOptions: a.server.ServerOptions(),
+		Entries:       a.server.LocalEntries,
+		Logger:        a.log.With("component", "transport"),
+	}
+}
+
+// datagram is called by the goroutine that read the socket.
+func (a *Agent) datagram(r transport.Received) {
+	if body := bodyFromWire(r.Body); body != nil {
+		a.cluster.receive(cluster.Datagram{
+			From: r.From, Incarnation: r.Incarnation, Boot: r.Boot,
+			Link: r.Link, At: r.At, Proven: r.Proven, Body: body,
+		})
+	}
+}
+
+// streamEvent carries what happens on a node-to-node stream to the machines
+// that it concerns. It is called in order for one peer.
+func (a *Agent) streamEvent(e transport.StreamEvent) {
+	switch e := e.(type) {
+	case transport.Up:
+		a.agents.set(e.Peer, e.Hello.PID, e.Hello.Version, e.Hello.Started)
+		a.cluster.receive(cluster.Stream{Peer: e.Peer, Incarnation: e.Hello.Incarnation, Event: cluster.StreamUp})
+		a.tellEvents(event.PeerUp{Node: e.Peer, Name: e.Hello.Name, Incarnation: e.Hello.Incarnation})
+	case transport.Reset:
+		a.cluster.receive(cluster.Stream{Peer: e.Peer, Event: cluster.StreamReset})
+		a.tellEvents(event.PeerLost{Node: e.Peer})
+	case transport.Goodbye:
+		a.cluster.receive(cluster.Stream{Peer: e.Peer, Event: e.Reason})
+		a.tellEvents(event.PeerLost{Node: e.Peer})
+	case transport.Frame:
+		a.tellEvents(event.PeerReceived{Node: e.Peer, Frame: e.Frame})
+	case transport.Ready:
+		a.tellEvents(event.PeerReady{Node: e.Peer})
+	case transport.Dialed:
+		a.cluster.receive(cluster.Dialed{Peer: e.Peer, Link: e.Link, Result: e.Result})
+	}
+}
+
+// tellEvents fails only when the loop has ended.
+func (a *Agent) tellEvents(m event.Message) { _ = a.events.send(context.Background(), m) }
+
+// probe tries a peer's stream port for the cluster machine.
+func (a *Agent) probe(d cluster.Dial) {
+	if n, ok := a.id.table.Node(d.Peer); ok {
+		a.streams.Probe(d.Peer, d.Link, n.Streams, probeTimeout)
+	}
+}
+
+// linksTo are the links from this node to a member: one for each network that
+// both are on.
+func linksTo(self, n Node) (links []cluster.Link) {
+	for _, mine := range self.Networks {
+		for _, its := range n.Networks {
+			if mine.Name == its.Name {
+				links = append(links, cluster.Link{Index: uint8(len(links)), Network: mine.Name, Local: mine.Heartbeat, Remote: its.Heartbeat})
+			}
+		}
+	}
+	return links
+}
+
+func memberInput(t *Table, self Node) cluster.Members {
+	m := cluster.Members{Generation: t.Generation}
+	for _, n := range t.Nodes {
+		row := cluster.Member{ID: n.ID, Number: n.Number, Name: n.Name}
+		if n.ID != self.ID {
+			row.Links = linksTo(self, n)
+		}
+		m.Members = append(m.Members, row)
+	}
+	return m
+}
+
+func datagramPeers(t *Table, self Node) (peers []transport.Peer) {
+	for _, n := range t.Nodes {
+		if n.ID == self.ID {
+			continue
+		}
+		p := transport.Peer{ID: n.ID, Number: n.Number}
+		for _, l := range linksTo(self, n) {
+			p.Links = append(p.Links, transport.PeerLink{Index: l.Index, Local: l.Local, Remote: l.Remote})
+		}
+		peers = append(peers, p)
+	}
+	return peers
+}
+
+func streamPeers(t *Table, self Node) (peers []transport.StreamPeer) {
+	for _, n := range t.Nodes {
+		if n.ID != self.ID {
+			peers = append(peers, transport.StreamPeer{ID: n.ID, Addrs: []netip.AddrPort{n.Streams}})
+		}
+	}
+	return peers
+}
+
+// listenError says what to do about an address that can not be had.
+func listenError(setting, address string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		err = fmt.Errorf("%w: %s is in use; stop the other agent there or change %s", belfry.ErrExist, address, setting)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		err = fmt.Errorf("%w: %s is not an address of this machine; compare the member table with ip address", belfry.ErrNotFound, address)
+	}
+	return &belfry.Error{Op: "agent", Subject: address, Err: err}
+}

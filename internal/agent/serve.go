@@ -1,0 +1,187 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/api"
+	"github.com/belfry-ha/belfry/internal/config"
+	"github.com/belfry-ha/belfry/internal/security"
+)
+
+func (a *Agent) apiOptions() api.Options {
+	groups := security.LookupGroups()
+	return api.Options{
+		Events:  a.events,
+		Cluster: a,
+		Identify: func(conn net.Conn) (api.Subject, error) {
+			local, ok := conn.(*net.UnixConn)
+			if !ok {
+				return api.Subject{}, fmt.Errorf("%w: not a unix socket", belfry.ErrPermission)
+			}
+			c, err := security.PeerCredentials(local)
+			if err != nil {
+				return api.Subject{}, err
+			}
+			role := security.LocalRole(c.UID, c.Groups, uint32(os.Geteuid()), groups)
+			return api.Subject{UID: c.UID, PID: c.PID, Role: apiRole(role)}, nil
+		},
+		IdentifyTLS: func(state tls.ConnectionState) (api.Subject, error) {
+			id, err := security.Peer(state)
+			if err != nil {
+				return api.Subject{}, err
+			}
+			if id.Client == "" {
+				return api.Subject{}, fmt.Errorf("%w: %s is a node; the API is for clients", belfry.ErrPermission, id)
+			}
+			role, err := a.clientRole(id.Client)
+			return api.Subject{Client: id.Client, Role: role}, err
+		},
+		Logger: a.log,
+	}
+}
+
+// apiRole is the same role in the words of the API.
+func apiRole(r security.Role) api.Role {
+	role, err := api.ParseRole(r.String())
+	if err != nil {
+		return api.RoleNone
+	}
+	return role
+}
+
+// clientRole looks a client up in the member table, so that taking it out
+// there takes its rights at once.
+func (a *Agent) clientRole(name string) (api.Role, error) {
+	for _, c := range a.members.Table().Clients {
+		if c.Name == name {
+			return api.ParseRole(c.Role)
+		}
+	}
+	return api.RoleNone, fmt.Errorf("%w: no client %q is listed", belfry.ErrPermission, name)
+}
+
+// serve opens the doors: the unix socket, then the web listener.
+func (a *Agent) serve() error {
+	settings := a.opts.Config
+	a.onStop("api", a.server.Stop)
+	if err := a.server.ServeUnix(settings.Socket.Path, settings.Socket.Group); err != nil {
+		return err
+	}
+	return a.serveWeb(settings.Web)
+}
+
+// Bounds of a slow client of the web listener; streams set none on writes.
+const (
+	webHeaderTimeout = 5 * time.Second
+	webIdleTimeout   = 2 * time.Minute
+	webHeaderBytes   = 16 << 10
+)
+
+// A webListener is the web listener under one set of settings.
+type webListener struct {
+	settings config.Web
+	server   *http.Server // nil: no listener
+}
+
+// close cuts what is open: streams never end by themselves, and their clients
+// resume.
+func (w webListener) close() error {
+	if w.server == nil {
+		return nil
+	}
+	return w.server.Close()
+}
+
+// serveWeb opens the web listener, if there is to be one.
+func (a *Agent) serveWeb(web config.Web) error {
+	next, err := a.openWeb(web)
+	if err != nil {
+		return err
+	}
+	a.web = next
+	a.onStop("web", func(context.Context) error {
+		a.webMu.Lock()
+		defer a.webMu.Unlock()
+		return a.web.close()
+	})
+	return nil
+}
+
+// Reload takes up settings that need no restart: the web listener's. On error
+// the old listener goes on.
+func (a *Agent) Reload(settings config.Settings) error {
+	a.webMu.Lock()
+	defer a.webMu.Unlock()
+	if settings.Web == a.web.settings {
+		return nil
+	}
+	old := a.web
+	if settings.Web.Listen == old.settings.Listen { // the address is free only without the old one
+		if _, err := webTLS(settings.Web); err != nil {
+			return err
+		}
+		if err := old.close(); err != nil {
+			return err
+		}
+	}
+	next, err := a.openWeb(settings.Web)
+	if err != nil {
+		return err
+	}
+	a.web = next
+	return old.close() // closing twice does no harm
+}
+
+// webTLS is the listener's certificate; nil: none is set.
+func webTLS(web config.Web) (*tls.Config, error) {
+	if web.TLS.Cert == "" {
+		return nil, nil
+	}
+	cert, err := tls.LoadX509KeyPair(web.TLS.Cert, web.TLS.Key)
+	if err != nil {
+		return nil, &belfry.Error{Op: "agent", Subject: web.TLS.Cert, Err: fmt.Errorf("web.tls: %w", err)}
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}}, nil
+}
+
+func (a *Agent) openWeb(web config.Web) (webListener, error) {
+	if web.Listen == "" {
+		return webListener{settings: web}, nil
+	}
+	secure, err := webTLS(web)
+	if err != nil {
+		return webListener{}, err
+	}
+	listener, err := net.Listen("tcp", web.Listen)
+	if err != nil {
+		return webListener{}, listenError("web.listen", web.Listen, err)
+	}
+	if secure != nil {
+		listener = tls.NewListener(listener, secure)
+	}
+	token := a.opts.WebToken
+	server := &http.Server{
+		Handler: a.server.Web(api.WebOptions{
+			Token:   func(t string) bool { return sameToken(token, t) },
+			Metrics: a.metricsHandler(),
+		}),
+		ReadHeaderTimeout: webHeaderTimeout,
+		IdleTimeout:       webIdleTimeout,
+		MaxHeaderBytes:    webHeaderBytes,
+	}
+	a.group.Go(func() error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("web listener: %w", err)
+		}
+		return nil
+	})
+	return webListener{settings: web, server: server}, nil
+}
