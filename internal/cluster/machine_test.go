@@ -203,6 +203,7 @@ func TestI8SameInputsSameBytes(t *testing.T) {
 	t.Parallel()
 	play := func() []string {
 		net := warm(7, 8)
+		net.record = true
 		net.path(net.host("a"), net.host("b")).loss = 30
 		net.run(5 * time.Second)
 		net.end(net.host("c"), StreamReset)

@@ -26,6 +26,7 @@ type network struct {
 	streams    map[string]bool       // "a b", sorted
 	sent       int
 	trace      func(h *host, c Change)
+	record     bool // every datagram, in digest
 	digest     []string
 	stopped    map[string]bool // by the configuration
 	generation uint64
@@ -251,7 +252,9 @@ func (n *network) schedule(h *host) {
 
 func (n *network) transmit(from, to *host, s Send) {
 	n.sent++
-	n.digest = append(n.digest, fmt.Sprintf("%d %s>%s %+v", n.now.Sub(n.start), from.name, to.name, s.Body))
+	if n.record {
+		n.digest = append(n.digest, fmt.Sprintf("%d %s>%s %+v", n.now.Sub(n.start), from.name, to.name, s.Body))
+	}
 	shown, inc, boot := from.seen[to.name], from.incarnation, from.boot
 	c := n.path(from, to)
 	if c.cut || n.rng.IntN(100) < c.loss {

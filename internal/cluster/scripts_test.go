@@ -101,7 +101,7 @@ func (s *script) do(t *testing.T, args []string) string {
 	case "nodes":
 		s.nodes(rest)
 	case "run":
-		s.n.sent, s.n.digest = 0, nil
+		s.n.sent = 0
 		s.n.run(duration(t, rest[0]))
 	case "cut", "heal", "loss", "delay":
 		s.condition(t, args[0], rest)
