@@ -51,6 +51,8 @@ func TestEachRuleCanBeBroken(t *testing.T) {
 		{name: "module for tests in the product", file: "internal/event/a.go", src: doc + `import _ "pgregory.net/rapid"`, want: "it is for _test.go files"},
 		{name: "module for tests in a test", file: "internal/event/a_test.go", src: doc + `import _ "pgregory.net/rapid"`},
 		{name: "module for tests in a test folder", file: "internal/producer/producertest/a.go", src: doc + `import _ "pgregory.net/rapid"`},
+		{name: "module for the tests of a folder", file: "cmd/belfry/a_test.go", src: doc + `import _ "google.golang.org/protobuf/proto"`},
+		{name: "the same in its product", file: "cmd/belfry/a.go", src: doc + `import _ "google.golang.org/protobuf/proto"`, want: "cmd/belfry imports google.golang.org/protobuf/proto"},
 		{name: "cgo", file: "internal/agent/a.go", src: doc + `import "C"`, want: "without cgo"},
 
 		{name: "no package comment", file: "internal/event/a.go", src: "package x\n", want: "internal/event: no package comment"},
@@ -128,7 +130,7 @@ func TestTablesAreSound(t *testing.T) {
 	}
 	for _, d := range dependencies {
 		if d.in != testOnly {
-			lists += " " + d.in
+			lists += " " + d.in + " " + d.tests
 		}
 	}
 	for pattern := range strings.FieldsSeq(lists) {

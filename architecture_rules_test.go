@@ -155,6 +155,7 @@ func (j *judgement) thirdParty(spec *ast.ImportSpec, imported string) {
 		if !j.test && !isTestFolder(j.name) {
 			j.breach(spec.Pos(), "imports %s; it is for _test.go files and folders that end in test", imported)
 		}
+	case j.test && matches(dependencies[i].tests, j.name):
 	case !matches(dependencies[i].in, j.name):
 		j.breach(spec.Pos(), "%s imports %s; it stays in %s", j.name, imported, dependencies[i].in)
 	}

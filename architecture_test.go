@@ -113,44 +113,51 @@ var folders = []rule{
 
 // A dependency is a module and the folders that may import it. A third-party
 // type stays inside them; a new one needs an ADR (CONTRIBUTING.md).
-type dependency struct{ module, in string }
+type dependency struct {
+	module string
+	in     string // folders
+	tests  string // folders whose _test.go files may import it as well
+}
 
 // testOnly are imported by _test.go files and by folders whose name ends in "test".
 const testOnly = "test"
 
 var dependencies = []dependency{
-	{"google.golang.org/grpc", "internal/api internal/transport client gen/belfry/v1"},
-	{"google.golang.org/protobuf", "gen/belfry/v1 internal/cloudevents internal/api client internal/transport" +
-		" internal/producer/* internal/sink/* internal/aha internal/agent"},
+	{module: "google.golang.org/grpc", in: "internal/api internal/transport client gen/belfry/v1"},
+	{
+		module: "google.golang.org/protobuf", in: "gen/belfry/v1 internal/cloudevents internal/api client internal/transport" +
+			" internal/producer/* internal/sink/* internal/aha internal/agent",
+		tests: "cmd/belfry", // they make the messages that the commands print
+	},
 	// Status details of gRPC (google.rpc.ErrorInfo) and the gateway's annotations.
-	{"google.golang.org/genproto/googleapis/api", "internal/api client gen/belfry/v1"},
-	{"google.golang.org/genproto/googleapis/rpc", "internal/api client gen/belfry/v1"},
-	{"github.com/grpc-ecosystem/grpc-gateway/v2", "gen/belfry/v1 internal/api"},
-	{"github.com/spf13/cobra", "cmd/belfry"},
-	{"github.com/goccy/go-yaml", "internal/config internal/api cmd/belfry"},
-	{"github.com/expr-lang/expr", "internal/agent"},
-	{"github.com/prometheus/client_golang", "internal/agent internal/api"},
-	{"golang.org/x/sys", "internal/producer/* internal/transport internal/repository/disk internal/aha internal/api internal/agent cmd/belfry"},
-	{"golang.org/x/term", "internal/producer/* internal/transport internal/repository/disk internal/aha internal/api internal/agent cmd/belfry"},
-	{"github.com/mdlayher/netlink", "internal/producer/*"},
-	{"github.com/jsimonetti/rtnetlink/v2", "internal/producer/*"},
-	{"github.com/prometheus/procfs", "internal/producer/*"},
-	{"github.com/coreos/go-systemd/v22", "cmd/belfry internal/agent internal/producer/unit"},
-	{"github.com/godbus/dbus/v5", "internal/producer/unit"},
-	{"github.com/hanwen/go-fuse/v2", "internal/aha"},
-	{"go.etcd.io/etcd/client/v3", "internal/repository/etcd"},
-	{"go.etcd.io/bbolt", "internal/sink"},
-	{"github.com/nats-io/nats.go", "internal/sink/nats"},
-	{"github.com/nicholas-fedor/shoutrrr", "internal/sink/notify"},
-	{"github.com/jcmturner/gokrb5/v8", "internal/witness/dcerpc/krb5"},
-	{"golang.org/x/crypto", "internal/witness/dcerpc/ntlm"},
-	{"golang.org/x/sync", "internal/agent"},
-	{"charm.land/bubbletea/v2", "cmd/belfry"},
-	{"charm.land/lipgloss/v2", "cmd/belfry"},
-	{"github.com/rogpeppe/go-internal", testOnly},
-	{"github.com/google/go-cmp", testOnly},
-	{"pgregory.net/rapid", testOnly},
-	{"github.com/anishathalye/porcupine", testOnly},
+	{module: "google.golang.org/genproto/googleapis/api", in: "internal/api client gen/belfry/v1"},
+	{module: "google.golang.org/genproto/googleapis/rpc", in: "internal/api client gen/belfry/v1"},
+	{module: "github.com/grpc-ecosystem/grpc-gateway/v2", in: "gen/belfry/v1 internal/api"},
+	{module: "github.com/spf13/cobra", in: "cmd/belfry"},
+	{module: "github.com/goccy/go-yaml", in: "internal/config internal/api cmd/belfry"},
+	{module: "github.com/expr-lang/expr", in: "internal/agent"},
+	{module: "github.com/prometheus/client_golang", in: "internal/agent internal/api"},
+	{module: "golang.org/x/sys", in: "internal/producer/* internal/transport internal/repository/disk internal/aha internal/api internal/agent cmd/belfry"},
+	{module: "golang.org/x/term", in: "internal/producer/* internal/transport internal/repository/disk internal/aha internal/api internal/agent cmd/belfry"},
+	{module: "github.com/mdlayher/netlink", in: "internal/producer/*"},
+	{module: "github.com/jsimonetti/rtnetlink/v2", in: "internal/producer/*"},
+	{module: "github.com/prometheus/procfs", in: "internal/producer/*"},
+	{module: "github.com/coreos/go-systemd/v22", in: "cmd/belfry internal/agent internal/producer/unit"},
+	{module: "github.com/godbus/dbus/v5", in: "internal/producer/unit"},
+	{module: "github.com/hanwen/go-fuse/v2", in: "internal/aha"},
+	{module: "go.etcd.io/etcd/client/v3", in: "internal/repository/etcd"},
+	{module: "go.etcd.io/bbolt", in: "internal/sink"},
+	{module: "github.com/nats-io/nats.go", in: "internal/sink/nats"},
+	{module: "github.com/nicholas-fedor/shoutrrr", in: "internal/sink/notify"},
+	{module: "github.com/jcmturner/gokrb5/v8", in: "internal/witness/dcerpc/krb5"},
+	{module: "golang.org/x/crypto", in: "internal/witness/dcerpc/ntlm"},
+	{module: "golang.org/x/sync", in: "internal/agent"},
+	{module: "charm.land/bubbletea/v2", in: "cmd/belfry"},
+	{module: "charm.land/lipgloss/v2", in: "cmd/belfry"},
+	{module: "github.com/rogpeppe/go-internal", in: testOnly},
+	{module: "github.com/google/go-cmp", in: testOnly},
+	{module: "pgregory.net/rapid", in: testOnly},
+	{module: "github.com/anishathalye/porcupine", in: testOnly},
 }
 
 // TestArchitecture holds every folder and file of the tree against the tables
