@@ -2,12 +2,15 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -24,6 +27,7 @@ const (
 	sendRate   = 1000    // requests to send a second and uid
 	sendBurst  = 10000
 	maxSenders = 4096 // uids remembered
+	maxEvents  = 1024 // in one request
 )
 
 // ListEntries lists this node's entries, or asks the node that is named.
@@ -140,6 +144,34 @@ func (e *eventService) SendEvent(ctx context.Context, req *belfryv1.SendEventReq
 		NodeName: nodeName(view, view.Self), Posted: max(1, req.GetRepeat()), Matched: uint32(max(0, matched)),
 		Took: durationpb.New(time.Since(start)),
 	}, nil
+}
+
+// SendEvents posts many. A stream costs one request, but each event of a user
+// is charged as if it came alone.
+func (e *eventService) SendEvents(stream grpc.BidiStreamingServer[belfryv1.SendEventsRequest, belfryv1.SendEventsResponse]) error {
+	for {
+		req, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if n := len(req.GetEvents()); n > maxEvents {
+			return &belfry.Error{Op: "SendEvents", Err: fmt.Errorf("%w: %d events in one request; at most %d", belfry.ErrLimit, n, maxEvents)}
+		}
+		resp := &belfryv1.SendEventsResponse{Results: make([]*belfryv1.SendResult, len(req.GetEvents()))}
+		for i, event := range req.GetEvents() {
+			matched, err := e.s.sendOne(stream.Context(), event)
+			resp.Results[i] = &belfryv1.SendResult{Matched: uint32(max(0, matched))}
+			if err != nil {
+				resp.Results[i].Refusal = refusalOf(err)
+			}
+		}
+		if err := stream.Send(resp); err != nil {
+			return err
+		}
+	}
 }
 
 func (s *Server) sendOne(ctx context.Context, req *belfryv1.SendEventRequest) (int, error) {

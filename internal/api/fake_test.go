@@ -263,19 +263,20 @@ func startAgent(t *testing.T, subject Subject) *agent {
 func (a *agent) start(t *testing.T) {
 	t.Helper()
 	a.Server = New(Options{
-		Events: a.events, Cluster: a.cluster,
-		Identify: func(net.Conn) (Subject, error) {
-			if a.subject.Client == "stranger" {
-				return Subject{}, errors.New("nobody knows this one")
-			}
-			return a.subject, nil
-		},
+		Events: a.events, Cluster: a.cluster, Identify: a.identify,
 	})
 	if err := a.ServeUnix(a.socket, ""); err != nil {
 		t.Fatal(err)
 	}
 	server := a.Server
 	t.Cleanup(func() { stop(t, server) })
+}
+
+func (a *agent) identify(net.Conn) (Subject, error) {
+	if a.subject.Client == "stranger" {
+		return Subject{}, errors.New("nobody knows this one")
+	}
+	return a.subject, nil
 }
 
 func stop(t *testing.T, s *Server) {

@@ -70,6 +70,7 @@ var rights = map[string]Role{
 	belfryv1.EventService_ListEntries_FullMethodName: RoleReader,
 	belfryv1.EventService_ListClasses_FullMethodName: RoleReader,
 	belfryv1.EventService_SendEvent_FullMethodName:   RoleOperator,
+	belfryv1.EventService_SendEvents_FullMethodName:  RoleOperator,
 	belfryv1.NodeService_GetStatus_FullMethodName:    RoleReader,
 	belfryv1.NodeService_ListNodes_FullMethodName:    RoleReader,
 	belfryv1.NodeService_GetNode_FullMethodName:      RoleReader,

@@ -24,7 +24,7 @@ import (
 func TestEveryMethodHasItsPlace(t *testing.T) {
 	t.Parallel()
 	want := map[string]string{ // the first role that may call it
-		"Subscribe": "reader", "Watch": "reader", "ListEntries": "reader", "ListClasses": "reader", "SendEvent": "operator",
+		"Subscribe": "reader", "Watch": "reader", "ListEntries": "reader", "ListClasses": "reader", "SendEvent": "operator", "SendEvents": "operator",
 		"GetStatus": "reader", "ListNodes": "reader", "GetNode": "reader", "ListLinks": "reader",
 	}
 	got := map[string]string{}

@@ -247,3 +247,60 @@ func TestEverySentinelSurvivesTheWire(t *testing.T) {
 		}
 	}
 }
+
+func TestASenderKeepsOrderAndTellsTheFirstRefusal(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, admin)
+	s, err := a.dial(t).Sender(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	const n = 10_000
+	for i := range n {
+		if err := s.Post(t.Context(), "user.x", fmt.Sprint(i), nil, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	matched, err := s.Flush(t.Context())
+	if err != nil || matched != 3*n || len(a.events.sent) != n {
+		t.Fatalf("matched %d of %d sent (%v); want %d of %d", matched, len(a.events.sent), err, 3*n, n)
+	}
+	for i, sent := range a.events.sent {
+		if sent.Subject != fmt.Sprint(i) {
+			t.Fatalf("event %d has subject %s", i, sent.Subject)
+		}
+	}
+	if err := s.Post(t.Context(), "node.state", "", nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Flush(t.Context()); !errors.Is(err, belfry.ErrUsage) {
+		t.Errorf("flush: %v; want the refusal", err)
+	}
+	if err := s.Post(t.Context(), "user.x", "", nil, 0); !errors.Is(err, belfry.ErrUsage) {
+		t.Errorf("post after a refusal: %v; want the refusal", err)
+	}
+}
+
+func TestASenderEndsWithItsAgent(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, admin)
+	s, err := a.dial(t).Sender(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Post(t.Context(), "user.x", "", nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, a.Server)
+	for err == nil {
+		err = s.Post(t.Context(), "user.x", "", nil, 0)
+	}
+	if _, flushed := s.Flush(t.Context()); !errors.Is(flushed, belfry.ErrNoAgent) || !errors.Is(err, belfry.ErrNoAgent) {
+		t.Errorf("post: %v, flush: %v; want that there is no agent", err, flushed)
+	}
+	s.Close()
+}

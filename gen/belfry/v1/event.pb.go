@@ -463,7 +463,8 @@ type Hello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Token of an earlier welcome: resume that consumer.
 	ResumeToken []byte `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
-	// Last batch that arrived, with resume_token.
+	// Last batch that was acknowledged, with resume_token. What came after it is
+	// sent again under its number; the client drops what it had.
 	Batch uint64 `protobuf:"varint,2,opt,name=batch,proto3" json:"batch,omitempty"`
 	// Most notifications unacknowledged; 0: four batches.
 	Window uint32 `protobuf:"varint,3,opt,name=window,proto3" json:"window,omitempty"`
@@ -2787,6 +2788,146 @@ func (x *SendEventResponse) GetTook() *durationpb.Duration {
 	return nil
 }
 
+type SendEventsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Events        []*SendEventRequest    `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"` // at most 1,024
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendEventsRequest) Reset() {
+	*x = SendEventsRequest{}
+	mi := &file_belfry_v1_event_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendEventsRequest) ProtoMessage() {}
+
+func (x *SendEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_event_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendEventsRequest.ProtoReflect.Descriptor instead.
+func (*SendEventsRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *SendEventsRequest) GetEvents() []*SendEventRequest {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+type SendEventsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Results       []*SendResult          `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"` // one for each event, in order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendEventsResponse) Reset() {
+	*x = SendEventsResponse{}
+	mi := &file_belfry_v1_event_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendEventsResponse) ProtoMessage() {}
+
+func (x *SendEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_event_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendEventsResponse.ProtoReflect.Descriptor instead.
+func (*SendEventsResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *SendEventsResponse) GetResults() []*SendResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+type SendResult struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Matched       uint32                 `protobuf:"varint,1,opt,name=matched,proto3" json:"matched,omitempty"` // registrations
+	Refusal       *Refusal               `protobuf:"bytes,2,opt,name=refusal,proto3" json:"refusal,omitempty"`  // unset: posted
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendResult) Reset() {
+	*x = SendResult{}
+	mi := &file_belfry_v1_event_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendResult) ProtoMessage() {}
+
+func (x *SendResult) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_event_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendResult.ProtoReflect.Descriptor instead.
+func (*SendResult) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *SendResult) GetMatched() uint32 {
+	if x != nil {
+		return x.Matched
+	}
+	return 0
+}
+
+func (x *SendResult) GetRefusal() *Refusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return nil
+}
+
 var File_belfry_v1_event_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_event_proto_rawDesc = "" +
@@ -3006,7 +3147,15 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\tnode_name\x18\x01 \x01(\tR\bnodeName\x12\x16\n" +
 	"\x06posted\x18\x02 \x01(\x04R\x06posted\x12\x18\n" +
 	"\amatched\x18\x03 \x01(\rR\amatched\x12-\n" +
-	"\x04took\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04took*\xa5\x01\n" +
+	"\x04took\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04took\"H\n" +
+	"\x11SendEventsRequest\x123\n" +
+	"\x06events\x18\x01 \x03(\v2\x1b.belfry.v1.SendEventRequestR\x06events\"E\n" +
+	"\x12SendEventsResponse\x12/\n" +
+	"\aresults\x18\x01 \x03(\v2\x15.belfry.v1.SendResultR\aresults\"T\n" +
+	"\n" +
+	"SendResult\x12\x18\n" +
+	"\amatched\x18\x01 \x01(\rR\amatched\x12,\n" +
+	"\arefusal\x18\x02 \x01(\v2\x12.belfry.v1.RefusalR\arefusal*\xa5\x01\n" +
 	"\rCoverageState\x12\x1e\n" +
 	"\x1aCOVERAGE_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16COVERAGE_STATE_PENDING\x10\x01\x12\x1c\n" +
@@ -3042,13 +3191,15 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\x13GAP_REASON_OVERFLOW\x10\x02\x12\x1c\n" +
 	"\x18GAP_REASON_NOT_MONITORED\x10\x03\x12\x16\n" +
 	"\x12GAP_REASON_JOURNAL\x10\x04\x12\x13\n" +
-	"\x0fGAP_REASON_LINK\x10\x052\xfc\x02\n" +
+	"\x0fGAP_REASON_LINK\x10\x052\xcb\x03\n" +
 	"\fEventService\x12J\n" +
 	"\tSubscribe\x12\x1b.belfry.v1.SubscribeRequest\x1a\x1c.belfry.v1.SubscribeResponse(\x010\x01\x12<\n" +
 	"\x05Watch\x12\x17.belfry.v1.WatchRequest\x1a\x18.belfry.v1.WatchResponse0\x01\x12L\n" +
 	"\vListEntries\x12\x1d.belfry.v1.ListEntriesRequest\x1a\x1e.belfry.v1.ListEntriesResponse\x12L\n" +
 	"\vListClasses\x12\x1d.belfry.v1.ListClassesRequest\x1a\x1e.belfry.v1.ListClassesResponse\x12F\n" +
-	"\tSendEvent\x12\x1b.belfry.v1.SendEventRequest\x1a\x1c.belfry.v1.SendEventResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
+	"\tSendEvent\x12\x1b.belfry.v1.SendEventRequest\x1a\x1c.belfry.v1.SendEventResponse\x12M\n" +
+	"\n" +
+	"SendEvents\x12\x1c.belfry.v1.SendEventsRequest\x1a\x1d.belfry.v1.SendEventsResponse(\x010\x01B4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
 
 var (
 	file_belfry_v1_event_proto_rawDescOnce sync.Once
@@ -3063,7 +3214,7 @@ func file_belfry_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_belfry_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_belfry_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_belfry_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_belfry_v1_event_proto_goTypes = []any{
 	(CoverageState)(0),            // 0: belfry.v1.CoverageState
 	(Scope)(0),                    // 1: belfry.v1.Scope
@@ -3100,9 +3251,12 @@ var file_belfry_v1_event_proto_goTypes = []any{
 	(*ClassInfo)(nil),             // 32: belfry.v1.ClassInfo
 	(*SendEventRequest)(nil),      // 33: belfry.v1.SendEventRequest
 	(*SendEventResponse)(nil),     // 34: belfry.v1.SendEventResponse
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),       // 36: google.protobuf.Struct
-	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
+	(*SendEventsRequest)(nil),     // 35: belfry.v1.SendEventsRequest
+	(*SendEventsResponse)(nil),    // 36: belfry.v1.SendEventsResponse
+	(*SendResult)(nil),            // 37: belfry.v1.SendResult
+	(*timestamppb.Timestamp)(nil), // 38: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),       // 39: google.protobuf.Struct
+	(*durationpb.Duration)(nil),   // 40: google.protobuf.Duration
 }
 var file_belfry_v1_event_proto_depIdxs = []int32{
 	7,  // 0: belfry.v1.SubscribeRequest.hello:type_name -> belfry.v1.Hello
@@ -3127,35 +3281,40 @@ var file_belfry_v1_event_proto_depIdxs = []int32{
 	21, // 19: belfry.v1.Notification.gap:type_name -> belfry.v1.Gap
 	5,  // 20: belfry.v1.Gap.reason:type_name -> belfry.v1.GapReason
 	17, // 21: belfry.v1.WatchRequest.registration:type_name -> belfry.v1.Registration
-	35, // 22: belfry.v1.WatchResponse.first_time:type_name -> google.protobuf.Timestamp
-	35, // 23: belfry.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
-	36, // 24: belfry.v1.WatchResponse.data:type_name -> google.protobuf.Struct
+	38, // 22: belfry.v1.WatchResponse.first_time:type_name -> google.protobuf.Timestamp
+	38, // 23: belfry.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
+	39, // 24: belfry.v1.WatchResponse.data:type_name -> google.protobuf.Struct
 	24, // 25: belfry.v1.WatchResponse.gap:type_name -> belfry.v1.WatchGap
-	35, // 26: belfry.v1.WatchGap.from:type_name -> google.protobuf.Timestamp
-	35, // 27: belfry.v1.WatchGap.to:type_name -> google.protobuf.Timestamp
+	38, // 26: belfry.v1.WatchGap.from:type_name -> google.protobuf.Timestamp
+	38, // 27: belfry.v1.WatchGap.to:type_name -> google.protobuf.Timestamp
 	27, // 28: belfry.v1.ListEntriesResponse.entries:type_name -> belfry.v1.RegistrationEntry
 	29, // 29: belfry.v1.ListEntriesResponse.interests:type_name -> belfry.v1.PeerInterests
-	35, // 30: belfry.v1.RegistrationEntry.since:type_name -> google.protobuf.Timestamp
+	38, // 30: belfry.v1.RegistrationEntry.since:type_name -> google.protobuf.Timestamp
 	28, // 31: belfry.v1.RegistrationEntry.consumers:type_name -> belfry.v1.EntryConsumer
-	35, // 32: belfry.v1.PeerInterests.since:type_name -> google.protobuf.Timestamp
+	38, // 32: belfry.v1.PeerInterests.since:type_name -> google.protobuf.Timestamp
 	32, // 33: belfry.v1.ListClassesResponse.classes:type_name -> belfry.v1.ClassInfo
-	36, // 34: belfry.v1.SendEventRequest.data:type_name -> google.protobuf.Struct
-	37, // 35: belfry.v1.SendEventResponse.took:type_name -> google.protobuf.Duration
-	6,  // 36: belfry.v1.EventService.Subscribe:input_type -> belfry.v1.SubscribeRequest
-	22, // 37: belfry.v1.EventService.Watch:input_type -> belfry.v1.WatchRequest
-	25, // 38: belfry.v1.EventService.ListEntries:input_type -> belfry.v1.ListEntriesRequest
-	30, // 39: belfry.v1.EventService.ListClasses:input_type -> belfry.v1.ListClassesRequest
-	33, // 40: belfry.v1.EventService.SendEvent:input_type -> belfry.v1.SendEventRequest
-	11, // 41: belfry.v1.EventService.Subscribe:output_type -> belfry.v1.SubscribeResponse
-	23, // 42: belfry.v1.EventService.Watch:output_type -> belfry.v1.WatchResponse
-	26, // 43: belfry.v1.EventService.ListEntries:output_type -> belfry.v1.ListEntriesResponse
-	31, // 44: belfry.v1.EventService.ListClasses:output_type -> belfry.v1.ListClassesResponse
-	34, // 45: belfry.v1.EventService.SendEvent:output_type -> belfry.v1.SendEventResponse
-	41, // [41:46] is the sub-list for method output_type
-	36, // [36:41] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	39, // 34: belfry.v1.SendEventRequest.data:type_name -> google.protobuf.Struct
+	40, // 35: belfry.v1.SendEventResponse.took:type_name -> google.protobuf.Duration
+	33, // 36: belfry.v1.SendEventsRequest.events:type_name -> belfry.v1.SendEventRequest
+	37, // 37: belfry.v1.SendEventsResponse.results:type_name -> belfry.v1.SendResult
+	16, // 38: belfry.v1.SendResult.refusal:type_name -> belfry.v1.Refusal
+	6,  // 39: belfry.v1.EventService.Subscribe:input_type -> belfry.v1.SubscribeRequest
+	22, // 40: belfry.v1.EventService.Watch:input_type -> belfry.v1.WatchRequest
+	25, // 41: belfry.v1.EventService.ListEntries:input_type -> belfry.v1.ListEntriesRequest
+	30, // 42: belfry.v1.EventService.ListClasses:input_type -> belfry.v1.ListClassesRequest
+	33, // 43: belfry.v1.EventService.SendEvent:input_type -> belfry.v1.SendEventRequest
+	35, // 44: belfry.v1.EventService.SendEvents:input_type -> belfry.v1.SendEventsRequest
+	11, // 45: belfry.v1.EventService.Subscribe:output_type -> belfry.v1.SubscribeResponse
+	23, // 46: belfry.v1.EventService.Watch:output_type -> belfry.v1.WatchResponse
+	26, // 47: belfry.v1.EventService.ListEntries:output_type -> belfry.v1.ListEntriesResponse
+	31, // 48: belfry.v1.EventService.ListClasses:output_type -> belfry.v1.ListClassesResponse
+	34, // 49: belfry.v1.EventService.SendEvent:output_type -> belfry.v1.SendEventResponse
+	36, // 50: belfry.v1.EventService.SendEvents:output_type -> belfry.v1.SendEventsResponse
+	45, // [45:51] is the sub-list for method output_type
+	39, // [39:45] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_event_proto_init() }
@@ -3182,7 +3341,7 @@ func file_belfry_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_event_proto_rawDesc), len(file_belfry_v1_event_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   29,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	EventService_ListEntries_FullMethodName = "/belfry.v1.EventService/ListEntries"
 	EventService_ListClasses_FullMethodName = "/belfry.v1.EventService/ListClasses"
 	EventService_SendEvent_FullMethodName   = "/belfry.v1.EventService/SendEvent"
+	EventService_SendEvents_FullMethodName  = "/belfry.v1.EventService/SendEvents"
 )
 
 // EventServiceClient is the client API for EventService service.
@@ -45,6 +46,9 @@ type EventServiceClient interface {
 	ListClasses(ctx context.Context, in *ListClassesRequest, opts ...grpc.CallOption) (*ListClassesResponse, error)
 	// SendEvent posts an event of a class below user.
 	SendEvent(ctx context.Context, in *SendEventRequest, opts ...grpc.CallOption) (*SendEventResponse, error)
+	// SendEvents posts many, in their order: one response for each request,
+	// likewise in order. What is refused does not end the stream.
+	SendEvents(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SendEventsRequest, SendEventsResponse], error)
 }
 
 type eventServiceClient struct {
@@ -117,6 +121,19 @@ func (c *eventServiceClient) SendEvent(ctx context.Context, in *SendEventRequest
 	return out, nil
 }
 
+func (c *eventServiceClient) SendEvents(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SendEventsRequest, SendEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &EventService_ServiceDesc.Streams[2], EventService_SendEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SendEventsRequest, SendEventsResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type EventService_SendEventsClient = grpc.BidiStreamingClient[SendEventsRequest, SendEventsResponse]
+
 // EventServiceServer is the server API for EventService service.
 // All implementations must embed UnimplementedEventServiceServer
 // for forward compatibility.
@@ -136,6 +153,9 @@ type EventServiceServer interface {
 	ListClasses(context.Context, *ListClassesRequest) (*ListClassesResponse, error)
 	// SendEvent posts an event of a class below user.
 	SendEvent(context.Context, *SendEventRequest) (*SendEventResponse, error)
+	// SendEvents posts many, in their order: one response for each request,
+	// likewise in order. What is refused does not end the stream.
+	SendEvents(grpc.BidiStreamingServer[SendEventsRequest, SendEventsResponse]) error
 	mustEmbedUnimplementedEventServiceServer()
 }
 
@@ -160,6 +180,9 @@ func (UnimplementedEventServiceServer) ListClasses(context.Context, *ListClasses
 }
 func (UnimplementedEventServiceServer) SendEvent(context.Context, *SendEventRequest) (*SendEventResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SendEvent not implemented")
+}
+func (UnimplementedEventServiceServer) SendEvents(grpc.BidiStreamingServer[SendEventsRequest, SendEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method SendEvents not implemented")
 }
 func (UnimplementedEventServiceServer) mustEmbedUnimplementedEventServiceServer() {}
 func (UnimplementedEventServiceServer) testEmbeddedByValue()                      {}
@@ -254,6 +277,13 @@ func _EventService_SendEvent_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _EventService_SendEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(EventServiceServer).SendEvents(&grpc.GenericServerStream[SendEventsRequest, SendEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type EventService_SendEventsServer = grpc.BidiStreamingServer[SendEventsRequest, SendEventsResponse]
+
 // EventService_ServiceDesc is the grpc.ServiceDesc for EventService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -285,6 +315,12 @@ var EventService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Watch",
 			Handler:       _EventService_Watch_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "SendEvents",
+			Handler:       _EventService_SendEvents_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "belfry/v1/event.proto",
