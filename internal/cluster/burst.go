@@ -153,6 +153,9 @@ func (m *Machine) startRound(now time.Time, p *member, others []*member, round i
 	for _, a := range b.askers {
 		m.sendResult(now, p, a)
 	}
+	if b.own && round > 0 && !p.exit.reset.IsZero() {
+		m.dial(now, p)
+	}
 	if !b.own || b.linkOnly || round == 0 {
 		return
 	}

@@ -46,6 +46,7 @@ type host struct {
 	boot        belfry.Boot
 	m           *Machine
 	running     bool // a process exists
+	dying       bool // it is killed, but its ports are still open
 	frozen      bool // it is stopped: reads nothing
 	dead        bool // the whole host
 	seen        map[string]belfry.Boot
@@ -264,6 +265,9 @@ func (n *network) transmit(from, to *host, s Send) {
 		if to.dead {
 			return
 		}
+		if to.dying {
+			return
+		}
 		if !to.running {
 			n.at(n.delay, func() {
 				if n.reachable(from, to) {
@@ -286,7 +290,7 @@ func (n *network) dial(from, to *host, d Dial) {
 	result, after := DialTimeout, time.Second
 	if n.reachable(from, to) {
 		result, after = DialAccepted, 4*n.delay
-		if !to.running {
+		if !to.running && !to.dying {
 			result = DialRefused
 		}
 	}

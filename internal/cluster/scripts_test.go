@@ -85,6 +85,7 @@ type script struct {
 //	nodes NAME... [seed=N]     machines that are started by start; all are members
 //	start, restart, kill, halt, stop, cont, leave NODE...   stop and cont are signals, halt kills the host
 //	suspend, resume NODE...    the whole machine sleeps and goes on
+//	dying NODE...              killed, but its ports stay open for 20 ms
 //	reset NODE...              a middlebox resets its streams
 //	goodbye NODE               it says that it restarts, and ends
 //	intent stop|start NODE     by the configuration
@@ -158,6 +159,10 @@ func (s *script) process(t *testing.T, what string, h *host) {
 		s.n.boot(h)
 	case "kill":
 		s.n.end(h, StreamReset)
+	case "dying":
+		s.n.end(h, StreamReset)
+		h.dying = true
+		s.n.at(20*time.Millisecond, func() { h.dying = false })
 	case "leave":
 		s.n.end(h, GoodbyeLeave)
 	case "goodbye":

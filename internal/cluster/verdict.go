@@ -217,11 +217,7 @@ func (m *Machine) stream(now time.Time, s Stream) {
 			m.processGone(now, p)
 			return
 		}
-		// The probe makes a dead process's kernel say so, the dial too.
-		for _, r := range p.rows {
-			m.probe(now, r)
-		}
-		m.dial(now, p)
+		m.confirmExit(now, p)
 	case GoodbyeLeave:
 		m.note(p, now, belfry.NodeID{}, "", "goodbye: it leaves")
 		m.conclude(now, p, belfry.VerdictLeft, belfry.CauseLeft, now, 1)
@@ -235,6 +231,21 @@ func (m *Machine) stream(now time.Time, s Stream) {
 	case GoodbyeRekey:
 		p.exit.goodbye = true
 	}
+}
+
+// confirmExit makes p's kernel say whether the process is gone: by the answer
+// to a dial and by the one to a probe. A dying process may still hold both
+// ports when its streams are reset already, so the burst goes on asking.
+func (m *Machine) confirmExit(now time.Time, p *member) {
+	if p.burst == nil || !p.burst.own {
+		m.verify(now, p, now, now, false)
+	}
+	if p.burst == nil { // own votes do not count for the moment; exits do not wait
+		for _, r := range p.rows {
+			m.probe(now, r)
+		}
+	}
+	m.dial(now, p)
 }
 
 // dial asks the driver to try p's stream port, unless it is at it.
