@@ -3,17 +3,15 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/belfry-ha/belfry/client"
+	"github.com/belfry-ha/belfry/internal/agent"
 )
 
 // defaultSocket is where the agent of this machine listens.
@@ -168,19 +166,11 @@ func (a *app) identity() (*tls.Config, error) {
 	if dir == "" {
 		return nil, usagef("--server needs an identity; set BELFRY_IDENTITY to the directory that holds client.crt, client.key and ca.crt")
 	}
-	certificate, err := tls.LoadX509KeyPair(filepath.Join(dir, "client.crt"), filepath.Join(dir, "client.key"))
+	identity, err := agent.ClientTLS(dir)
 	if err != nil {
 		return nil, usagef("BELFRY_IDENTITY %s: %v; it holds client.crt, client.key and ca.crt", dir, err)
 	}
-	pem, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
-	roots := x509.NewCertPool()
-	if err == nil && !roots.AppendCertsFromPEM(pem) {
-		err = fmt.Errorf("ca.crt holds no certificate")
-	}
-	if err != nil {
-		return nil, usagef("BELFRY_IDENTITY %s: %v; it holds client.crt, client.key and ca.crt", dir, err)
-	}
-	return &tls.Config{Certificates: []tls.Certificate{certificate}, RootCAs: roots, MinVersion: tls.VersionTLS13}, nil
+	return identity, nil
 }
 
 // sayf tells a person more, with -v.
