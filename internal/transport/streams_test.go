@@ -2,7 +2,6 @@ package transport_test
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -100,7 +98,7 @@ func (l *trackedListener) Accept() (net.Conn, error) {
 func (l *trackedListener) kill() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_ = l.Listener.Close()
+	_ = l.Close()
 	for _, c := range l.conns {
 		_ = c.Close()
 	}
@@ -125,16 +123,7 @@ func (c *streamCluster) start(t *testing.T, i int, opts startOptions) *streamNod
 	}
 	opts.incarnation, opts.boot = max(opts.incarnation, 1), max(opts.boot, 1)
 	n := &streamNode{id: c.ids[i], conns: &trackedListener{Listener: listener}, events: make(chan transport.StreamEvent, 4096)}
-	tlsOptions := security.TLSOptions{
-		Keys: func() *security.Keys { return c.keys[i] },
-		Listed: func(id belfry.NodeID, key ed25519.PublicKey) error {
-			if at := slices.Index(c.ids, id); at < 0 || !c.keys[at].Public().Equal(key) {
-				return belfry.ErrNotMember
-			}
-			return nil
-		},
-		Client: func(string) error { return nil },
-	}
+	tlsOptions := c.tlsOptions(n.id)
 	n.Streams = transport.NewStreams(transport.StreamsConfig{
 		Listener:  n.conns,
 		ServerTLS: security.NodeServerConfig(tlsOptions),
@@ -205,36 +194,6 @@ func pair(t *testing.T) (c *streamCluster, low, high *streamNode) {
 	low.wantUp(t, high.id, 1)
 	high.wantUp(t, low.id, 1)
 	return c, low, high
-}
-
-func TestTwoNodesSayHelloAndExchangeFrames(t *testing.T) {
-	t.Parallel()
-	c := newStreamCluster(t, 2)
-	low, high := c.start(t, 0, startOptions{}), c.start(t, 1, startOptions{})
-	want := transport.Up{Peer: high.id, Hello: transport.Hello{
-		Node: high.id, Name: "n1", Incarnation: 1, Boot: 1, Generation: 3, PID: 1001, Version: "test", Started: time.Unix(5, 0),
-	}}
-	if diff := cmp.Diff(want, low.next(t)); diff != "" {
-		t.Fatalf("first event (-want +got):\n%s", diff)
-	}
-	low.want(t, transport.Ready{Peer: high.id})
-	high.wantUp(t, low.id, 1)
-
-	interests := event.Interests{Version: 4, Full: true, Add: []event.Interest{{Number: 7, Class: "user.*", Subject: "x"}}}
-	if err := low.SendFrame(high.id, interests); err != nil {
-		t.Fatal(err)
-	}
-	high.want(t, transport.Frame{Peer: low.id, Frame: interests})
-
-	batch := event.PeerBatch{Batch: event.Batch{Number: 1, Notifications: []belfry.Notification{{
-		Node: high.id, NodeName: "n1", Incarnation: 1, Entry: 9, Event: belfry.EventID{Class: "user.x", Subject: "x"},
-		First: 3, Last: 5, Count: 3, FirstTime: time.Unix(1, 5), Time: time.Unix(2, 6), Data: []byte("d"),
-	}}}}
-	if err := high.SendFrame(low.id, batch); err != nil {
-		t.Fatal(err)
-	}
-	low.want(t, transport.Frame{Peer: high.id, Frame: batch})
-	high.want(t, transport.Ready{Peer: low.id}) // one more batch may come
 }
 
 func TestAKilledPeerIsAResetOnBothEnds(t *testing.T) {
@@ -356,61 +315,6 @@ func TestAPeerThatIsNoMemberAnyMoreIsClosed(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestAPeerListsItsEntriesWhenAsked(t *testing.T) {
-	t.Parallel()
-	c := newStreamCluster(t, 2)
-	low := c.start(t, 0, startOptions{})
-	high := c.start(t, 1, startOptions{entries: func(_ context.Context, req *belfryv1.ListEntriesRequest) (*belfryv1.ListEntriesResponse, error) {
-		if req.PageToken == "bad" {
-			return nil, &belfry.Error{Op: "registration.list", Subject: "bad", Err: fmt.Errorf("%w: no such page", belfry.ErrUsage)}
-		}
-		return &belfryv1.ListEntriesResponse{NodeName: "n1"}, nil
-	}})
-	low.wantUp(t, high.id, 1)
-	high.wantUp(t, low.id, 1)
-	resp, err := low.ListEntries(t.Context(), high.id, &belfryv1.ListEntriesRequest{})
-	if err != nil || resp.NodeName != "n1" {
-		t.Errorf("answer %v, %v; want that of n1", resp, err)
-	}
-	_, err = low.ListEntries(t.Context(), high.id, &belfryv1.ListEntriesRequest{PageToken: "bad"})
-	if !errors.Is(err, belfry.ErrUsage) {
-		t.Errorf("error %v; want the peer's ErrUsage", err)
-	}
-	_, err = high.ListEntries(t.Context(), low.id, &belfryv1.ListEntriesRequest{})
-	if !errors.Is(err, belfry.ErrUnsupported) {
-		t.Errorf("error %v; want ErrUnsupported from the node without entries", err)
-	}
-	_, err = low.ListEntries(t.Context(), belfry.NodeID{99}, &belfryv1.ListEntriesRequest{})
-	if !errors.Is(err, belfry.ErrUnknown) {
-		t.Errorf("error %v; want ErrUnknown for a node without stream", err)
-	}
-}
-
-func TestAProbeTellsAListenerFromAClosedPort(t *testing.T) {
-	t.Parallel()
-	c := newStreamCluster(t, 2)
-	low := c.start(t, 0, startOptions{})
-	low.Probe(c.ids[1], 2, c.addrs[1], time.Second) // it listens, though nobody serves it
-	wantDialed := func(result cluster.DialResult) {
-		t.Helper()
-		for {
-			e := low.next(t)
-			if d, ok := e.(transport.Dialed); ok {
-				if diff := cmp.Diff(transport.Dialed{Peer: c.ids[1], Link: 2, Result: result}, d); diff != "" {
-					t.Errorf("dialed (-want +got):\n%s", diff)
-				}
-				return
-			}
-		}
-	}
-	wantDialed(cluster.DialAccepted)
-	_ = c.ports[1].Close()
-	began := time.Now()
-	low.Probe(c.ids[1], 2, c.addrs[1], time.Second)
-	wantDialed(cluster.DialRefused)
-	t.Logf("refused after %v", time.Since(began))
 }
 
 func TestAConnectionWithoutCertificateIsNotServed(t *testing.T) {
