@@ -28,8 +28,8 @@ import (
 type localCluster struct {
 	name      string
 	dir       string
-	temporary bool // remove dir when it is stopped
-	ports     net.Listener
+	temporary bool           // remove dir when it is stopped
+	ports     []net.Listener // hold the blocks of ports, one each
 	nodes     []*localNode
 }
 
@@ -91,11 +91,11 @@ func (c *localCluster) takeUp(t *agent.Table, count int) error {
 	}
 	c.name = t.Name
 	base := int(t.Nodes[0].Networks[0].Heartbeat.Port())
-	lock, err := reservePorts(base)
+	locks, err := reservePorts(base, count)
 	if err != nil {
 		return fmt.Errorf("%w: another belfry up uses the ports from %d, which are those of %s; stop it or use another directory", belfry.ErrExist, base, c.dir)
 	}
-	c.ports = lock
+	c.ports = locks
 	for _, n := range t.Nodes {
 		c.add(agent.LocalNode{Name: n.Name, State: c.nodeDir(n.Name), Heartbeat: n.Networks[0].Heartbeat, Streams: n.Streams, Web: n.Web})
 	}
@@ -146,35 +146,43 @@ func (c *localCluster) add(n agent.LocalNode) {
 func (c *localCluster) findPorts(count int) (int, error) {
 	for i := range blocks {
 		base := firstPort + i*portBlock
-		lock, err := reservePorts(base)
+		locks, err := reservePorts(base, count)
 		if err != nil {
 			continue
 		}
 		if c.allFree(count, base) {
-			c.ports = lock
+			c.ports = locks
 			return base, nil
 		}
-		lock.Close()
+		closeAll(locks)
 	}
 	return 0, fmt.Errorf("%w: no free block of ports from %d on; stop another belfry up", belfry.ErrLimit, firstPort)
 }
 
-// reservePorts holds a block while the listener is open: an abstract socket
+// reservePorts holds count blocks while the listeners are open, so that two
+// clusters that start at one time do not choose the same: an abstract socket
 // leaves nothing behind, whatever ends the process (unix(7)).
-func reservePorts(base int) (net.Listener, error) {
-	return net.Listen("unix", fmt.Sprintf("@belfry-up-%d", base))
+func reservePorts(base, count int) (locks []net.Listener, err error) {
+	for i := range count {
+		lock, err := net.Listen("unix", fmt.Sprintf("@belfry-up-%d", base+i*portBlock))
+		if err != nil {
+			closeAll(locks)
+			return nil, err
+		}
+		locks = append(locks, lock)
+	}
+	return locks, nil
+}
+
+func closeAll(locks []net.Listener) {
+	for _, lock := range locks {
+		lock.Close()
+	}
 }
 
 func (c *localCluster) allFree(count, base int) bool {
 	for i := range count {
 		n := localAddresses("", "", i, base)
-		if i > 0 { // the later blocks may be the first of another cluster
-			lock, err := reservePorts(base + i*portBlock)
-			if err != nil {
-				return false
-			}
-			defer lock.Close()
-		}
 		udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(n.Heartbeat))
 		if err != nil {
 			return false
@@ -389,9 +397,7 @@ func (c *localCluster) stop() {
 }
 
 func (c *localCluster) remove() {
-	if c.ports != nil {
-		c.ports.Close()
-	}
+	closeAll(c.ports)
 	if c.temporary {
 		_ = os.RemoveAll(c.dir)
 	}
