@@ -108,7 +108,7 @@ func TestDecisionsHaveTheirForm(t *testing.T) {
 	if err != nil || len(names) == 0 {
 		t.Fatalf("docs/adr: %v, %v", names, err)
 	}
-	status := regexp.MustCompile(`(?m)^Status: (proposed|accepted|rejected|replaced by \d{4})$`)
+	status := regexp.MustCompile(`(?m)^Status: (proposed|accepted|rejected|replaced by \d{4})(; .+)?$`)
 	heading := regexp.MustCompile(`(?m)^## (.*)$`)
 	for i, name := range names {
 		text := readText(t, name)
