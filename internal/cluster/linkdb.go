@@ -23,7 +23,8 @@ type LinkStatus struct {
 	LastTx, LastRx, LastEcho             time.Time
 	HighestSeq                           uint16
 	Received, Lost, Reordered, Duplicate uint64
-	Loss                                 uint8 // estimate, 1/255
+	Loss                                 uint8 // P that the formulas use of this row, 1/255; begins at the prior
+	RecentLoss                           uint8 // measured over the newest 64 numbers, 1/255
 
 	Known    bool          // MRT and D come from samples; else they are assumed
 	MRT      time.Duration // mean round trip
@@ -63,7 +64,7 @@ func (m *Machine) linkStatus(now time.Time, p *member, r *row) LinkStatus {
 		State: r.state, Since: r.since, Reason: r.reason, Version: r.version,
 		LastTx: r.lastTx, LastRx: r.lastRx, LastEcho: r.lastEcho,
 		HighestSeq: r.seq.highest, Received: r.seq.received, Lost: r.seq.lost,
-		Reordered: r.seq.reordered, Duplicate: r.seq.duplicate, Loss: r.seq.loss(),
+		Reordered: r.seq.reordered, Duplicate: r.seq.duplicate, Loss: r.seq.loss(), RecentLoss: r.seq.recent(),
 		Known: r.rtt.known, MRT: r.rtt.MRT(), D: r.rtt.D(), Measured: r.rtt.measured, Jitter: r.arrival.jitter,
 		Interval: r.pace.interval, Announced: r.announced, MaxWait: r.maxWait(path),
 		MaxDeviation: path.maxDeviation(), Deviation: r.deviation,

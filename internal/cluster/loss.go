@@ -1,5 +1,7 @@
 package cluster
 
+import "math/bits"
+
 // lossOne is a loss ratio of one in the fixed point of the estimate.
 const lossOne = 1 << 16
 
@@ -17,6 +19,7 @@ type sequence struct {
 	started bool
 	highest uint16 // never falls
 	window  uint64 // bit i: highest − i was received
+	span    int    // numbers that the window covers, 0 to 64
 	ratio   uint32 // EWMA of the loss, 1/65,536
 	outage  bool   // the next gap is an outage: it says nothing about loss
 
@@ -30,7 +33,7 @@ func newSequence(prior uint8) sequence {
 
 // restart forgets the numbers but not the loss: a peer's new start numbers
 // anew over the same path.
-func (s *sequence) restart() { s.started, s.window = false, 0 }
+func (s *sequence) restart() { s.started, s.window, s.span = false, 0, 0 }
 
 // interrupted says that the link was down: what was lost meanwhile is counted,
 // but does not make the estimate worse. Else a cut that healed would make all
@@ -41,7 +44,7 @@ func (s *sequence) interrupted() { s.outage = true }
 // that no later one was received before.
 func (s *sequence) take(seq uint16) (fresh, newest bool) {
 	if !s.started {
-		s.started, s.highest, s.window = true, seq, 1
+		s.started, s.highest, s.window, s.span = true, seq, 1, 1
 		s.arrived()
 		return true, true
 	}
@@ -51,7 +54,7 @@ func (s *sequence) take(seq uint16) (fresh, newest bool) {
 			s.missed(ahead - 1)
 		}
 		s.window = s.window<<min(ahead, 64) | 1
-		s.highest = seq
+		s.highest, s.span = seq, min(s.span+ahead, 64)
 		s.arrived()
 		return true, true
 	case ahead > -reorderWindow && s.window>>(-ahead)&1 == 0:
@@ -84,6 +87,15 @@ func (s *sequence) missed(n int) {
 
 // loss is the estimate in 1/255.
 func (s *sequence) loss() uint8 { return uint8((s.ratio*255 + lossOne/2) / lossOne) }
+
+// recent is what was lost of the newest 64 numbers, in 1/255: for people, who
+// are not served by a prior.
+func (s *sequence) recent() uint8 {
+	if s.span == 0 {
+		return 0
+	}
+	return uint8((s.span - bits.OnesCount64(s.window)) * 255 / s.span)
+}
 
 // seqDistance is how far b is ahead of a, negative when behind.
 func seqDistance(a, b uint16) int {

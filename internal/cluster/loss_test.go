@@ -105,3 +105,19 @@ func TestI5TheHighestNeverFalls(t *testing.T) {
 		}
 	})
 }
+
+func TestRecentLossIsMeasured(t *testing.T) {
+	t.Parallel()
+	s := newSequence(76)
+	if s.recent() != 0 {
+		t.Errorf("before the first datagram recent loss = %d/255, want 0", s.recent())
+	}
+	for _, step := range []struct {
+		seq  uint16
+		want uint8
+	}{{1, 0}, {2, 0}, {5, 102}, {3, 51}, {300, 251}} {
+		if s.take(step.seq); s.recent() != step.want {
+			t.Errorf("after %d recent loss = %d/255, want %d", step.seq, s.recent(), step.want)
+		}
+	}
+}

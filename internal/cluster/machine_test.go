@@ -530,3 +530,82 @@ func TestAnEarlyHeartbeatDoesNotMoveTheDeadline(t *testing.T) {
 		t.Errorf("due %v after the send, want %v", got, want)
 	}
 }
+
+// Whatever happened, when it is over all hold all up, and hold the same.
+func TestInTheEndAllAgree(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(2, 7).Draw(t, "nodes")
+		net := warm(rapid.Uint64().Draw(t, "seed"), n)
+		for range rapid.IntRange(1, 10).Draw(t, "steps") {
+			h := net.hosts[rapid.IntRange(0, n-1).Draw(t, "host")]
+			p := net.hosts[(int(h.number)+rapid.IntRange(0, n-2).Draw(t, "peer"))%n]
+			disturb(t, net, h, p)
+			net.run(time.Duration(rapid.IntRange(0, 8000).Draw(t, "ms")) * time.Millisecond)
+		}
+		for _, h := range net.hosts {
+			for _, p := range net.hosts {
+				*net.path(h, p) = condition{}
+			}
+			h.dead = false
+			if !h.running {
+				net.boot(h)
+			}
+			net.thaw(h)
+		}
+		net.run(20 * time.Second)
+		for _, h := range net.hosts {
+			for _, s := range h.m.Nodes(net.now) {
+				if s.Verdict != belfry.VerdictUp || s.LinksUp != s.LinksTotal || s.Incarnation != net.host(s.Name).incarnation {
+					t.Fatalf("in the end %s holds %+v, want it up on all links: %+v", h.name, s, h.m.Links(net.now))
+				}
+			}
+		}
+		if !net.agree() {
+			t.Fatal("in the end the views differ, want one")
+		}
+	})
+}
+
+func disturb(t *rapid.T, net *network, h, p *host) {
+	switch rapid.SampledFrom([]string{"kill", "halt", "sleep", "stop", "leave", "goodbye", "boot", "cut", "one-way", "loss", "delay"}).Draw(t, "what") {
+	case "kill":
+		net.end(h, StreamReset)
+	case "halt":
+		h.dead, h.running = true, false
+	case "sleep":
+		h.dead = true
+	case "stop":
+		h.frozen = true
+	case "leave":
+		net.end(h, GoodbyeLeave)
+	case "goodbye":
+		net.end(h, GoodbyeRestart)
+	case "boot":
+		net.end(h, StreamReset)
+		net.boot(h)
+	case "cut":
+		net.path(h, p).cut, net.path(p, h).cut = true, true
+	case "one-way":
+		net.path(h, p).cut = true
+	case "loss":
+		net.path(h, p).loss = 40
+	case "delay":
+		net.path(h, p).delay = 300 * time.Millisecond
+	}
+}
+
+func TestNumbersGoOnWhenAWatchBeginsAgain(t *testing.T) {
+	t.Parallel()
+	net := warm(1, 3)
+	a := net.host("a")
+	p := a.m.byID[nodeID(2)]
+	want := nextSeq(p.rows[0].txSeq)
+	a.m.unwatch(p)
+	a.m.rewatch(net.now)
+	a.m.sendHeartbeat(net.now, p.rows[0], false, false)
+	sent := a.m.Take().Send
+	if got := seqOf(sent[len(sent)-1].Body); got != want {
+		t.Errorf("the first number of the new row is %d, want %d", got, want)
+	}
+}

@@ -26,8 +26,9 @@ type member struct {
 	vouchedBy belfry.NodeID
 	pause     longestPause
 
-	rows  []*row // by index of the link; empty: not watched
-	guest bool   // watched because it sends heartbeats, not by ring order
+	rows  []*row           // by index of the link; empty: not watched
+	spent map[uint8]uint16 // by index of the link: the number last sent there, of rows that ended
+	guest bool             // watched because it sends heartbeats, not by ring order
 	burst *burst
 	exit  exit
 
@@ -195,12 +196,22 @@ func (m *Machine) watch(now time.Time, p *member) {
 		return
 	}
 	for _, l := range p.Links {
-		p.rows = append(p.rows, newRow(now, p.ID, l, m.cfg.LossPrior))
+		r := newRow(now, p.ID, l, m.cfg.LossPrior)
+		r.txSeq = p.spent[l.Index]
+		p.rows = append(p.rows, r)
 	}
 }
 
 // unwatch ends it: what this node knows of p is from now on what others say.
+// The numbers that were sent stay spent: to the peer, whose row may live on,
+// others would be repetitions.
 func (m *Machine) unwatch(p *member) {
+	for _, r := range p.rows {
+		if p.spent == nil {
+			p.spent = map[uint8]uint16{}
+		}
+		p.spent[r.id.Index] = r.txSeq
+	}
 	p.rows, p.burst, p.guest = nil, nil, false
 	if p.held.Cause == belfry.CauseDirect {
 		p.held.Cause = belfry.CauseIndirect
