@@ -39,7 +39,7 @@ func (a *fakeAgent) open(ctx context.Context) (link, error) {
 }
 
 type fakeLink struct {
-	ctx    context.Context //nolint:containedctx // stands for a stream, which has one
+	ctx    context.Context // stands for a stream, which has one
 	up     chan *belfryv1.SubscribeRequest
 	down   chan *belfryv1.SubscribeResponse
 	broken chan error

@@ -289,9 +289,9 @@ func TestCloseEndsNextAndRegister(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := start(t, newFakeAgent(), belfry.Registration{Class: "user.x"})
 		ended := make(chan error, 2)
-		go func() { _, err := s.Next(context.Background()); ended <- err }()
+		go func() { _, err := s.Next(t.Context()); ended <- err }()
 		go func() {
-			_, err := s.Register(context.Background(), belfry.Registration{})
+			_, err := s.Register(t.Context(), belfry.Registration{})
 			ended <- err
 		}()
 		synctest.Wait()

@@ -28,6 +28,8 @@ const (
 	sendBurst  = 10000
 	maxSenders = 4096 // uids remembered
 	maxEvents  = 1024 // in one request
+
+	maxConsumersListed = 10000 // on one page
 )
 
 // ListEntries lists this node's entries, or asks the node that is named.
@@ -60,6 +62,9 @@ func (s *Server) LocalEntries(ctx context.Context, req *belfryv1.ListEntriesRequ
 	if err != nil {
 		return nil, &belfry.Error{Op: "ListEntries", Err: err}
 	}
+	if n := fitting(entries); n < len(entries) {
+		entries, next = entries[:n], pageToken(key(&entries[n-1]))
+	}
 	view := s.opts.Cluster.View()
 	resp := &belfryv1.ListEntriesResponse{NodeId: view.Self.String(), NodeName: nodeName(view, view.Self), NextPageToken: next}
 	for i := range entries {
@@ -73,13 +78,26 @@ func (s *Server) LocalEntries(ctx context.Context, req *belfryv1.ListEntriesRequ
 	return resp, nil
 }
 
+// fitting is how many entries, at least one, stay below maxResponse with all
+// their consumers.
+func fitting(entries []event.EntryStatus) int {
+	consumers := 0
+	for i := range entries {
+		consumers += len(entries[i].Consumers)
+		if consumers > maxConsumersListed && i > 0 {
+			return i
+		}
+	}
+	return len(entries)
+}
+
 func entryOf(e *event.EntryStatus) *belfryv1.RegistrationEntry {
 	p := &belfryv1.RegistrationEntry{
 		Entry: uint64(e.Entry), Class: string(e.Class), Subject: e.Subject,
 		State: e.State.String(), Since: timestamp(e.Since), Identifier: e.Instance,
-		Sequence: e.Sequence, HeldBy: e.Held.String(),
+		Sequence: e.Sequence, HeldBy: e.Held.String(), ConsumersTotal: uint32(len(e.Consumers)),
 	}
-	for _, c := range e.Consumers {
+	for _, c := range e.Consumers[:min(len(e.Consumers), maxConsumersListed)] {
 		p.Consumers = append(p.Consumers, &belfryv1.EntryConsumer{
 			Kind: c.Kind, Name: c.Name, Registration: c.Registration,
 			Queued: uint32(max(0, c.Queued)), Gaps: c.Gaps, Observed: c.Observed,
@@ -180,7 +198,7 @@ func (s *Server) sendOne(ctx context.Context, req *belfryv1.SendEventRequest) (i
 		return 0, &belfry.Error{Op: "SendEvent", Subject: target, Err: err}
 	}
 	if !strings.HasPrefix(req.GetClass(), "user.") {
-		return fail(fmt.Errorf("%w: %q is not for users to send; choose a class that begins with user.", belfry.ErrUsage, req.GetClass()))
+		return fail(fmt.Errorf("%w: %q is not for users to send; choose user.NAME", belfry.ErrUsage, req.GetClass()))
 	}
 	var data []byte
 	if req.GetData() != nil {

@@ -45,6 +45,8 @@ func (f *fakeEvents) Open(_ event.ConsumerKind, name string, limits event.Limits
 	return c
 }
 
+func (f *fakeEvents) open() Consumer { return f.Open(event.ConsumerStream, "", event.Limits{}) }
+
 func (f *fakeEvents) Send(_ context.Context, s event.Send) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -281,7 +283,7 @@ func (a *agent) identify(net.Conn) (Subject, error) {
 
 func stop(t *testing.T, s *Server) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second) // also used when the test is over
 	defer cancel()
 	if err := s.Stop(ctx); err != nil {
 		t.Errorf("stop: %v", err)

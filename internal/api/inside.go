@@ -86,7 +86,7 @@ func (c *inside) NewStream(ctx context.Context, _ *grpc.StreamDesc, method strin
 
 // A pipe joins the two ends of a stream inside the process.
 type pipe struct {
-	ctx      context.Context //nolint:containedctx // both ends hand it out by grpc's Context method
+	ctx      context.Context // both ends hand it out by grpc's method Context
 	up, down chan proto.Message
 	closed   chan struct{} // the client sends no more
 	over     chan struct{} // the handler has returned err

@@ -38,10 +38,14 @@ func (s *Server) admit(ctx context.Context, method string) (context.Context, err
 	return ctx, nil
 }
 
-// deny counts and logs a refusal.
+// deny counts a refusal, and logs it unless there are too many to read.
 func (s *Server) deny(subject Subject, op string, err error) {
 	s.denied.Add(1)
-	s.log.Info("denied", "subject", subject.String(), "role", subject.Role.String(), "op", op, "err", err)
+	if !s.denials.take(time.Now(), 1) {
+		s.suppressed.Add(1)
+		return
+	}
+	s.log.Info("denied", "suppressed", s.suppressed.Swap(0), "subject", subject.String(), "role", subject.Role.String(), "op", op, "err", err)
 }
 
 // identify takes the subject from the connection, never from the request.
@@ -102,7 +106,7 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 // identifiedStream carries the context that knows the subject.
 type identifiedStream struct {
 	grpc.ServerStream
-	ctx context.Context //nolint:containedctx // grpc hands a stream's context out by this method only
+	ctx context.Context // grpc hands a stream's context out by its method Context
 }
 
 func (s *identifiedStream) Context() context.Context { return s.ctx }

@@ -36,5 +36,8 @@ func page[T any](rows []T, size uint32, tok string, key func(*T) string) (rest [
 	if len(rows) <= n {
 		return rows, "", nil
 	}
-	return rows[:n], base64.RawURLEncoding.EncodeToString([]byte(key(&rows[n-1]))), nil
+	return rows[:n], pageToken(key(&rows[n-1])), nil
 }
+
+// pageToken asks for what comes after this key.
+func pageToken(key string) string { return base64.RawURLEncoding.EncodeToString([]byte(key)) }

@@ -3,8 +3,11 @@ package api
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"sync"
 	"time"
+
+	"github.com/belfry-ha/belfry"
 )
 
 // A token names a consumer to whoever lost its stream. It is a secret between
@@ -40,14 +43,33 @@ func newConsumers(keep time.Duration) *consumers {
 	return &consumers{keep: keep, byToken: map[token]*held{}}
 }
 
-// add makes a new consumer known. cancel ends the stream that has it.
-func (c *consumers) add(consumer Consumer, subject Subject, cancel context.CancelFunc) *held {
-	h := &held{Consumer: consumer, subject: subject, cancel: cancel, detached: make(chan struct{})}
-	_, _ = rand.Read(h.token[:]) // does not fail
+// Limits on consumers, with and without a stream, so that who breaks off and
+// comes anew again and again can not fill the memory.
+const (
+	maxConsumers       = 16384
+	maxConsumersPerOne = 1024 // of one subject that is no administrator
+)
+
+// add makes a consumer and keeps it. cancel ends the stream that has it.
+// ErrLimit if there are too many.
+func (c *consumers) add(open func() Consumer, subject Subject, cancel context.CancelFunc) (*held, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	own := 0
+	if subject.Role < RoleAdmin {
+		for _, h := range c.byToken {
+			if h.subject.same(subject) {
+				own++
+			}
+		}
+	}
+	if len(c.byToken) >= maxConsumers || own >= maxConsumersPerOne {
+		return nil, fmt.Errorf("%w: %d streams, %d of them of %s; close some, or wait until broken ones are forgotten", belfry.ErrLimit, len(c.byToken), own, subject)
+	}
+	h := &held{Consumer: open(), subject: subject, cancel: cancel, detached: make(chan struct{})}
+	_, _ = rand.Read(h.token[:]) // does not fail
 	c.byToken[h.token] = h
-	return h
+	return h, nil
 }
 
 // take gives a consumer to a new stream, away from the old one if that has

@@ -28,6 +28,7 @@ const (
 	maxHeaders   = 16 << 10
 	callRate     = 2000 // requests a second and local connection
 	callBurst    = 4000
+	denialRate   = 10              // denials logged in a second
 	helloTimeout = 5 * time.Second // for the first request of a stream or connection
 )
 
@@ -60,6 +61,9 @@ type Server struct {
 	denied    atomic.Uint64
 	limited   atomic.Uint64
 
+	denials    *bucket // that are logged
+	suppressed atomic.Uint64
+
 	mu      sync.Mutex
 	stops   []func(context.Context) // of what Serve… started, run backwards
 	stopped bool
@@ -78,6 +82,7 @@ func New(opts Options) *Server {
 		opts:      opts,
 		log:       opts.Logger.With("component", "api"),
 		consumers: newConsumers(opts.ResumeFor),
+		denials:   newBucket(denialRate, denialRate, time.Now()),
 	}
 }
 

@@ -187,7 +187,7 @@ func TestSendPostsOnce(t *testing.T) {
 		want                 error
 		text                 string
 	}{
-		{"node.state", "", "", belfry.ErrUsage, `SendEvent: node.state: "node.state" is not for users to send; choose a class that begins with user.`},
+		{"node.state", "", "", belfry.ErrUsage, `SendEvent: node.state: "node.state" is not for users to send; choose user.NAME`},
 		{"user.x", "", `[1]`, belfry.ErrUsage, `SendEvent: user.x: data is not a JSON object; write {"key": value}`},
 		{"user.x", "", `{"a":`, belfry.ErrUsage, "SendEvent: user.x: data is not JSON: byte 5: unexpected end of JSON input"},
 		{"user.x", "", `{"a":"` + strings.Repeat("x", maxData) + `"}`, belfry.ErrLimit, "SendEvent: user.x: limit reached: the data has 4108 bytes; at most 4096"},
@@ -303,4 +303,28 @@ func TestASenderEndsWithItsAgent(t *testing.T) {
 		t.Errorf("post: %v, flush: %v; want that there is no agent", err, flushed)
 	}
 	s.Close()
+}
+
+func TestAPageHoldsNoMoreConsumersThanFit(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, reader)
+	for i, n := range []int{6000, 6000, 3 * maxConsumersListed, 1} {
+		e := event.EntryStatus{Entry: event.EntryID(i + 1), Class: "user.x", Subject: fmt.Sprint(i)}
+		for range n {
+			e.Consumers = append(e.Consumers, event.ConsumerStatus{Kind: "stream", Name: strings.Repeat("n", maxName)})
+		}
+		a.events.status.Entries = append(a.events.status.Entries, e)
+	}
+	list, err := a.dial(t).Registrations(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range list.GetEntries() {
+		got = append(got, fmt.Sprintf("%s: %d of %d", e.GetSubject(), len(e.GetConsumers()), e.GetConsumersTotal()))
+	}
+	want := []string{"0: 6000 of 6000", "1: 6000 of 6000", "2: 10000 of 30000", "3: 1 of 1"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
 }

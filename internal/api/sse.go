@@ -66,14 +66,20 @@ func (w *web) stream(rw http.ResponseWriter, r *http.Request) {
 
 // open makes a consumer with all registrations, or none.
 func (w *web) open(ctx context.Context, subject Subject, all []*belfryv1.Registration, cancel context.CancelFunc) (*held, error) {
-	consumer := w.s.opts.Events.Open(event.ConsumerStream, consumerName(subject, "sse"), event.Limits{Window: sseKept + 1})
+	h, err := w.s.consumers.add(func() Consumer {
+		return w.s.opts.Events.Open(event.ConsumerStream, consumerName(subject, "sse"), event.Limits{Window: sseKept + 1})
+	}, subject, cancel)
+	if err != nil {
+		w.s.limited.Add(1)
+		return nil, &belfry.Error{Op: "stream", Err: err}
+	}
 	for i, r := range all {
-		if _, err := w.s.tryRegister(ctx, consumer, subject, uint32(i+1), r); err != nil {
-			consumer.Close()
+		if _, err := w.s.tryRegister(ctx, h, subject, uint32(i+1), r); err != nil {
+			w.s.consumers.release(h, false)
 			return nil, err
 		}
 	}
-	return w.s.consumers.add(consumer, subject, cancel), nil
+	return h, nil
 }
 
 // resume finds the consumer that an id names. skip is what the client has of

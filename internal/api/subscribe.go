@@ -119,8 +119,14 @@ func (sub *subscription) attach(ctx context.Context, hello *belfryv1.Hello) (*be
 		if w := hello.GetWindow(); w > 0 {
 			limits.Window, limits.BatchNotifications = 1, int(min(w, maxWindow))
 		}
-		consumer := sub.s.opts.Events.Open(event.ConsumerStream, consumerName(sub.subject, hello.GetName()), limits)
-		sub.held = sub.s.consumers.add(consumer, sub.subject, cancel)
+		open := func() Consumer {
+			return sub.s.opts.Events.Open(event.ConsumerStream, consumerName(sub.subject, hello.GetName()), limits)
+		}
+		var err error
+		if sub.held, err = sub.s.consumers.add(open, sub.subject, cancel); err != nil {
+			sub.s.limited.Add(1)
+			return nil, &belfry.Error{Op: "Subscribe", Err: err}
+		}
 	}
 	welcome.Token = sub.held.token[:]
 	return welcome, nil

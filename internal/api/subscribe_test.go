@@ -263,7 +263,10 @@ func TestAConsumerIsClosedWhenNobodyComesBack(t *testing.T) {
 	t.Parallel()
 	c := newConsumers(time.Millisecond)
 	f := newFakeEvents()
-	h := c.add(f.Open(0, "", defaultLimits), admin, func() {})
+	h, err := c.add(f.open, admin, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
 	c.release(h, true)
 	consumer := <-f.opened
 	consumer.expect(t, "lost", "close")
@@ -288,4 +291,36 @@ func TestTheFirstMessageMustBeAHello(t *testing.T) {
 	if len(a.events.opened) != 0 {
 		t.Error("a consumer was made for a stream without hello")
 	}
+}
+
+func TestConsumersOfOneUserAreLimited(t *testing.T) {
+	t.Parallel()
+	c := newConsumers(time.Hour)
+	open := func() Consumer { return &fakeConsumer{} }
+	var last *held
+	for i := range maxConsumersPerOne {
+		h, err := c.add(open, reader, func() {})
+		if err != nil {
+			t.Fatalf("consumer %d: %v", i, err)
+		}
+		c.release(h, true) // broken off: it counts until it is forgotten
+		last = h
+	}
+	opened := false
+	if _, err := c.add(func() Consumer { opened = true; return &fakeConsumer{} }, reader, func() {}); !errors.Is(err, belfry.ErrLimit) || opened {
+		t.Errorf("one more: %v, made: %t; want ErrLimit and nothing made", err, opened)
+	}
+	for _, other := range []Subject{operator, admin} {
+		if _, err := c.add(open, other, func() {}); err != nil {
+			t.Errorf("%s: %v", other, err)
+		}
+	}
+	if c.take(t.Context(), last.token, reader, func() {}) == nil {
+		t.Fatal("the newest can not be resumed")
+	}
+	c.release(last, false)
+	if _, err := c.add(open, reader, func() {}); err != nil {
+		t.Errorf("after one was closed: %v", err)
+	}
+	c.closeAll()
 }

@@ -58,8 +58,10 @@ func Append(dst []byte, cluster string, n *belfry.Notification) []byte {
 }
 
 func appendID(dst []byte, n *belfry.Notification) []byte {
-	if n.Entry == 0 { // a gap over several events: nothing but its time tells it from another
+	if n.Entry == 0 { // about no single event: nothing but registration and time tells it from another
 		dst = append(dst, n.Kind.String()...)
+		dst = append(dst, '-')
+		dst = strconv.AppendUint(dst, uint64(n.Registration), 10)
 		dst = append(dst, '-')
 		return strconv.AppendInt(dst, n.Time.UnixNano(), 10)
 	}
@@ -88,10 +90,10 @@ func appendSource(dst []byte, cluster string, n *belfry.Notification) []byte {
 
 func appendType(dst []byte, n *belfry.Notification) []byte {
 	dst = append(dst, "dev.belfry."...)
-	switch {
-	case n.Kind == belfry.KindGap:
+	switch n.Kind {
+	case belfry.KindGap:
 		dst = append(dst, "stream.gap"...)
-	case n.Kind == belfry.KindCoverage:
+	case belfry.KindCoverage:
 		dst = append(dst, "stream.coverage"...)
 	default:
 		dst = append(dst, n.Event.Class...)

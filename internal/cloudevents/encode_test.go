@@ -125,7 +125,7 @@ func TestEventsAreWrittenAsTheGoldenFilesShow(t *testing.T) {
 		got = append(got, '\n')
 		path := filepath.Join("testdata", name+".json")
 		if *update {
-			if err := os.WriteFile(path, got, 0o644); err != nil { //nolint:gosec // a file of the repository
+			if err := os.WriteFile(path, got, 0o644); err != nil {
 				t.Fatal(err)
 			}
 			continue

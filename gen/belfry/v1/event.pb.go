@@ -2141,18 +2141,19 @@ func (x *ListEntriesResponse) GetNextPageToken() string {
 }
 
 type RegistrationEntry struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Entry         uint64                 `protobuf:"varint,1,opt,name=entry,proto3" json:"entry,omitempty"`
-	Class         string                 `protobuf:"bytes,2,opt,name=class,proto3" json:"class,omitempty"`
-	Subject       string                 `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
-	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`           // starting, active, blocked, ended
-	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`           // of the state
-	Identifier    string                 `protobuf:"bytes,6,opt,name=identifier,proto3" json:"identifier,omitempty"` // empty: none
-	Sequence      uint64                 `protobuf:"varint,7,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	HeldBy        string                 `protobuf:"bytes,8,opt,name=held_by,json=heldBy,proto3" json:"held_by,omitempty"` // local, listener
-	Consumers     []*EntryConsumer       `protobuf:"bytes,9,rep,name=consumers,proto3" json:"consumers,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Entry          uint64                 `protobuf:"varint,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	Class          string                 `protobuf:"bytes,2,opt,name=class,proto3" json:"class,omitempty"`
+	Subject        string                 `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
+	State          string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`           // starting, active, blocked, ended
+	Since          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`           // of the state
+	Identifier     string                 `protobuf:"bytes,6,opt,name=identifier,proto3" json:"identifier,omitempty"` // empty: none
+	Sequence       uint64                 `protobuf:"varint,7,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	HeldBy         string                 `protobuf:"bytes,8,opt,name=held_by,json=heldBy,proto3" json:"held_by,omitempty"` // local, listener
+	Consumers      []*EntryConsumer       `protobuf:"bytes,9,rep,name=consumers,proto3" json:"consumers,omitempty"`         // at most 10,000 of them
+	ConsumersTotal uint32                 `protobuf:"varint,10,opt,name=consumers_total,json=consumersTotal,proto3" json:"consumers_total,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *RegistrationEntry) Reset() {
@@ -2246,6 +2247,13 @@ func (x *RegistrationEntry) GetConsumers() []*EntryConsumer {
 		return x.Consumers
 	}
 	return nil
+}
+
+func (x *RegistrationEntry) GetConsumersTotal() uint32 {
+	if x != nil {
+		return x.ConsumersTotal
+	}
+	return 0
 }
 
 type EntryConsumer struct {
@@ -3091,7 +3099,7 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x126\n" +
 	"\aentries\x18\x03 \x03(\v2\x1c.belfry.v1.RegistrationEntryR\aentries\x126\n" +
 	"\tinterests\x18\x04 \x03(\v2\x18.belfry.v1.PeerInterestsR\tinterests\x12&\n" +
-	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\"\xae\x02\n" +
+	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\"\xd7\x02\n" +
 	"\x11RegistrationEntry\x12\x14\n" +
 	"\x05entry\x18\x01 \x01(\x04R\x05entry\x12\x14\n" +
 	"\x05class\x18\x02 \x01(\tR\x05class\x12\x18\n" +
@@ -3103,7 +3111,9 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"identifier\x12\x1a\n" +
 	"\bsequence\x18\a \x01(\x04R\bsequence\x12\x17\n" +
 	"\aheld_by\x18\b \x01(\tR\x06heldBy\x126\n" +
-	"\tconsumers\x18\t \x03(\v2\x18.belfry.v1.EntryConsumerR\tconsumers\"\xa3\x01\n" +
+	"\tconsumers\x18\t \x03(\v2\x18.belfry.v1.EntryConsumerR\tconsumers\x12'\n" +
+	"\x0fconsumers_total\x18\n" +
+	" \x01(\rR\x0econsumersTotal\"\xa3\x01\n" +
 	"\rEntryConsumer\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\"\n" +
