@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/client"
 	"github.com/belfry-ha/belfry/internal/agent"
 )
@@ -167,6 +169,10 @@ func (a *app) identity() (*tls.Config, error) {
 		return nil, usagef("--server needs an identity; set BELFRY_IDENTITY to the directory that holds client.crt, client.key and ca.crt")
 	}
 	identity, err := agent.ClientTLS(dir)
+	var e *belfry.Error
+	if errors.As(err, &e) {
+		err = e.Err // this message names the directory
+	}
 	if err != nil {
 		return nil, usagef("BELFRY_IDENTITY %s: %v; it holds client.crt, client.key and ca.crt", dir, err)
 	}

@@ -245,18 +245,24 @@ func TestPagesSessions(t *testing.T) {
 		t.Skip("needs: " + missing)
 	}
 	root := filepath.Join("..", "..")
-	pages, err := filepath.Glob(filepath.Join(root, "internal", "producer", "*", "README.md"))
+	folders, err := filepath.Glob(filepath.Join(root, "internal", "producer", "*", ""))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, page := range append(pages, filepath.Join(root, "README.md")) {
-		text, err := os.ReadFile(page)
-		if err != nil {
-			t.Fatal(err)
+	pages := map[string]string{"README": filepath.Join(root, "README.md")}
+	for _, folder := range folders {
+		name := filepath.Base(folder)
+		if info, err := os.Stat(folder); err == nil && info.IsDir() && !strings.HasSuffix(name, "test") {
+			pages[name] = filepath.Join(folder, "README.md")
 		}
-		name := filepath.Base(filepath.Dir(page))
+	}
+	for name, page := range pages {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			text, err := os.ReadFile(page)
+			if err != nil {
+				t.Fatal(err)
+			}
 			playPage(t, string(text))
 		})
 	}
