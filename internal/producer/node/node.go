@@ -127,7 +127,7 @@ func (p *Producer) put(i item) {
 		return
 	}
 	if len(p.queue) >= queueLimit {
-		p.queue = slices.Delete(p.queue, 0, 1)
+		p.queue = p.queue[1:]
 		p.queue[0].skipped = true
 	}
 	p.queue = append(p.queue, i)

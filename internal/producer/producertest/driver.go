@@ -142,6 +142,19 @@ func (d *Driver) Quiet(within time.Duration) {
 	}
 }
 
+// During is what comes within the time.
+func (d *Driver) During(within time.Duration) (all []event.Message) {
+	end := time.After(within)
+	for {
+		select {
+		case m := <-d.messages:
+			all = append(all, m)
+		case <-end:
+			return all
+		}
+	}
+}
+
 // Pause makes send wait, as a busy event machine does, until resume is called.
 func (d *Driver) Pause() (resume func()) {
 	<-d.gate

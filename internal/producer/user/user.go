@@ -54,14 +54,20 @@ func (*Producer) Classes() []belfry.ClassInfo {
 // Run associates every watch of one event with an identifier that never
 // changes. A pattern needs nothing: the machine makes the entries as events come.
 func (*Producer) Run(ctx context.Context, requests <-chan producer.Request, send producer.Send) error {
+	associated := map[event.WatchID]bool{}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case r := <-requests:
-			if r.Watch == nil || r.Watch.Entry == 0 {
+			if r.Watch == nil {
+				delete(associated, r.Unwatch)
 				continue
 			}
+			if r.Watch.Entry == 0 || associated[r.Watch.ID] {
+				continue
+			}
+			associated[r.Watch.ID] = true
 			if err := send(event.Associate{Entry: r.Watch.Entry}); err != nil {
 				return nil // ctx has ended
 			}
