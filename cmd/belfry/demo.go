@@ -268,7 +268,7 @@ func (d *demo) killProcess(ctx context.Context) ([]figure, error) {
 	}
 	latency := time.Since(killed)
 	fields := fieldsOf(n)
-	if fields["pid"] != pid {
+	if fmt.Sprint(fields["pid"]) != fmt.Sprint(pid) {
 		return nil, fmt.Errorf("told of process %v; %d was killed", fields["pid"], pid)
 	}
 	return []figure{{"node", n.NodeName}, {"pid", pid}, {"signal", fields["signal"]}, {"found_after", took}, {"latency", latency}}, nil

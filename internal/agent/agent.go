@@ -21,7 +21,8 @@ import (
 	"github.com/belfry-ha/belfry/internal/config"
 	"github.com/belfry-ha/belfry/internal/event"
 	"github.com/belfry-ha/belfry/internal/producer"
-
+	"github.com/belfry-ha/belfry/internal/producer/file"
+	"github.com/belfry-ha/belfry/internal/producer/filesystem"
 	"github.com/belfry-ha/belfry/internal/producer/node"
 	"github.com/belfry-ha/belfry/internal/producer/process"
 	"github.com/belfry-ha/belfry/internal/producer/user"
@@ -157,7 +158,7 @@ func (a *Agent) onStop(name string, undo func(context.Context) error) {
 // nothing runs before startLoops.
 func (a *Agent) newEvents() error {
 	a.nodes = node.New()
-	producers := []producer.Producer{process.New(), a.nodes, user.New()}
+	producers := []producer.Producer{process.New(), file.New(), filesystem.New(), a.nodes, user.New()}
 	var classes []belfry.ClassInfo
 	for _, p := range producers {
 		classes = append(classes, p.Classes()...)

@@ -17,7 +17,7 @@ type key struct {
 
 // keys are all settings, by name.
 var keys = []key{
-	{name: "log.format", text: func(s *Settings) *string { return &s.Log.Format }},
+	{name: "log.format", text: func(s *Settings) *string { return &s.Log.Format }, restart: true},
 	{name: "log.level", text: func(s *Settings) *string { return &s.Log.Level }},
 	{name: "node.name", text: func(s *Settings) *string { return &s.Node.Name }, restart: true},
 	{name: "ports.heartbeat", number: func(s *Settings) *int { return &s.Ports.Heartbeat }, restart: true},
