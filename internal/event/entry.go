@@ -196,7 +196,8 @@ func (e *entry) swap(i, j int) {
 
 // happened gives occurrences their numbers and hands them on. It is the only
 // place where the sequence number moves, but for held posts that fell off.
-func (e *entry) happened(o *belfry.Occurrence, at int64, count uint64, sampled bool) {
+// from is the time of the first of them, at that of the last.
+func (e *entry) happened(o *belfry.Occurrence, from, at int64, count uint64, sampled bool) {
 	first := e.sequence + 1
 	e.sequence += count
 	e.machine.counters.Posted[e.class] += count
@@ -207,18 +208,18 @@ func (e *entry) happened(o *belfry.Occurrence, at int64, count uint64, sampled b
 		last.extend(o, at, count)
 		shared = last.body
 	} else {
-		v := newRun(o, at, first, count)
+		v := newRun(o, from, at, first, count)
 		e.ring.add(v)
 		shared = v.body
 	}
 	if e.info.Kind == belfry.State {
 		e.present = &state{kind: belfry.KindState, sequence: e.sequence, time: at, code: o.Code, edge: o.Edge, body: shared}
 	}
-	e.tellPlain(at)
+	e.tellPlain(from)
 	if len(e.private) > 0 {
 		it := item{
 			kind: belfry.KindOccurrence, count: count,
-			run: run{first: first, last: e.sequence, firstTime: at, time: at, code: o.Code, edge: o.Edge, lowerBound: o.LowerBound, body: shared},
+			run: run{first: first, last: e.sequence, firstTime: from, time: at, code: o.Code, edge: o.Edge, lowerBound: o.LowerBound, body: shared},
 		}
 		for _, a := range e.private {
 			a.offer(&it, sampled)

@@ -79,7 +79,7 @@ func (m *Machine) post(now time.Time, msg *Post) {
 	count, at := max(msg.Repeat, 1), stamp(now, o.Time)
 	switch {
 	case e.state == belfry.EntryActive && o.Event.Instance == e.instance:
-		e.happened(o, at, count, false)
+		e.happened(o, at, at, count, false)
 	case e.state == belfry.EntryActive:
 		m.stale(e.entry, "%s: post under identifier %q; it is %q now", label(e.class, e.subject), short(o.Event.Instance), short(e.instance))
 	case e.gone && o.Event.Instance == e.previous:
@@ -176,7 +176,7 @@ func (e *entry) releaseHeld(m *Machine) {
 			m.counters.Stale += p.count - 1
 			continue
 		}
-		e.happened(&p.occurrence, p.time, p.count, false)
+		e.happened(&p.occurrence, p.first, p.time, p.count, false)
 	}
 }
 

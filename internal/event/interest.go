@@ -44,6 +44,7 @@ type coveredBy struct {
 	state CoverageState
 	err   error
 	since time.Time
+	ever  bool // it was in force at this incarnation of the peer
 }
 
 // coverage is what a registration has been told of one element of want.at.
@@ -86,7 +87,9 @@ func (m *Machine) installCluster(now time.Time, r *registration) {
 	} else {
 		m.cluster.globs = append(m.cluster.globs, r)
 	}
-	m.joinMirrors(r)
+	for _, p := range m.peers {
+		m.joinMirrors(r, p)
+	}
 }
 
 func (m *Machine) newWant(now time.Time, r *registration, k wantKey, nodes []belfry.NodeID) *want {
@@ -183,22 +186,8 @@ func (m *Machine) flushInterests() {
 			p.waiting = append(p.waiting, asked{f.Version, w})
 		}
 		p.asked, p.everAsked, p.full, p.add, p.drop = f.Version, true, false, nil, nil
-		m.tellPeerInterests(p, f)
-	}
-}
-
-// tellPeerInterests puts Interests before Positions of the same turn: the
-// origin needs the registrations before it can place them.
-func (m *Machine) tellPeerInterests(p *peer, f Interests) {
-	at := slices.IndexFunc(m.out.Peers, func(o PeerFrame) bool {
-		_, positions := o.Frame.(Positions)
-		return positions && o.Node == p.node
-	})
-	if at < 0 {
 		m.tellPeer(p, f)
-		return
 	}
-	m.out.Peers = slices.Insert(m.out.Peers, at, PeerFrame{Node: p.node, Frame: f})
 }
 
 // interestsAck learns where the interests are in force.
@@ -220,12 +209,39 @@ func (m *Machine) interestsAck(now time.Time, p *peer, f *InterestsAck) {
 	}
 	n := 0
 	for n < len(p.waiting) && p.waiting[n].version <= f.Version {
-		w := p.waiting[n].want
-		w.set(now, p, CoverageInstalled, nil)
-		m.coverageChanged(w)
+		m.installed(now, p, p.waiting[n].want)
 		n++
 	}
 	p.waiting = slices.Delete(p.waiting, 0, n)
+}
+
+// installed says that a want is in force at a peer. Only from now on do its
+// notifications count for it: one that was on its way before may belong to an
+// interest that was taken back, and nobody could tell what follows it.
+func (m *Machine) installed(now time.Time, p *peer, w *want) {
+	w.set(now, p, CoverageInstalled, nil)
+	c := w.atPeer(p)
+	if !c.ever {
+		c.ever = true
+		for _, r := range w.regs {
+			m.joinMirrors(r, p)
+		}
+	}
+	m.coverageChanged(w)
+}
+
+// atPeer is nil when nothing is known of the want at the peer.
+func (w *want) atPeer(p *peer) *coveredBy {
+	if i := slices.IndexFunc(w.at, func(c coveredBy) bool { return c.peer == p }); i >= 0 {
+		return &w.at[i]
+	}
+	return nil
+}
+
+// takes tells whether what comes of the peer can be meant for the want.
+func (w *want) takes(p *peer) bool {
+	c := w.atPeer(p)
+	return c != nil && c.ever
 }
 
 // uncover says that a node's events reach nobody here for now.
@@ -241,12 +257,11 @@ func (m *Machine) uncover(now time.Time, p *peer) {
 
 // set notes the state of a want at a peer.
 func (w *want) set(now time.Time, p *peer, s CoverageState, err error) {
-	i := slices.IndexFunc(w.at, func(c coveredBy) bool { return c.peer == p })
-	if i < 0 {
-		i = len(w.at)
+	c := w.atPeer(p)
+	if c == nil {
 		w.at = append(w.at, coveredBy{peer: p, state: CoverageUnreachable})
+		c = &w.at[len(w.at)-1]
 	}
-	c := &w.at[i]
 	if c.state == CoveragePending {
 		w.pending--
 	}

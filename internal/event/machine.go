@@ -17,6 +17,7 @@ const (
 	maxData              = 4096   // bytes of data of one occurrence
 	maxSubject           = 4096   // bytes
 	maxInterests         = 100_000
+	maxPositions         = 1_000_000
 	maxFound             = 65_536 // entries that patterns or sends have made
 	maxRefused           = 64     // refusals reported in one Output; the rest is only counted
 )

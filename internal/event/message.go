@@ -210,8 +210,9 @@ type (
 		Refused []InterestRefused
 	}
 
-	// Positions is sent after Interests to an incarnation seen before: what
-	// has already arrived of each entry, so that nothing comes twice or is lost.
+	// Positions is sent before the full Interests to an incarnation seen before:
+	// what has already arrived of each entry, so that nothing comes twice or is
+	// lost. It must come first, or something could be sent in between.
 	Positions struct {
 		Incarnation belfry.Incarnation
 		Positions   []Position

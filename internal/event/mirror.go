@@ -70,10 +70,12 @@ func (m *Machine) newMirror(now time.Time, p *peer, n *belfry.Notification) *mir
 		v.sequence = n.First - 1 - min(n.Skipped, n.First-1)
 	}
 	for _, r := range m.cluster.exact[k] {
-		m.joinMirror(r, v)
+		if r.want.takes(p) {
+			m.joinMirror(r, v)
+		}
 	}
 	for _, r := range m.cluster.globs {
-		if r.matchesLocal(k.class, k.subject) {
+		if r.matchesLocal(k.class, k.subject) && r.want.takes(p) {
 			m.joinMirror(r, v)
 		}
 	}
@@ -106,21 +108,23 @@ func (m *Machine) replaceMirror(now time.Time, old, v *mirror) {
 	}
 }
 
-// joinMirrors puts a new cluster registration on what is known already.
-func (m *Machine) joinMirrors(r *registration) {
-	for _, p := range m.peers {
-		if r.wish.exact {
-			if v := p.events[key{belfry.Class(r.spec.Class), r.wish.subject}]; v != nil && p.mirrors[v.entry] == v {
-				m.joinMirror(r, v)
-			}
-			continue
+// joinMirrors puts a cluster registration on what is known of a peer already.
+func (m *Machine) joinMirrors(r *registration, p *peer) {
+	if r.wish.exact {
+		if v := p.events[key{belfry.Class(r.spec.Class), r.wish.subject}]; v != nil && p.mirrors[v.entry] == v && !r.isOn(v) {
+			m.joinMirror(r, v)
 		}
-		for _, id := range slices.Sorted(maps.Keys(p.mirrors)) {
-			if v := p.mirrors[id]; r.matchesLocal(v.class, v.subject) {
-				m.joinMirror(r, v)
-			}
+		return
+	}
+	for _, id := range slices.Sorted(maps.Keys(p.mirrors)) {
+		if v := p.mirrors[id]; r.matchesLocal(v.class, v.subject) && !r.isOn(v) {
+			m.joinMirror(r, v)
 		}
 	}
+}
+
+func (r *registration) isOn(v *mirror) bool {
+	return slices.ContainsFunc(v.private, func(a *attachment) bool { return a.reg == r })
 }
 
 func (m *Machine) joinMirror(r *registration, v *mirror) {
@@ -205,9 +209,17 @@ func (v *mirror) already(n *belfry.Notification) {
 			continue
 		}
 		l := &a.levels[0]
-		if side := l.next(n.Value); side != 0 && side != l.side {
+		switch side := l.next(n.Value); {
+		case side == l.side:
+		case side != 0:
 			l.side = side
 			a.already(&v.feed)
+		default: // it came back while the nodes were apart
+			l.side = side
+			a.show(&state{
+				kind: belfry.KindState, sequence: v.sequence, time: v.valueTime, edge: belfry.EdgeRecovered,
+				body: &body{instance: v.valueInstance, value: v.value, data: v.valueData},
+			})
 		}
 	}
 }

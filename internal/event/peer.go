@@ -25,6 +25,7 @@ type peer struct {
 	held     map[uint32]*interest
 	exact    map[key][]*interest
 	globs    []*interest
+	places   map[EntryID]uint64 // what it has, until its full interests come
 
 	// what this node wants of it
 	asked     uint64 // version of the interests sent
@@ -72,6 +73,11 @@ func (m *Machine) peerUp(now time.Time, msg PeerUp) {
 		p.origin = origin{node: msg.Node, name: msg.Name, incarnation: msg.Incarnation}
 		p.held, p.exact, p.globs, p.version = map[uint32]*interest{}, map[key][]*interest{}, nil, 0
 		p.mirrors, p.lastBatch, p.everAsked, p.asked = map[EntryID]*mirror{}, 0, false, 0
+		for _, w := range m.wanted.list {
+			if c := w.atPeer(p); c != nil {
+				c.ever = false
+			}
+		}
 		if p.events == nil {
 			p.events = map[key]*mirror{}
 		}
@@ -80,10 +86,10 @@ func (m *Machine) peerUp(now time.Time, msg PeerUp) {
 	if p.consumer != nil {
 		p.consumer.resume(0)
 	}
-	m.askAll(now, p)
 	if again && len(p.mirrors) > 0 {
 		m.tellPeer(p, p.positions())
 	}
+	m.askAll(now, p)
 }
 
 // positions says what has arrived of each entry of the peer.
@@ -142,7 +148,7 @@ func (m *Machine) peerReceived(now time.Time, msg PeerReceived) {
 	case InterestsAck:
 		m.interestsAck(now, p, &f)
 	case Positions:
-		m.positions(now, p, &f)
+		m.positions(p, &f)
 	case PeerBatch:
 		m.peerBatch(now, p, &f.Batch)
 	case PeerAck:

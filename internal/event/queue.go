@@ -73,7 +73,9 @@ func (q *queue) put(a *attachment, it item) {
 	it.on = a
 	it.skipped += a.skipped
 	a.skipped = 0
-	if q.never && it.count > 1 && it.last-it.first+1 == it.count && it.on.entry != nil {
+	// What was merged before it came here, on another node or while the entry
+	// was blocked, stays so: its parts are not known.
+	if q.never && it.count > 1 && it.firstTime == it.time && it.on.entry != nil {
 		q.putSingly(a, it)
 		return
 	}

@@ -85,7 +85,7 @@ func (m *Machine) interests(now time.Time, p *peer, f *Interests) {
 			ack.Refused = append(ack.Refused, InterestRefused{Number: i.Number, Err: err})
 		}
 	}
-	p.version = f.Version
+	p.version, p.places = f.Version, nil
 	m.tellPeer(p, ack)
 }
 
@@ -206,6 +206,7 @@ func (m *Machine) newRemote(e *entry, i *interest) *registration {
 	e.remotes = append(e.remotes, r)
 	if e.info.Kind != belfry.Value {
 		e.addPlain(r)
+		e.place(r)
 		return r
 	}
 	r.spec.Coalesce = belfry.CoalesceNever
@@ -213,6 +214,7 @@ func (m *Machine) newRemote(e *entry, i *interest) *registration {
 	a := &attachment{reg: r, feed: &e.feed, entry: e, inFeed: len(e.private)}
 	e.private = append(e.private, a)
 	r.attachments = append(r.attachments, a)
+	e.place(r)
 	return r
 }
 
@@ -227,6 +229,7 @@ func (m *Machine) partInterest(now time.Time, r *registration, i *interest) {
 	if len(r.interests) == 0 {
 		m.detachRemote(now, e, r)
 		r.removed = true
+		r.consumer.unsend(e.entry)
 	} else if len(r.attachments) > 0 {
 		a := r.attachments[0]
 		a.levels = slices.DeleteFunc(a.levels, func(l level) bool {
@@ -330,26 +333,50 @@ func (m *Machine) localLeft(now time.Time, e *entry) {
 	e.holds--
 }
 
-// positions places the registrations of a peer that has come back where it
-// stopped: what it missed comes, or a gap with the exact number.
-func (m *Machine) positions(_ time.Time, p *peer, f *Positions) {
-	if f.Incarnation != m.cfg.Incarnation {
+// positions remembers what a peer that has come back has of each entry, until
+// its interests say which registrations to place there.
+func (m *Machine) positions(p *peer, f *Positions) {
+	if f.Incarnation != m.cfg.Incarnation || len(f.Positions) > maxPositions {
 		return
 	}
+	p.places = make(map[EntryID]uint64, len(f.Positions))
 	for _, pos := range f.Positions {
-		e := m.entries[pos.Entry]
-		if e == nil {
-			continue
-		}
-		r := e.remoteOf(p)
-		if r == nil || r.queue != nil || r.dirty || pos.Last >= r.taken || len(p.consumer.sent) > 0 {
-			continue
-		}
-		r.taken, r.since = pos.Last, e.timeAfter(pos.Last)
-		e.swap(r.slot, e.cleanOnes-1)
-		e.cleanOnes--
-		r.dirty = true
-		r.wake()
+		p.places[pos.Entry] = pos.Last
+	}
+}
+
+// place puts a new registration where its peer stopped: what the peer missed
+// comes, or a gap with the exact number.
+func (e *entry) place(r *registration) {
+	last, known := r.consumer.peer.places[e.entry]
+	if !known || last > e.sequence {
+		return
+	}
+	if r.queue != nil {
+		e.placeQueue(r, last)
+		return
+	}
+	r.snap = nil // it knows the state, or what comes says it
+	if last == e.sequence {
+		return
+	}
+	r.taken, r.since, r.dirty = last, e.timeAfter(last), true
+	e.swap(r.slot, e.cleanOnes-1)
+	e.cleanOnes--
+	r.wake()
+}
+
+// placeQueue is place for a value class. Its crossings are not kept, but the
+// present value says where the peer's thresholds are now.
+func (e *entry) placeQueue(r *registration, last uint64) {
+	a := r.attachments[0]
+	if missed := e.sequence - last; missed > 0 {
+		at := e.since.UnixNano()
+		gap := &belfry.Gap{Total: missed, Known: true, Resync: true, Reason: belfry.GapLink, From: unix(at), To: unix(max(at, e.valueTime))}
+		a.lose(item{kind: belfry.KindGap, run: run{first: last + 1, last: e.sequence, firstTime: at, time: max(at, e.valueTime), body: &body{gap: gap}}})
+	}
+	if e.hasValue {
+		a.already(&e.feed)
 	}
 }
 

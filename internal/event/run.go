@@ -77,9 +77,9 @@ func newBody(o *belfry.Occurrence) *body {
 	return &body{instance: o.Event.Instance, value: o.Value, data: o.Data}
 }
 
-func newRun(o *belfry.Occurrence, at int64, first, count uint64) run {
+func newRun(o *belfry.Occurrence, from, at int64, first, count uint64) run {
 	return run{
-		first: first, last: first + count - 1, firstTime: at, time: at,
+		first: first, last: first + count - 1, firstTime: from, time: at,
 		code: o.Code, edge: o.Edge, lowerBound: o.LowerBound, body: newBody(o),
 	}
 }

@@ -36,7 +36,8 @@ func (m *Machine) sendNamed(now time.Time, msg *Send) (matched int, err error) {
 			return 0, err
 		}
 	}
-	e.happened(&belfry.Occurrence{Time: msg.Time, Data: msg.Data}, stamp(now, msg.Time), max(msg.Repeat, 1), false)
+	at := stamp(now, msg.Time)
+	e.happened(&belfry.Occurrence{Time: msg.Time, Data: msg.Data}, at, at, max(msg.Repeat, 1), false)
 	return len(e.plain) + len(e.private), nil
 }
 

@@ -107,7 +107,7 @@ func (m *Machine) sample(now time.Time, msg *Sample) {
 	}
 	e.happened(&belfry.Occurrence{
 		Event: belfry.EventID{Instance: e.instance}, Time: msg.Time, Edge: edge, Value: msg.Value, Data: msg.Data,
-	}, at, 1, true)
+	}, at, at, 1, true)
 }
 
 // tuneWatch tells the producer how closely to sample: the lowest Hi and the
