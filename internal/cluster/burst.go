@@ -257,7 +257,7 @@ func (m *Machine) vouch(now, t time.Time, p *member, from *member) {
 	if p == m.self || !t.After(p.vouched) {
 		return
 	}
-	p.vouched, p.vouchedBy = t, from.ID
+	p.vouched = t
 	if b := p.burst; b != nil && b.own && !b.linkOnly && t.After(b.due) {
 		b.linkOnly = true
 		m.health.worse(now)

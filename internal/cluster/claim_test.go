@@ -3,8 +3,9 @@ package cluster
 import (
 	"testing"
 
-	"github.com/belfry-ha/belfry"
 	"pgregory.net/rapid"
+
+	"github.com/belfry-ha/belfry"
 )
 
 func drawClaim(t *rapid.T, label string) held {

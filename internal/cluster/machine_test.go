@@ -7,9 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/belfry-ha/belfry"
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"github.com/belfry-ha/belfry"
 )
 
 // warm is a network whose machines hold each other up.

@@ -21,10 +21,9 @@ type member struct {
 	incarnation belfry.Incarnation // newest that was proven or claimed
 	boot        belfry.Boot        // of the datagrams that count
 
-	heard     time.Time // newest proven reception on any link; zero: never
-	vouched   time.Time // newest moment at which another node heard it
-	vouchedBy belfry.NodeID
-	pause     longestPause
+	heard   time.Time // newest proven reception on any link; zero: never
+	vouched time.Time // newest moment at which another node heard it
+	pause   longestPause
 
 	rows  []*row           // by index of the link; empty: not watched
 	spent map[uint8]uint16 // by index of the link: the number last sent there, of rows that ended
@@ -48,9 +47,6 @@ func (p *member) inRing() bool {
 
 // anyHeard tells whether p is heard on some link.
 func (p *member) anyHeard() bool { return slices.ContainsFunc(p.rows, (*row).heard) }
-
-// anyUsable tells whether some link to p is two-way.
-func (p *member) anyUsable() bool { return slices.ContainsFunc(p.rows, (*row).usable) }
 
 func (p *member) row(index uint8) *row {
 	for _, r := range p.rows {

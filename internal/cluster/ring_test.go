@@ -4,8 +4,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/belfry-ha/belfry"
 	"pgregory.net/rapid"
+
+	"github.com/belfry-ha/belfry"
 )
 
 func ringOf(n int) []*member {
