@@ -191,7 +191,11 @@ func (m *Machine) heardClaims(now, at time.Time, from *member, claims []belfry.C
 
 // consider adopts a claim if it is greater than the one held, or answers it.
 func (m *Machine) consider(now time.Time, p *member, claim held, from *member) {
-	if claim.compare(p.held) <= 0 {
+	switch order := claim.compare(p.held); {
+	case order == 0:
+		m.agree(now, p, claim, from)
+		return
+	case order < 0:
 		return
 	}
 	silence := claim.Verdict == belfry.VerdictUnreachable ||
@@ -206,7 +210,32 @@ func (m *Machine) consider(now time.Time, p *member, claim held, from *member) {
 	if claim.Verdict == belfry.VerdictUp && !p.anyHeard() {
 		claim.Cause = belfry.CauseIndirect
 	}
+	witnessed := claim.Verdict == belfry.VerdictDown && claim.Cause == belfry.CauseProcess && !p.exit.reset.IsZero()
 	m.adopt(now, p, claim)
+	if witnessed { // this node saw the reset too and was about to confirm it
+		m.confirm(now, p)
+	}
+}
+
+// agree notes that another node came to the verdict that is held, by itself:
+// a claim that was only passed on names the same origin.
+func (m *Machine) agree(now time.Time, p *member, claim held, from *member) {
+	if !doubtful(claim.Verdict) || claim.Origin != from.Number || claim.Origin == p.held.Origin || p.wrote(from.ID, p.held.Since) {
+		return
+	}
+	m.note(p, now, from.ID, "", "agrees: "+p.describe(claim))
+	p.held.Observers = max(p.held.Observers, 2)
+}
+
+// confirm makes a verdict that others brought this node's own as well, and
+// lets them know.
+func (m *Machine) confirm(now time.Time, p *member) {
+	if p.held.Origin == m.self.Number {
+		return
+	}
+	p.held.Origin = m.self.Number
+	p.held.Observers = max(p.held.Observers, 2)
+	m.spread(now, p)
 }
 
 // answer is "node alive" against "node down" (US8433760): this node heard the

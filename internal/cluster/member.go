@@ -68,6 +68,11 @@ func (p *member) describe(c held) string {
 	return fmt.Sprintf("%s (%s), incarnation %d turn %d", c.Verdict, c.Cause, c.Incarnation, c.Turn)
 }
 
+// wrote tells whether a node has a step in p's evidence since then.
+func (p *member) wrote(by belfry.NodeID, since time.Time) bool {
+	return slices.ContainsFunc(p.evidence, func(e belfry.Evidence) bool { return e.By == by && !e.Time.Before(since) })
+}
+
 // note adds one step to p's evidence.
 func (m *Machine) note(p *member, now time.Time, by belfry.NodeID, link, text string) {
 	if p.closed {

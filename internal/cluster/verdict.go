@@ -208,10 +208,15 @@ func (m *Machine) stream(now time.Time, s Stream) {
 	case StreamUp:
 		p.exit = exit{dialing: p.exit.dialing}
 	case StreamReset:
-		if p.exit.goodbye || !alive {
+		exited := p.held.Verdict == belfry.VerdictDown && p.held.Cause == belfry.CauseProcess
+		if p.exit.goodbye || !alive && !exited {
 			return
 		}
 		m.note(p, now, belfry.NodeID{}, "", "stream reset")
+		if exited { // another watcher was faster
+			m.confirm(now, p)
+			return
+		}
 		p.exit.reset = now
 		if !p.exit.refused.IsZero() && now.Sub(p.exit.refused) <= refusalTime {
 			m.processGone(now, p)
