@@ -96,3 +96,10 @@ func (l *fakeLink) batch(number uint64, ranges ...[2]uint64) {
 	}
 	l.down <- &belfryv1.SubscribeResponse{Kind: &belfryv1.SubscribeResponse_Batch{Batch: b}}
 }
+
+// state sends the present state of the same event, which has no number of its
+// own that could tell it from a repeated one.
+func (l *fakeLink) state(number uint64) {
+	b := &belfryv1.Batch{Number: number, Notifications: []*belfryv1.Notification{{Kind: belfryv1.Kind_KIND_STATE, Registration: 1, Time: 1}}}
+	l.down <- &belfryv1.SubscribeResponse{Kind: &belfryv1.SubscribeResponse_Batch{Batch: b}}
+}

@@ -66,7 +66,7 @@ func TestEachOccurrenceIsReturnedOnce(t *testing.T) {
 			if !s.admit(&n) {
 				continue
 			}
-			if n.First != returned+1 || n.Count != n.Last-n.First+1 {
+			if n.First != returned+1 || n.Count != n.Last-n.First+1 || n.Count == 0 {
 				t.Fatalf("returned up to %d, then %d-%d x%d", returned, n.First, n.Last, n.Count)
 			}
 			returned = n.Last
