@@ -13,8 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/client"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
@@ -194,24 +192,30 @@ func fieldsOf(n belfry.Notification) map[string]any {
 // postMany posts one after another from a few connections, each post on its
 // own.
 func postMany(ctx context.Context, n *localNode, subject string, posts int) error {
-	const connections = 8
-	group, ctx := errgroup.WithContext(ctx)
-	for i := range min(connections, posts) {
-		group.Go(func() error {
-			conn, err := n.dial(ctx)
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
-			for range share(posts, min(connections, posts), i) {
-				if _, err := conn.Send(ctx, "user.demo", subject, nil, 1); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+	connections := min(8, posts)
+	outcome := make(chan error, connections)
+	for i := range connections {
+		go func() { outcome <- post(ctx, n, subject, share(posts, connections, i)) }()
 	}
-	return group.Wait()
+	var errs []error
+	for range connections {
+		errs = append(errs, <-outcome)
+	}
+	return errors.Join(errs...)
+}
+
+func post(ctx context.Context, n *localNode, subject string, posts int) error {
+	conn, err := n.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	for range posts {
+		if _, err := conn.Send(ctx, "user.demo", subject, nil, 1); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // share is the i-th of parts nearly equal parts of total.

@@ -15,8 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/client"
 	"github.com/belfry-ha/belfry/internal/agent"
@@ -329,11 +327,12 @@ func (c *localCluster) start(ctx context.Context) error {
 			return err
 		}
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	for _, n := range c.nodes {
-		group.Go(func() error { return c.waitAllUp(ctx, n) })
+	for _, n := range c.nodes { // they come up side by side
+		if err := c.waitAllUp(ctx, n); err != nil {
+			return err
+		}
 	}
-	return group.Wait()
+	return nil
 }
 
 // waitAllUp takes the present states and then their changes until n holds
@@ -362,7 +361,28 @@ func (c *localCluster) waitAllUp(ctx context.Context, n *localNode) error {
 			}
 		}
 	}
-	return nil
+	return waitLinksUp(ctx, conn)
+}
+
+// waitLinksUp waits until the agent hears all others itself: a node is up as
+// soon as anybody hears it.
+func waitLinksUp(ctx context.Context, conn *client.Client) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		status, err := conn.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if status.GetLinksUp() == status.GetLinksTotal() {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("agent %s has %d of %d links up: %w", status.GetNodeName(), status.GetLinksUp(), status.GetLinksTotal(), ctx.Err())
+		}
+	}
 }
 
 // verdictOf is the verdict that a notification of node.state reports.

@@ -31,7 +31,7 @@ type identity struct {
 func (a *Agent) openState() error {
 	state := a.opts.Config.State
 	if _, err := os.Stat(state); errors.Is(err, fs.ErrNotExist) {
-		return &belfry.Error{Op: "agent", Subject: state, Err: fmt.Errorf("%w: there is no such state directory; name another with state:", belfry.ErrNotFound)}
+		return &belfry.Error{Op: "agent", Subject: state, Err: fmt.Errorf("%w: there is no such state directory; name another with the setting state", belfry.ErrNotFound)}
 	}
 	lock, err := lockState(state)
 	if err != nil {

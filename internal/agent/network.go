@@ -12,8 +12,6 @@ import (
 	"syscall"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/internal/api"
 	"github.com/belfry-ha/belfry/internal/cluster"
@@ -107,7 +105,7 @@ func (a *Agent) streamsConfig(listener net.Listener) transport.StreamsConfig {
 			Started:     a.started,
 		},
 		Deliver:       a.streamEvent,
-		Services:      func(g *grpc.Server) { a.server.Register(g) },
+		Services:      a.server.Register,
 		ServerOptions: a.server.ServerOptions(),
 		Entries:       a.server.LocalEntries,
 		Logger:        a.log.With("component", "transport"),

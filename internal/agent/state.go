@@ -27,7 +27,7 @@ func lockState(state string) (*os.File, error) {
 	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lock); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
-			return nil, &belfry.Error{Op: "agent", Subject: state, Err: fmt.Errorf("%w: another agent uses this state directory; stop it or name another with state:", belfry.ErrExist)}
+			return nil, &belfry.Error{Op: "agent", Subject: state, Err: fmt.Errorf("%w: another agent uses this state directory; stop it or name another with the setting state", belfry.ErrExist)}
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
@@ -59,7 +59,7 @@ func replaceFile(path string, data []byte) (err error) {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(path + ".new") // of no effect once it is renamed
+	defer func() { _ = os.Remove(path + ".new") }() // of no effect once it is renamed
 	if _, err := f.Write(data); err != nil {
 		f.Close()
 		return fmt.Errorf("write %s: %w", path, err)
