@@ -6,6 +6,7 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -64,10 +65,13 @@ func up(ctx context.Context, out io.Writer, state string, nodes int) error {
 	}
 	fmt.Fprintf(out, "json       curl -H 'Authorization: Bearer %s' http://%s/v1/status\n", token, first.Web)
 	fmt.Fprintf(out, "shell      export BELFRY_SOCKET=%s\n", shellPath(first.socket))
+	var ends sync.WaitGroup
 	for _, n := range c.nodes {
-		go c.reportEnd(ctx, out, n)
+		ends.Go(func() { c.reportEnd(ctx, out, n) })
 	}
-	return c.report(ctx, out)
+	err = c.report(ctx, out)
+	ends.Wait()
+	return err
 }
 
 // shellPath keeps a relative path one, with the ./ that shows it as a path.
