@@ -124,11 +124,11 @@ func (c *consumer) resume(batch uint64) {
 	c.unsent = len(c.sent)
 }
 
-// unsend takes an entry out of what is still to be sent again: whoever asked
-// for it has taken that back, and what comes after the acknowledgement of a new
+// unsend takes an entry out of what may be sent again: whoever asked for it
+// has taken that back, and what comes after the acknowledgement of a new
 // interest must belong to that one.
 func (c *consumer) unsend(e EntryID) {
-	for i := len(c.sent) - c.unsent; i < len(c.sent); i++ {
+	for i := range c.sent {
 		kept := make([]belfry.Notification, 0, len(c.sent[i].Notifications))
 		for _, n := range c.sent[i].Notifications {
 			if n.Entry != uint64(e) {

@@ -149,16 +149,6 @@ func (e *entry) setPresent(now time.Time, o *belfry.Occurrence) {
 	}
 }
 
-// startedAll answers the registrations that waited for the producer.
-func (m *Machine) startedAll(e *entry) {
-	for _, r := range e.starting {
-		if !r.removed {
-			m.answer(r, nil)
-		}
-	}
-	e.starting = nil
-}
-
 // releaseHeld gives the held posts of the new identifier their numbers, in
 // order. What fell off takes its numbers, too, and so shows as a gap with the
 // exact count; posts of other identifiers are refused.
@@ -248,35 +238,6 @@ func (m *Machine) end(now time.Time, msg End) {
 		return
 	}
 	m.endEntry(now, e, msg.Err)
-}
-
-// rejectStarting refuses those who asked for an event that must be there. It
-// tells whether nothing is left to end: the entry is gone, or others wait for
-// the event.
-func (m *Machine) rejectStarting(now time.Time, e *entry, err error) bool {
-	if err == nil {
-		err = noEvent(e.class, e.subject)
-	}
-	e.holds++ // so that it does not go before all are answered
-	starting := e.starting
-	e.starting = nil
-	for _, r := range starting {
-		if !r.removed {
-			m.reject(now, r, err)
-		}
-	}
-	e.holds--
-	if e.holds == 0 {
-		m.release(now, e)
-		return true
-	}
-	if e.state == belfry.EntryStarting && e.wait && belfry.Code(err) == belfry.Code(belfry.ErrNoEvent) {
-		// The producer said so before it heard that somebody waits.
-		e.setState(now, belfry.EntryBlocked)
-		m.out.Watch = append(m.out.Watch, e.asWatch())
-		return true
-	}
-	return false
 }
 
 // endEntry gives everybody the last notification and drops the entry.

@@ -279,7 +279,7 @@ func (m *Machine) coverageChanged(w *want) {
 		case r.request == 0:
 			r.wake()
 		case w.pending == 0:
-			m.answer(r, nil)
+			m.heard(r, awaitPeers)
 		}
 	}
 }

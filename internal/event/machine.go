@@ -22,15 +22,6 @@ const (
 	maxRefused           = 64     // refusals reported in one Output; the rest is only counted
 )
 
-// How long an answer may be held back, so that it can say something definite.
-const (
-	// startWait is how long a registration without Wait waits for an entry that
-	// others have with Wait: its producer says nothing when there is nothing.
-	startWait = time.Second
-	// coverWait is how long a cluster registration waits for its peers.
-	coverWait = 500 * time.Millisecond
-)
-
 // A Machine holds the entries, registrations and queues of one node.
 type Machine struct {
 	cfg     Config
@@ -55,7 +46,7 @@ type Machine struct {
 	registrations int
 	globs         []*registration // local ones that may match several entries, oldest first
 	wake          []*consumer     // have something and a free sender
-	late          []*registration // answers held back, in the order of their deadline per kind
+	late          [3]lateAnswers  // held back, by reason
 
 	peers   []*peer // by NodeID
 	wanted  wanted
@@ -96,6 +87,7 @@ func New(cfg Config, _ time.Time, rng *rand.Rand) *Machine {
 		patterns:  map[key]*pattern{},
 		exclusive: map[exclusiveKey]*entry{},
 		consumers: map[ConsumerID]*consumer{},
+		late:      newLateAnswers(),
 		wanted:    newWanted(),
 		cluster:   newClusterIndex(),
 		counters: Counters{
@@ -162,26 +154,14 @@ func (m *Machine) receiveConsumer(now time.Time, msg Message) {
 }
 
 // Advance gives the answers whose time is over.
-func (m *Machine) Advance(now time.Time) {
-	kept := m.late[:0]
-	for _, r := range m.late {
-		switch {
-		case r.removed || r.request == 0: // answered or gone meanwhile
-		case r.deadline.After(now):
-			kept = append(kept, r)
-		default:
-			m.answerLate(now, r)
-		}
-	}
-	clear(m.late[len(kept):])
-	m.late = kept
-}
+func (m *Machine) Advance(now time.Time) { m.answersDue(now) }
 
 // NextTimeout is the zero time when nothing is due, ever.
 func (m *Machine) NextTimeout() (next time.Time) {
-	for _, r := range m.late {
-		if !r.removed && r.request != 0 && (next.IsZero() || r.deadline.Before(next)) {
-			next = r.deadline
+	for i := range m.late {
+		l := &m.late[i]
+		if l.trim(); len(l.queue) > 0 && (next.IsZero() || l.queue[0].deadline.Before(next)) {
+			next = l.queue[0].deadline
 		}
 	}
 	return next

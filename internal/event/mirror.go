@@ -43,10 +43,12 @@ func (m *Machine) reported(now time.Time, p *peer, n *belfry.Notification) {
 		}
 	}
 	switch n.Kind {
-	case belfry.KindState:
-		v.learn(n)
-	case belfry.KindAlready:
-		v.already(n)
+	case belfry.KindState, belfry.KindAlready:
+		if v.info != nil && v.info.Kind == belfry.Value {
+			v.measured(n)
+		} else {
+			v.learn(n)
+		}
 	case belfry.KindEnded:
 		m.endMirror(now, v)
 	case belfry.KindOccurrence, belfry.KindGap:
@@ -85,23 +87,35 @@ func (m *Machine) newMirror(now time.Time, p *peer, n *belfry.Notification) *mir
 	old := p.events[k]
 	p.mirrors[v.entry], p.events[k] = v, v
 	if old != nil {
-		m.replaceMirror(now, old, v)
+		m.replaceMirror(now, old, v, n.Kind == belfry.KindState)
 	}
 	return v
 }
 
 // replaceMirror tells those who were on the old entry that nobody knows what
-// happened in between.
-func (m *Machine) replaceMirror(now time.Time, old, v *mirror) {
+// happened in between, before the state that follows if there is one.
+func (m *Machine) replaceMirror(now time.Time, old, v *mirror, stateFollows bool) {
 	from := old.peer.lost
 	if from.IsZero() { // its entry went while the stream stood
 		from = now
 	}
 	gap := &belfry.Gap{Resync: true, Reason: belfry.GapNotMonitored, From: from.UTC(), To: now.UTC()}
+	it := item{kind: belfry.KindGap, run: run{firstTime: from.UnixNano(), time: now.UnixNano(), body: &body{gap: gap}}}
 	for _, a := range v.private {
-		if slices.ContainsFunc(old.private, func(o *attachment) bool { return o.reg == a.reg }) {
-			a.lose(item{kind: belfry.KindGap, run: run{firstTime: gap.From.UnixNano(), time: now.UnixNano(), body: &body{gap: gap}}})
+		i := slices.IndexFunc(old.private, func(o *attachment) bool { return o.reg == a.reg })
+		if i < 0 {
+			continue
 		}
+		if len(a.levels) > 0 {
+			a.levels[0] = old.private[i].levels[0]
+		}
+		if stateFollows && a.reg.spec.Snapshot && len(a.levels) == 0 {
+			it.on = a
+			before := it
+			a.before = &before
+			continue
+		}
+		a.lose(it)
 	}
 	for len(old.private) > 0 {
 		m.detach(now, old.private[len(old.private)-1])
@@ -200,9 +214,9 @@ func (v *mirror) sampled(n *belfry.Notification) {
 	v.valueInstance, v.valueData = n.Event.Instance, n.Data
 }
 
-// already takes a value that was past a threshold when it was asked for. It
-// is news only for those who do not know it.
-func (v *mirror) already(n *belfry.Notification) {
+// measured takes the value at the origin when it was asked for. It is news
+// only for those who believe something else.
+func (v *mirror) measured(n *belfry.Notification) {
 	v.sampled(n)
 	for _, a := range v.private {
 		if len(a.levels) == 0 {
@@ -216,10 +230,7 @@ func (v *mirror) already(n *belfry.Notification) {
 			a.already(&v.feed)
 		default: // it came back while the nodes were apart
 			l.side = side
-			a.show(&state{
-				kind: belfry.KindState, sequence: v.sequence, time: v.valueTime, edge: belfry.EdgeRecovered,
-				body: &body{instance: v.valueInstance, value: v.value, data: v.valueData},
-			})
+			a.recovered(&v.feed)
 		}
 	}
 }

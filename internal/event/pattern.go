@@ -12,10 +12,11 @@ import (
 // same class and pattern share it.
 type pattern struct {
 	key
-	watch  WatchID
-	holds  int
-	local  []*registration
-	remote []*interest
+	watch    WatchID
+	answered bool // its producer has found something
+	holds    int
+	local    []*registration
+	remote   []*interest
 }
 
 // holdPattern makes a registration share the pattern watch of a class.
@@ -55,6 +56,14 @@ func (m *Machine) foundSubject(now time.Time, msg Found) {
 	p := m.watches[msg.Watch].pattern
 	if p == nil {
 		return // the watch ended while the message was on its way
+	}
+	if !p.answered {
+		p.answered = true
+		for _, r := range p.local {
+			if r.request != 0 {
+				m.heard(r, awaitWord)
+			}
+		}
 	}
 	k := key{p.class, msg.Subject}
 	fits := p.subject == "" || matchGlob(p.subject, msg.Subject)

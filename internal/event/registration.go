@@ -40,14 +40,14 @@ type registration struct {
 	want     *want
 	coverage []coverage
 
-	request  RequestID // not answered yet
-	deadline time.Time // of the answer, if it is held back
-	pending  bool      // in the consumer's list
-	removed  bool
-	left     bool                  // off its events
-	rest     []belfry.Notification // of a plain one that has left
-	ended    *ending               // its event is gone: one last notification
-	gaps     uint64
+	request RequestID // not answered yet
+	awaits  awaited   // why not
+	pending bool      // in the consumer's list
+	removed bool
+	left    bool                  // off its events
+	rest    []belfry.Notification // of a plain one that has left
+	ended   *ending               // its event is gone: one last notification
+	gaps    uint64
 }
 
 // An ending is the last notification of a registration.
@@ -76,6 +76,7 @@ type attachment struct {
 	skipped uint64 // refused by the registration's rules since then
 	levels  []level
 	snap    *state
+	before  *item // a gap that goes out before snap
 }
 
 // register checks a wish, puts it in force and answers.
@@ -131,16 +132,8 @@ func (m *Machine) install(now time.Time, r *registration) {
 	if cluster && !r.removed {
 		m.installCluster(now, r)
 	}
-	if r.removed || r.request == 0 {
-		return
-	}
-	switch {
-	case r.home != nil && !r.home.ever && !r.waits():
-		m.awaitStart(now, r)
-	case r.want != nil && r.want.pending > 0:
-		m.holdAnswer(r, now.Add(coverWait))
-	default:
-		m.answer(r, nil)
+	if !r.removed {
+		m.decide(now, r)
 	}
 }
 
@@ -211,56 +204,6 @@ func (r *registration) passive(info *belfry.ClassInfo) bool {
 // registration that may match several.
 func (r *registration) matchesLocal(class belfry.Class, subject string) bool {
 	return matchClass(r.spec.Class, class) && r.wish.matchSubject(subject)
-}
-
-// awaitStart leaves the answer of a registration without Wait to the producer.
-func (m *Machine) awaitStart(now time.Time, r *registration) {
-	e := r.home
-	if !e.wait {
-		e.starting = append(e.starting, r)
-		return
-	}
-	// Others wait for it, so its producer will not say that it is absent. If it
-	// is there, the producer says so at once after the start.
-	if now.Sub(e.since) >= startWait {
-		m.reject(now, r, noEvent(e.class, e.subject))
-		return
-	}
-	e.starting = append(e.starting, r)
-	m.holdAnswer(r, now.Add(startWait))
-}
-
-func (m *Machine) holdAnswer(r *registration, until time.Time) {
-	r.deadline = until
-	m.late = append(m.late, r)
-}
-
-// answerLate answers when nothing more is waited for.
-func (m *Machine) answerLate(now time.Time, r *registration) {
-	if r.home != nil && !r.home.ever && !r.waits() {
-		m.reject(now, r, noEvent(r.home.class, r.home.subject))
-		return
-	}
-	m.answer(r, nil)
-}
-
-// answer says the outcome, once.
-func (m *Machine) answer(r *registration, err error) {
-	if r.request == 0 {
-		return
-	}
-	a := Answer{Request: r.request, Consumer: r.consumer.id, Number: r.number, Err: err}
-	if err == nil && r.want != nil {
-		a.Coverage = m.coverageOf(r)
-	}
-	m.out.Answers = append(m.out.Answers, a)
-	r.request = 0
-}
-
-// reject answers with an error and leaves nothing behind.
-func (m *Machine) reject(now time.Time, r *registration, err error) {
-	m.answer(r, err)
-	m.remove(now, r)
 }
 
 func (m *Machine) unregister(now time.Time, msg Unregister) {

@@ -375,9 +375,6 @@ func (e *entry) placeQueue(r *registration, last uint64) {
 		gap := &belfry.Gap{Total: missed, Known: true, Resync: true, Reason: belfry.GapLink, From: unix(at), To: unix(max(at, e.valueTime))}
 		a.lose(item{kind: belfry.KindGap, run: run{first: last + 1, last: e.sequence, firstTime: at, time: max(at, e.valueTime), body: &body{gap: gap}}})
 	}
-	if e.hasValue {
-		a.already(&e.feed)
-	}
 }
 
 // timeAfter is when the first occurrence after a sequence number happened, as

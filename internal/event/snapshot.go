@@ -32,6 +32,14 @@ func (r *registration) takeSnapshots(b *basket) {
 	i := 0
 	for ; i < len(r.snapshots) && !b.full(); i++ {
 		a := r.snapshots[i]
+		if a.before != nil {
+			b.add(a.before.notification(r))
+			a.before = nil
+			r.gaps++
+			if b.full() {
+				break
+			}
+		}
 		r.takeState(b, a, a.snap)
 		a.snap = nil
 	}

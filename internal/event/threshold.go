@@ -48,7 +48,7 @@ func (l *level) move(value float64) (crossed bool, edge belfry.Edge) {
 // crosses nothing; if it is past a threshold already, that is told.
 func (a *attachment) judge(f *feed, value float64) {
 	a.hit = false
-	already := false
+	already, told := false, len(a.levels) > 0
 	for i := range a.levels {
 		l := &a.levels[i]
 		fresh := !l.known
@@ -57,9 +57,14 @@ func (a *attachment) judge(f *feed, value float64) {
 			a.hit, a.hitEdge = true, edge
 		}
 		already = already || fresh && l.side != 0
+		told = told && !fresh
 	}
-	if already && !a.hit {
+	switch {
+	case a.hit:
+	case already:
 		a.already(f)
+	case !told && a.reg.consumer.remote(): // it may believe otherwise from before
+		a.recovered(f)
 	}
 }
 
@@ -73,6 +78,14 @@ func (a *attachment) begin(f *feed) {
 func (a *attachment) already(f *feed) {
 	a.show(&state{
 		kind: belfry.KindAlready, time: f.valueTime, edge: belfry.EdgeFailing,
+		body: &body{instance: f.valueInstance, value: f.value, data: f.valueData},
+	})
+}
+
+// recovered tells the present value as a state: nothing is past a threshold.
+func (a *attachment) recovered(f *feed) {
+	a.show(&state{
+		kind: belfry.KindState, sequence: f.sequence, time: f.valueTime, edge: belfry.EdgeRecovered,
 		body: &body{instance: f.valueInstance, value: f.value, data: f.valueData},
 	})
 }
