@@ -35,12 +35,11 @@ type Peers interface {
 	Stop(ctx context.Context, reason cluster.StreamEvent) error
 }
 
-// ListEntriesRequest and ListEntriesResponse are what Peers.ListEntries takes
-// and gives, for who implements it.
-type (
-	ListEntriesRequest  = belfryv1.ListEntriesRequest
-	ListEntriesResponse = belfryv1.ListEntriesResponse
-)
+// ListEntriesRequest is what Peers.ListEntries takes.
+type ListEntriesRequest = belfryv1.ListEntriesRequest
+
+// ListEntriesResponse is what Peers.ListEntries gives.
+type ListEntriesResponse = belfryv1.ListEntriesResponse
 
 var (
 	_ Datagrams = (*UDP)(nil)

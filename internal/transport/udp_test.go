@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -46,26 +47,35 @@ func newEndpoint(t *testing.T, id belfry.NodeID, number belfry.NodeNumber) *wire
 
 func listenNode(t *testing.T, number belfry.NodeNumber) *datagramNode {
 	t.Helper()
+	n, err := listenOn(t, number, loopback)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func listenOn(t *testing.T, number belfry.NodeNumber, local netip.AddrPort) (*datagramNode, error) {
+	t.Helper()
 	n := &datagramNode{
 		id: belfry.NodeID{byte(number)}, number: number,
 		received: make(chan transport.Received, 1024), refused: make(chan uint8, 64),
 	}
 	var err error
 	n.udp, err = transport.ListenUDP(transport.UDPConfig{
-		Local:    []netip.AddrPort{loopback},
+		Local:    []netip.AddrPort{local},
 		Endpoint: newEndpoint(t, n.id, number),
 		Deliver:  func(r transport.Received) { n.received <- r },
 		Refused:  func(_ belfry.NodeID, link uint8) { n.refused <- link },
 	})
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	t.Cleanup(func() {
 		if err := n.udp.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return n
+	return n, nil
 }
 
 func (n *datagramNode) addr() netip.AddrPort { return n.udp.Addrs()[0] }
@@ -266,5 +276,106 @@ func TestAPeerThatIsDroppedIsNotHeard(t *testing.T) {
 	}
 	if err := a.udp.Send(b.id, 0, heartbeat(1)); !errors.Is(err, belfry.ErrNotFound) {
 		t.Errorf("send to the dropped peer: %v; want ErrNotFound", err)
+	}
+}
+
+func TestAFloodOnTheSharedSocketIsCutAndTakesNothingFromAWatchedLink(t *testing.T) {
+	t.Parallel()
+	a, watched, distant := listenNode(t, 1), listenNode(t, 2), listenNode(t, 3)
+	watched.sees(t, false, a)
+	distant.sees(t, true, a)
+	err := a.udp.SetPeers([]transport.Peer{
+		{ID: watched.id, Number: 2, Links: []transport.PeerLink{{Local: a.addr(), Remote: watched.addr()}}},
+		{ID: distant.id, Number: 3, Links: []transport.PeerLink{{Local: a.addr(), Remote: distant.addr()}}, Distant: true},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const flood, beats = 10_000, 100
+	done := make(chan struct{})
+	counts := map[belfry.NodeID]int{}
+	go func() {
+		defer close(done)
+		for counts[watched.id] < beats {
+			select {
+			case r := <-a.received:
+				counts[r.From]++
+			case <-time.After(patience):
+				return
+			}
+		}
+	}()
+	for i := range uint16(flood) {
+		if err := distant.udp.Send(a.id, 0, heartbeat(i)); err != nil {
+			t.Fatal(err)
+		}
+		if i%(flood/beats) == 0 {
+			if err := watched.udp.Send(a.id, 0, heartbeat(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	<-done
+	if counts[watched.id] != beats {
+		t.Errorf("%d of %d heartbeats of the watched link arrived; want all", counts[watched.id], beats)
+	}
+	waitFor(t, func() bool { return a.udp.Stats().Received+a.udp.Stats().KernelDropped >= flood+beats })
+	if n := a.udp.Stats().Rejected[wire.RejectRate]; n == 0 {
+		t.Errorf("nothing of %d datagrams was over the rate of %d/s", flood, 2000)
+	}
+}
+
+func TestTwoNodesSpeakOverIPv6(t *testing.T) {
+	t.Parallel()
+	local := netip.MustParseAddrPort("[::1]:0")
+	a, err := listenOn(t, 1, local)
+	if errors.Is(err, belfry.ErrNotFound) || errors.Is(err, syscall.EAFNOSUPPORT) {
+		t.Skip("needs: ipv6")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := listenOn(t, 2, local)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.sees(t, false, b)
+	b.sees(t, true, a)
+	if err := a.udp.Send(b.id, 0, heartbeat(1)); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.next(t); got.From != a.id {
+		t.Errorf("received from %s; want %s", got.From, a.id)
+	}
+}
+
+func TestOnAllAddressesThePeersAreToldApart(t *testing.T) {
+	t.Parallel()
+	a, err := listenOn(t, 1, netip.MustParseAddrPort("0.0.0.0:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, c := listenNode(t, 2), listenNode(t, 3)
+	local := netip.AddrPortFrom(loopback.Addr(), a.addr().Port())
+	for _, n := range []*datagramNode{b, c} {
+		err := n.udp.SetPeers([]transport.Peer{{ID: a.id, Number: 1, Links: []transport.PeerLink{{Local: n.addr(), Remote: local}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	err = a.udp.SetPeers([]transport.Peer{
+		{ID: b.id, Number: 2, Links: []transport.PeerLink{{Index: 1, Local: local, Remote: b.addr()}}},
+		{ID: c.id, Number: 3, Links: []transport.PeerLink{{Index: 2, Local: local, Remote: c.addr()}}, Distant: true},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []*datagramNode{b, c} {
+		if err := n.udp.Send(a.id, 0, heartbeat(1)); err != nil {
+			t.Fatal(err)
+		}
+		if got := a.next(t); got.From != n.id || got.Link != uint8(n.number)-1 {
+			t.Errorf("received from %s on link %d; want %s on %d", got.From, got.Link, n.id, n.number-1)
+		}
 	}
 }
