@@ -153,10 +153,14 @@ func (c *consumer) send() {
 	if len(c.sent) >= c.limits.Window {
 		return
 	}
-	b := basket{most: c.limits.BatchNotifications, mostBytes: c.limits.BatchBytes}
+	m := c.machine
+	b := basket{notifications: m.slot(), most: c.limits.BatchNotifications, mostBytes: c.limits.BatchBytes}
 	c.fill(&b)
-	if len(b.notifications) == 0 {
+	switch len(b.notifications) {
+	case 0:
 		return
+	case 1:
+		m.slots = m.slots[1:]
 	}
 	c.number++
 	batch := Batch{Consumer: c.id, Number: c.number, Notifications: b.notifications}
@@ -247,6 +251,18 @@ func (m *Machine) finishConsumer(c *consumer) {
 	}
 	delete(m.consumers, c.id)
 	m.out.Closed = append(m.out.Closed, c.id)
+}
+
+// slotChunk is how many batches of one notification share an allocation. A
+// batch that is kept keeps the others' memory, so it is small.
+const slotChunk = 16
+
+// slot is room for the one notification that most batches have.
+func (m *Machine) slot() []belfry.Notification {
+	if len(m.slots) == 0 {
+		m.slots = make([]belfry.Notification, slotChunk)
+	}
+	return m.slots[:0:1]
 }
 
 // A basket collects one batch.

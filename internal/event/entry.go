@@ -45,6 +45,7 @@ type feed struct {
 	sequence uint64            // of the last occurrence; never resets
 	private  []*attachment
 	present  *state // of a state class; nil: not known
+	tally    *tally
 
 	// of a value class, the last sample
 	hasValue      bool
@@ -87,7 +88,7 @@ func (m *Machine) entryFor(now time.Time, info *belfry.ClassInfo, k key, wait bo
 	m.nextEntry++
 	e := &entry{
 		machine: m,
-		feed:    feed{source: source{origin: m.self, entry: m.nextEntry, class: k.class, subject: k.subject}, info: info},
+		feed:    feed{source: source{origin: m.self, entry: m.nextEntry, class: k.class, subject: k.subject}, info: info, tally: m.tallyOf(k.class)},
 		ring:    ring{max: m.cfg.Runs},
 		since:   now, wait: wait,
 	}
@@ -200,7 +201,7 @@ func (e *entry) swap(i, j int) {
 func (e *entry) happened(o *belfry.Occurrence, from, at int64, count uint64, sampled bool) {
 	first := e.sequence + 1
 	e.sequence += count
-	e.machine.counters.Posted[e.class] += count
+	e.tally.posted += count
 	var shared *body
 	if sampled {
 		shared = newBody(o) // only queues with thresholds see samples

@@ -156,7 +156,7 @@ func (e *entry) releaseHeld(m *Machine) {
 	held := e.held
 	e.held = holding{}
 	if n := held.lost[e.instance]; n > 0 {
-		m.counters.Posted[e.class] += n
+		e.tally.posted += n
 		e.skipNumbers(n, held.posts[0].first)
 	}
 	for i := range held.posts {

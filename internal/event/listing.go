@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+
+	"github.com/belfry-ha/belfry"
 )
 
 // Status lists the entries and the interests of other nodes.
@@ -33,7 +35,15 @@ func (m *Machine) Status() Status {
 // Counters returns copies.
 func (m *Machine) Counters() Counters {
 	c := m.counters
-	c.Posted, c.Coalesced, c.Lost = maps.Clone(c.Posted), maps.Clone(c.Coalesced), maps.Clone(c.Lost)
+	c.Posted, c.Coalesced, c.Lost = map[belfry.Class]uint64{}, map[belfry.Class]uint64{}, maps.Clone(c.Lost)
+	for class, t := range m.tallies { // into maps: the order can not be seen
+		if t.posted > 0 {
+			c.Posted[class] = t.posted
+		}
+		if t.coalesced > 0 {
+			c.Coalesced[class] = t.coalesced
+		}
+	}
 	return c
 }
 

@@ -2,6 +2,7 @@ package event
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -53,6 +54,8 @@ type Machine struct {
 	cluster clusterIndex
 
 	counters Counters
+	tallies  map[belfry.Class]*tally
+	slots    []belfry.Notification // unused
 }
 
 // key names an event of this node, or a pattern.
@@ -65,6 +68,18 @@ type key struct {
 type watched struct {
 	entry   *entry
 	pattern *pattern
+}
+
+// A tally counts what happens too often for a map. One per class.
+type tally struct{ posted, coalesced uint64 }
+
+func (m *Machine) tallyOf(class belfry.Class) *tally {
+	t := m.tallies[class]
+	if t == nil {
+		t = &tally{}
+		m.tallies[class] = t
+	}
+	return t
 }
 
 // New makes a Machine. It does nothing until it receives a message.
@@ -91,10 +106,9 @@ func New(cfg Config, _ time.Time, rng *rand.Rand) *Machine {
 		wanted:    newWanted(),
 		cluster:   newClusterIndex(),
 		counters: Counters{
-			Posted:    map[belfry.Class]uint64{},
-			Coalesced: map[belfry.Class]uint64{},
-			Lost:      map[belfry.GapReason]uint64{},
+			Lost: map[belfry.GapReason]uint64{},
 		},
+		tallies: map[belfry.Class]*tally{},
 	}
 }
 
@@ -133,11 +147,11 @@ func (m *Machine) receiveConsumer(now time.Time, msg Message) {
 	case Unregister:
 		m.unregister(now, msg)
 	case Ready:
-		m.withConsumer(msg.Consumer, func(c *consumer) { c.beReady() })
+		m.withConsumer(msg.Consumer, (*consumer).beReady)
 	case Ack:
 		m.withConsumer(msg.Consumer, func(c *consumer) { c.ack(msg.Batch) })
 	case Lost:
-		m.withConsumer(msg.Consumer, func(c *consumer) { c.lose() })
+		m.withConsumer(msg.Consumer, (*consumer).lose)
 	case Resume:
 		m.withConsumer(msg.Consumer, func(c *consumer) { c.resume(msg.Batch) })
 	case PeerUp:
@@ -170,6 +184,9 @@ func (m *Machine) NextTimeout() (next time.Time) {
 // Take returns what the driver has to do. The slices are given away.
 func (m *Machine) Take() Output {
 	m.flushInterests()
+	if len(m.wake) > 0 {
+		m.out.Batches = slices.Grow(m.out.Batches, len(m.wake))
+	}
 	for i := 0; i < len(m.wake); i++ { // closing a consumer may wake another
 		m.wake[i].send()
 	}

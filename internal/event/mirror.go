@@ -66,7 +66,7 @@ func (m *Machine) newMirror(now time.Time, p *peer, n *belfry.Notification) *mir
 	o := p.origin
 	v := &mirror{peer: p, feed: feed{
 		source: source{origin: &o, entry: EntryID(n.Entry), class: k.class, subject: k.subject},
-		info:   m.classes.find(k.class), sequence: n.Last,
+		info:   m.classes.find(k.class), sequence: n.Last, tally: m.tallyOf(k.class),
 	}}
 	if n.Kind == belfry.KindOccurrence || n.Kind == belfry.KindGap {
 		v.sequence = n.First - 1 - min(n.Skipped, n.First-1)

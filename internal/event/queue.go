@@ -68,28 +68,27 @@ func (it *item) merges(o *item) bool {
 
 // put appends an occurrence of one event, or extends the last one of that
 // event if the payload class is the same.
-func (q *queue) put(a *attachment, it item) {
+func (q *queue) put(a *attachment, it *item) {
 	r := a.reg
-	it.on = a
-	it.skipped += a.skipped
+	it.on, it.skipped = a, a.skipped
 	a.skipped = 0
 	// What was merged before it came here, on another node or while the entry
 	// was blocked, stays so: its parts are not known.
 	if q.never && it.count > 1 && it.firstTime == it.time && it.on.entry != nil {
-		q.putSingly(a, it)
+		q.putSingly(a, *it)
 		return
 	}
 	if a.last > q.head && !q.never {
-		if l := q.at(a.last - 1); l.merges(&it) {
-			q.extend(r.consumer, l, &it)
+		if l := q.at(a.last - 1); l.merges(it) {
+			q.extend(r.consumer, l, it)
 			return
 		}
 	}
-	q.append(a, it)
+	q.append(a, *it)
 }
 
 func (q *queue) extend(c *consumer, l, it *item) {
-	c.machine.counters.Coalesced[it.on.feed.class] += it.count
+	it.on.feed.tally.coalesced += it.count
 	q.weigh(c, len(it.data)-len(l.data))
 	l.last, l.time, l.body = it.last, it.time, it.body
 	l.lowerBound = l.lowerBound || it.lowerBound

@@ -91,7 +91,7 @@ func (r *registration) takeRun(v *run) belfry.Notification {
 		n.First, n.FirstTime = r.taken+1, unix(r.since)
 	}
 	n.Count = n.Last - n.First + 1
-	r.entry.machine.counters.Coalesced[n.Event.Class] += n.Count - 1
+	r.entry.tally.coalesced += n.Count - 1
 	r.taken = v.last
 	return n
 }

@@ -4,7 +4,8 @@ import "github.com/belfry-ha/belfry"
 
 // offer puts an occurrence to the rules of one registration: what they
 // refuse is counted and comes with the next notification. sampled says that
-// the thresholds have been judged.
+// the thresholds have been judged. All registrations are offered the same
+// item, one after the other; what is queued is a copy.
 func (a *attachment) offer(it *item, sampled bool) {
 	r := a.reg
 	edge := it.edge
@@ -19,13 +20,14 @@ func (a *attachment) offer(it *item, sampled bool) {
 		a.skipped += it.count
 		return
 	}
-	mine := *it
-	mine.on, mine.edge = a, edge
-	if r.filter != nil && !r.passes(&mine) {
+	shared := it.edge
+	it.on, it.edge = a, edge
+	if r.filter != nil && !r.passes(it) {
 		a.skipped += it.count
-		return
+	} else {
+		r.queue.put(a, it)
 	}
-	r.queue.put(a, mine)
+	it.edge = shared
 }
 
 func (r *registration) wantsEdge(e belfry.Edge) bool {
