@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -17,6 +18,7 @@ import (
 // descriptor that is passed on later keeps its opener's rights.
 type localCredentials struct {
 	identify func(net.Conn) (Subject, error)
+	limited  *atomic.Uint64 // connections that were too many
 
 	mu     sync.Mutex
 	open   int            // connections
@@ -29,8 +31,8 @@ const (
 	maxConnectionsPerUID = 64
 )
 
-func newLocalCredentials(identify func(net.Conn) (Subject, error)) *localCredentials {
-	return &localCredentials{identify: identify, perUID: map[uint32]int{}}
+func newLocalCredentials(identify func(net.Conn) (Subject, error), limited *atomic.Uint64) *localCredentials {
+	return &localCredentials{identify: identify, limited: limited, perUID: map[uint32]int{}}
 }
 
 // localAuth is what the handshake found out, and what is counted per
@@ -65,6 +67,7 @@ func (c *localCredentials) admit(s Subject) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.open >= maxConnections || s.Role < RoleAdmin && c.perUID[s.UID] >= maxConnectionsPerUID {
+		c.limited.Add(1)
 		return fmt.Errorf("%w: too many connections to this socket; close some", belfry.ErrLimit)
 	}
 	c.open++

@@ -4,11 +4,15 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
@@ -18,6 +22,9 @@ import (
 // Every call passes here, from whichever listener.
 func (s *Server) admit(ctx context.Context, method string) (context.Context, error) {
 	op := operation(method)
+	if seen, ok := ctx.Value(seenKey{}).(*atomic.Bool); ok {
+		seen.Store(true)
+	}
 	if _, inside := ctx.Value(subjectKey{}).(Subject); !inside { // else the web handler has identified it
 		subject, calls, err := s.identify(ctx)
 		if err != nil {
@@ -100,13 +107,57 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	if err != nil {
 		return err
 	}
-	return statusOf(handler(srv, &identifiedStream{ServerStream: stream, ctx: ctx}))
+	return statusOf(handler(srv, &identifiedStream{ServerStream: stream, ctx: ctx, malformed: &s.malformed}))
 }
 
 // identifiedStream carries the context that knows the subject.
 type identifiedStream struct {
 	grpc.ServerStream
+	malformed *atomic.Uint64
+
 	ctx context.Context // grpc hands a stream's context out by its method Context
 }
 
 func (s *identifiedStream) Context() context.Context { return s.ctx }
+
+// RecvMsg counts what can not be read; grpc ends the stream with it.
+func (s *identifiedStream) RecvMsg(m any) error {
+	err := s.ServerStream.RecvMsg(m)
+	if code := status.Code(err); code == codes.ResourceExhausted || code == codes.Internal {
+		s.malformed.Add(1)
+	}
+	return err
+}
+
+// An unreadable counts requests that end before the interceptors see them:
+// too large, or not the message they should be. It is a [stats.Handler],
+// because grpc tells nobody else.
+type unreadable struct{ s *Server }
+
+// seenKey is the key of an *atomic.Bool in a context: the interceptors saw it.
+type seenKey struct{}
+
+// TagRPC marks a call of ours.
+func (unreadable) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
+	if !ours(info.FullMethodName) {
+		return ctx
+	}
+	return context.WithValue(ctx, seenKey{}, new(atomic.Bool))
+}
+
+// HandleRPC looks at how a call ended.
+func (u unreadable) HandleRPC(ctx context.Context, event stats.RPCStats) {
+	end, ok := event.(*stats.End)
+	if !ok || end.Error == nil {
+		return
+	}
+	if seen, ok := ctx.Value(seenKey{}).(*atomic.Bool); ok && !seen.Load() {
+		u.s.malformed.Add(1)
+	}
+}
+
+// TagConn and HandleConn have nothing to do.
+func (unreadable) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+// HandleConn has nothing to do.
+func (unreadable) HandleConn(context.Context, stats.ConnStats) {}

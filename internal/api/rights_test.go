@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -206,7 +207,7 @@ func TestUsersSendAtALimitedRate(t *testing.T) {
 
 func TestConnectionsOfOneUserAreLimited(t *testing.T) {
 	t.Parallel()
-	c := newLocalCredentials(nil)
+	c := newLocalCredentials(nil, new(atomic.Uint64))
 	for i := range maxConnectionsPerUID {
 		if err := c.admit(reader); err != nil {
 			t.Fatalf("connection %d: %v", i, err)
@@ -238,6 +239,9 @@ func TestAStrangerIsNotLetIn(t *testing.T) {
 	if _, err := client.Dial(t.Context(), a.socket); err == nil {
 		t.Error("dial succeeded; want a refusal")
 	}
+	if got := a.Counters().Denied; got == 0 {
+		t.Error("the refusal was not counted")
+	}
 }
 
 func TestRolesReadWhatTheyWrite(t *testing.T) {
@@ -249,5 +253,33 @@ func TestRolesReadWhatTheyWrite(t *testing.T) {
 	}
 	if _, err := ParseRole("king"); !errors.Is(err, belfry.ErrUsage) || !strings.Contains(fmt.Sprint(err), "king") {
 		t.Errorf("king: %v; want ErrUsage that names it", err)
+	}
+}
+
+func TestWhatCanNotBeReadIsCountedAndDropped(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, admin)
+	large := strings.Repeat("x", maxRequest+1)
+	if _, err := a.dial(t).Send(t.Context(), "user."+large, "", nil, 0); !errors.Is(err, belfry.ErrLimit) {
+		t.Errorf("a request that is too large: %v; want ErrLimit", err)
+	}
+	stream, err := a.raw(t).SendEvents(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&belfryv1.SendEventsRequest{Events: []*belfryv1.SendEventRequest{{Class: "user." + large}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("a message that is too large: %v; want resource exhausted", err)
+	}
+	// The client has its answer before the server has counted.
+	for deadline := time.Now().Add(10 * time.Second); a.Counters().Malformed < 2 && time.Now().Before(deadline); {
+		if _, err := a.dial(t).Status(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := a.Counters().Malformed; got != 2 || len(a.events.sent) > 0 {
+		t.Errorf("%d counted, %d sent; want 2 and nothing", got, len(a.events.sent))
 	}
 }

@@ -60,6 +60,7 @@ type Server struct {
 	senders   senders // rate of user events, per uid
 	denied    atomic.Uint64
 	limited   atomic.Uint64
+	malformed atomic.Uint64
 
 	denials    *bucket // that are logged
 	suppressed atomic.Uint64
@@ -88,13 +89,14 @@ func New(opts Options) *Server {
 
 // Counters only grow.
 type Counters struct {
-	Denied  uint64 // requests and registrations refused for want of a right
-	Limited uint64 // requests refused because a limit was reached
+	Denied    uint64 // connections, requests and registrations refused for want of a right
+	Limited   uint64 // connections and requests refused because a limit was reached
+	Malformed uint64 // requests that could not be read: too large, or not what they should be
 }
 
 // Counters is a copy.
 func (s *Server) Counters() Counters {
-	return Counters{Denied: s.denied.Load(), Limited: s.limited.Load()}
+	return Counters{Denied: s.denied.Load(), Limited: s.limited.Load(), Malformed: s.malformed.Load()}
 }
 
 // Register adds the services to a gRPC server that was made with
@@ -120,6 +122,7 @@ func (s *Server) ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
+		grpc.StatsHandler(unreadable{s}),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxSendMsgSize(maxResponse),
 		grpc.MaxConcurrentStreams(maxStreams),
@@ -137,12 +140,21 @@ func (s *Server) ServeUnix(path, group string) error {
 	if err != nil {
 		return err
 	}
-	options := append(s.ServerOptions(), grpc.Creds(newLocalCredentials(s.opts.Identify)), grpc.WaitForHandlers(true))
+	options := append(s.ServerOptions(), grpc.Creds(newLocalCredentials(s.identifyLocal, &s.limited)), grpc.WaitForHandlers(true))
 	g := grpc.NewServer(options...)
 	s.Register(g)
 	return s.serve(func() error { return g.Serve(l) }, func(context.Context) {
 		g.Stop() // not gracefully: streams never end by themselves
 	})
+}
+
+// identifyLocal counts and logs who is not let in.
+func (s *Server) identifyLocal(conn net.Conn) (Subject, error) {
+	subject, err := s.opts.Identify(conn)
+	if err != nil {
+		s.deny(subject, "connect", err)
+	}
+	return subject, err
 }
 
 // serve runs one listener until Stop.
