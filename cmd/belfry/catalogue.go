@@ -70,7 +70,7 @@ func (c catalogue) check(s selector) (catalogue, error) {
 	info := classes[0]
 	switch {
 	case s.subject == "" && !info.GetOptional():
-		return nil, usagef("%s needs a subject; write %s:SUBJECT with %s", s.class, s.class, info.GetSubject())
+		return nil, usagef("%s needs a subject; write %s:SUBJECT, where SUBJECT is %s", s.class, s.class, info.GetSubject())
 	case s.isPattern() && !info.GetGlobs():
 		return nil, usagef("%s: %s takes no patterns; name one subject, and write \\* for a star in it", s, s.class)
 	}
@@ -82,8 +82,8 @@ func (c catalogue) check(s selector) (catalogue, error) {
 // example "exe=PATH | pid=N".
 func absolute(s selector, forms string) error {
 	for form := range strings.SplitSeq(forms, "|") {
-		prefix, isPath := strings.CutSuffix(strings.TrimSpace(form), "PATH")
-		prefix = strings.TrimSuffix(prefix, "/") // "exe=/PATH" is the same
+		form, _, _ = strings.Cut(form, ",") // what follows is for people
+		prefix, _, isPath := strings.Cut(strings.TrimSpace(form), "/")
 		rest, fits := strings.CutPrefix(s.subject, prefix)
 		if !isPath || !fits || s.subject == "" || prefix == "" && hasOtherForm(s.subject, forms) {
 			continue

@@ -115,19 +115,25 @@ func (a *app) describe(err error) (int, errorObject) {
 	}
 	var e *belfry.Error
 	if errors.As(err, &e) {
-		object.Message, object.Subject = e.Err.Error(), e.Subject
+		object.Message, object.Subject = withoutSentinel(e.Err), e.Subject
 		if e.Op != "" {
 			object.Op = e.Op
 		}
 		if !e.Node.IsZero() {
 			object.Node = e.Node.String()
 		}
-		object.Message = strings.TrimPrefix(object.Message, belfry.ErrUsage.Error()+": ")
-		if e.Subject != "" && !strings.Contains(object.Message, e.Subject) {
+		aboutFlag := strings.HasPrefix(object.Message, "--")
+		if e.Subject != "" && !aboutFlag && !strings.Contains(object.Message, e.Subject) {
 			object.Message = e.Subject + ": " + object.Message
 		}
 	}
 	return exitStatus(err), object
+}
+
+// withoutSentinel is the text of err without the words "wrong use", which the
+// exit status says.
+func withoutSentinel(err error) string {
+	return strings.TrimPrefix(err.Error(), belfry.ErrUsage.Error()+": ")
 }
 
 // exitStatus is the table of ecosystem.md 2.

@@ -15,9 +15,9 @@ import (
 func testCatalogue() catalogue {
 	return catalogue{
 		{Class: "disk.latency", Kind: "value", Unit: "ms", Subject: "NAME"},
-		{Class: "file.modify", Kind: "happening", Subject: "PATH", Globs: true, Remote: true},
-		{Class: "filesystem.free", Kind: "value", Unit: "bytes", Subject: "PATH"},
-		{Class: "filesystem.usage", Kind: "value", Unit: "%", Subject: "PATH | inodes:PATH", Remote: true},
+		{Class: "file.modify", Kind: "happening", Subject: "/PATH, * within a directory", Globs: true, Remote: true},
+		{Class: "filesystem.free", Kind: "value", Unit: "bytes", Subject: "/PATH"},
+		{Class: "filesystem.usage", Kind: "value", Unit: "%", Subject: "/MOUNTPOINT | inodes:/MOUNTPOINT", Remote: true},
 		{Class: "node.state", Kind: "state", Subject: "NODE", Globs: true, Remote: true, Optional: true},
 		{Class: "process.exit", Kind: "happening", Subject: "pid=N | exe=/PATH | cmdline=EXPRESSION | pidfile=/PATH"},
 		{Class: "user.*", Kind: "happening", Subject: "any text", Globs: true, Remote: true, Optional: true, Custom: true},
@@ -47,7 +47,7 @@ func TestSelectorsAreCheckedAgainstTheCatalogue(t *testing.T) {
 		"volcano.erupts":            `unknown class "volcano.erupts"; belfry event types lists all`,
 		"volcano.*":                 `unknown class "volcano.*"; belfry event types lists all`,
 		"user.":                     `"user." is no class: words of a-z, 0-9 and - joined by dots, or noun.*, or *`,
-		"file.modify":               "file.modify needs a subject; write file.modify:SUBJECT with PATH",
+		"file.modify":               "file.modify needs a subject; write file.modify:SUBJECT, where SUBJECT is /PATH, * within a directory",
 		"process.exit:p*":           `process.exit:p*: process.exit takes no patterns; name one subject, and write \* for a star in it`,
 		"file.modify:a/b":           `file.modify:a/b: "a/b" is a relative path; write file.modify:` + filepath.Join(here, "a/b"),
 		"process.exit:exe=worker":   `process.exit:exe=worker: "worker" is a relative path; write process.exit:exe=` + filepath.Join(here, "worker"),

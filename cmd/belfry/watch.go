@@ -254,12 +254,13 @@ func registerError(r belfry.Registration, err error) error {
 	if !errors.As(err, &e) {
 		return err
 	}
-	text := strings.TrimPrefix(e.Err.Error(), belfry.ErrUsage.Error()+": ")
+	text := withoutSentinel(e.Err)
 	s := selector{class: r.Class, subject: r.Subject}.String()
 	switch {
-	case strings.HasPrefix(text, "column "), strings.HasPrefix(text, "the expression "):
+	case strings.HasPrefix(text, "--"), strings.Contains(text, s):
+	case r.Filter != "" && errors.Is(e, belfry.ErrUsage) && !strings.Contains(text, "subject"):
 		text = "--where: " + text
-	case !strings.Contains(text, s):
+	default:
 		text = s + ": " + text
 	}
 	return &belfry.Error{Node: e.Node, Subject: s, Err: failure{text, e.Err}}
