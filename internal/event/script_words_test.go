@@ -148,6 +148,8 @@ func scriptRegistration(t *testing.T, words []string, args map[string]string) be
 	return r
 }
 
+func itoa(n int) string { return strconv.Itoa(n) }
+
 func atoi(s string) int {
 	n, _ := strconv.Atoi(s)
 	return n
