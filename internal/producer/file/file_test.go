@@ -146,6 +146,13 @@ func TestARegistrationSurvivesTheReplacementOfItsFile(t *testing.T) {
 			tr.rename("f.new", "f")
 			step("post 1 of 1: at least replace 3 bytes", "invalidate 1 from 1", "associate 1 with 2")
 		}},
+		{"a new file is renamed over it, and the old one has another name", func(tr tree, step func(...string)) {
+			tr.must(os.Link(tr.path("f"), tr.path("link")))
+			tr.write("f.new", "new")
+			tr.rename("f.new", "f")
+			step("post 1 of 1: at least replace 3 bytes", "invalidate 1 from 1", "associate 1 with 2")
+			tr.append("link", "nobody cares")
+		}},
 		{"it is renamed away and written anew", func(tr tree, step func(...string)) {
 			tr.rename("f", "f~")
 			step("post 1 of 1: at least rename 3 bytes", "invalidate 1 from 1")

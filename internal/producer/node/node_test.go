@@ -82,10 +82,13 @@ func TestAWatchBeginsWithThePresentStateAndThenHasEveryChange(t *testing.T) {
 			change("a", belfry.VerdictUp, belfry.VerdictLeft),
 			change("b", belfry.VerdictDown, belfry.VerdictUp),
 		)
-		p.Update(view(state("a", belfry.VerdictLeft), state("b", belfry.VerdictUp)))
 		expect(t, d,
 			`post 1 b "stalled"->"down" code 4 failing`,
 			`post 1 b "down"->"up" code 1 recovered`)
+		d.Watch(event.Watch{Class: node.Class, Subject: "a"})
+		expect(t, d, `associate 2 a ""->"left" code 5 failing`)
+		p.Update(view(state("a", belfry.VerdictLeft), state("b", belfry.VerdictUp))) // nothing new
+		d.Quiet(time.Second)
 	})
 }
 

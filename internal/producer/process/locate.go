@@ -35,6 +35,9 @@ func (s *session) locate(now time.Time, t *target, once *shared) error {
 	if t.held != nil && !s.changed(t) {
 		return nil
 	}
+	if t.held == nil {
+		s.listen(t) // first, so that nothing comes in between
+	}
 	for range attempts {
 		found, why := find(t.subject, once)
 		if why != nil {
@@ -48,7 +51,7 @@ func (s *session) locate(now time.Time, t *target, once *shared) error {
 		}
 		ok, err := s.hold(t, found)
 		if err != nil {
-			delete(s.targets, t.watch.ID)
+			s.forget(t)
 			return s.send(event.End{Entry: t.watch.Entry, Err: err})
 		}
 		if ok {
@@ -84,6 +87,7 @@ func (s *session) release(t *target) error {
 	instance := t.held.instance()
 	s.drop(t)
 	t.had = true
+	s.listen(t)
 	return s.send(event.Invalidate{Entry: t.watch.Entry, Instance: instance})
 }
 
@@ -98,7 +102,7 @@ func (s *session) absent(t *target, why error) error {
 	if t.had || t.watch.Wait && errors.Is(why, belfry.ErrNoEvent) {
 		return nil
 	}
-	delete(s.targets, t.watch.ID)
+	s.forget(t)
 	return s.send(event.End{Entry: t.watch.Entry, Err: why})
 }
 

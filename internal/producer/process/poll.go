@@ -32,9 +32,14 @@ func newPoller() (*poller, error) {
 	return p, err
 }
 
-// add reports token when the process has ended.
+// add reports token when the process has ended, or when something is to be read.
 func (p *poller) add(pidfd int, token uint64) error {
 	return p.control(unix.EPOLL_CTL_ADD, pidfd, token, unix.EPOLLIN)
+}
+
+// again reports token of what add was given for once more.
+func (p *poller) again(fd int, token uint64) error {
+	return p.control(unix.EPOLL_CTL_MOD, fd, token, unix.EPOLLIN)
 }
 
 // untilReaped reports token once more when its parent has taken the status

@@ -41,6 +41,7 @@ type child struct {
 	*exec.Cmd
 	t       *testing.T
 	release func()
+	started time.Time
 	reaped  chan struct{}
 }
 
@@ -72,6 +73,7 @@ func unreaped(t *testing.T, path, script string, args ...string) *child {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.started = time.Now()
 	c.release = func() { fmt.Fprintln(in, "go") }
 	t.Cleanup(func() { c.Process.Kill() })
 	return c
@@ -189,6 +191,25 @@ func TestARegistrationByExeOutlivesTheProcess(t *testing.T) {
 		if data := exited(t, d, a); data.Exe != path {
 			t.Errorf("exit %d: exe %q, want %q", i+1, data.Exe, path)
 		}
+	}
+}
+
+// The kernel's hint that the file was opened is enough to find what lives
+// far shorter than the time between two searches.
+func TestAProcessThatLivesShorterThanTheSearchIntervalIsSeen(t *testing.T) {
+	t.Parallel()
+	path := program(t)
+	d := producertest.Start(t, process.New())
+	d.Watch(event.Watch{Class: process.Class, Subject: "exe=" + path, Wait: true})
+	for range 3 {
+		d.Quiet(3 * time.Second) // past the time of close attention
+		c := start(t, path, "exit 0")
+		a := producertest.NextOf[event.Associate](d)
+		if took := time.Since(c.started); took > 500*time.Millisecond {
+			t.Errorf("found after %v, want well below a second", took)
+		}
+		c.release()
+		exited(t, d, a)
 	}
 }
 

@@ -24,16 +24,18 @@ type session struct {
 	targets map[event.WatchID]*target
 	tokens  map[uint64]*target // of held processes, as the poller knows them
 	last    uint64             // token
+	hints   hints
 }
 
 // A target is one watch.
 type target struct {
 	watch   event.Watch
 	subject subject
-	held    *held     // nil: nothing of that name is there
-	search  time.Time // when to look next; zero: not
-	closely time.Time // look closely until then
-	had     bool      // it held one before, and is not refused any more
+	held    *held         // nil: nothing of that name is there
+	search  time.Time     // when to look next; zero: not
+	closely time.Time     // look closely until then
+	hint    time.Duration // after a hint: until the next search; zero: none
+	had     bool          // it held one before, and is not refused any more
 }
 
 // held is the process that a target names now.
@@ -53,12 +55,15 @@ type held struct {
 func (h *held) instance() string { return fmt.Sprintf("%d@%d", h.pid, h.start) }
 
 func newSession(poll *poller, send producer.Send) *session {
-	return &session{poll: poll, send: send, targets: map[event.WatchID]*target{}, tokens: map[uint64]*target{}}
+	return &session{
+		poll: poll, send: send, targets: map[event.WatchID]*target{}, tokens: map[uint64]*target{},
+		hints: hints{fd: -1, who: map[*target]bool{}},
+	}
 }
 
 func (s *session) close() {
 	for _, t := range s.targets {
-		s.drop(t)
+		s.forget(t)
 	}
 }
 
@@ -87,9 +92,14 @@ func (s *session) watch(now time.Time, w event.Watch) error {
 
 func (s *session) unwatch(id event.WatchID) {
 	if t := s.targets[id]; t != nil {
-		s.drop(t)
-		delete(s.targets, id)
+		s.forget(t)
 	}
+}
+
+func (s *session) forget(t *target) {
+	s.drop(t)
+	s.unlisten(t)
+	delete(s.targets, t.watch.ID)
 }
 
 // nextTimeout is when advance has something to do; zero: never.
@@ -137,6 +147,11 @@ func (s *session) advance(now time.Time) error {
 // something may come or change without a process that ends.
 func (t *target) again(now time.Time) {
 	switch {
+	case t.held == nil && t.hint > 0:
+		t.search = now.Add(t.hint)
+		if t.hint *= 2; t.hint > lastHint {
+			t.hint = 0
+		}
 	case t.held == nil && now.Before(t.closely):
 		t.search = now.Add(closely)
 	case t.held == nil, t.subject.kind == byExe, t.subject.kind == byPidfile:
@@ -149,6 +164,12 @@ func (t *target) again(now time.Time) {
 // ended takes what the poller reports.
 func (s *session) ended(now time.Time, tokens []uint64) error {
 	for _, token := range tokens {
+		if token == hintToken {
+			if err := s.hinted(now); err != nil {
+				return err
+			}
+			continue
+		}
 		t := s.tokens[token]
 		if t == nil {
 			continue // unwatched meanwhile
@@ -195,7 +216,7 @@ func (s *session) post(now time.Time, t *target, how exit) error {
 		event.Invalidate{Entry: entry, Instance: instance},
 	}
 	if !t.subject.follows() {
-		delete(s.targets, t.watch.ID)
+		s.forget(t)
 		messages = append(messages, event.End{Entry: entry, Err: fmt.Errorf(
 			"%w: %s has ended; a process id names no successor, exe= and pidfile= do", belfry.ErrNoEvent, t.subject.text)})
 		return s.send(messages...)
@@ -248,7 +269,8 @@ func (s *session) hold(t *target, found stat) (bool, error) {
 		unix.Close(fd)
 		return false, refusal(t.subject, err)
 	}
-	t.held, s.tokens[h.token] = h, t
+	t.held, s.tokens[h.token], t.hint = h, t, 0
+	s.unlisten(t)
 	return true, nil
 }
 

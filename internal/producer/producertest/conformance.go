@@ -275,7 +275,7 @@ func (c *conformance) idle(t *testing.T) {
 
 func (c *conformance) leaks(t *testing.T) {
 	d := Start(t, c.producer)
-	c.begin(t, d) // stays, as somebody else's does
+	d.Unwatch(1) // which there is not: when it is taken, Run has begun
 	before := count(t)
 	rounds := c.Rounds
 	if rounds == 0 {
@@ -379,8 +379,9 @@ func (c *conformance) overflow(t *testing.T) {
 	c.undo()
 }
 
-// A footprint is what a producer must give back.
-type footprint struct{ goroutines, descriptors int }
+// A footprint is what a producer must give back. Watches are what its
+// descriptors hold in the kernel: those of inotify and epoll (proc_pid_fdinfo(5)).
+type footprint struct{ goroutines, descriptors, watches int }
 
 func count(t *testing.T) footprint {
 	t.Helper()
@@ -388,7 +389,12 @@ func count(t *testing.T) footprint {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return footprint{runtime.NumGoroutine(), len(fds)}
+	f := footprint{goroutines: runtime.NumGoroutine(), descriptors: len(fds)}
+	for _, fd := range fds {
+		info, _ := os.ReadFile("/proc/self/fdinfo/" + fd.Name()) // the one of ReadDir itself is gone
+		f.watches += strings.Count(string(info), "inotify wd:") + strings.Count(string(info), "tfd:")
+	}
+	return f
 }
 
 // same fails unless no more is in use than before, soon.
@@ -399,11 +405,10 @@ func (before footprint) same(t *testing.T, when string) {
 	var now footprint
 	for range int(patience / (10 * time.Millisecond)) {
 		now = count(t)
-		if now.goroutines <= before.goroutines && now.descriptors <= before.descriptors {
+		if now.goroutines <= before.goroutines && now.descriptors <= before.descriptors && now.watches <= before.watches {
 			return
 		}
 		<-tick.C
 	}
-	t.Errorf("%s: %d goroutines and %d descriptors, want at most %d and %d",
-		when, now.goroutines, now.descriptors, before.goroutines, before.descriptors)
+	t.Errorf("%s: %+v are in use, want at most %+v", when, now, before)
 }
