@@ -46,7 +46,7 @@ var (
 	metricBlocked       = metric("entries_blocked", "Entries without an identifier.")
 	metricProducerUp    = metric("producer_up", "1 while a producer runs; it runs only while somebody is registered.", "producer")
 	metricRestarts      = metric("producer_restarts_total", "How often a producer failed and was started again.", "producer")
-	metricDenied        = metric("api_refused_total", "Requests refused for want of a right, or because of a limit.", "reason")
+	metricDenied        = metric("api_refused_total", "Requests refused for want of a right, because of a limit, or as malformed.", "reason")
 )
 
 // Describe sends nothing: which series there are depends on the cluster.
@@ -63,7 +63,7 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	a := m.agent
 	gauge(metricBuild, 1, a.opts.Version, runtime.Version())
 	gauge(metricStart, float64(a.started.UnixMilli())/1000)
-	m.collectCluster(gauge)
+	m.collectCluster(gauge, counter)
 	m.collectEvents(gauge, counter)
 
 	udp := a.udp.Stats()
@@ -79,17 +79,23 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	api := a.server.Counters()
 	counter(metricDenied, api.Denied, "right")
 	counter(metricDenied, api.Limited, "limit")
+	counter(metricDenied, api.Malformed, "malformed")
 }
 
-func (m metrics) collectCluster(gauge func(*prometheus.Desc, float64, ...string)) {
+func (m metrics) collectCluster(gauge func(*prometheus.Desc, float64, ...string), counter func(*prometheus.Desc, uint64, ...string)) {
 	var (
 		nodes []cluster.NodeStatus
 		links []cluster.LinkStatus
+		drops cluster.Drops
 	)
 	m.agent.cluster.call(func(c *cluster.Machine) {
 		now := time.Now()
-		nodes, links = c.Nodes(now), c.Links(now)
+		nodes, links, drops = c.Nodes(now), c.Links(now), c.Drops()
 	})
+	counter(metricRejected, drops.Stranger, "stranger")
+	counter(metricRejected, drops.OldIncarnation, "old-incarnation")
+	counter(metricRejected, drops.Left, "left")
+	counter(metricRejected, drops.Unproven, "unproven")
 	for _, n := range nodes {
 		for v := belfry.VerdictJoining; v <= belfry.VerdictLeft; v++ {
 			gauge(metricVerdict, oneIf(n.Verdict == v), n.Name, v.String())
@@ -101,7 +107,7 @@ func (m metrics) collectCluster(gauge func(*prometheus.Desc, float64, ...string)
 		}
 		gauge(metricRTT, l.MRT.Seconds(), l.PeerName, l.Network)
 		gauge(metricRTTDeviation, l.D.Seconds(), l.PeerName, l.Network)
-		gauge(metricLoss, float64(l.Loss)/255, l.PeerName, l.Network)
+		gauge(metricLoss, float64(l.RecentLoss)/255, l.PeerName, l.Network)
 		gauge(metricJitter, l.Jitter.Seconds(), l.PeerName, l.Network)
 		gauge(metricInterval, l.Interval.Seconds(), l.PeerName, l.Network)
 		gauge(metricMaxWait, l.MaxWait.Seconds(), l.PeerName, l.Network)

@@ -63,6 +63,7 @@ func (a *Agent) openNetwork() error {
 		return listenError("ports.streams", a.id.node.Streams.String(), err)
 	}
 	a.server = api.New(a.apiOptions())
+	a.onStop("api", a.server.Stop) // after the stream port, which serves it too
 	a.agents = newAgentTable(a.id.table)
 	a.agents.set(a.id.node.ID, uint32(os.Getpid()), a.opts.Version, a.started)
 	a.streams = transport.NewStreams(a.streamsConfig(listener))

@@ -71,7 +71,6 @@ func (a *Agent) clientRole(name string) (api.Role, error) {
 // serve opens the doors: the unix socket, then the web listener.
 func (a *Agent) serve() error {
 	settings := a.opts.Config
-	a.onStop("api", a.server.Stop)
 	if err := a.server.ServeUnix(settings.Socket.Path, settings.Socket.Group); err != nil {
 		return err
 	}

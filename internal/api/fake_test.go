@@ -219,7 +219,7 @@ func (f *fakeCluster) View() ClusterView {
 			{ID: nodeB, Name: "b", Number: 2, Incarnation: 5, Verdict: belfry.VerdictDown, Cause: belfry.CauseProcess, Since: now.Add(-time.Second), LastHeard: now.Add(-3 * time.Second), Observers: 2, LinksTotal: 1},
 		},
 		Links: []cluster.LinkStatus{
-			{Peer: nodeB, PeerName: "b", State: belfry.LinkDown, Reason: "reset", Loss: 51, MRT: time.Millisecond, PeerAge: -1},
+			{Peer: nodeB, PeerName: "b", State: belfry.LinkDown, Reason: "reset", RecentLoss: 51, MRT: time.Millisecond, PeerAge: -1},
 			{Peer: nodeB, PeerName: "b", State: belfry.LinkUp, PeerState: belfry.LinkOneWayIn, PeerAge: time.Second},
 		},
 		Agents: map[belfry.NodeID]AgentInfo{nodeA: {PID: 11, Version: "0.1", Started: now.Add(-time.Hour), Addresses: []string{"127.0.0.1:7431"}}},
