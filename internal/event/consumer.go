@@ -66,8 +66,7 @@ func (m *Machine) close(now time.Time, id ConsumerID) {
 	}
 	for _, number := range slices.Sorted(maps.Keys(c.regs)) {
 		r := c.regs[number]
-		r.request = 0 // nobody is there to hear the answer
-		m.remove(now, r)
+		m.reject(now, r, refusal(belfry.ErrNotFound, "the consumer was closed before the registration was in force; open it again"))
 	}
 	c.ready = false
 	delete(m.consumers, id)
@@ -217,7 +216,7 @@ func (r *registration) take(b *basket) {
 		m := r.consumer.machine
 		b.add(r.ended.notification(r))
 		m.remove(r.ended.at, r)
-		if len(r.consumer.regs) == 0 {
+		if len(r.consumer.regs) == 0 && !r.consumer.remote() {
 			r.consumer.closing = true // once the last batch has arrived
 		}
 	}

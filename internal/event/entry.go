@@ -148,11 +148,11 @@ func (m *Machine) drop(now time.Time, e *entry) {
 		delete(m.watches, e.watch)
 		m.out.Unwatch = append(m.out.Unwatch, Unwatch{ID: e.watch, Class: e.class})
 	}
-	for len(e.private) > 0 { // those who only looked on
-		m.detach(now, e.private[len(e.private)-1])
-	}
 	for len(e.remotes) > 0 {
 		m.detachRemote(now, e, e.remotes[len(e.remotes)-1])
+	}
+	for len(e.private) > 0 { // those who only looked on
+		m.detach(now, e.private[len(e.private)-1])
 	}
 }
 

@@ -36,6 +36,11 @@ func (m *Machine) reported(now time.Time, p *peer, n *belfry.Notification) {
 		m.refuse(EntryID(n.Entry), p.node, refusal(belfry.ErrUsage, "%s reports an event of another node; nodes report their own only", p.name))
 		return
 	}
+	if stands := n.Kind == belfry.KindOccurrence || n.Kind == belfry.KindGap; stands &&
+		(n.First == 0 || n.Last < n.First || (n.Kind == belfry.KindGap) != (n.Gap != nil)) {
+		m.refuse(EntryID(n.Entry), p.node, refusal(belfry.ErrUsage, "%s reports numbers %d to %d as %s; that can not be", p.name, n.First, n.Last, n.Kind))
+		return
+	}
 	v := p.mirrors[EntryID(n.Entry)]
 	if v == nil {
 		if v = m.newMirror(now, p, n); v == nil {

@@ -223,8 +223,10 @@ func (m *Machine) remove(now time.Time, r *registration) {
 		return
 	}
 	r.removed = true
-	delete(r.consumer.regs, r.number)
-	m.registrations--
+	if !r.consumer.remote() {
+		delete(r.consumer.regs, r.number)
+		m.registrations--
+	}
 	m.leave(now, r)
 	if r.queue != nil {
 		r.queue.discard(r.consumer)
