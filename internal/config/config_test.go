@@ -120,9 +120,9 @@ func TestEveryKeyHasAVariable(t *testing.T) {
 func TestMisspeltVariablesAndFlagsAreRefused(t *testing.T) {
 	t.Parallel()
 	_, err := load(t, "", []string{"BELFRY_PORTS_HARTBEAT=7", "BELFRY_PORTS_STREAMS=x", "BELFRY_LOG_=1"}, "stat=/x", "ports.heartbeat=")
-	want := `BELFRY_PORTS_HARTBEAT: unknown setting; did you mean BELFRY_PORTS_HEARTBEAT?
+	want := `BELFRY_LOG_: unknown setting
+BELFRY_PORTS_HARTBEAT: unknown setting; did you mean BELFRY_PORTS_HEARTBEAT?
 BELFRY_PORTS_STREAMS: "x" is not a number; write digits only
-BELFRY_LOG_: unknown setting
 unknown setting stat; did you mean state?
 ports.heartbeat: "" is not a number; write digits only`
 	if diff := cmp.Diff(want, text(err)); diff != "" {

@@ -86,7 +86,7 @@ func (k key) variable() string {
 // that begin with BELFRY_ belong to commands and handlers, except those that
 // begin like a setting with parts: these are misspelt.
 func (s *Settings) setEnvironment(environ []string) (faults []error) {
-	for _, assignment := range environ {
+	for _, assignment := range slices.Sorted(slices.Values(environ)) { // the faults are seen
 		name, value, _ := strings.Cut(assignment, "=")
 		if !strings.HasPrefix(name, "BELFRY_") {
 			continue
