@@ -1,0 +1,196 @@
+// Command events measures how Belfry delivers events, side by side with what
+// people use instead: NATS core between machines, Go channels inside a process.
+//
+//	go -C bench run ./events [-out FILE] [-readme FILE] [-only REGEXP] [-scale 1] [-reps 5]
+//
+// Systems take turns within one run (A B A B …), so that what disturbs the
+// machine disturbs both; a row is judged by the ratio of its pairs. Everything
+// stays on loopback, in child processes and temporary directories that end
+// with the run.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"regexp"
+	"syscall"
+	"time"
+)
+
+func main() {
+	if role := os.Getenv(roleVariable); role != "" {
+		if err := play(role, os.Args[1:], os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", role, err)
+			os.Exit(1)
+		}
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "events:", err)
+		os.Exit(1)
+	}
+}
+
+// settings are the flags.
+type settings struct {
+	out, readme string
+	only        *regexp.Regexp
+	scale       float64
+	reps        int
+}
+
+func parse(args []string) (settings, error) {
+	var s settings
+	flags := flag.NewFlagSet("events", flag.ContinueOnError)
+	flags.StringVar(&s.out, "out", "", "write the figures as JSON to `FILE`")
+	flags.StringVar(&s.readme, "readme", "", "rewrite the tables between the markers of `FILE`")
+	only := flags.String("only", "", "measure only the parts whose name fits `REGEXP`: latency, throughput, fanout, duplicates")
+	flags.Float64Var(&s.scale, "scale", 1, "length of each repetition; below 1 only to try something out")
+	flags.IntVar(&s.reps, "reps", 5, "repetitions of each system")
+	if err := flags.Parse(args); err != nil {
+		return s, err
+	}
+	if flags.NArg() > 0 {
+		return s, fmt.Errorf("unknown argument %q; there are only flags, see -h", flags.Arg(0))
+	}
+	if s.reps < 1 || s.reps > 1000 || !(s.scale > 0 && s.scale <= 100) {
+		return s, fmt.Errorf("-reps %d -scale %v; reps are 1 to 1000, scale is above 0 and at most 100", s.reps, s.scale)
+	}
+	if s.readme != "" && *only != "" {
+		return s, fmt.Errorf("-readme rewrites all tables; leave out -only %q", *only)
+	}
+	var err error
+	s.only, err = regexp.Compile(*only)
+	return s, err
+}
+
+// A part measures some rows.
+type part struct {
+	name    string
+	title   string
+	remote  bool // needs the agents and the NATS server
+	measure func(context.Context, *bench) ([]row, error)
+}
+
+var parts = []part{
+	{"latency", "Remote event, latency", true, measureLatency},
+	{"throughput", "Remote events, throughput", true, measureThroughput},
+	{"fanout", "Local fan-out with delivery", false, measureFanout},
+	{"duplicates", "Duplicates against a stalled consumer", true, measureDuplicates},
+}
+
+// bench is what the parts share.
+type bench struct {
+	settings
+	agents *agents     // nil without a remote part
+	nats   *natsServer // nil without a remote part
+	log    io.Writer
+}
+
+// scaled is n, longer or shorter as -scale says.
+func (b *bench) scaled(n int) int { return max(1, int(float64(n)*b.scale)) }
+
+func (b *bench) seconds(d time.Duration) time.Duration { return time.Duration(float64(d) * b.scale) }
+
+// turns runs each system in turn, -reps times.
+func (b *bench) turns(ctx context.Context, what string, systems ...func(context.Context) error) error {
+	defer fmt.Fprint(b.log, "\r\033[K")
+	for rep := range b.reps {
+		fmt.Fprintf(b.log, "\r%s: %d of %d ", what, rep+1, b.reps)
+		for _, system := range systems {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := system(ctx); err != nil {
+				return fmt.Errorf("%s, repetition %d: %w", what, rep+1, err)
+			}
+		}
+	}
+	return nil
+}
+
+func run(ctx context.Context, args []string, out io.Writer) (err error) {
+	s, err := parse(args)
+	if err != nil {
+		return err
+	}
+	b := &bench{settings: s, log: os.Stderr}
+	stop, err := b.start(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	r := report{Environment: surroundings(ctx), Repetitions: s.reps, Scale: s.scale}
+	begin := time.Now()
+	for _, p := range parts {
+		if !s.only.MatchString(p.name) {
+			continue
+		}
+		load := loadAverage()
+		rows, err := p.measure(ctx, b)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+		done := table{Name: p.name, Title: p.title, LoadBefore: load, LoadAfter: loadAverage(), Rows: rows}
+		fmt.Fprintln(out, done.markdown())
+		r.Tables = append(r.Tables, done)
+	}
+	r.Took = time.Since(begin).Round(time.Second).String()
+	fmt.Fprintln(out, r.header())
+	return r.keep(s)
+}
+
+// start brings up what the chosen parts need.
+func (b *bench) start(ctx context.Context) (stop func() error, err error) {
+	needed := false
+	for _, p := range parts {
+		needed = needed || p.remote && b.only.MatchString(p.name)
+	}
+	if !needed {
+		return func() error { return nil }, nil
+	}
+	if b.agents, err = startAgents(ctx); err != nil {
+		return nil, err
+	}
+	if b.nats, err = startNATS(); err != nil {
+		return nil, errors.Join(err, b.agents.stop())
+	}
+	return func() error { return errors.Join(b.nats.stop(), b.agents.stop()) }, nil
+}
+
+// keep writes the files that were asked for.
+func (r *report) keep(s settings) error {
+	if s.out != "" {
+		text, err := json.MarshalIndent(r, "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(s.out, append(text, '\n'), 0o644); err != nil {
+			return err
+		}
+	}
+	if s.readme == "" {
+		return nil
+	}
+	old, err := os.ReadFile(s.readme)
+	if err != nil {
+		return err
+	}
+	text, err := r.rewrite(string(old))
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.readme, err)
+	}
+	return os.WriteFile(s.readme, []byte(text), 0o644)
+}

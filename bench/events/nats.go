@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+)
+
+// subjectNATS is the one subject that is used: more would only cost the server
+// lookups, because it merges nothing.
+const subjectNATS = "bench"
+
+// playServer is a NATS server as it comes, without logs, until in ends.
+func playServer(in io.Reader, out io.Writer) error {
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true})
+	if err != nil {
+		return err
+	}
+	s.Start()
+	defer s.Shutdown()
+	if !s.ReadyForConnections(endTimeout) {
+		return errors.New("the server is not ready")
+	}
+	fmt.Fprintln(out, s.ClientURL())
+	_, err = io.Copy(io.Discard, in)
+	return err
+}
+
+// playStalled subscribes and never takes a message. A line on its input asks
+// for one line: how many wait, how many the library dropped, whether the
+// server still holds the connection.
+func playStalled(args []string, in io.Reader, out io.Writer) error {
+	if len(args) != 1 {
+		return errors.New("the address of the server is missing")
+	}
+	c, err := nats.Connect(args[0], nats.NoReconnect())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	s, err := c.SubscribeSync(subjectNATS)
+	if err != nil {
+		return err
+	}
+	if err := c.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "ready")
+	for {
+		var ask [1]byte
+		if _, err := io.ReadFull(in, ask[:]); err != nil {
+			return nil // the parent is done
+		}
+		waiting, _, err := s.Pending()
+		if err != nil {
+			waiting = 0
+		}
+		dropped, _ := s.Dropped()
+		fmt.Fprintln(out, waiting, dropped, c.IsConnected())
+	}
+}
+
+// A natsServer is the server's process.
+type natsServer struct {
+	child *child
+	url   string
+}
+
+func startNATS() (*natsServer, error) {
+	c, url, err := startRole("nats-server")
+	if err != nil {
+		return nil, err
+	}
+	return &natsServer{c, url}, nil
+}
+
+func (s *natsServer) stop() error { return s.child.end() }
+
+// A natsBus is a publisher and subscribers, each with a connection of its own.
+type natsBus struct {
+	server    *natsServer
+	publisher *nats.Conn
+	consumers []*nats.Conn
+	message   [8]byte // the number of the subject; Publish copies it
+}
+
+func (b *natsBus) open(_ context.Context, consumers, _ int, deliver func(int, delivery)) (err error) {
+	for i := range consumers {
+		c, err := nats.Connect(b.server.url)
+		if err != nil {
+			return err
+		}
+		b.consumers = append(b.consumers, c)
+		s, err := c.Subscribe(subjectNATS, func(m *nats.Msg) {
+			deliver(i, delivery{subject: int(binary.LittleEndian.Uint64(m.Data)), count: 1})
+		})
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(s.SetPendingLimits(-1, -1), c.Flush()); err != nil {
+			return err
+		}
+	}
+	b.publisher, err = nats.Connect(b.server.url)
+	return err
+}
+
+func (b *natsBus) post(_ context.Context, subject int) error {
+	binary.LittleEndian.PutUint64(b.message[:], uint64(subject))
+	return b.publisher.Publish(subjectNATS, b.message[:])
+}
+
+func (b *natsBus) close() error {
+	var errs []error
+	for _, c := range append(b.consumers, b.publisher) {
+		if c != nil {
+			errs = append(errs, c.LastError())
+			c.Close()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// A stalledNATS is a subscriber that takes nothing, in a process of its own.
+type stalledNATS struct{ child *child }
+
+func startStalled(url string) (*stalledNATS, error) {
+	c, line, err := startRole("nats-stalled", url)
+	if err != nil {
+		return nil, err
+	}
+	if line != "ready" {
+		return nil, errors.Join(fmt.Errorf("the subscriber said %q", line), c.end())
+	}
+	return &stalledNATS{c}, nil
+}
+
+// ask tells how many messages wait in the subscriber and how many it dropped.
+func (s *stalledNATS) ask() (waiting, dropped int, connected bool, err error) {
+	if _, err := s.child.in.Write([]byte{'?'}); err != nil {
+		return 0, 0, false, err
+	}
+	line, err := s.child.line()
+	if err != nil {
+		return 0, 0, false, err
+	}
+	f := strings.Fields(line)
+	if len(f) != 3 {
+		return 0, 0, false, fmt.Errorf("the subscriber said %q", line)
+	}
+	waiting, err = strconv.Atoi(f[0])
+	dropped, err2 := strconv.Atoi(f[1])
+	return waiting, dropped, f[2] == "true", errors.Join(err, err2)
+}
+
+// settled asks until the subscriber's numbers stand still.
+func (s *stalledNATS) settled(ctx context.Context) (waiting, dropped int, connected bool, err error) {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		w, d, up, err := s.ask()
+		if err != nil || w+d == waiting+dropped && w+d > 0 {
+			return w, d, up, err
+		}
+		waiting, dropped = w, d
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return w, d, up, ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/belfry-ha/belfry/bench/stats"
+)
+
+// A row is one line of a table: two systems on the same work. A repetition
+// that is void has the value NaN.
+type row struct {
+	Work   string // "10,000/s, p50"
+	Unit   string
+	Hops   string // of both, "2 : 2"
+	Peer   string // who the other system is
+	Theirs []float64
+	Ours   []float64
+	Target target
+	Note   string // what else was seen: counts, losses
+}
+
+// A target bounds the ratio ours / theirs, or our figure itself.
+type target struct {
+	Ratio   float64 // 0: none
+	Own     float64 // 0: none; in the unit of the row
+	AtLeast bool    // else at most
+}
+
+// minPairs is how many valid repetitions a row needs; with fewer a run of at
+// least that many is void.
+const minPairs = 3
+
+func (r *row) ratio() stats.Summary { return stats.Summarize(stats.Ratios(r.Ours, r.Theirs)) }
+
+// void tells whether too much of the row fell behind.
+func (r *row) void() bool {
+	least := min(minPairs, len(r.Ours))
+	if len(r.Theirs) == 0 { // nobody to compare with
+		return len(stats.Valid(r.Ours)) < least
+	}
+	return len(stats.Ratios(r.Ours, r.Theirs)) < least
+}
+
+// verdict says whether the target is met.
+func (r *row) verdict() string {
+	value, bound := r.ratio().Median, r.Target.Ratio
+	if r.Target.Own != 0 {
+		value, bound = stats.Summarize(stats.Valid(r.Ours)).Median, r.Target.Own
+	}
+	switch {
+	case r.void():
+		return "void"
+	case bound == 0:
+		return ""
+	case r.Target.AtLeast == (value >= bound):
+		return "met"
+	case !r.Target.AtLeast && value == bound:
+		return "met"
+	}
+	return "**missed**"
+}
+
+func (t target) String() string {
+	sign := "≤"
+	if t.AtLeast {
+		sign = "≥"
+	}
+	switch {
+	case t.Ratio != 0:
+		return fmt.Sprintf("%s %g×", sign, t.Ratio)
+	case t.Own != 0:
+		return sign + " " + number(t.Own)
+	}
+	return "–"
+}
+
+// MarshalJSON adds what is computed, and writes void values as null.
+func (r row) MarshalJSON() ([]byte, error) {
+	nullable := func(values []float64) []*float64 {
+		out := make([]*float64, len(values))
+		for i := range values {
+			if !math.IsNaN(values[i]) {
+				out[i] = &values[i]
+			}
+		}
+		return out
+	}
+	ratio := nullable([]float64{r.ratio().Median})[0]
+	return json.Marshal(map[string]any{
+		"work": r.Work, "unit": r.Unit, "hops": r.Hops, "peer": r.Peer, "peer_values": nullable(r.Theirs), "belfry_values": nullable(r.Ours),
+		"ratio": ratio, "target": r.Target.String(), "verdict": strings.Trim(r.verdict(), "*"), "note": r.Note,
+	})
+}
+
+// A table is what one part measured.
+type table struct {
+	Name       string `json:"name"`
+	Title      string `json:"title"`
+	LoadBefore string `json:"load_before"`
+	LoadAfter  string `json:"load_after"`
+	Rows       []row  `json:"rows"`
+}
+
+// markdown is the table as the README shows it.
+func (t *table) markdown() string {
+	var s strings.Builder
+	fmt.Fprintf(&s, "### %s\n\nLoad average %s before, %s after.\n\n", t.Title, t.LoadBefore, t.LoadAfter)
+	s.WriteString("| work | unit | peer | peer, median (spread) | Belfry, median (spread) | hops, peer : Belfry | ratio (spread) | target | |\n|---|---|---|---|---|---|---|---|---|\n")
+	for i := range t.Rows {
+		r := &t.Rows[i]
+		fmt.Fprintf(&s, "| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", r.Work, r.Unit, dash(r.Peer), spread(r.Theirs, ""), spread(r.Ours, ""),
+			dash(r.Hops), spread(stats.Ratios(r.Ours, r.Theirs), "×"), r.Target, r.verdict())
+	}
+	for i := range t.Rows {
+		if r := &t.Rows[i]; r.Note != "" {
+			fmt.Fprintf(&s, "\n- %s: %s", r.Work, r.Note)
+		}
+	}
+	return strings.TrimRight(s.String(), "\n") + "\n"
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "–"
+	}
+	return s
+}
+
+// spread is a median with its extremes and how many repetitions are void.
+func spread(values []float64, unit string) string {
+	valid := stats.Valid(values)
+	if len(valid) == 0 {
+		if len(values) > 0 {
+			return "void"
+		}
+		return "–"
+	}
+	v := stats.Summarize(valid)
+	text := number(v.Median) + unit
+	if len(valid) > 1 {
+		text += fmt.Sprintf(" (%s–%s)", number(v.Least), number(v.Most))
+	}
+	if n := len(values) - len(valid); n > 0 {
+		text += fmt.Sprintf(", %d void", n)
+	}
+	return text
+}
+
+// number has three digits that count, and commas in what is large.
+func number(v float64) string {
+	switch a := math.Abs(v); {
+	case math.IsNaN(v):
+		return "–"
+	case a == 0:
+		return "0"
+	case a < 1:
+		return fmt.Sprintf("%.3g", v)
+	case a < 10:
+		return fmt.Sprintf("%.2f", v)
+	case a < 100:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return commas(int64(math.Round(v)))
+}
+
+func commas(v int64) string {
+	if v < 0 {
+		return "-" + commas(-v)
+	}
+	digits := fmt.Sprint(v)
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
+}
+
+// A report is one run.
+type report struct {
+	Environment environment `json:"environment"`
+	Repetitions int         `json:"repetitions"`
+	Scale       float64     `json:"scale"`
+	Took        string      `json:"took"`
+	Tables      []table     `json:"tables"`
+}
+
+func (r *report) header() string {
+	e := r.Environment
+	return fmt.Sprintf("%s; %s; %d CPUs (%s), %s MiB of memory; %s; %s; %d repetitions of each system in turn, scale %g; %s in all.",
+		e.Date, e.Kernel, e.CPUs, e.CPU, commas(int64(e.MemoryMiB)), e.Go, e.Commit, r.Repetitions, r.Scale, r.Took)
+}
+
+// The tables stand between these lines of the README.
+const (
+	markBegin = "<!-- figures: begin; written by `make bench` -->"
+	markEnd   = "<!-- figures: end -->"
+)
+
+// rewrite returns the text with new tables.
+func (r *report) rewrite(old string) (string, error) {
+	before, rest, ok := strings.Cut(old, markBegin)
+	_, after, ended := strings.Cut(rest, markEnd)
+	if !ok || !ended {
+		return "", fmt.Errorf("the lines %q and %q are not there in this order; put them where the tables belong", markBegin, markEnd)
+	}
+	var s strings.Builder
+	s.WriteString(before + markBegin + "\n\n" + r.header() + "\n\n")
+	for i := range r.Tables {
+		s.WriteString(r.Tables[i].markdown() + "\n")
+	}
+	s.WriteString(markEnd + after)
+	return s.String(), nil
+}
