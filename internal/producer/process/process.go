@@ -49,6 +49,10 @@ func (*Producer) Classes() []belfry.ClassInfo {
 		Subject: "pid=N | exe=/PATH | cmdline=EXPRESSION | pidfile=/PATH",
 		Data:    "belfry.v1.ProcessExit",
 		Remote:  true,
+		// A number means another process on every node, and an expression has
+		// stars of its own.
+		LocalKinds:   []string{"pid"},
+		LiteralKinds: []string{"cmdline"},
 	}}
 }
 
