@@ -100,7 +100,7 @@ func (a *app) finish(ctx context.Context, err error) int {
 
 // describe gives the exit status of err and its JSON form.
 func (a *app) describe(err error) (int, errorObject) {
-	object := errorObject{Code: belfry.Code(err), Message: err.Error(), Op: a.command}
+	object := errorObject{Code: belfry.Code(err), Message: withoutSentinel(err), Op: a.command}
 	var own status
 	switch {
 	case errors.As(err, &own):

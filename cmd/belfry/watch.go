@@ -283,6 +283,12 @@ func (w *watcher) tellCoverage(r belfry.Registration, registered client.Register
 func (w *watcher) run(ctx context.Context, stream *client.Stream) error {
 	for {
 		n, err := stream.Next(ctx)
+		if err == nil {
+			if n.Kind == belfry.KindCoverage && !w.verbose {
+				continue // about the registration, not about an event
+			}
+			err = w.deliver(ctx, &n)
+		}
 		switch {
 		case errors.Is(err, context.DeadlineExceeded):
 			return status{exitTimeout, "TIMEOUT", w.progress("time ran out after " + w.timeout.String())}
@@ -290,14 +296,7 @@ func (w *watcher) run(ctx context.Context, stream *client.Stream) error {
 			return w.ended()
 		case err != nil:
 			return err
-		}
-		if n.Kind == belfry.KindCoverage && !w.verbose {
-			continue // about the registration, not about an event
-		}
-		if err := w.deliver(ctx, &n); err != nil {
-			return err
-		}
-		if n.Kind == belfry.KindCoverage {
+		case n.Kind == belfry.KindCoverage:
 			continue
 		}
 		w.got++
@@ -332,7 +331,7 @@ func (w *watcher) deliver(ctx context.Context, n *belfry.Notification) error {
 		run := handler{command: w.flags.exec, cluster: w.status.GetClusterName(), out: os.Stdout, errOut: w.errOut}
 		if err := run.handle(ctx, n); err != nil {
 			if ctx.Err() != nil {
-				return nil // run meets the same end and words it
+				return ctx.Err() // it did not fail by itself
 			}
 			w.notef("--exec: %v, for %s", err, nameOf(n))
 		}
