@@ -31,6 +31,16 @@ type Producer interface {
 	Run(ctx context.Context, requests <-chan Request, send Send) error
 }
 
+// A SubjectChecker is a Producer whose subjects have a form. Exact subjects are
+// checked when they are registered, on the consumer's node and before anything
+// is started, so that a slip of the pen is refused at once also where the event
+// itself may come later or elsewhere.
+type SubjectChecker interface {
+	// CheckSubject refuses with ErrUsage what can never name an event of the
+	// class. It is pure: it looks at nothing but its arguments.
+	CheckSubject(class belfry.Class, subject string) error
+}
+
 // Send hands messages to the event machine, in order. It may wait while the
 // machine's input is full, which stops this producer and nobody else; it
 // fails only when ctx has ended. It is safe for concurrent use.

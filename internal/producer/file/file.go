@@ -67,17 +67,30 @@ func (*Producer) Classes() []belfry.ClassInfo {
 	}}
 }
 
+// CheckSubject refuses a path that is not absolute: the agent's working
+// directory is not the user's.
+func (*Producer) CheckSubject(class belfry.Class, path string) error {
+	return checkSubject(class, path)
+}
+
+func checkSubject(class belfry.Class, path string) error {
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("%w: %q is not absolute; write %s:/full/path/%s", belfry.ErrUsage, path, class, path)
+	}
+	return nil
+}
+
 // Run serves watches until ctx ends.
 func (*Producer) Run(ctx context.Context, requests <-chan producer.Request, send producer.Send) error {
 	in, err := newInotify()
 	if err != nil {
 		return fmt.Errorf("file: %w; raise fs.inotify.max_user_instances", err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	inner, cancel := context.WithCancel(ctx)
 	events := make(chan []rawEvent)
 	failed := make(chan error, 1)
 	var group sync.WaitGroup
-	group.Go(func() { in.read(ctx, events, failed) })
+	group.Go(func() { in.read(inner, events, failed) })
 	defer group.Wait()
 	defer in.close() // ends read
 	defer cancel()

@@ -58,9 +58,8 @@ func (s *session) watch(now time.Time, w event.Watch) error {
 	if s.patterns[w.ID] != nil {
 		return nil
 	}
-	if !filepath.IsAbs(w.Subject) {
-		return s.send(event.End{Entry: w.Entry, Watch: patternOnly(w), Err: fmt.Errorf(
-			"%w: %q is not absolute; write %s:/full/path/%s", belfry.ErrUsage, w.Subject, w.Class, w.Subject)})
+	if err := checkSubject(w.Class, w.Subject); err != nil {
+		return s.send(event.End{Entry: w.Entry, Watch: patternOnly(w), Err: err})
 	}
 	if w.Entry == 0 {
 		return s.watchPattern(now, w)

@@ -47,10 +47,10 @@ func (*Producer) Run(ctx context.Context, requests <-chan producer.Request, send
 	if err != nil {
 		return fmt.Errorf("filesystem: %w", err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	inner, cancel := context.WithCancel(ctx)
 	changed := make(chan error)
 	var group sync.WaitGroup
-	group.Go(func() { table.wait(ctx, changed) })
+	group.Go(func() { table.wait(inner, changed) })
 	defer group.Wait()
 	defer table.close() // ends wait
 	defer cancel()

@@ -173,6 +173,14 @@ func measure(path string) (usage, error) {
 	}, nil
 }
 
+// still tells whether the mount is what its point shows, where the kernel can
+// say (Linux 5.8). True after a measurement means that it was true during it.
+func (m mount) still() bool {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, m.point, unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID, &st)
+	return err == nil && (st.Mask&unix.STATX_MNT_ID == 0 || st.Mnt_id == uint64(m.id))
+}
+
 // percent is what df(1) shows before it rounds up: of what unprivileged users
 // can have. It answers false where the file system does not count.
 func (u usage) percent(inodes bool) (float64, bool) {

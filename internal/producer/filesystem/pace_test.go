@@ -105,6 +105,26 @@ func TestPercentIsThatOfUnprivilegedUsers(t *testing.T) {
 	}
 }
 
+// Between an unmount and the change of the table the point shows what is below.
+func TestAMountThatIsGoneIsNotMeasured(t *testing.T) {
+	t.Parallel()
+	mounts, err := readMounts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, ok := under(mounts, "/")
+	if !ok {
+		t.Fatal("nothing is mounted at /")
+	}
+	if !root.still() {
+		t.Errorf("%+v is not what it is", root)
+	}
+	root.id++ // as if another one had been there
+	if root.still() {
+		t.Errorf("%+v is taken for the mount at /", root)
+	}
+}
+
 func FuzzParseMountsTakesAnything(f *testing.F) {
 	f.Add([]byte(mountinfo))
 	f.Add([]byte(`1 2 0:1 / \04 rw - x \777` + "\n"))

@@ -235,9 +235,9 @@ func (s *session) advance(now time.Time) error {
 // sample measures, and sends the value if it is new or asked for.
 func (s *session) sample(now time.Time, t *target, asked bool) error {
 	u, err := measure(t.path)
-	if err != nil {
+	if err != nil || !t.held.still() {
 		t.due = now.Add(slowest)
-		return nil // unmounted this moment: the table's change is on the way
+		return nil // unmounted this moment: what we measured is below it, and the table's change is on the way
 	}
 	value, _ := u.percent(t.inodes)
 	same := value == t.last.value && !t.last.at.IsZero()

@@ -56,13 +56,19 @@ func (*Producer) Classes() []belfry.ClassInfo {
 	}}
 }
 
+// CheckSubject refuses what has none of the forms of a subject.
+func (*Producer) CheckSubject(_ belfry.Class, text string) error {
+	_, err := parse(text)
+	return err
+}
+
 // Run serves watches until ctx ends.
 func (*Producer) Run(ctx context.Context, requests <-chan producer.Request, send producer.Send) error {
 	poll, err := newPoller()
 	if err != nil {
 		return fmt.Errorf("process: %w", err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	inner, cancel := context.WithCancel(ctx)
 	ready := make(chan []uint64)
 	failed := make(chan error, 1)
 	var group sync.WaitGroup
@@ -75,7 +81,7 @@ func (*Producer) Run(ctx context.Context, requests <-chan producer.Request, send
 			}
 			select {
 			case ready <- tokens:
-			case <-ctx.Done():
+			case <-inner.Done():
 				return
 			}
 		}
