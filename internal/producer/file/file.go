@@ -9,6 +9,7 @@ package file
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"time"
 
