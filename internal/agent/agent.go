@@ -169,6 +169,8 @@ func (a *Agent) newEvents() error {
 		Incarnation: a.id.incarnation,
 		Classes:     classes,
 		Compile:     filterCompiler(classes),
+
+		CheckSubject: subjectChecker(producers),
 	}, a.log.With("component", "events"))
 	a.runner = producer.NewRunner(producer.RunnerOptions{
 		Producers: producers,
@@ -188,6 +190,24 @@ func (a *Agent) newEvents() error {
 	}
 	a.onStop("producers", func(context.Context) error { a.runner.Stop(); return nil })
 	return nil
+}
+
+// subjectChecker asks the producer of a class whether a subject has its form.
+func subjectChecker(producers []producer.Producer) func(belfry.Class, string) error {
+	checkers := map[belfry.Class]producer.SubjectChecker{}
+	for _, p := range producers {
+		if c, ok := p.(producer.SubjectChecker); ok {
+			for _, info := range p.Classes() {
+				checkers[info.Class] = c
+			}
+		}
+	}
+	return func(class belfry.Class, subject string) error {
+		if c := checkers[class]; c != nil {
+			return c.CheckSubject(class, subject)
+		}
+		return nil
+	}
 }
 
 // newCluster makes the loop that owns the cluster machine.

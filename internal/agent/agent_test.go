@@ -297,3 +297,28 @@ func TestClientCertificateOpensTheAPIOverTLS(t *testing.T) {
 		t.Errorf("got %v, %v; want the status of a", status, err)
 	}
 }
+
+// A subject that can never name an event is refused also where others may have
+// the event: nobody would ever answer.
+func TestMalformedSubjectIsRefusedInEveryScope(t *testing.T) {
+	t.Parallel()
+	n := localNodes(t, 1)[0]
+	startAgent(t, n)
+	c := dialAgent(t, n)
+	for _, r := range []belfry.Registration{
+		{Class: "process.exit", Subject: "nginx"},
+		{Class: "process.exit", Subject: "exe=nginx"},
+		{Class: "file.modify", Subject: "etc/passwd"},
+		{Class: "filesystem.usage", Subject: "home", Threshold: belfry.Threshold{Hi: 90, HasHi: true}},
+	} {
+		for _, r.Scope = range []belfry.Scope{belfry.ScopeLocal, belfry.ScopeCluster} {
+			stream, err := c.Register(t.Context(), r)
+			if !errors.Is(err, belfry.ErrUsage) {
+				t.Errorf("%s:%s, scope %s: got %v; want ErrUsage", r.Class, r.Subject, r.Scope, err)
+			}
+			if err == nil {
+				stream.Close()
+			}
+		}
+	}
+}
