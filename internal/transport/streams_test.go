@@ -38,7 +38,7 @@ type streamCluster struct {
 	options  []grpc.ServerOption
 }
 
-func newStreamCluster(t *testing.T, n int) *streamCluster {
+func newStreamCluster(t testing.TB, n int) *streamCluster {
 	t.Helper()
 	c := &streamCluster{}
 	opts := security.CreateOptions{}
