@@ -269,6 +269,7 @@ func (a *Agent) passChanges(ctx context.Context, changes []cluster.Change) error
 			a.log.Info("link", "peer", a.nameOf(c.Peer), "network", c.Network, "from", c.From, "state", c.To, "reason", c.Reason)
 		case cluster.Restarted:
 			a.log.Info("node restarted", "peer", c.Name, "incarnation", c.Incarnation)
+			a.streams.Wake(c.Node) // do not wait out the back-off of the old one's end
 		}
 	}
 	return nil
