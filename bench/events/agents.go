@@ -202,6 +202,8 @@ func (b *belfryBus) post(ctx context.Context, subject int) error {
 	return b.sender.Post(ctx, class, b.names[subject], nil, 1)
 }
 
+func (b *belfryBus) servers() []int { return []int{b.agents.pids["a"], b.agents.pids["b"]} }
+
 func (b *belfryBus) fail(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -14,6 +14,8 @@ type bus interface {
 	open(ctx context.Context, consumers, subjects int, deliver func(consumer int, d delivery)) error
 	// post sends one event. It may wait.
 	post(ctx context.Context, subject int) error
+	// servers are the processes between sender and consumers.
+	servers() []int
 	// close ends the consumers and returns what went wrong with them.
 	close() error
 }

@@ -68,13 +68,6 @@ func each(s stall) float64  { return s.each }
 func grown(s stall) float64 { return s.growth }
 func rate(s stall) float64  { return 1e9 / s.each }
 
-func pick(all []stall, f func(stall) float64) (out []float64) {
-	for _, s := range all {
-		out = append(out, f(s))
-	}
-	return out
-}
-
 // tell says what is left of the duplicates.
 func tell(n int, peer stall, ours []stall) string {
 	exact, queued := 0, 0
@@ -100,16 +93,16 @@ func stallMachine(registrations int, subject string, n int) (s stall, err error)
 	if err != nil {
 		return s, err
 	}
-	var post event.Post
+	post := r.happening()
 	for i := range r.streams {
 		r.machine.Receive(r.now, event.Ready{Consumer: event.ConsumerID(i + 1)})
 	}
-	r.post(&post, 0)
+	r.post(post, 0)
 	r.machine.Take()
 	before := heap()
 	start := time.Now()
 	for i := range n {
-		r.post(&post, 0)
+		r.post(post, 0)
 		if i%1024 == 0 {
 			r.machine.Take() // an agent does so after each wake-up
 		}

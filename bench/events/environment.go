@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -50,6 +51,28 @@ func loadAverage() string {
 // residentKiB is what a process has in memory; 0 if it is gone.
 func residentKiB(pid int) int {
 	return kibibytes(field(fmt.Sprintf("/proc/%d/status", pid), "VmRSS"))
+}
+
+// tick is the unit of times in /proc/PID/stat; 100 Hz on every Linux (proc(5), USER_HZ).
+const tick = 10 * time.Millisecond
+
+// processorTime is what this process and others have used so far; a process
+// that is gone counts nothing.
+func processorTime(others []int) time.Duration {
+	var self syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &self)
+	sum := time.Duration(self.Utime.Nano() + self.Stime.Nano())
+	for _, pid := range others {
+		// The name, in parentheses, may have blanks; user and system time are
+		// the 12th and 13th field after it.
+		line := firstLine(fmt.Sprintf("/proc/%d/stat", pid))
+		if f := strings.Fields(line[strings.LastIndex(line, ")")+1:]); len(f) > 12 {
+			user, _ := strconv.Atoi(f[11])
+			system, _ := strconv.Atoi(f[12])
+			sum += time.Duration(user+system) * tick
+		}
+	}
+	return sum
 }
 
 func kibibytes(s string) int {

@@ -115,10 +115,10 @@ func fanMachine(consumers, events, burst int) (time.Duration, error) {
 		r.machine.Receive(r.now, event.Ready{Consumer: event.ConsumerID(i + 1)})
 	}
 	start := time.Now()
-	var post event.Post
+	post := r.happening()
 	for sent := 0; sent < events && err == nil; sent += burst {
 		for i := range burst {
-			r.post(&post, int32((sent+i)%2))
+			r.post(post, int32((sent+i)%2))
 		}
 		err = f.deliver(uint64(burst) * uint64(consumers))
 	}

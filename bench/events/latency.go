@@ -53,12 +53,6 @@ func measureLatency(ctx context.Context, b *bench) ([]row, error) {
 }
 
 func latencyRows(rate int, p50, p99 float64, theirs, ours []latencies) []row {
-	pick := func(all []latencies, f func(latencies) float64) (out []float64) {
-		for _, l := range all {
-			out = append(out, f(l))
-		}
-		return out
-	}
 	their50 := pick(theirs, func(l latencies) float64 { return l.post50 })
 	their99 := pick(theirs, func(l latencies) float64 { return l.post99 })
 	name := commas(int64(rate)) + "/s"

@@ -75,9 +75,14 @@ func (r *rig) associate() error {
 	return nil
 }
 
+// A happening is the message of the producer, used again for each post.
+func (r *rig) happening() *event.Post {
+	return &event.Post{Entry: r.entry, Occurrence: belfry.Occurrence{Event: belfry.EventID{Instance: rigInstance}, Time: r.now}}
+}
+
 // post lets it happen once; two of different codes never merge.
 func (r *rig) post(p *event.Post, code int32) {
-	r.now = r.now.Add(time.Microsecond)
-	*p = event.Post{Entry: r.entry, Occurrence: belfry.Occurrence{Event: belfry.EventID{Instance: rigInstance}, Time: r.now, Code: code}}
-	r.machine.Receive(r.now, p)
+	p.Occurrence.Time = p.Occurrence.Time.Add(time.Microsecond)
+	p.Occurrence.Code = code
+	r.machine.Receive(p.Occurrence.Time, p)
 }

@@ -94,6 +94,8 @@ func (b *loopBus) post(_ context.Context, subject int) error {
 	return nil
 }
 
+func (b *loopBus) servers() []int { return nil }
+
 func (b *loopBus) close() error {
 	for _, q := range b.queues {
 		close(q)

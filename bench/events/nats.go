@@ -118,6 +118,8 @@ func (b *natsBus) post(_ context.Context, subject int) error {
 	return b.publisher.Publish(subjectNATS, b.message[:])
 }
 
+func (b *natsBus) servers() []int { return []int{b.server.child.pid()} }
+
 func (b *natsBus) close() error {
 	var errs []error
 	for _, c := range append(b.consumers, b.publisher) {

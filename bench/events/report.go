@@ -122,6 +122,15 @@ func (t *table) markdown() string {
 	return strings.TrimRight(s.String(), "\n") + "\n"
 }
 
+// pick is one figure of each repetition.
+func pick[T any](all []T, f func(T) float64) []float64 {
+	out := make([]float64, len(all))
+	for i := range all {
+		out[i] = f(all[i])
+	}
+	return out
+}
+
 func dash(s string) string {
 	if s == "" {
 		return "–"

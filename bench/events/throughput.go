@@ -28,14 +28,11 @@ func measureThroughput(ctx context.Context, b *bench) ([]row, error) {
 		consumers, window int
 		target            float64
 	}{{1, 16_384, 1.44}, {100, 1_024, 1.35}} {
-		var theirs, distinct, equal, notifications []float64
-		once := func(system func() bus, subjects int, all *[]float64) func(context.Context) error {
+		var theirs, distinct, equal []throughput
+		once := func(system func() bus, subjects int, all *[]throughput) func(context.Context) error {
 			return func(ctx context.Context) error {
 				t, err := throughputOf(ctx, system(), load{c.consumers, c.window, subjects}, b.seconds(throughputTime))
-				*all = append(*all, t.events)
-				if subjects == 1 {
-					notifications = append(notifications, t.notifications)
-				}
+				*all = append(*all, t)
 				return err
 			}
 		}
@@ -46,23 +43,36 @@ func measureThroughput(ctx context.Context, b *bench) ([]row, error) {
 		if err != nil {
 			return nil, err
 		}
-		name := fmt.Sprintf("to %d remote consumers", c.consumers)
-		if c.consumers == 1 {
-			name = "to 1 remote consumer"
-		}
-		bound := target{Ratio: c.target, AtLeast: true}
-		rows = append(rows,
-			row{Work: name + ", different events: none merged", Unit: "deliveries/s", Hops: "2 : 3", Peer: "NATS core", Theirs: theirs, Ours: distinct, Target: bound},
-			row{
-				Work: name + ", one event: merged under load", Unit: "occurrences/s", Hops: "2 : 3", Peer: "NATS core", Theirs: theirs, Ours: equal, Target: bound,
-				Note: fmt.Sprintf("every occurrence was counted exactly; they came in %s notifications a second", number(stats.Median(notifications))),
-			})
+		rows = append(rows, throughputRows(c.consumers, c.target, theirs, distinct, equal)...)
 	}
 	return rows, nil
 }
 
-// A throughput is what all consumers got together, each second.
-type throughput struct{ events, notifications float64 }
+func throughputRows(consumers int, bound float64, theirs, distinct, equal []throughput) []row {
+	name := fmt.Sprintf("to %d remote consumers", consumers)
+	if consumers == 1 {
+		name = "to 1 remote consumer"
+	}
+	rate := func(t throughput) float64 { return t.events }
+	cost := func(t throughput) float64 { return t.cost }
+	notifications := stats.Median(stats.Valid(pick(equal, func(t throughput) float64 { return t.notifications })))
+	line := func(what, unit string, ours []throughput, of func(throughput) float64, bound target) row {
+		return row{Work: name + ", " + what, Unit: unit, Hops: "2 : 3", Peer: "NATS core", Theirs: pick(theirs, of), Ours: pick(ours, of), Target: bound}
+	}
+	rows := []row{
+		line("different events: none merged", "deliveries/s", distinct, rate, target{Ratio: bound, AtLeast: true}),
+		line("different events, processor time of all processes", "µs per delivery", distinct, cost, target{}),
+		line("one event: merged under load", "occurrences/s", equal, rate, target{Ratio: bound, AtLeast: true}),
+		line("one event, processor time of all processes", "µs per occurrence", equal, cost, target{}),
+	}
+	rows[2].Note = fmt.Sprintf("every occurrence was counted exactly; they came in %s notifications a second", number(notifications))
+	return rows
+}
+
+// A throughput is what all consumers got together, each second, and what each
+// event at each of them cost: µs of processor time of the programs and what is
+// between them. All are NaN when something was lost.
+type throughput struct{ events, notifications, cost float64 }
 
 // throughputOf runs one repetition.
 func throughputOf(ctx context.Context, b bus, l load, length time.Duration) (result throughput, err error) {
@@ -79,7 +89,7 @@ func throughputOf(ctx context.Context, b bus, l load, length time.Duration) (res
 	if _, err := w.send(ctx, b, func(i int) bool { return i < 2*l.window }); err != nil {
 		return result, err
 	}
-	before := w.notifications()
+	before, used := w.notifications(), processorTime(b.servers())
 	start := time.Now()
 	n, err := w.send(ctx, b, func(i int) bool { return i%64 != 0 || time.Since(start) < length })
 	if err != nil {
@@ -87,9 +97,12 @@ func throughputOf(ctx context.Context, b bus, l load, length time.Duration) (res
 	}
 	took := time.Since(start).Seconds()
 	if w.lost() > 0 {
-		return throughput{math.NaN(), math.NaN()}, nil
+		nan := math.NaN()
+		return throughput{nan, nan, nan}, nil
 	}
-	return throughput{float64(n*l.consumers) / took, float64(w.notifications()-before) / took}, nil
+	deliveries := float64(n * l.consumers)
+	used = processorTime(b.servers()) - used
+	return throughput{deliveries / took, float64(w.notifications()-before) / took, used.Seconds() * 1e6 / deliveries}, nil
 }
 
 // A window holds the sender back while too much is under way.
