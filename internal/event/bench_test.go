@@ -3,7 +3,6 @@ package event
 import (
 	"runtime"
 	"testing"
-	"time"
 
 	"github.com/belfry-ha/belfry"
 )
@@ -74,7 +73,7 @@ func BenchmarkDuplicates(b *testing.B) {
 // consumer and occurrence.
 func BenchmarkFanOut(b *testing.B) {
 	for _, consumers := range []int{1, 1000, 100_000} {
-		b.Run(time.Duration(consumers).String()[:len(time.Duration(consumers).String())-2], func(b *testing.B) {
+		b.Run(itoa(consumers), func(b *testing.B) {
 			m := stalled(consumers, belfry.Registration{Class: "file.modify", Subject: "/x", Wait: true})
 			p := &Post{Entry: 1, Occurrence: belfry.Occurrence{Time: scriptStart, Event: belfry.EventID{Instance: "1:1"}}}
 			ready, ack := make([]Message, consumers), make([]Ack, consumers)

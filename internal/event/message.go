@@ -321,7 +321,8 @@ type (
 	}
 )
 
-// CoverageState says whether a node's events reach a registration.
+// CoverageState says whether a node's events reach a registration. A
+// notification of KindCoverage has it as its Code.
 type CoverageState uint8
 
 // The states of coverage.
