@@ -8,6 +8,8 @@ package filesystem
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,6 +41,19 @@ func (*Producer) Classes() []belfry.ClassInfo {
 		Globs:   true,
 		Remote:  true,
 	}}
+}
+
+// CheckSubject refuses a mount point that is not absolute: the agent's working
+// directory is not the user's.
+func (*Producer) CheckSubject(_ belfry.Class, subject string) error {
+	return checkSubject(subject)
+}
+
+func checkSubject(subject string) error {
+	if !filepath.IsAbs(strings.TrimPrefix(subject, inodePrefix)) {
+		return fmt.Errorf("%w: %q is not absolute; write %s:/MOUNTPOINT or %s:%s/MOUNTPOINT", belfry.ErrUsage, subject, Class, Class, inodePrefix)
+	}
+	return nil
 }
 
 // Run serves watches until ctx ends.

@@ -112,8 +112,9 @@ func openTable() (*table, error) {
 	return &table{os.NewFile(uintptr(fd), "/proc/self/mountinfo")}, nil
 }
 
-// wait reports changes until close. It stays in one call of Read, because each
-// new one forgets what was reported before it.
+// wait reports changes until close, and one at once for what was before it. It
+// stays in one call of Read, because each new one forgets what the poller has
+// seen so far.
 func (t *table) wait(ctx context.Context, changed chan<- error) {
 	report := func(err error) bool {
 		select {
@@ -125,14 +126,7 @@ func (t *table) wait(ctx context.Context, changed chan<- error) {
 	}
 	conn, err := t.file.SyscallConn()
 	if err == nil {
-		woken := false // Read asks once before it waits
-		err = conn.Read(func(uintptr) bool {
-			if !woken {
-				woken = true
-				return false
-			}
-			return !report(nil)
-		})
+		err = conn.Read(func(uintptr) bool { return !report(nil) })
 	}
 	if err != nil {
 		report(err)

@@ -72,9 +72,8 @@ func (s *session) watch(now time.Time, w event.Watch) error {
 		s.patterns[w.ID] = p
 		return s.find(p)
 	}
-	if !filepath.IsAbs(path) {
-		return s.send(event.End{Entry: w.Entry, Err: fmt.Errorf(
-			"%w: %q is not absolute; write %s:/MOUNTPOINT or %s:%s/MOUNTPOINT", belfry.ErrUsage, w.Subject, Class, Class, inodePrefix)})
+	if err := checkSubject(w.Subject); err != nil {
+		return s.send(event.End{Entry: w.Entry, Err: err})
 	}
 	t := &target{watch: w, path: filepath.Clean(path), inodes: inodes}
 	for _, p := range s.patterns {
