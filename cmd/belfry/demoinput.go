@@ -189,37 +189,27 @@ func fieldsOf(n belfry.Notification) map[string]any {
 	return fields
 }
 
-// postMany posts one after another from a few connections, each post on its
-// own.
+// postMany posts one by one: each is an event of its own, though they share a
+// stream.
 func postMany(ctx context.Context, n *localNode, subject string, posts int) error {
-	connections := min(8, posts)
-	outcome := make(chan error, connections)
-	for i := range connections {
-		go func() { outcome <- post(ctx, n, subject, share(posts, connections, i)) }()
-	}
-	var errs []error
-	for range connections {
-		errs = append(errs, <-outcome)
-	}
-	return errors.Join(errs...)
-}
-
-func post(ctx context.Context, n *localNode, subject string, posts int) error {
 	conn, err := n.dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
+	sender, err := conn.Sender(ctx)
+	if err != nil {
+		return err
+	}
+	defer sender.Close()
 	for range posts {
-		if _, err := conn.Send(ctx, "user.demo", subject, nil, 1); err != nil {
+		if err := sender.Post(ctx, "user.demo", subject, nil, 1); err != nil {
 			return err
 		}
 	}
-	return nil
+	_, err = sender.Flush(ctx)
+	return err
 }
-
-// share is the i-th of parts nearly equal parts of total.
-func share(total, parts, i int) int { return total*(i+1)/parts - total*i/parts }
 
 // waitActive waits until the entry of a class at a node has an identifier
 // that begins so.
