@@ -243,8 +243,11 @@ func (d *demo) filesystem(ctx context.Context) ([]figure, error) {
 		return nil, err
 	}
 	return []figure{
-		{"node", n.NodeName}, {"mount_point", n.Event.Subject},
-		{"used_percent", float64(int(n.Value*10)) / 10}, {"threshold_percent", d.input.threshold}, {"kind", n.Kind.String()},
+		{"node", n.NodeName},
+		{"mount_point", n.Event.Subject},
+		{"used_percent", float64(int(n.Value*10)) / 10},
+		{"threshold_percent", d.input.threshold},
+		{"kind", n.Kind.String()},
 	}, nil
 }
 
@@ -355,8 +358,11 @@ func (d *demo) killAgent(ctx context.Context) ([]figure, error) {
 		return nil, errors.New("a names no evidence for its verdict")
 	}
 	return []figure{
-		{"node", "c"}, {"verdict", fields["to"]}, {"cause", fields["cause"]},
-		{"evidence", strings.Join(slices.Compact(evidence), ", ")}, {"latency", latency},
+		{"node", "c"},
+		{"verdict", fields["to"]},
+		{"cause", fields["cause"]},
+		{"evidence", strings.Join(slices.Compact(evidence), ", ")},
+		{"latency", latency},
 	}, nil
 }
 

@@ -26,10 +26,9 @@ type holding struct {
 // A heldPost has no sequence numbers yet: they are given at release, so posts
 // that are refused leave no hole.
 type heldPost struct {
-	occurrence      belfry.Occurrence // of the newest
-	first, time     int64
-	count           uint64
-	firstLowerBound bool
+	occurrence  belfry.Occurrence // of the newest
+	first, time int64
+	count       uint64
 }
 
 // add keeps a post; equal neighbours merge, and the oldest falls off.

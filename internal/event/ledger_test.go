@@ -35,13 +35,12 @@ type posting struct {
 
 // An account is what one registration was given.
 type account struct {
-	last      map[ledgerEvent]uint64 // highest number given
-	total     uint64                 // Σ Count + Σ Skipped + Σ Gap.Total
-	budget    uint64                 // occurrences that gaps over several events stand for, not assigned yet
-	unknown   bool                   // a gap said Known=false
-	plain     bool
-	remote    bool // merged on its way: times of parts are not known
-	snapshots int
+	last    map[ledgerEvent]uint64 // highest number given
+	total   uint64                 // Σ Count + Σ Skipped + Σ Gap.Total
+	budget  uint64                 // occurrences that gaps over several events stand for, not assigned yet
+	unknown bool                   // a gap said Known=false
+	plain   bool
+	remote  bool // merged on its way: times of parts are not known
 }
 
 func newLedger() *ledger {

@@ -29,7 +29,7 @@ func literal(pattern string) string { return strings.ReplaceAll(pattern, `\*`, `
 func matchGlob(pattern, subject string) bool {
 	tokens := globTokens(pattern)
 	var store [2][64]bool
-	now, next := store[0][:0], store[1][:0]
+	var now, next []bool
 	if len(tokens) < len(store[0]) {
 		now, next = store[0][:len(tokens)+1], store[1][:len(tokens)+1]
 	} else {

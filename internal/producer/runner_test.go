@@ -135,7 +135,7 @@ func TestAFailureIsReportedAndRunsAgainWithBackOffAndTheStandingWatches(t *testi
 		d, m := &double{}, &machine{}
 		d.run = func(_ context.Context, requests <-chan producer.Request, send producer.Send) error {
 			d.note(<-requests)
-			send(event.Associate{Entry: 1, Instance: "i"})
+			_ = send(event.Associate{Entry: 1, Instance: "i"})
 			if len(d.runs) == 2 {
 				panic("out of paper")
 			}
@@ -182,9 +182,9 @@ func TestAFailureBlocksTheEntriesAndMarksTheNextOccurrence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, m := &double{}, &machine{}
 		d.run = func(ctx context.Context, _ <-chan producer.Request, send producer.Send) error {
-			send(event.Associate{Entry: 1, Instance: "i"})
-			send(event.Post{Entry: 1, Occurrence: belfry.Occurrence{Code: 1}})
-			send(event.Post{Entry: 1, Occurrence: belfry.Occurrence{Code: 2}})
+			_ = send(event.Associate{Entry: 1, Instance: "i"})
+			_ = send(event.Post{Entry: 1, Occurrence: belfry.Occurrence{Code: 1}})
+			_ = send(event.Post{Entry: 1, Occurrence: belfry.Occurrence{Code: 2}})
 			if len(d.runs) == 1 {
 				return errors.New("no ink")
 			}

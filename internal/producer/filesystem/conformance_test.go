@@ -26,7 +26,7 @@ func TestConformance(t *testing.T) { // not parallel: it counts goroutines
 					t.Error(err)
 				}
 			}
-			os.Remove(filepath.Join(path, "f"))
+			_ = os.Remove(filepath.Join(path, "f"))
 		},
 		Replace: func() {
 			twice = true

@@ -35,7 +35,7 @@ func remount(t *testing.T, path string) {
 	} else if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Unmount(path, unix.MNT_DETACH) })
+	t.Cleanup(func() { _ = unix.Unmount(path, unix.MNT_DETACH) })
 }
 
 func fill(t *testing.T, dir, name string, kib int) {

@@ -59,7 +59,6 @@ type Producer struct {
 	nodes   map[string]State // by name, as of the last call
 	running bool
 	queue   []item        // what Run has not seen yet; empty while it does not run
-	dropped bool          // the queue overflowed
 	wake    chan struct{} // capacity 1
 }
 

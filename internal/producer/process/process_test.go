@@ -51,7 +51,7 @@ func start(t *testing.T, path, script string, args ...string) *child {
 	c := unreaped(t, path, script, args...)
 	go func() {
 		defer close(c.reaped)
-		c.Wait()
+		_ = c.Wait() // tells of the signal
 	}()
 	return c
 }
@@ -75,7 +75,7 @@ func unreaped(t *testing.T, path, script string, args ...string) *child {
 	}
 	c.started = time.Now()
 	c.release = func() { fmt.Fprintln(in, "go") }
-	t.Cleanup(func() { c.Process.Kill() })
+	t.Cleanup(func() { _ = c.Process.Kill() })
 	return c
 }
 
@@ -175,7 +175,7 @@ func TestTheStatusOfAZombieIsKnownBeforeItsParentAsks(t *testing.T) {
 		if data := exited(t, d, a); data.StatusSource != "proc" || data.GetExitCode() != want {
 			t.Errorf("data %v, want exit code %d from proc", data, want)
 		}
-		c.Wait()
+		_ = c.Wait() // tells of the signal
 	}
 }
 

@@ -22,7 +22,7 @@ func WithoutRights(t *testing.T) bool {
 	if os.Geteuid() != 0 {
 		return true
 	}
-	dir, err := os.MkdirTemp("", "belfry") // t.TempDir is below a directory that nobody may not enter
+	dir, err := os.MkdirTemp("", "belfry") //nolint:usetesting // t.TempDir is below a directory that nobody may not enter
 	if err != nil {
 		t.Fatal(err)
 	}
