@@ -34,7 +34,7 @@ type notificationView struct {
 	Edge          *string        `json:"edge" doc:"failing or recovered; null: neither"`
 	Value         *float64       `json:"value" doc:"of value classes, in the class's unit; else null"`
 	LowerBound    bool           `json:"lower_bound" doc:"the source may have merged occurrences: count is the least"`
-	Data          map[string]any `json:"data" doc:"fields of the class, of the newest occurrence"`
+	Data          map[string]any `json:"data" doc:"fields of the class, of the newest occurrence; null: can not be read"`
 	Gap           *gapView       `json:"gap" doc:"of kind gap; else null"`
 }
 
@@ -51,8 +51,7 @@ type gapView struct {
 func (w *watcher) print(n *belfry.Notification) error {
 	switch w.form {
 	case formCloudEvents:
-		line := cloudevents.Append(nil, w.status.GetClusterName(), n)
-		w.out.Write(append(line, '\n'))
+		fmt.Fprintf(w.out, "%s\n", cloudevents.Append(nil, w.status.GetClusterName(), n))
 		return nil
 	case formJSON, formJSONL:
 		return w.out.json(w.view(n), "")
@@ -67,7 +66,7 @@ func (w *watcher) print(n *belfry.Notification) error {
 func (w *watcher) view(n *belfry.Notification) notificationView {
 	data, err := cloudevents.Fields(n.Event.Class, n.Data)
 	if err != nil {
-		data = map[string]any{}
+		data = nil // null, so that it is not taken for no data
 	}
 	v := notificationView{
 		Kind: n.Kind.String(), Registration: n.Registration, Node: w.nodeName(n),

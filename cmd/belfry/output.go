@@ -145,8 +145,8 @@ func (o *output) yaml(v any) error {
 	if err != nil {
 		return err
 	}
-	o.Write(text)
-	return nil
+	_, err = o.Write(text)
+	return err
 }
 
 // rowsOf makes the rows of a document.

@@ -243,6 +243,9 @@ func TestExecSeesTheEventInItsEnvironment(t *testing.T) {
 		"BELFRY_CLASS=", "BELFRY_SUBJECT=", "BELFRY_NODE=", "BELFRY_KIND=gap", "BELFRY_CODE=0", "BELFRY_EDGE=",
 		"BELFRY_VALUE=", "BELFRY_SEQUENCE=0", "BELFRY_FIRST_SEQUENCE=0", "BELFRY_COUNT=0", "BELFRY_TIME=",
 	}
+	if got := environmentOf(&notifications[5]); got[9] != "BELFRY_COUNT=3" {
+		t.Errorf("a gap of 3 occurrences has %s", got[9])
+	}
 	if diff := cmp.Diff(want, environmentOf(&notifications[6])); diff != "" {
 		t.Errorf("environment of a gap (-want +got):\n%s", diff)
 	}

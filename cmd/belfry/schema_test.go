@@ -83,7 +83,7 @@ func schemaOf(typ reflect.Type) *schema {
 	case reflect.Slice:
 		return &schema{Type: "array", Items: schemaOf(typ.Elem())}
 	case reflect.Map:
-		return &schema{Type: "object"}
+		return &schema{Type: []any{"object", "null"}} // a nil map
 	case reflect.String:
 		if typ == reflect.TypeFor[instant]() {
 			return &schema{Type: "string", Format: "date-time"}

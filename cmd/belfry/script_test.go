@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,7 +30,27 @@ func TestMain(m *testing.M) {
 	if err := os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")); err != nil {
 		panic(err)
 	}
-	testscript.Main(m, map[string]func(){"belfry": main})
+	testscript.Main(m, map[string]func(){"belfry": main, "sleep": patience})
+}
+
+// slowdown is how much longer scripts and sessions sleep than they say: pages
+// are written for a machine that does nothing else, and for a program without
+// the race detector. All their sleeps grow alike, so their order stays.
+func slowdown() float64 {
+	if raceDetector() {
+		return 3
+	}
+	return 1.5
+}
+
+// patience is the command sleep of scripts and sessions.
+func patience() {
+	seconds, err := strconv.ParseFloat(os.Args[len(os.Args)-1], 64)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "sleep:", err)
+		os.Exit(2)
+	}
+	<-time.After(time.Duration(seconds * slowdown() * float64(time.Second)))
 }
 
 // scriptLimit bounds one script, with all its agents.
@@ -61,6 +83,9 @@ func TestScripts(t *testing.T) {
 			"signal":  cmdSignal,
 			"status":  cmdStatus,
 			"tmpfs":   cmdTmpfs,
+			"stopproc": func(ts *testscript.TestScript, neg bool, nodes []string) {
+				cmdSignal(ts, neg, append([]string{"STOP"}, nodes...)) // until the end of the script
+			},
 			"waitfor": cmdWaitfor,
 		},
 	})
@@ -170,8 +195,8 @@ func cmdTmpfs(ts *testscript.TestScript, neg bool, args []string) {
 type family struct {
 	cmd    *exec.Cmd
 	out    string
-	exited chan error
-	alive  *os.File // end of file when the last descendant has ended
+	exited chan struct{} // closed when the program has ended
+	alive  *os.File      // end of file when the last descendant has ended
 }
 
 func startUp(dir, nodes string) (*family, error) {
@@ -198,9 +223,14 @@ func startFamily(dir, out string, environ []string, name string, args ...string)
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	f := &family{cmd: cmd, out: out, exited: make(chan error, 1), alive: alive}
-	go func() { f.exited <- cmd.Wait() }()
+	f := &family{cmd: cmd, out: out, exited: make(chan struct{}), alive: alive}
+	go f.wait()
 	return f, nil
+}
+
+func (f *family) wait() {
+	_ = f.cmd.Wait() // the state is in cmd
+	close(f.exited)
 }
 
 // stop asks the program to end and waits for all of its descendants.
@@ -211,9 +241,9 @@ func (f *family) stop() error {
 	if err := f.alive.SetReadDeadline(time.Now().Add(15 * time.Second)); err != nil {
 		return err
 	}
-	if _, err := f.alive.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := f.alive.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		_ = syscall.Kill(-f.cmd.Process.Pid, syscall.SIGKILL)
-		return fmt.Errorf("processes are left 15 s after SIGTERM to %s: %v", f.cmd, err)
+		return fmt.Errorf("processes are left 15 s after SIGTERM to %s: %w", f.cmd, err)
 	}
 	<-f.exited
 	return f.races()
@@ -262,17 +292,21 @@ func waitUntil(limit time.Duration, done func() error) error {
 	}
 }
 
-// cmdWaitfor repeats a command until it succeeds, 20 s at most.
+// cmdWaitfor repeats a command until it succeeds, 30 s at most.
 func cmdWaitfor(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) == 0 {
 		ts.Fatalf("usage: [!] waitfor COMMAND ARGS...")
 	}
 	var output []byte
-	err := waitUntil(20*time.Second, func() error {
+	err := waitUntil(30*time.Second, func() error {
+		cmd := scriptCommand(ts, args)
 		var err error
-		output, err = scriptCommand(ts, args).CombinedOutput()
+		output, err = cmd.CombinedOutput()
+		if cmd.ProcessState == nil {
+			return err
+		}
 		if (err == nil) == neg {
-			return fmt.Errorf("%s: %v\n%s", strings.Join(args, " "), err, output)
+			return fmt.Errorf("%s: exit status %d\n%s", strings.Join(args, " "), shellStatus(cmd.ProcessState), output)
 		}
 		return nil
 	})

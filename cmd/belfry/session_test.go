@@ -18,7 +18,7 @@ import (
 )
 
 // sessionLimit bounds one line of a session, with its output.
-const sessionLimit = 30 * time.Second
+const sessionLimit = 40 * time.Second
 
 // A session is what a page shows between ```console and ```: lines that begin
 // with "$ " are typed into one shell, what follows them is what it answers.
@@ -123,8 +123,8 @@ func startShell(dir string, environ []string) (*shell, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	f := &family{cmd: cmd, exited: make(chan error, 1), alive: alive}
-	go func() { f.exited <- cmd.Wait() }()
+	f := &family{cmd: cmd, exited: make(chan struct{}), alive: alive}
+	go f.wait()
 	return &shell{family: f, dir: dir, stdin: in, output: bufio.NewReader(reader)}, nil
 }
 

@@ -74,14 +74,14 @@ func (t *table) write(o *output) {
 				fmt.Fprintf(o, "%*s", widths[i]-utf8.RuneCountInString(c.text)+2, "")
 			}
 		}
-		o.Write([]byte("\n"))
+		fmt.Fprintln(o)
 	}
 }
 
 // paint writes one text, in its colour where colours are wanted.
 func (o *output) paint(c cell) {
 	if !o.colored || c.color == plain {
-		o.Write([]byte(c.text))
+		fmt.Fprint(o, c.text)
 		return
 	}
 	fmt.Fprintf(o, "\x1b[%sm%s\x1b[0m", c.color, c.text)
