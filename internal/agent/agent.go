@@ -37,7 +37,7 @@ type Options struct {
 	Version string       // of the program, as others see it
 
 	// Alive is called by the loop that sends heartbeats, each time it turns: at
-	// least every second, and often. It must be cheap and must not wait. Nil: nobody asks.
+	// least every 100 ms. It must be cheap and must not wait. Nil: nobody asks.
 	Alive func()
 
 	// WebToken lets a client of the web listener in as operator. Empty: nobody.

@@ -23,6 +23,10 @@ type clusterLoop struct {
 	alive   func() // feeds the watchdog; the loop is what must live
 }
 
+// aliveEvery is how long the loop rests at most: it shows that it turns also
+// where there is nobody to send a heartbeat to.
+const aliveEvery = 100 * time.Millisecond
+
 func newClusterLoop(cfg cluster.Config) *clusterLoop {
 	return &clusterLoop{
 		cfg:     cfg,
@@ -53,11 +57,11 @@ func (l *clusterLoop) run(ctx context.Context) error {
 		}
 		m.Advance(time.Now())
 		l.hand(m.Take())
-		if next := m.NextTimeout(); next.IsZero() {
-			timer.Stop()
-		} else {
-			timer.Reset(time.Until(next))
+		wait := aliveEvery
+		if next := m.NextTimeout(); !next.IsZero() {
+			wait = min(wait, time.Until(next))
 		}
+		timer.Reset(wait)
 		l.alive()
 	}
 }
