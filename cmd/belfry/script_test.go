@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	if err := os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")); err != nil {
 		panic(err)
 	}
-	testscript.Main(m, map[string]func(){"belfry": main, "sleep": patience})
+	testscript.Main(m, map[string]func(){"belfry": main, "patience": patience})
 }
 
 // slowdown is how much longer scripts and sessions sleep than they say: pages
@@ -43,11 +43,12 @@ func slowdown() float64 {
 	return 1.5
 }
 
-// patience is the command sleep of scripts and sessions.
+// patience is a sleep that knows slowdown. Sessions find it as sleep; it is not
+// called so everywhere, because the demonstration runs a copy of the real one.
 func patience() {
 	seconds, err := strconv.ParseFloat(os.Args[len(os.Args)-1], 64)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "sleep:", err)
+		fmt.Fprintln(os.Stderr, "patience:", err)
 		os.Exit(2)
 	}
 	<-time.After(time.Duration(seconds * slowdown() * float64(time.Second)))

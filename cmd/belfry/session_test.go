@@ -71,6 +71,14 @@ func cmdSession(ts *testscript.TestScript, _ bool, args []string) {
 
 // play types the session into one shell and compares what it answers.
 func (s session) play(dir string, environ []string, logf func(string, ...any)) (err error) {
+	bin := filepath.Join(dir, ".bin")
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(bin, "sleep"), []byte("#!/bin/sh\nexec patience \"$@\"\n"), 0o755); err != nil {
+		return err
+	}
+	environ = append(environ, "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
 	sh, err := startShell(dir, environ)
 	if err != nil {
 		return err
