@@ -231,7 +231,14 @@ func (a *Agent) newCluster() error {
 // who is a member. What has arrived by then waits in their inputs.
 func (a *Agent) startLoops() error {
 	a.group.Go(func() error { return a.events.run(a.ended) })
-	a.group.Go(func() error { return a.cluster.run(a.ended) })
+	heartbeats, silence := context.WithCancel(a.ended)
+	a.group.Go(func() error { return a.cluster.run(heartbeats) })
+	// Before the goodbye: a node that still answers would refute it.
+	a.onStop("heartbeats", func(context.Context) error {
+		silence()
+		<-a.cluster.stopped
+		return nil
+	})
 	a.group.Go(func() error { return a.changes.run(a.ended, a.passChanges) })
 
 	a.cluster.receive(memberInput(a.id.table, a.id.node))

@@ -18,6 +18,7 @@ import (
 
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/client"
+	"github.com/belfry-ha/belfry/internal/cloudevents"
 	"github.com/belfry-ha/belfry/internal/config"
 )
 
@@ -207,6 +208,43 @@ func TestRegistrationIsInPlaceAgainWhenANodeReturns(t *testing.T) {
 			}
 			return
 		}
+	}
+}
+
+// An agent that stops is not heard any more when its goodbye goes out, so it
+// does not refute what the others then say of it.
+func TestGoodbyeIsNotFollowedByASignOfLife(t *testing.T) {
+	t.Parallel()
+	nodes := localNodes(t, 2)
+	startAgent(t, nodes[0])
+	b := startAgent(t, nodes[1])
+	waitUp(t, nodes[0], "a", "b")
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
+	defer cancel()
+	states, err := dialAgent(t, nodes[0]).Register(ctx, belfry.Registration{Class: "node.state", Subject: "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer states.Close()
+	next := func() string {
+		t.Helper()
+		n, err := states.Next(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fields, err := cloudevents.Fields(n.Event.Class, n.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%v (%v) incarnation %v", fields["to"], fields["cause"], fields["incarnation"])
+	}
+	stopAgent(t, b)
+	if got, want := next(), "stalled (restarting) incarnation 1"; got != want {
+		t.Errorf("after the goodbye: %s; want %s", got, want)
+	}
+	startAgent(t, nodes[1])
+	if got := next(); !strings.HasPrefix(got, "up (") || !strings.HasSuffix(got, " incarnation 2") {
+		t.Errorf("after the restart: %s; want incarnation 2 up", got)
 	}
 }
 

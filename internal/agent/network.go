@@ -65,7 +65,7 @@ func (a *Agent) openNetwork() error {
 	a.server = api.New(a.apiOptions())
 	a.onStop("api", a.server.Stop) // after the stream port, which serves it too
 	a.agents = newAgentTable(a.id.table)
-	a.agents.set(a.id.node.ID, uint32(os.Getpid()), a.opts.Version, a.started)
+	a.agents.set(a.hello())
 	a.streams = transport.NewStreams(a.streamsConfig(listener))
 	a.onStop("streams", func(ctx context.Context) error {
 		return a.streams.Stop(ctx, cluster.GoodbyeRestart)
@@ -95,21 +95,26 @@ func (a *Agent) streamsConfig(listener net.Listener) transport.StreamsConfig {
 			}
 			return id.Node, err
 		},
-		Self: transport.Hello{
-			Node:        a.id.node.ID,
-			Name:        a.id.node.Name,
-			Incarnation: a.id.incarnation,
-			Boot:        a.id.boot,
-			Generation:  a.id.table.Generation,
-			PID:         uint32(os.Getpid()),
-			Version:     a.opts.Version,
-			Started:     a.started,
-		},
+		Self:          a.hello(),
 		Deliver:       a.streamEvent,
 		Services:      a.server.Register,
 		ServerOptions: a.server.ServerOptions(),
 		Entries:       a.server.LocalEntries,
 		Logger:        a.log.With("component", "transport"),
+	}
+}
+
+// hello is what this agent says of itself.
+func (a *Agent) hello() transport.Hello {
+	return transport.Hello{
+		Node:        a.id.node.ID,
+		Name:        a.id.node.Name,
+		Incarnation: a.id.incarnation,
+		Boot:        a.id.boot,
+		Generation:  a.id.table.Generation,
+		PID:         uint32(os.Getpid()),
+		Version:     a.opts.Version,
+		Started:     a.started,
 	}
 }
 
@@ -128,7 +133,7 @@ func (a *Agent) datagram(r transport.Received) {
 func (a *Agent) streamEvent(e transport.StreamEvent) {
 	switch e := e.(type) {
 	case transport.Up:
-		a.agents.set(e.Peer, e.Hello.PID, e.Hello.Version, e.Hello.Started)
+		a.agents.set(e.Hello)
 		a.cluster.receive(cluster.Stream{Peer: e.Peer, Incarnation: e.Hello.Incarnation, Event: cluster.StreamUp})
 		a.tellEvents(event.PeerUp{Node: e.Peer, Name: e.Hello.Name, Incarnation: e.Hello.Incarnation})
 	case transport.Reset:

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"maps"
 	"sync"
 	"time"
 
@@ -11,6 +10,7 @@ import (
 	"github.com/belfry-ha/belfry/internal/api"
 	"github.com/belfry-ha/belfry/internal/cluster"
 	"github.com/belfry-ha/belfry/internal/producer/node"
+	"github.com/belfry-ha/belfry/internal/transport"
 )
 
 // The methods below are api.Cluster: answers from this node's own memory.
@@ -26,12 +26,12 @@ func (a *Agent) View() api.ClusterView {
 		Incarnation: a.id.incarnation,
 		Generation:  a.id.table.Generation,
 		Time:        time.Now(),
-		Agents:      a.agents.copy(),
 	}
 	a.cluster.call(func(m *cluster.Machine) {
 		now := time.Now()
 		v.Nodes, v.Links = m.Nodes(now), m.Links(now)
 	})
+	v.Agents = a.agents.of(v.Nodes)
 	return v
 }
 
@@ -49,13 +49,18 @@ func (a *Agent) PeerEntries(ctx context.Context, id belfry.NodeID, req *belfryv1
 // An agentTable is what agents say of themselves when their stream opens.
 type agentTable struct {
 	mu     sync.Mutex
-	agents map[belfry.NodeID]api.AgentInfo
+	agents map[belfry.NodeID]agentEntry
+}
+
+type agentEntry struct {
+	api.AgentInfo
+	incarnation belfry.Incarnation // that said so
 }
 
 func newAgentTable(t *Table) *agentTable {
-	agents := map[belfry.NodeID]api.AgentInfo{}
+	agents := map[belfry.NodeID]agentEntry{}
 	for _, n := range t.Nodes {
-		var info api.AgentInfo
+		var info agentEntry
 		for _, network := range n.Networks {
 			info.Addresses = append(info.Addresses, network.Heartbeat.String())
 		}
@@ -64,18 +69,28 @@ func newAgentTable(t *Table) *agentTable {
 	return &agentTable{agents: agents}
 }
 
-func (t *agentTable) set(id belfry.NodeID, pid uint32, version string, started time.Time) {
+func (t *agentTable) set(h transport.Hello) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	info := t.agents[id]
-	info.PID, info.Version, info.Started = pid, version, started
-	t.agents[id] = info
+	info := t.agents[h.Node]
+	info.PID, info.Version, info.Started, info.incarnation = h.PID, h.Version, h.Started, h.Incarnation
+	t.agents[h.Node] = info
 }
 
-func (t *agentTable) copy() map[belfry.NodeID]api.AgentInfo {
+// of is what is known of the agents of these nodes. What an older incarnation
+// said is left out: heartbeats of a new one may be here before its stream.
+func (t *agentTable) of(nodes []cluster.NodeStatus) map[belfry.NodeID]api.AgentInfo {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return maps.Clone(t.agents)
+	agents := map[belfry.NodeID]api.AgentInfo{}
+	for _, n := range nodes {
+		info := t.agents[n.ID]
+		if info.incarnation != n.Incarnation {
+			info.AgentInfo = api.AgentInfo{Addresses: info.Addresses}
+		}
+		agents[n.ID] = info.AgentInfo
+	}
+	return agents
 }
 
 // nodeStates is the cluster machine's listing in the words of the node
