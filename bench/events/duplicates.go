@@ -77,7 +77,7 @@ func tell(n int, peer stall, ours []stall) string {
 		}
 		queued = max(queued, s.queued)
 	}
-	text := fmt.Sprintf("Belfry kept %s in %d notification(s) at most, and the count was exact in %d of %d repetitions", commas(int64(n)), queued, exact, len(ours))
+	text := fmt.Sprintf("Belfry kept %s in at most %d notification(s), and the count was exact in %d of %d repetitions", commas(int64(n)), queued, exact, len(ours))
 	if peer.each > 0 {
 		text += fmt.Sprintf("; NATS lost %s for good with %s messages waiting (first repetition; %s of the lost are in the client library's own counter, none is told in the stream)",
 			commas(int64(n)-int64(peer.accounts)), commas(int64(peer.queued)), commas(int64(peer.told)))

@@ -41,7 +41,8 @@ func playStalled(args []string, in io.Reader, out io.Writer) error {
 	if len(args) != 1 {
 		return errors.New("the address of the server is missing")
 	}
-	c, err := nats.Connect(args[0], nats.NoReconnect())
+	dropsAreCounted := func(*nats.Conn, *nats.Subscription, error) {} // instead of a line on standard error
+	c, err := nats.Connect(args[0], nats.NoReconnect(), nats.ErrorHandler(dropsAreCounted))
 	if err != nil {
 		return err
 	}

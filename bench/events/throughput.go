@@ -27,7 +27,7 @@ func measureThroughput(ctx context.Context, b *bench) ([]row, error) {
 	for _, c := range []struct {
 		consumers, window int
 		target            float64
-	}{{1, 16_384, 1.44}, {100, 1_024, 1.35}} {
+	}{{1, 4_096, 1.44}, {100, 1_024, 1.35}} {
 		var theirs, distinct, equal []throughput
 		once := func(system func() bus, subjects int, all *[]throughput) func(context.Context) error {
 			return func(ctx context.Context) error {
