@@ -85,7 +85,7 @@ func Dial(ctx context.Context, target string, opts ...Option) (*Client, error) {
 	case o.tls == nil:
 		return nil, fmt.Errorf("%w: target %q is no path, and a host needs a client certificate; give one with WithTLS", belfry.ErrUsage, target)
 	default:
-		creds = credentials.NewTLS(o.tls)
+		creds = &notedCredentials{credentials.NewTLS(o.tls), c.dialer}
 	}
 	if _, _, err := net.SplitHostPort(target); c.dialer.network == "tcp" && err != nil {
 		return nil, fmt.Errorf("%w: target %q is neither a path nor host:port", belfry.ErrUsage, target)
@@ -161,16 +161,39 @@ type dialer struct {
 
 func (d *dialer) dial(ctx context.Context, _ string) (net.Conn, error) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, d.network, d.address)
+	d.note(err)
+	return conn, err
+}
+
+func (d *dialer) note(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.last = err
-	return conn, err
 }
 
 func (d *dialer) lastError() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.last
+}
+
+// notedCredentials remember why a handshake failed: the library only says that
+// the connection did.
+type notedCredentials struct {
+	credentials.TransportCredentials
+	dialer *dialer
+}
+
+func (n *notedCredentials) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	secured, info, err := n.TransportCredentials.ClientHandshake(ctx, authority, conn)
+	if err != nil {
+		n.dialer.note(err)
+	}
+	return secured, info, err
+}
+
+func (n *notedCredentials) Clone() credentials.TransportCredentials {
+	return &notedCredentials{n.TransportCredentials.Clone(), n.dialer}
 }
 
 // Close ends the connection and with it all streams.

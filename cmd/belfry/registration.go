@@ -26,7 +26,7 @@ type entryView struct {
 	Entry      uint64         `json:"entry" doc:"number of the entry at its node"`
 	Class      string         `json:"class" doc:"class of the event"`
 	Subject    string         `json:"subject" doc:"what the user named"`
-	State      string         `json:"state" doc:"starting, active, blocked or ended"`
+	State      string         `json:"state" doc:"starting, active, blocked or ended; pattern: what may become entries"`
 	Since      *instant       `json:"since" doc:"when the state began"`
 	Identifier *string        `json:"identifier" doc:"what the subject is now, for example pid@starttime; null: nothing, or nothing that changes"`
 	Sequence   uint64         `json:"sequence" doc:"number of the last occurrence; 0: none yet"`
@@ -61,7 +61,7 @@ func newRegistrationCommand(a *app) *cobra.Command {
 	list := &cobra.Command{
 		Use:   "list",
 		Short: "List what is registered, with identifiers and who holds it",
-		Long: `List what is registered at this node, or at another: each event with its
+		Long: `List what is registered at this node, or at another: each event and pattern, an event with its
 present identifier, its sequence number, whether local consumers hold it or
 the listener that stands in for other nodes, and who is registered.`,
 		Example: "  belfry registration list\n  belfry registration list --node b",
@@ -121,7 +121,7 @@ func registrationTable(o *output, answer *belfryv1.ListEntriesResponse, now time
 // entryState tells for how long an entry has been blocked: that is when
 // nothing is delivered.
 func entryState(e *belfryv1.RegistrationEntry, now time.Time) string {
-	if e.GetState() == belfry.EntryActive.String() {
+	if e.GetState() == belfry.EntryActive.String() || e.GetSince() == nil { // a pattern has no time
 		return e.GetState()
 	}
 	return e.GetState() + " " + sinceText(now, when(e.GetSince()))

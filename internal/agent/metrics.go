@@ -134,21 +134,27 @@ func (m metrics) collectEvents(gauge func(*prometheus.Desc, float64, ...string),
 	}
 	counter(metricStale, c.Stale)
 	counter(metricUnexplained, c.Unexplained)
-	var local, remote, blocked int
+	type holder struct {
+		kind, name string
+		number     uint32
+	}
+	local, remote, blocked := map[holder]bool{}, map[holder]bool{}, 0
 	for _, e := range status.Entries {
 		if e.State == belfry.EntryBlocked {
 			blocked++
 		}
 		for _, consumer := range e.Consumers {
-			if consumer.Kind == "remote" {
-				remote++
+			h := holder{consumer.Kind, consumer.Name, consumer.Registration} // on several entries, if it is a pattern
+			if h.kind == "remote" {
+				h.number = uint32(e.Entry) // a peer has one for each entry
+				remote[h] = true
 			} else {
-				local++
+				local[h] = true
 			}
 		}
 	}
-	gauge(metricRegistrations, float64(local), "local")
-	gauge(metricRegistrations, float64(remote), "remote")
+	gauge(metricRegistrations, float64(len(local)), "local")
+	gauge(metricRegistrations, float64(len(remote)), "remote")
 	gauge(metricBlocked, float64(blocked))
 }
 

@@ -97,6 +97,9 @@ func entryOf(e *event.EntryStatus) *belfryv1.RegistrationEntry {
 		State: e.State.String(), Since: timestamp(e.Since), Identifier: e.Instance,
 		Sequence: e.Sequence, HeldBy: e.Held.String(), ConsumersTotal: uint32(len(e.Consumers)),
 	}
+	if e.Pattern {
+		p.State, p.Since = "pattern", nil
+	}
 	for _, c := range e.Consumers[:min(len(e.Consumers), maxConsumersListed)] {
 		p.Consumers = append(p.Consumers, &belfryv1.EntryConsumer{
 			Kind: c.Kind, Name: c.Name, Registration: c.Registration,

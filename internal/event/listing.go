@@ -14,6 +14,7 @@ func (m *Machine) Status() Status {
 	for _, e := range m.sortedEntries() {
 		s.Entries = append(s.Entries, e.status())
 	}
+	s.Entries = append(s.Entries, m.patternStatus()...)
 	slices.SortStableFunc(s.Entries, func(a, b EntryStatus) int {
 		return cmp.Or(cmp.Compare(a.Class, b.Class), cmp.Compare(a.Subject, b.Subject))
 	})
@@ -30,6 +31,23 @@ func (m *Machine) Status() Status {
 	}
 	slices.SortStableFunc(s.Interests, func(a, b InterestStatus) int { return cmp.Compare(a.Name, b.Name) })
 	return s
+}
+
+// patternStatus lists the local registrations that may match several events,
+// so that one without any event yet is seen too.
+func (m *Machine) patternStatus() (list []EntryStatus) {
+	at := map[key]int{}
+	for _, r := range m.globs {
+		k := key{belfry.Class(r.spec.Class), r.spec.Subject}
+		i, ok := at[k]
+		if !ok {
+			i = len(list)
+			at[k] = i
+			list = append(list, EntryStatus{Class: k.class, Subject: k.subject, State: belfry.EntryActive, Pattern: true})
+		}
+		list[i].Consumers = append(list[i].Consumers, r.status(true))
+	}
+	return list
 }
 
 // Counters returns copies.

@@ -247,7 +247,11 @@ func inspect(m *Machine, what string) (string, bool) {
 	case "status":
 		s := m.Status()
 		for _, e := range s.Entries {
-			fmt.Fprintf(&out, "%s %s id=%q seq=%d held by %s:", label(e.Class, e.Subject), e.State, e.Instance, e.Sequence, e.Held)
+			if e.Pattern {
+				fmt.Fprintf(&out, "%s pattern:", label(e.Class, e.Subject))
+			} else {
+				fmt.Fprintf(&out, "%s %s id=%q seq=%d held by %s:", label(e.Class, e.Subject), e.State, e.Instance, e.Sequence, e.Held)
+			}
 			for _, c := range e.Consumers {
 				fmt.Fprintf(&out, " [%s %s/%d queued %d gaps %d observed %v]", c.Kind, c.Name, c.Registration, c.Queued, c.Gaps, c.Observed)
 			}

@@ -24,6 +24,9 @@ type EntryStatus struct {
 	Sequence  uint64    // of the last occurrence; 0: none yet
 	Held      Holder
 	Consumers []ConsumerStatus
+	// Pattern: not an entry but what may become entries; Subject is the pattern,
+	// empty for all, and of the rest only Consumers has a meaning.
+	Pattern bool
 }
 
 // Holder says on whose behalf an entry watches. It is derived, never stored:

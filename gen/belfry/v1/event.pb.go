@@ -2145,7 +2145,7 @@ type RegistrationEntry struct {
 	Entry          uint64                 `protobuf:"varint,1,opt,name=entry,proto3" json:"entry,omitempty"`
 	Class          string                 `protobuf:"bytes,2,opt,name=class,proto3" json:"class,omitempty"`
 	Subject        string                 `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
-	State          string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`           // starting, active, blocked, ended
+	State          string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`           // starting, active, blocked, ended; pattern: what may become entries
 	Since          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`           // of the state
 	Identifier     string                 `protobuf:"bytes,6,opt,name=identifier,proto3" json:"identifier,omitempty"` // empty: none
 	Sequence       uint64                 `protobuf:"varint,7,opt,name=sequence,proto3" json:"sequence,omitempty"`
