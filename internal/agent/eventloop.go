@@ -78,10 +78,7 @@ func (l *eventLoop) run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			for _, c := range s.consumers {
-				c.end()
-			}
-			return nil
+			return nil // consumers see it by stopped: their registrations have not ended
 		case in := <-l.in:
 			s.receive(in)
 		case call := <-l.calls:
@@ -278,6 +275,8 @@ func (c *consumer) Next(ctx context.Context) (event.Batch, error) {
 		default:
 			return event.Batch{}, errConsumerEnded
 		}
+	case <-c.loop.stopped:
+		return event.Batch{}, errStopped
 	case <-ctx.Done():
 		return event.Batch{}, ctx.Err()
 	}

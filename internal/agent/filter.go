@@ -7,7 +7,9 @@ import (
 	"strings"
 
 	"github.com/expr-lang/expr"
+	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/file"
+	"github.com/expr-lang/expr/parser"
 	"github.com/expr-lang/expr/types"
 	"github.com/expr-lang/expr/vm"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -19,13 +21,22 @@ import (
 )
 
 // Bounds of one filter expression (ecosystem.md 3). An expression runs for
-// every occurrence, inside the event loop, so it must be small and can not
-// look at a clock or at a file.
+// every occurrence, inside the event loop, so it can not look at a clock or at a
+// file, and it is bounded in time too: what it may loop over is in the data of
+// one occurrence, which has at most 4 KiB, and it may not loop within a loop.
 const (
 	maxExpression = 4 << 10 // bytes
 	maxNodes      = 200
 	filterMemory  = 100_000 // of the expression machine's own units
 )
+
+// filterFunctions are those whose time and result are bounded by their
+// arguments; count is a name of the notification.
+var filterFunctions = []string{
+	"all", "any", "none", "one", "filter", "len",
+	"lower", "upper", "trim", "trimPrefix", "trimSuffix", "hasPrefix", "hasSuffix", "indexOf", "split",
+	"int", "float", "string", "abs", "ceil", "floor", "round",
+}
 
 // filterNames are what an expression may name, in the order of the manual.
 var filterNames = []string{"class", "subject", "instance", "node", "kind", "code", "edge", "value", "seq", "count", "first", "last", "data"}
@@ -50,15 +61,10 @@ func compileFilter(message, expression string) (event.Filter, error) {
 	if len(expression) > maxExpression {
 		return nil, fmt.Errorf("%w: the expression has %d bytes; at most %d", belfry.ErrUsage, len(expression), maxExpression)
 	}
-	program, err := expr.Compile(expression,
-		expr.Env(filterEnvironment(message)),
-		expr.AsBool(),
-		expr.MaxNodes(maxNodes),
-		expr.DisableBuiltin("now"),
-		expr.DisableBuiltin("date"),
-		expr.DisableBuiltin("duration"),
-		expr.DisableBuiltin("timezone"),
-	)
+	if err := checkCost(expression); err != nil {
+		return nil, filterError(err)
+	}
+	program, err := expr.Compile(expression, expr.Env(filterEnvironment(message)), expr.AsBool(), expr.MaxNodes(maxNodes))
 	if err != nil {
 		return nil, filterError(err)
 	}
@@ -74,6 +80,52 @@ func compileFilter(message, expression string) (event.Filter, error) {
 		}
 		return result == true, nil
 	}, nil
+}
+
+// checkCost refuses what could run for long although it is short: ranges,
+// loops within loops, variables, which can double a text line by line, and
+// functions that are not bounded by their arguments.
+func checkCost(expression string) error {
+	tree, err := parser.Parse(expression)
+	if err != nil {
+		return err
+	}
+	var refused *file.Error
+	refuse := func(n ast.Node, text string) {
+		if refused == nil {
+			refused = (&file.Error{Location: n.Location(), Message: text}).Bind(tree.Source)
+		}
+	}
+	ast.Find(tree.Node, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.BinaryNode:
+			if n.Operator == ".." {
+				refuse(n, "no ranges; compare with >= and <=")
+			}
+		case *ast.BuiltinNode:
+			if !slices.Contains(filterFunctions, n.Name) {
+				refuse(n, unknownFunction(n.Name))
+			}
+		case *ast.VariableDeclaratorNode:
+			refuse(n, "no variables; write the value where it is used")
+		case *ast.PredicateNode:
+			if ast.Find(n.Node, func(n ast.Node) bool { _, ok := n.(*ast.PredicateNode); return ok }) != nil {
+				refuse(n, "no loop within a loop; split the filter into two registrations")
+			}
+		}
+		return refused != nil
+	})
+	if refused == nil {
+		return nil
+	}
+	return refused
+}
+
+func unknownFunction(name string) string {
+	if slices.Contains([]string{"now", "date", "duration", "timezone"}, name) {
+		return name + " is not there: expressions have no clock"
+	}
+	return fmt.Sprintf("%s is not there; there are %s", name, strings.Join(filterFunctions, " "))
 }
 
 func filterEnvironment(message string) types.Map {
@@ -113,9 +165,6 @@ func filterError(err error) error {
 	message := firstLine(at.Message)
 	if name, ok := strings.CutPrefix(message, "unknown name "); ok {
 		message = fmt.Sprintf("unknown name %s; strings need quotes: %q", name, name)
-		if slices.Contains([]string{"now", "date", "duration", "timezone"}, name) {
-			message = fmt.Sprintf("unknown name %s; expressions have no clock", name)
-		}
 	}
 	if name, ok := strings.CutPrefix(message, "unknown field "); ok {
 		message = fmt.Sprintf("unknown field %s; belfry event types CLASS lists the fields of a class", name)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -87,7 +88,8 @@ const (
 // A webListener is the web listener under one set of settings.
 type webListener struct {
 	settings config.Web
-	server   *http.Server // nil: no listener
+	server   *http.Server                     // nil: no listener
+	cert     *atomic.Pointer[tls.Certificate] // nil: no TLS
 }
 
 // close cuts what is open: streams never end by themselves, and their clients
@@ -114,24 +116,35 @@ func (a *Agent) serveWeb(web config.Web) error {
 	return nil
 }
 
-// Reload takes up settings that need no restart: the web listener's. On error
-// the old listener goes on.
+// Reload takes up settings that need no restart: the web listener's, and the
+// certificate that lies under the same name now. On error the old listener
+// goes on.
 func (a *Agent) Reload(settings config.Settings) error {
 	a.webMu.Lock()
 	defer a.webMu.Unlock()
-	if settings.Web == a.web.settings {
-		return nil
+	old, web := a.web, settings.Web
+	cert, err := webCertificate(web)
+	if err != nil {
+		return err
 	}
-	old := a.web
-	if settings.Web.Listen == old.settings.Listen { // the address is free only without the old one
-		if _, err := webTLS(settings.Web); err != nil {
-			return err
+	switch {
+	case old.settings.Listen == web.Listen && (cert == nil) == (old.cert == nil):
+		if cert != nil {
+			old.cert.Store(cert)
 		}
+		a.web.settings = web
+		return nil
+	case old.settings.Listen == web.Listen: // the address is free only without the old one
 		if err := old.close(); err != nil {
 			return err
 		}
 	}
-	next, err := a.openWeb(settings.Web)
+	next, err := a.openWeb(web)
+	if err != nil && old.settings.Listen == web.Listen {
+		var again error
+		a.web, again = a.openWeb(old.settings)
+		return errors.Join(err, again)
+	}
 	if err != nil {
 		return err
 	}
@@ -139,8 +152,8 @@ func (a *Agent) Reload(settings config.Settings) error {
 	return old.close() // closing twice does no harm
 }
 
-// webTLS is the listener's certificate; nil: none is set.
-func webTLS(web config.Web) (*tls.Config, error) {
+// webCertificate reads the listener's certificate; nil: none is set.
+func webCertificate(web config.Web) (*tls.Certificate, error) {
 	if web.TLS.Cert == "" {
 		return nil, nil
 	}
@@ -148,14 +161,15 @@ func webTLS(web config.Web) (*tls.Config, error) {
 	if err != nil {
 		return nil, &belfry.Error{Op: "agent", Subject: web.TLS.Cert, Err: fmt.Errorf("web.tls: %w", err)}
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}}, nil
+	return &cert, nil
 }
 
 func (a *Agent) openWeb(web config.Web) (webListener, error) {
+	opened := webListener{settings: web}
 	if web.Listen == "" {
-		return webListener{settings: web}, nil
+		return opened, nil
 	}
-	secure, err := webTLS(web)
+	cert, err := webCertificate(web)
 	if err != nil {
 		return webListener{}, err
 	}
@@ -163,11 +177,17 @@ func (a *Agent) openWeb(web config.Web) (webListener, error) {
 	if err != nil {
 		return webListener{}, listenError("web.listen", web.Listen, err)
 	}
-	if secure != nil {
-		listener = tls.NewListener(listener, secure)
+	if cert != nil {
+		held := new(atomic.Pointer[tls.Certificate])
+		held.Store(cert)
+		opened.cert = held
+		listener = tls.NewListener(listener, &tls.Config{
+			MinVersion:     tls.VersionTLS13,
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return held.Load(), nil },
+		})
 	}
 	token := a.opts.WebToken
-	server := &http.Server{
+	opened.server = &http.Server{
 		Handler: a.server.Web(api.WebOptions{
 			Token:   func(t string) bool { return sameToken(token, t) },
 			Metrics: a.metricsHandler(),
@@ -177,10 +197,10 @@ func (a *Agent) openWeb(web config.Web) (webListener, error) {
 		MaxHeaderBytes:    webHeaderBytes,
 	}
 	a.group.Go(func() error {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := opened.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("web listener: %w", err)
 		}
 		return nil
 	})
-	return webListener{settings: web, server: server}, nil
+	return opened, nil
 }
