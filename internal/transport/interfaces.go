@@ -29,6 +29,7 @@ type Peers interface {
 	SetPeers([]StreamPeer)
 	SetGeneration(uint64)
 	Wake(peer belfry.NodeID)
+	Disconnect(peer belfry.NodeID)
 	SendFrame(peer belfry.NodeID, f event.Frame) error
 	Probe(peer belfry.NodeID, link uint8, addr netip.AddrPort, timeout time.Duration)
 	ListEntries(context.Context, belfry.NodeID, *ListEntriesRequest) (*ListEntriesResponse, error)

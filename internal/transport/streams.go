@@ -250,6 +250,17 @@ func (s *Streams) Wake(peer belfry.NodeID) {
 	}
 }
 
+// Disconnect closes the stream to a peer, if there is one, with a goodbye: it
+// is no sign of anything, and the side that dials does so again by itself. It
+// does not wait, not even for a peer that does not read.
+func (s *Streams) Disconnect(peer belfry.NodeID) {
+	if r := s.remote(peer); r != nil {
+		if session := r.session(); session != nil {
+			session.dismiss(cluster.GoodbyeRekey)
+		}
+	}
+}
+
 // SendFrame queues a frame. It wraps ErrUnknown if there is no stream, and
 // ErrLimit if the queue is full, which only a peer that does not read can
 // bring about.

@@ -48,6 +48,7 @@ func Run(t *testing.T, start func(t *testing.T) Implementation) {
 		{"reset", "a process that ends without a goodbye is a Reset at its peer", reset},
 		{"return", "a peer that starts anew is connected again without anyone's help", comeBack},
 		{"dropped", "a node that is not listed any more is closed at both ends, and that is no sign either", dropped},
+		{"disconnect", "either side may close a stream; that is no sign, and the streams come back by themselves", disconnect},
 		{"nobody", "what is sent to a node without stream is refused with ErrUnknown", nobody},
 		{"entries", "a node answers what its peer asks for, in either direction, errors included", entries},
 		{"probe", "a listening port is told from a closed one", probe},
@@ -237,6 +238,19 @@ func dropped(t *testing.T, b *bench) {
 	high.SetPeers(b.peers())
 	low.Wake(high.id)
 	low.up(t, high.id, 1)
+}
+
+func disconnect(t *testing.T, b *bench) {
+	low, high := b.pair(t)
+	for _, way := range [][2]*node{{low, high}, {high, low}} {
+		closer, peer := way[0], way[1]
+		closer.Disconnect(peer.id)
+		peer.want(t, transport.Goodbye{Peer: closer.id, Reason: cluster.GoodbyeRekey})
+		closer.want(t, transport.Goodbye{Peer: peer.id, Reason: cluster.GoodbyeRekey})
+		closer.up(t, peer.id, 1)
+		peer.up(t, closer.id, 1)
+	}
+	low.Disconnect(belfry.NodeID{200}) // nobody: nothing happens
 }
 
 func nobody(t *testing.T, b *bench) {

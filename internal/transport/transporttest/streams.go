@@ -145,6 +145,16 @@ func (s *streams) Wake(peer belfry.NodeID) {
 	s.network.connect(s.id(), peer)
 }
 
+func (s *streams) Disconnect(peer belfry.NodeID) {
+	s.network.mu.Lock()
+	defer s.network.mu.Unlock()
+	if p := s.network.pairs[pairOf(s.id(), peer)]; p != nil && !s.gone {
+		p.end(func(_, peer belfry.NodeID) transport.StreamEvent {
+			return transport.Goodbye{Peer: peer, Reason: cluster.GoodbyeRekey}
+		})
+	}
+}
+
 // connect makes the stream of two nodes if nothing is in the way. Called
 // under mu; it must not iterate what it changes.
 func (n *Network) connect(a, b belfry.NodeID) {
