@@ -109,7 +109,7 @@ func TestAKilledProcessIsAResetThenARefusedDial(t *testing.T) {
 			if err := process.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}
-			n.want(t, transport.Reset{Peer: c.ids[killed]})
+			n.want(t, transport.Reset{Peer: c.ids[killed], Incarnation: 1})
 			took := time.Since(began)
 			t.Logf("SIGKILL to Reset: %v", took)
 			if took > 2*time.Second { // below TCP_USER_TIMEOUT

@@ -138,14 +138,14 @@ func TestTwoAgentsWithOneIdentityAreToldApart(t *testing.T) {
 
 	same := dial(5, 1) // it lost its connection, this end has not seen it
 	hello(same)
-	n.want(t, transport.Goodbye{Peer: c.ids[0], Reason: cluster.GoodbyeRekey})
+	n.want(t, transport.Goodbye{Peer: c.ids[0], Incarnation: 5, Reason: cluster.GoodbyeRekey})
 	n.wantUp(t, c.ids[0], 5)
 	if _, err := first.Recv(); err == nil {
 		t.Error("the replaced stream is still there")
 	}
 
 	hello(dial(6, 3)) // a new start: the old process is gone
-	n.want(t, transport.Reset{Peer: c.ids[0]})
+	n.want(t, transport.Reset{Peer: c.ids[0], Incarnation: 5})
 	n.wantUp(t, c.ids[0], 6)
 }
 
@@ -167,7 +167,7 @@ func TestAPeerThatSendsGarbageLosesItsStreamOnPurpose(t *testing.T) {
 	if _, err := s.Recv(); err == nil {
 		t.Error("the stream goes on")
 	}
-	n.want(t, transport.Goodbye{Peer: c.ids[0], Reason: cluster.GoodbyeRekey})
+	n.want(t, transport.Goodbye{Peer: c.ids[0], Incarnation: 1, Reason: cluster.GoodbyeRekey})
 }
 
 // client is the configuration of a client of the cluster.

@@ -67,7 +67,7 @@ func (s *session) run() {
 	}
 	s.mu.Unlock()
 	if how == nil {
-		how = Reset{Peer: s.remote.id, Err: err}
+		how = s.reset(err)
 	}
 	s.remote.remove(s, how)
 	close(s.done)
@@ -123,7 +123,7 @@ func (s *session) receiveAll() error {
 			return err
 		}
 		if goodbye := f.GetGoodbye(); goodbye != nil {
-			s.end(Goodbye{Peer: s.remote.id, Reason: reasonOf(goodbye.Reason)})
+			s.end(s.farewell(reasonOf(goodbye.Reason)))
 			return nil
 		}
 		if s.isEnding() {
@@ -154,6 +154,14 @@ func (s *session) receive(f *belfryv1.PeerFrame, dec *decoder) error {
 	return nil
 }
 
+func (s *session) reset(err error) Reset {
+	return Reset{Peer: s.remote.id, Incarnation: s.hello.Incarnation, Err: err}
+}
+
+func (s *session) farewell(reason cluster.StreamEvent) Goodbye {
+	return Goodbye{Peer: s.remote.id, Incarnation: s.hello.Incarnation, Reason: reason}
+}
+
 // end records how the stream ended; the first word counts.
 func (s *session) end(how StreamEvent) {
 	s.mu.Lock()
@@ -173,7 +181,7 @@ func (s *session) isEnding() bool {
 // goodbye ends the stream when all that is queued, and the goodbye, is sent
 // and the peer has closed it.
 func (s *session) goodbye(reason cluster.StreamEvent) {
-	s.end(Goodbye{Peer: s.remote.id, Reason: cluster.GoodbyeRekey})
+	s.end(s.farewell(cluster.GoodbyeRekey))
 	s.queue.finish(item{raw: &belfryv1.PeerFrame{Kind: &belfryv1.PeerFrame_Goodbye{
 		Goodbye: &belfryv1.Goodbye{Reason: reasonTo(reason)},
 	}}})
@@ -193,9 +201,9 @@ func (s *session) dismiss(reason cluster.StreamEvent) {
 // process lost it, or a new one started and the end of the old was not seen.
 func (s *session) replaced(by Hello) {
 	if by.Incarnation == s.hello.Incarnation && by.Boot == s.hello.Boot {
-		s.end(Goodbye{Peer: s.remote.id, Reason: cluster.GoodbyeRekey})
+		s.end(s.farewell(cluster.GoodbyeRekey))
 	} else {
-		s.end(Reset{Peer: s.remote.id, Err: errReplaced})
+		s.end(s.reset(errReplaced))
 	}
 	s.abort()
 }

@@ -96,15 +96,17 @@ type (
 	// Reset says that the stream ended and nobody had said goodbye: a sign that
 	// the peer's process ended, to be confirmed.
 	Reset struct {
-		Peer belfry.NodeID
-		Err  error
+		Peer        belfry.NodeID
+		Incarnation belfry.Incarnation // of the process that had the stream
+		Err         error
 	}
 
 	// Goodbye says that the stream was closed on purpose, by the peer with its
 	// reason, or by this node (GoodbyeRekey): no sign of anything.
 	Goodbye struct {
-		Peer   belfry.NodeID
-		Reason cluster.StreamEvent
+		Peer        belfry.NodeID
+		Incarnation belfry.Incarnation // of the process that had the stream
+		Reason      cluster.StreamEvent
 	}
 
 	// Frame is a frame of the peer's event machine.

@@ -180,7 +180,7 @@ func (n *streamNode) want(t *testing.T, want transport.StreamEvent) {
 		if r.Err == nil {
 			t.Error("reset without error")
 		}
-		got = transport.Reset{Peer: r.Peer}
+		got = transport.Reset{Peer: r.Peer, Incarnation: r.Incarnation}
 	}
 	if up, ok := got.(transport.Up); ok {
 		got = transport.Up{Peer: up.Peer, Hello: transport.Hello{Incarnation: up.Hello.Incarnation}}
@@ -222,7 +222,7 @@ func TestAGoodbyeIsNoReset(t *testing.T) {
 				if took := time.Since(began); took > 400*time.Millisecond {
 					t.Errorf("stop took %v: it did not see the peer's answer", took)
 				}
-				stays.want(t, transport.Goodbye{Peer: went.id, Reason: reason})
+				stays.want(t, transport.Goodbye{Peer: went.id, Incarnation: 1, Reason: reason})
 				if len(went.events) != 0 {
 					t.Errorf("the stopped node delivered %v", <-went.events)
 				}
@@ -235,7 +235,7 @@ func TestARestartedPeerIsBackSoon(t *testing.T) {
 	t.Parallel()
 	c, low, high := pair(t)
 	high.conns.kill()
-	low.want(t, transport.Reset{Peer: high.id})
+	low.want(t, transport.Reset{Peer: high.id, Incarnation: 1})
 	_ = high.Stop(t.Context(), cluster.GoodbyeRestart)
 	began := time.Now()
 	again := c.start(t, 1, startOptions{incarnation: 2, boot: 2})
@@ -255,8 +255,8 @@ func TestAPeerThatIsNoMemberAnyMoreIsClosed(t *testing.T) {
 			kept, dropped := nodes[keeper], nodes[1-keeper]
 			began := time.Now()
 			kept.SetPeers(nil)
-			dropped.want(t, transport.Goodbye{Peer: kept.id, Reason: cluster.GoodbyeRekey})
-			kept.want(t, transport.Goodbye{Peer: dropped.id, Reason: cluster.GoodbyeRekey})
+			dropped.want(t, transport.Goodbye{Peer: kept.id, Incarnation: 1, Reason: cluster.GoodbyeRekey})
+			kept.want(t, transport.Goodbye{Peer: dropped.id, Incarnation: 1, Reason: cluster.GoodbyeRekey})
 			if took := time.Since(began); took > 2*time.Second {
 				t.Errorf("closed after %v; want 2 s at most", took)
 			}

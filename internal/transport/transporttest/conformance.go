@@ -146,7 +146,7 @@ func (n *node) want(t *testing.T, want transport.StreamEvent) {
 	t.Helper()
 	got := n.next(t)
 	if r, ok := got.(transport.Reset); ok {
-		got = transport.Reset{Peer: r.Peer} // the text is the implementation's
+		got = transport.Reset{Peer: r.Peer, Incarnation: r.Incarnation} // the text is the implementation's
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Fatalf("node %s: event (-want +got):\n%s", n.id, diff)
@@ -203,7 +203,7 @@ func goodbye(t *testing.T, b *bench) {
 		if err := gone.Stop(t.Context(), reason); err != nil {
 			t.Fatal(err)
 		}
-		stays.want(t, transport.Goodbye{Peer: gone.id, Reason: reason})
+		stays.want(t, transport.Goodbye{Peer: gone.id, Incarnation: 1, Reason: reason})
 		if len(gone.events) != 0 {
 			t.Errorf("the stopped node delivered %v", <-gone.events)
 		}
@@ -215,13 +215,13 @@ func goodbye(t *testing.T, b *bench) {
 func reset(t *testing.T, b *bench) {
 	low, high := b.pair(t)
 	b.impl.Kill(high.id)
-	low.want(t, transport.Reset{Peer: high.id})
+	low.want(t, transport.Reset{Peer: high.id, Incarnation: 1})
 }
 
 func comeBack(t *testing.T, b *bench) {
 	low, high := b.pair(t)
 	b.impl.Kill(high.id)
-	low.want(t, transport.Reset{Peer: high.id})
+	low.want(t, transport.Reset{Peer: high.id, Incarnation: 1})
 	_ = high.Stop(t.Context(), cluster.GoodbyeRestart)
 	b.ports[1] = b.impl.Listen(t)
 	again := b.start(t, 1, 2)
@@ -233,8 +233,8 @@ func comeBack(t *testing.T, b *bench) {
 func dropped(t *testing.T, b *bench) {
 	low, high := b.pair(t)
 	high.SetPeers(nil)
-	low.want(t, transport.Goodbye{Peer: high.id, Reason: cluster.GoodbyeRekey})
-	high.want(t, transport.Goodbye{Peer: low.id, Reason: cluster.GoodbyeRekey})
+	low.want(t, transport.Goodbye{Peer: high.id, Incarnation: 1, Reason: cluster.GoodbyeRekey})
+	high.want(t, transport.Goodbye{Peer: low.id, Incarnation: 1, Reason: cluster.GoodbyeRekey})
 	high.SetPeers(b.peers())
 	low.Wake(high.id)
 	low.up(t, high.id, 1)
@@ -245,8 +245,8 @@ func disconnect(t *testing.T, b *bench) {
 	for _, way := range [][2]*node{{low, high}, {high, low}} {
 		closer, peer := way[0], way[1]
 		closer.Disconnect(peer.id)
-		peer.want(t, transport.Goodbye{Peer: closer.id, Reason: cluster.GoodbyeRekey})
-		closer.want(t, transport.Goodbye{Peer: peer.id, Reason: cluster.GoodbyeRekey})
+		peer.want(t, transport.Goodbye{Peer: closer.id, Incarnation: 1, Reason: cluster.GoodbyeRekey})
+		closer.want(t, transport.Goodbye{Peer: peer.id, Incarnation: 1, Reason: cluster.GoodbyeRekey})
 		closer.up(t, peer.id, 1)
 		peer.up(t, closer.id, 1)
 	}

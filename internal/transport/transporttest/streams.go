@@ -180,7 +180,17 @@ func (p *pair) end(how func(to, peer belfry.NodeID) transport.StreamEvent) {
 	key := [2]belfry.NodeID{p.ends[0].id(), p.ends[1].id()}
 	delete(p.network.pairs, key)
 	for i, s := range p.ends {
-		s.put(delivery{event: how(key[i], key[1-i])})
+		event := how(key[i], key[1-i])
+		incarnation := p.ends[1-i].cfg.Self.Incarnation
+		switch e := event.(type) {
+		case transport.Reset:
+			e.Incarnation = incarnation
+			event = e
+		case transport.Goodbye:
+			e.Incarnation = incarnation
+			event = e
+		}
+		s.put(delivery{event: event})
 	}
 	time.AfterFunc(redial, func() {
 		p.network.mu.Lock()
