@@ -96,9 +96,8 @@ func (s *session) sendAll() error {
 		}
 		if size := proto.Size(f); size > maxMessage-overhead {
 			s.remote.log.Error("frame is not sent: too large", "bytes", size, "limit", maxMessage)
-			continue
-		}
-		if err := s.frames.send(f); err != nil {
+			enc = encoder{} // the peer has not read what was introduced in it
+		} else if err := s.frames.send(f); err != nil {
 			return err
 		}
 		if _, batch := i.frame.(event.PeerBatch); batch {

@@ -267,6 +267,28 @@ func TestAPeerThatIsNoMemberAnyMoreIsClosed(t *testing.T) {
 	}
 }
 
+// TestABatchThatIsTooLargeHoldsUpNoLaterOne: it is lost, and what is lost with
+// it is the introduction of its entry too.
+func TestABatchThatIsTooLargeHoldsUpNoLaterOne(t *testing.T) {
+	t.Parallel()
+	_, low, high := pair(t)
+	occurrence := belfry.Notification{
+		Node: low.id, NodeName: "n0", Incarnation: 1, Entry: 5, Event: belfry.EventID{Class: "user.x", Subject: "x"},
+		First: 1, Last: 1, Count: 1, FirstTime: time.Unix(1, 0), Time: time.Unix(1, 0), Data: make([]byte, 5<<20),
+	}
+	if err := low.SendFrame(high.id, event.PeerBatch{Batch: event.Batch{Number: 1, Notifications: []belfry.Notification{occurrence}}}); err != nil {
+		t.Fatal(err)
+	}
+	low.want(t, transport.Ready{Peer: high.id})
+	occurrence.Data = []byte("d")
+	small := event.PeerBatch{Batch: event.Batch{Number: 2, Notifications: []belfry.Notification{occurrence}}}
+	if err := low.SendFrame(high.id, small); err != nil {
+		t.Fatal(err)
+	}
+	high.want(t, transport.Frame{Peer: low.id, Frame: small})
+	low.want(t, transport.Ready{Peer: high.id})
+}
+
 func TestAConnectionWithoutCertificateIsNotServed(t *testing.T) {
 	t.Parallel()
 	c := newStreamCluster(t, 1)
