@@ -29,6 +29,9 @@ const (
 	maxSenders = 4096 // uids remembered
 	maxEvents  = 1024 // in one request
 
+	// maxRepeat keeps counts far from where they would begin again at zero.
+	maxRepeat = 1_000_000_000
+
 	maxConsumersListed = 10000 // on one page
 )
 
@@ -212,6 +215,9 @@ func (s *Server) sendOne(ctx context.Context, req *belfryv1.SendEventRequest) (i
 	}
 	if len(data) > maxData {
 		return fail(fmt.Errorf("%w: the data has %d bytes; at most %d", belfry.ErrLimit, len(data), maxData))
+	}
+	if req.GetRepeat() > maxRepeat {
+		return fail(fmt.Errorf("%w: repeat %d; at most 1,000,000,000", belfry.ErrLimit, req.GetRepeat()))
 	}
 	now := time.Now()
 	if subject := subjectFrom(ctx); !s.senders.take(subject, now) {

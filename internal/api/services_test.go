@@ -191,6 +191,7 @@ func TestSendPostsOnce(t *testing.T) {
 		{"user.x", "", `[1]`, belfry.ErrUsage, `SendEvent: user.x: data is not a JSON object; write {"key": value}`},
 		{"user.x", "", `{"a":`, belfry.ErrUsage, "SendEvent: user.x: data is not JSON: byte 5: unexpected end of JSON input"},
 		{"user.x", "", `{"a":"` + strings.Repeat("x", maxData) + `"}`, belfry.ErrLimit, "SendEvent: user.x: limit reached: the data has 4108 bytes; at most 4096"},
+		{"user.x", "often", "", belfry.ErrLimit, "SendEvent: user.x:often: limit reached: repeat 1000000001; at most 1,000,000,000"},
 		{"user.x", "hang", "", context.DeadlineExceeded, "context deadline exceeded"},
 	}
 	for _, tt := range tests {
@@ -198,13 +199,52 @@ func TestSendPostsOnce(t *testing.T) {
 		if tt.data != "" {
 			data = []byte(tt.data)
 		}
-		_, err := c.Send(t.Context(), tt.class, tt.subject, data, 0)
+		repeat := uint64(0)
+		if tt.subject == "often" {
+			repeat = maxRepeat + 1
+		}
+		_, err := c.Send(t.Context(), tt.class, tt.subject, data, repeat)
 		if !errors.Is(err, tt.want) || err.Error() != tt.text {
 			t.Errorf("error %v\nwant  %s", err, tt.text)
 		}
 	}
 	if len(a.events.sent) != 1 {
 		t.Errorf("%d sent; want 1", len(a.events.sent))
+	}
+	if _, err := c.Send(t.Context(), "user.x", "", nil, maxRepeat); err != nil {
+		t.Errorf("as often as is allowed: %v", err)
+	}
+}
+
+func TestSendingManyKeepsToTheSameLimits(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, admin)
+	stream, err := a.raw(t).SendEvents(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := []*belfryv1.SendEventRequest{{Class: "user.x", Repeat: maxRepeat}, {Class: "user.x", Repeat: maxRepeat + 1}}
+	if err := stream.Send(&belfryv1.SendEventsRequest{Events: events}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := stream.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := got.GetResults(); len(r) != 2 || r[0].GetRefusal() != nil || r[1].GetRefusal().GetCode() != "LIMIT" {
+		t.Errorf("results %v; want the second refused for its repeat", r)
+	}
+	for len(events) <= maxEvents {
+		events = append(events, events[0])
+	}
+	if err := stream.Send(&belfryv1.SendEventsRequest{Events: events}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); !errors.Is(asClient(err), belfry.ErrLimit) {
+		t.Errorf("%d events in one request: %v; want ErrLimit", len(events), err)
+	}
+	if n := len(a.events.sent); n != 1 {
+		t.Errorf("%d sent; want 1", n)
 	}
 }
 
