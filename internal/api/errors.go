@@ -16,8 +16,8 @@ import (
 // domain is that of google.rpc.ErrorInfo: reasons are unique within it.
 const domain = "belfry"
 
-// grpcCodes is the table of ecosystem.md 2. ErrNoAgent has no row: only the
-// client makes it.
+// grpcCodes is the table of ecosystem.md 2, and what is said while the agent
+// stops: a client may come back.
 var grpcCodes = []struct {
 	sentinel error
 	code     codes.Code
@@ -36,6 +36,7 @@ var grpcCodes = []struct {
 	{belfry.ErrRestricted, codes.Unavailable},
 	{belfry.ErrNotMember, codes.FailedPrecondition},
 	{belfry.ErrUnknown, codes.Unknown},
+	{belfry.ErrNoAgent, codes.Unavailable},
 }
 
 // statusOf makes the status that a client turns back into the sentinel and

@@ -79,6 +79,7 @@ type fakeConsumer struct {
 	number  uint64
 	numbers []uint32 // registered
 	ended   bool
+	err     error // of the next Next
 	changed chan struct{}
 }
 
@@ -108,6 +109,14 @@ func (c *fakeConsumer) signal() {
 func (c *fakeConsumer) finish() {
 	c.mu.Lock()
 	c.ended = true
+	c.mu.Unlock()
+	c.signal()
+}
+
+// stopping makes one call of Next fail as it does when the agent stops.
+func (c *fakeConsumer) stopping() {
+	c.mu.Lock()
+	c.err = fmt.Errorf("%w: the agent is stopping", belfry.ErrNoAgent)
 	c.mu.Unlock()
 	c.signal()
 }
@@ -159,8 +168,12 @@ func (c *fakeConsumer) Next(ctx context.Context) (event.Batch, error) {
 			c.mu.Unlock()
 			return b, nil
 		}
-		ended := c.ended && len(c.queue) == 0
+		ended, err := c.ended && len(c.queue) == 0, c.err
+		c.err = nil
 		c.mu.Unlock()
+		if err != nil {
+			return event.Batch{}, err
+		}
 		if ended {
 			return event.Batch{}, io.EOF
 		}

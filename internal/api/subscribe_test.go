@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/client"
@@ -110,6 +112,38 @@ func TestAStreamEndsWhenItsRegistrationsHave(t *testing.T) {
 		case <-time.After(10 * time.Second):
 			t.Fatal("the consumer was not closed")
 		}
+	}
+}
+
+// TestAStreamOfAnAgentThatStopsIsNoEnd: its registrations have not ended, so
+// the client comes back.
+func TestAStreamOfAnAgentThatStopsIsNoEnd(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, admin)
+	s, err := a.dial(t).Register(t.Context(), belfry.Registration{Class: "process.exit"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	c := <-a.events.opened
+	c.stopping()
+	c.expect(t, "register 1 process.exit", "lost", "resume 0")
+	c.post(exit(1, 1, 1))
+	next(t, s)
+
+	stream, err := a.raw(t).Subscribe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&belfryv1.SubscribeRequest{Kind: &belfryv1.SubscribeRequest_Hello{Hello: &belfryv1.Hello{}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil { // the welcome
+		t.Fatal(err)
+	}
+	(<-a.events.opened).stopping()
+	if _, err := stream.Recv(); status.Code(err) != codes.Unavailable {
+		t.Errorf("recv: %v; want Unavailable", err)
 	}
 }
 
