@@ -23,6 +23,7 @@ type held struct {
 	subject Subject
 
 	acked uint64 // batch; of the stream that has it now
+	owner uint64 // number of the stream that has it now, or had it last
 
 	// Of the stream that has it now; nil while nobody has.
 	cancel   context.CancelFunc
@@ -87,6 +88,7 @@ func (c *consumers) take(ctx context.Context, t token, subject Subject, cancel c
 			if h.expiry != nil {
 				h.expiry.Stop()
 			}
+			h.owner++
 			h.cancel, h.detached, h.subject = cancel, make(chan struct{}), subject
 			c.mu.Unlock()
 			return h
@@ -114,13 +116,18 @@ func (c *consumers) release(h *held, broken bool) {
 		return
 	}
 	h.Lost()
-	h.expiry = time.AfterFunc(c.keep, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if h.cancel == nil { // else somebody has taken it just now
-			c.remove(h)
-		}
-	})
+	owner := h.owner
+	h.expiry = time.AfterFunc(c.keep, func() { c.expire(h, owner) })
+}
+
+// expire removes a consumer for which nobody came back after that owner. The
+// timer may have fired before somebody did, and be late with it.
+func (c *consumers) expire(h *held, owner uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h.owner == owner {
+		c.remove(h)
+	}
 }
 
 // remove is called with the lock held.

@@ -309,6 +309,37 @@ func TestAConsumerIsClosedWhenNobodyComesBack(t *testing.T) {
 	}
 }
 
+// TestATimerThatIsLateForgetsNobody: it fired before a stream took the
+// consumer, and waited for the lock meanwhile.
+func TestATimerThatIsLateForgetsNobody(t *testing.T) {
+	t.Parallel()
+	c := newConsumers(time.Hour)
+	defer c.closeAll()
+	f := newFakeEvents()
+	h, err := c.add(f.open, admin, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := h.owner
+	c.release(h, true)
+	if c.take(t.Context(), h.token, admin, func() {}) == nil {
+		t.Fatal("the consumer can not be resumed")
+	}
+	c.expire(h, late)
+	if len(c.byToken) != 1 {
+		t.Fatal("the consumer was removed while a stream has it")
+	}
+	c.release(h, true)
+	c.expire(h, late)
+	if len(c.byToken) != 1 {
+		t.Fatal("the consumer was removed by the timer of an earlier break")
+	}
+	c.expire(h, h.owner)
+	if len(c.byToken) != 0 {
+		t.Error("the consumer is still there after its time")
+	}
+}
+
 func TestTheFirstMessageMustBeAHello(t *testing.T) {
 	t.Parallel()
 	a := startAgent(t, admin)
