@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -306,6 +307,51 @@ func TestAConsumerIsClosedWhenNobodyComesBack(t *testing.T) {
 	consumer.expect(t, "lost", "close")
 	if again := c.take(t.Context(), h.token, admin, func() {}); again != nil {
 		t.Error("the token still names a consumer")
+	}
+}
+
+func TestAWatchIsOneOfTheUsersConsumers(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, operator)
+	open := func() Consumer { return &fakeConsumer{} }
+	var last *held
+	for range maxConsumersPerOne {
+		h, err := a.consumers.add(open, operator, func() {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = h
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	watch := func() grpc.ServerStreamingClient[belfryv1.WatchResponse] {
+		t.Helper()
+		stream, err := a.raw(t).Watch(ctx, &belfryv1.WatchRequest{Registration: &belfryv1.Registration{Class: "process.exit"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stream
+	}
+	if _, err := watch().Recv(); !errors.Is(asClient(err), belfry.ErrLimit) || len(a.events.opened) != 0 {
+		t.Errorf("one more: %v, made: %d; want ErrLimit and nothing made", err, len(a.events.opened))
+	}
+	if got := a.Counters().Limited; got != 1 {
+		t.Errorf("%d counted; want 1", got)
+	}
+	a.consumers.release(last, false)
+	stream := watch()
+	c := <-a.events.opened
+	c.post(exit(1, 1, 1))
+	if _, err := stream.Recv(); err != nil {
+		t.Fatalf("after one was closed: %v", err)
+	}
+	c.finish()
+	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+		t.Errorf("recv: %v; want io.EOF", err)
+	}
+	c.expect(t, "register 1 process.exit", "ack 1", "close")
+	if _, err := a.consumers.add(open, operator, func() {}); err != nil {
+		t.Errorf("after the watch has ended: %v", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"io"
 
@@ -17,10 +18,17 @@ import (
 // been handed to the connection counts as delivered: over plain HTTP nobody
 // acknowledges.
 func (e *eventService) Watch(req *belfryv1.WatchRequest, stream grpc.ServerStreamingServer[belfryv1.WatchResponse]) error {
-	ctx := stream.Context()
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
 	subject := subjectFrom(ctx)
-	c := e.s.opts.Events.Open(event.ConsumerStream, consumerName(subject, "watch"), event.Limits{})
-	defer c.Close()
+	c, err := e.s.consumers.add(func() Consumer {
+		return e.s.opts.Events.Open(event.ConsumerStream, consumerName(subject, "watch"), event.Limits{})
+	}, subject, cancel)
+	if err != nil {
+		e.s.limited.Add(1)
+		return &belfry.Error{Op: "Watch", Err: err}
+	}
+	defer e.s.consumers.release(c, false) // nobody can resume it
 	if _, err := e.s.tryRegister(ctx, c, subject, 1, req.GetRegistration()); err != nil {
 		return err
 	}

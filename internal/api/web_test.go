@@ -149,15 +149,25 @@ func TestASessionIsACookieThatScriptsCanNotRead(t *testing.T) {
 func TestWatchStreamsLinesOfJSON(t *testing.T) {
 	t.Parallel()
 	s := startSite(t)
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
 	go func() {
 		c := <-s.events.opened
 		c.post(exit(1, 1, 3))
+		for i := range uint64(20) { // more than a window
+			c.post(exit(1, i+4, i+4))
+		}
 	}()
 	resp := s.request(t, ctx, "GET /v1/events:watch?registration.class=process.exit", bearer)
-	line, err := bufio.NewReader(resp.Body).ReadString('\n')
+	lines := bufio.NewReader(resp.Body)
+	line, err := lines.ReadString('\n')
 	if err != nil {
 		t.Fatal(err)
+	}
+	for range 20 {
+		if _, err := lines.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var got struct{ Result map[string]any }
 	if err := json.Unmarshal([]byte(line), &got); err != nil {
