@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -23,11 +22,10 @@ import (
 
 // Limits of security.md.
 const (
-	maxData    = 4 << 10 // bytes of one occurrence
-	sendRate   = 1000    // requests to send a second and uid
-	sendBurst  = 10000
-	maxSenders = 4096 // uids remembered
-	maxEvents  = 1024 // in one request
+	maxData   = 4 << 10 // bytes of one occurrence
+	sendRate  = 1000    // requests to send a second and uid
+	sendBurst = 10000
+	maxEvents = 1024 // in one request
 
 	// maxRepeat keeps counts far from where they would begin again at zero.
 	maxRepeat = 1_000_000_000
@@ -231,35 +229,4 @@ func (s *Server) sendOne(ctx context.Context, req *belfryv1.SendEventRequest) (i
 		return fail(err)
 	}
 	return matched, nil
-}
-
-// senders limit how fast each subject may send. Equal events that are sent at
-// once count once, because they cost once.
-type senders struct {
-	mu        sync.Mutex
-	bySubject map[senderKey]*bucket
-}
-
-type senderKey struct {
-	uid    uint32
-	client string
-}
-
-// take charges one event. Local root is not limited: it could stop the agent.
-func (s *senders) take(subject Subject, now time.Time) bool {
-	if subject.Client == "" && subject.UID == 0 {
-		return true
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	key := senderKey{subject.UID, subject.Client}
-	b := s.bySubject[key]
-	if b == nil {
-		if len(s.bySubject) >= maxSenders || s.bySubject == nil {
-			s.bySubject = map[senderKey]*bucket{} // forgiving all at once is cheaper than an order of age
-		}
-		b = newBucket(sendRate, sendBurst, now)
-		s.bySubject[key] = b
-	}
-	return b.take(now, 1)
 }

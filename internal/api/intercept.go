@@ -31,9 +31,9 @@ func (s *Server) admit(ctx context.Context, method string) (context.Context, err
 			s.denied.Add(1)
 			return nil, statusOf(&belfry.Error{Op: op, Err: err})
 		}
-		if calls != nil && !calls.take(time.Now(), 1) {
+		if !calls.take(time.Now(), 1) {
 			s.limited.Add(1)
-			err := fmt.Errorf("%w: more than %d requests a second on one connection; slow down", belfry.ErrLimit, callRate)
+			err := fmt.Errorf("%w: more than %d requests a second from one caller; slow down", belfry.ErrLimit, callRate)
 			return nil, statusOf(&belfry.Error{Op: op, Err: err})
 		}
 		ctx = withSubject(ctx, subject)
@@ -55,7 +55,9 @@ func (s *Server) deny(subject Subject, op string, err error) {
 	s.log.Info("denied", "suppressed", s.suppressed.Swap(0), "subject", subject.String(), "role", subject.Role.String(), "op", op, "err", err)
 }
 
-// identify takes the subject from the connection, never from the request.
+// identify takes the subject from the connection, never from the request. The
+// bucket is that of a local connection, or of a remote client: nothing else
+// bounds how many connections that one has.
 func (s *Server) identify(ctx context.Context) (Subject, *bucket, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
@@ -72,7 +74,7 @@ func (s *Server) identify(ctx context.Context) (Subject, *bucket, error) {
 		if err != nil {
 			return Subject{}, nil, fmt.Errorf("%w: %w", belfry.ErrPermission, err)
 		}
-		return subject, nil, nil
+		return subject, s.callers.of(subject, time.Now()), nil
 	}
 	return Subject{}, nil, fmt.Errorf("%w: the caller is not identified; use the unix socket or a client certificate", belfry.ErrPermission)
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
@@ -184,9 +186,39 @@ func TestARequestRateHoldsForEachConnection(t *testing.T) {
 	}
 }
 
+// TestARequestRateHoldsForEachRemoteClient, over all its connections: nothing
+// else bounds how many it opens.
+func TestARequestRateHoldsForEachRemoteClient(t *testing.T) {
+	t.Parallel()
+	s := New(Options{IdentifyTLS: func(state tls.ConnectionState) (Subject, error) {
+		return Subject{Client: state.ServerName, Role: RoleReader}, nil
+	}})
+	call := func(client string) error {
+		ctx := peer.NewContext(t.Context(), &peer.Peer{AuthInfo: credentials.TLSInfo{State: tls.ConnectionState{ServerName: client}}})
+		_, err := s.admit(ctx, belfryv1.NodeService_GetStatus_FullMethodName)
+		return err
+	}
+	if err := call("one"); err != nil {
+		t.Fatal(err)
+	}
+	later := time.Now().Add(time.Hour) // nothing comes back before
+	calls := s.callers.of(Subject{Client: "one"}, later)
+	for calls.take(later, 1) { //nolint:revive // until it is empty
+	}
+	if err := asClient(call("one")); err != belfry.ErrLimit { //nolint:errorlint // the sentinel itself
+		t.Errorf("after the burst: %v; want ErrLimit", err)
+	}
+	if err := call("two"); err != nil {
+		t.Errorf("a second client suffers from the first: %v", err)
+	}
+	if got := s.Counters().Limited; got != 1 {
+		t.Errorf("%d counted; want 1", got)
+	}
+}
+
 func TestUsersSendAtALimitedRate(t *testing.T) {
 	t.Parallel()
-	var s senders
+	s := senders{buckets{rate: sendRate, burst: sendBurst}}
 	for i := range sendBurst {
 		if !s.take(reader, now) {
 			t.Fatalf("refused after %d; want %d", i, sendBurst)

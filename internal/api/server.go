@@ -26,7 +26,7 @@ const (
 	maxResponse  = 4 << 20 // bytes
 	maxStreams   = 128     // per connection
 	maxHeaders   = 16 << 10
-	callRate     = 2000 // requests a second and local connection
+	callRate     = 2000 // requests a second and local connection, or remote client
 	callBurst    = 4000
 	denialRate   = 10              // denials logged in a second
 	helloTimeout = 5 * time.Second // for the first request of a stream or connection
@@ -57,7 +57,8 @@ type Server struct {
 	opts      Options
 	log       *slog.Logger
 	consumers *consumers
-	senders   senders // rate of user events, per uid
+	senders   senders // rate of user events, per subject
+	callers   buckets // rate of requests, per remote client
 	denied    atomic.Uint64
 	limited   atomic.Uint64
 	malformed atomic.Uint64
@@ -83,6 +84,8 @@ func New(opts Options) *Server {
 		opts:      opts,
 		log:       opts.Logger.With("component", "api"),
 		consumers: newConsumers(opts.ResumeFor),
+		senders:   senders{buckets{rate: sendRate, burst: sendBurst}},
+		callers:   buckets{rate: callRate, burst: callBurst},
 		denials:   newBucket(denialRate, denialRate, time.Now()),
 	}
 }

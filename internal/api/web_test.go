@@ -124,6 +124,23 @@ func TestTheGuardLetsPassWhatItShould(t *testing.T) {
 	}
 }
 
+func TestTheWebListenerTakesSoManyRequestsASecond(t *testing.T) {
+	t.Parallel()
+	s := New(Options{})
+	w := &web{s: s, calls: newBucket(0, 2, now), opts: WebOptions{Token: func(string) bool { return true }}}
+	guarded := w.guard(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	for i, want := range []int{http.StatusOK, http.StatusOK, http.StatusTooManyRequests} {
+		rw := httptest.NewRecorder()
+		guarded.ServeHTTP(rw, httptest.NewRequest(http.MethodGet, "http://localhost/healthz", http.NoBody))
+		if rw.Code != want {
+			t.Errorf("request %d: status %d; want %d", i, rw.Code, want)
+		}
+	}
+	if got := s.Counters().Limited; got != 1 {
+		t.Errorf("%d counted; want 1", got)
+	}
+}
+
 func TestMetricsNeedATokenOffLoopback(t *testing.T) {
 	t.Parallel()
 	s := New(Options{Events: newFakeEvents(), Cluster: &fakeCluster{}})
