@@ -271,6 +271,9 @@ func (a *Agent) passChanges(ctx context.Context, changes []cluster.Change) error
 				if err := a.events.send(ctx, event.PeerGone{Node: c.Node}); err != nil && ctx.Err() == nil {
 					return err
 				}
+				// A stream may outlive a cut, since nothing is sent on it. A new one
+				// brings PeerUp, and with it all interests, when the node is back.
+				a.streams.Disconnect(c.Node)
 			}
 		case cluster.LinkChange:
 			a.log.Info("link", "peer", a.nameOf(c.Peer), "network", c.Network, "from", c.From, "state", c.To, "reason", c.Reason)

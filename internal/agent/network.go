@@ -137,10 +137,10 @@ func (a *Agent) streamEvent(e transport.StreamEvent) {
 		a.cluster.receive(cluster.Stream{Peer: e.Peer, Incarnation: e.Hello.Incarnation, Event: cluster.StreamUp})
 		a.tellEvents(event.PeerUp{Node: e.Peer, Name: e.Hello.Name, Incarnation: e.Hello.Incarnation})
 	case transport.Reset:
-		a.cluster.receive(cluster.Stream{Peer: e.Peer, Event: cluster.StreamReset})
+		a.cluster.receive(cluster.Stream{Peer: e.Peer, Incarnation: e.Incarnation, Event: cluster.StreamReset})
 		a.tellEvents(event.PeerLost{Node: e.Peer})
 	case transport.Goodbye:
-		a.cluster.receive(cluster.Stream{Peer: e.Peer, Event: e.Reason})
+		a.cluster.receive(cluster.Stream{Peer: e.Peer, Incarnation: e.Incarnation, Event: e.Reason})
 		a.tellEvents(event.PeerLost{Node: e.Peer})
 	case transport.Frame:
 		a.tellEvents(event.PeerReceived{Node: e.Peer, Frame: e.Frame})
