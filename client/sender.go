@@ -32,7 +32,7 @@ type Sender struct {
 	matched  uint64        // registrations, of all answered
 	err      error         // the first refusal, or why the stream ended
 	over     bool          // the stream has ended
-	progress chan struct{} // closed and replaced when answered, err or over change
+	progress chan struct{} // closed and replaced when answered, err or over change, or posted falls
 }
 
 // Sender opens a stream for posting. It ends with ctx or with Close.
@@ -86,9 +86,7 @@ func (s *Sender) Post(ctx context.Context, class, subject string, data []byte, r
 	case <-s.done:
 		return s.state().err
 	case <-ctx.Done():
-		s.mu.Lock()
-		s.posted--
-		s.mu.Unlock()
+		s.change(func() { s.posted-- })
 		return ctx.Err()
 	}
 }
@@ -113,7 +111,9 @@ func (s *Sender) Flush(ctx context.Context) (matched uint64, err error) {
 	upTo := s.state().posted
 	for {
 		now := s.state()
-		if now.answered >= upTo || now.over {
+		// Less may be on its way than was: a Post that waited was given up. What was
+		// taken before Flush began is answered first, and still counted.
+		if now.answered >= min(upTo, now.posted) || now.over {
 			return now.matched, now.err
 		}
 		select {
