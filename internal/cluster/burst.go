@@ -107,7 +107,7 @@ func (m *Machine) verify(now time.Time, p *member, due, began time.Time, linkOnl
 	if p.burst != nil {
 		b.askers = p.burst.askers
 	}
-	p.burst = b
+	p.burst, p.doubt = b, time.Time{}
 }
 
 // advanceBurst does the rounds of p's burst.
@@ -258,6 +258,9 @@ func (m *Machine) vouch(now, t time.Time, p *member, from *member) {
 		return
 	}
 	p.vouched = t
+	if t.After(p.doubt) {
+		p.doubt = time.Time{}
+	}
 	if b := p.burst; b != nil && b.own && !b.linkOnly && t.After(b.due) {
 		b.linkOnly = true
 		m.health.worse(now)
@@ -267,6 +270,7 @@ func (m *Machine) vouch(now, t time.Time, p *member, from *member) {
 
 // answeredBurst ends p's burst: it was heard. Askers are told at once.
 func (m *Machine) answeredBurst(now time.Time, p *member) {
+	p.doubt = time.Time{}
 	b := p.burst
 	if b == nil {
 		return

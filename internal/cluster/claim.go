@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 
@@ -45,12 +46,13 @@ func (c held) compare(other held) int {
 }
 
 // follows gives c the lowest turn in which it stands against the other: worse
-// verdicts stand in the same turn, a better one takes the next.
+// verdicts stand in the same turn, a better one takes the next. After the last
+// turn there is none: c does not stand then, and only a new incarnation does.
 func (c held) follows(other held) held {
 	c.Turn = 0
 	if c.Incarnation == other.Incarnation {
 		c.Turn = other.Turn
-		if c.Verdict <= other.Verdict {
+		if c.Verdict <= other.Verdict && c.Turn < math.MaxUint16 {
 			c.Turn++
 		}
 	}

@@ -12,10 +12,15 @@ const (
 	healthTick, burstTick = 100 * time.Millisecond, 20 * time.Millisecond
 	// latenessMax is the lateness that still says nothing.
 	latenessMax = 50 * time.Millisecond
-	// After a pause this node's own votes count for nothing this long.
+	// From pauseVoid on a pause voids what was measured before it. A shorter
+	// one only takes its own length out of what is being measured: a busy
+	// machine is late all the time, and has to judge none the less.
+	pauseVoid = 500 * time.Millisecond
+	// After such a pause this node's own votes count for nothing this long,
+	// and then for as long at least they do count.
 	voteless = time.Second
-	// healthMax is the worst score; from healthDeaf on this node's own vote is
-	// no observer.
+	// healthMax is the worst score; from healthDeaf on this node's own vote
+	// needs another observer, or more of it (deafVote).
 	healthMax, healthDeaf = 8, 4
 	// healthHeals is how long without trouble takes one off the score.
 	healthHeals = 5 * time.Second
@@ -51,9 +56,17 @@ func (h *health) heal(now time.Time) {
 	}
 }
 
-// votes tells whether this node's own evidence counts.
+// votes tells whether this node's own evidence counts by itself.
 func (h *health) votes(now time.Time) bool {
 	return h.score < healthDeaf && !now.Before(h.quiet)
+}
+
+// hush makes own votes count for nothing for a while. Pauses that follow each
+// other closely do not prolong it: else nobody would ever be judged.
+func (h *health) hush(now time.Time) {
+	if now.Sub(h.quiet) >= voteless {
+		h.quiet = now.Add(voteless)
+	}
 }
 
 // longestPause is the longest pause of one node, fading.
@@ -92,30 +105,51 @@ func (m *Machine) advanceHealth(now time.Time) {
 }
 
 // paused draws the consequences of an own pause: what was missed meanwhile
-// says nothing about others. Bursts are void, deadlines move by the pause, and
-// a link without fresh mail is unknown until something comes.
+// says nothing about others. What waits for a deadline waits longer by the
+// pause; of a long one, see void.
 func (m *Machine) paused(now time.Time, d time.Duration) {
 	h := &m.health
 	h.worse(now)
-	h.quiet, h.pauseEnd, h.lastPause = now.Add(voteless), now, d
+	h.asked = now // else the same pause would be noticed again, as lateness
+	h.pauseEnd, h.lastPause = now, d
 	h.longest.saw(now, d)
 	for _, p := range m.watched {
-		p.burst = nil
 		for _, r := range p.rows {
 			r.tellPause = true
+			r.wait(now, d)
+		}
+		p.shift(d)
+	}
+	if d >= pauseVoid {
+		m.void(now, d)
+	}
+}
+
+// void ends what was being measured before a long pause, or while mail was
+// lost: bursts begin anew when own votes count again, and a link without fresh
+// mail is unknown until something comes.
+func (m *Machine) void(now time.Time, d time.Duration) {
+	h := &m.health
+	h.hush(now)
+	for _, p := range m.watched {
+		if b := p.burst; b != nil && b.own && !b.linkOnly {
+			p.doubt = maxTime(p.doubt, b.due)
+		}
+		p.burst = nil
+		for _, r := range p.rows {
 			r.pending, r.deviation, r.unechoed = nil, 0, nil
 			if r.due.IsZero() || r.state == belfry.LinkDown {
 				continue
 			}
-			if r.heard() && !r.due.Add(m.path(r).margin()).After(now) {
+			deadline := r.due.Add(m.path(r).margin())
+			if r.lastRx.Before(now.Add(-d)) {
+				deadline = deadline.Add(-d) // as it was before it was put off
+			}
+			if r.heard() && !deadline.After(now) {
 				r.receptions = 0
 				m.setLink(now, r, belfry.LinkUnknown, "this node was paused for "+d.Round(time.Millisecond).String())
 			}
-			if r.lastRx.Before(now.Add(-d)) {
-				r.due = r.due.Add(d) // no mail since the pause began
-			}
 			r.due = maxTime(r.due, h.quiet)
 		}
-		p.shift(d)
 	}
 }

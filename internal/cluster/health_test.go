@@ -41,3 +41,23 @@ func TestLongPausesFade(t *testing.T) {
 		t.Errorf("steps = %d, want 5: 3s in 0.7s steps rounded up", got)
 	}
 }
+
+func TestHushDoesNotChain(t *testing.T) {
+	t.Parallel()
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	var h health
+	h.hush(start)
+	tests := []struct{ pause, until time.Duration }{
+		{0, time.Second},
+		{700 * time.Millisecond, time.Second},
+		{1400 * time.Millisecond, time.Second},
+		{2*time.Second - 1, time.Second},
+		{2 * time.Second, 3 * time.Second},
+	}
+	for _, test := range tests {
+		h.hush(start.Add(test.pause))
+		if got := h.quiet.Sub(start); got != test.until {
+			t.Errorf("a pause that ends at %v: own votes count again at %v, want %v", test.pause, got, test.until)
+		}
+	}
+}

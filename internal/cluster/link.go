@@ -105,6 +105,9 @@ func (r *row) heard() bool {
 // usable tells whether the link is two-way.
 func (r *row) usable() bool { return r.state == belfry.LinkUp || r.state == belfry.LinkDegraded }
 
+// watching tells whether the row would notice that the peer falls silent.
+func (r *row) watching() bool { return r.state != belfry.LinkDown && !r.due.IsZero() }
+
 // maxWait is how long after its announcement a heartbeat may come.
 func (r *row) maxWait(p path) time.Duration { return r.announced + p.margin() }
 
@@ -156,6 +159,16 @@ func (r *row) echo(at, start time.Time, p path, hb *Heartbeat, pauseEnd time.Tim
 		return // it spans a pause of either side
 	}
 	r.rtt.sample(age-hb.Hold, r.maxWait(p))
+}
+
+// wait puts off what is expected by an own pause of length d.
+func (r *row) wait(now time.Time, d time.Duration) {
+	for i := range r.pending {
+		r.pending[i].due = r.pending[i].due.Add(d)
+	}
+	if !r.due.IsZero() && r.state != belfry.LinkDown && r.lastRx.Before(now.Add(-d)) {
+		r.due = r.due.Add(d) // no mail since the pause began
+	}
 }
 
 // overdue counts the receptions that were due by now and did not come; the

@@ -93,6 +93,7 @@ func (m *Machine) Receive(now time.Time, msg Message) {
 		m.paused(now, msg.D)
 	case Dropped:
 		m.paused(now, latenessMax)
+		m.void(now, latenessMax) // what was dropped may have been the answers
 	}
 }
 
@@ -161,9 +162,13 @@ func (m *Machine) advanceDoubt(now time.Time, p *member) {
 	if t.IsZero() || t.After(now) {
 		return
 	}
+	text := "nobody vouches for it any longer"
+	if !p.doubt.IsZero() {
+		text = "verified again after an own pause"
+	}
 	m.verify(now, p, t, now, false)
 	if p.burst != nil && p.held.Verdict == belfry.VerdictUp {
-		m.note(p, now, belfry.NodeID{}, "", "nobody vouches for it any longer")
+		m.note(p, now, belfry.NodeID{}, "", text)
 	}
 }
 
@@ -179,11 +184,14 @@ func (m *Machine) doubtAt(p *member) time.Time {
 	case belfry.VerdictUnreachable, belfry.VerdictStalled:
 		return maxTime(m.last, m.health.quiet)
 	case belfry.VerdictUp:
-		if slices.ContainsFunc(p.rows, func(r *row) bool { return r.state != belfry.LinkDown }) {
+		switch {
+		case !p.doubt.IsZero():
+			return maxTime(m.last, m.health.quiet)
+		case slices.ContainsFunc(p.rows, (*row).watching):
 			return time.Time{}
 		}
-		last := maxTime(maxTime(p.heard, p.vouched), m.health.quiet)
-		return last.Add(time.Duration(m.keff()+1)*m.cycle() + time.Second)
+		last := maxTime(p.heard, p.vouched).Add(time.Duration(m.keff()+1)*m.cycle() + time.Second)
+		return maxTime(last, m.health.quiet)
 	}
 	return time.Time{}
 }

@@ -23,6 +23,7 @@ type member struct {
 
 	heard   time.Time // newest proven reception on any link; zero: never
 	vouched time.Time // newest moment at which another node heard it
+	doubt   time.Time // what the burst that an own pause voided waited for; zero: none, or heard since
 	pause   longestPause
 
 	rows  []*row           // by index of the link; empty: not watched

@@ -31,6 +31,7 @@ type network struct {
 	stopped    map[string]bool // by the configuration
 	generation uint64
 	cfg        func(*Config)
+	lateness   int // number of the newest command about it; older ones end
 }
 
 type condition struct {
@@ -213,6 +214,26 @@ func (n *network) thaw(h *host) {
 	}
 	h.inbox = nil
 	n.drive(h)
+}
+
+// late makes a process come late by d, each period, as on a busy machine.
+func (n *network) late(h *host, d, period time.Duration, token int) {
+	n.at(period-d, func() {
+		if n.lateness != token {
+			return
+		}
+		if !h.running || h.frozen || h.dead {
+			n.late(h, d, period+d, token)
+			return
+		}
+		h.frozen = true
+		n.at(d, func() {
+			n.late(h, d, period, token)
+			if h.running && !h.dead {
+				n.thaw(h)
+			}
+		})
+	})
 }
 
 // wake lets a suspended host go on: nothing was queued for it.

@@ -84,6 +84,7 @@ type script struct {
 //
 //	nodes NAME... [seed=N]     machines that are started by start; all are members
 //	start, restart, kill, halt, stop, cont, leave NODE...   stop and cont are signals, halt kills the host
+//	late TIME every TIME NODE...            from now on reads nothing that long, that often; late 0s ends it
 //	suspend, resume NODE...    the whole machine sleeps and goes on
 //	dying NODE...              killed, but its ports stay open for 20 ms
 //	reset NODE...              a middlebox resets its streams
@@ -106,6 +107,13 @@ func (s *script) do(t *testing.T, args []string) string {
 		s.n.run(duration(t, rest[0]))
 	case "cut", "heal", "loss", "delay":
 		s.condition(t, args[0], rest)
+	case "late":
+		s.n.lateness++
+		if d := duration(t, rest[0]); d > 0 {
+			for _, name := range rest[3:] {
+				s.n.late(s.n.host(name), d, duration(t, rest[2]), s.n.lateness)
+			}
+		}
 	case "links":
 		s.links = rest[0] == "on"
 	case "nodes-at":

@@ -24,27 +24,50 @@ const dialTime = 2 * time.Second
 // refusalTime is how long a refusal confirms a reset that follows it.
 const refusalTime = time.Second
 
+// deafBurst is the shortest burst on which a node in ill health judges alone.
+const deafBurst = time.Second
+
 // evidence adds up what this node and its co-watchers found out about p.
 func (m *Machine) evidence(now time.Time, p *member) (enough bool, observers int) {
 	b := p.burst
 	unanswered, worth, answered := 0, int64(0), 0
-	if m.health.votes(now) && b.unanswered > 0 {
-		unanswered, worth, observers = b.unanswered, b.worth, 1
-	}
 	for _, r := range b.results {
-		answered++
 		if r.unanswered > 0 {
 			unanswered += r.unanswered
 			worth += int64(r.unanswered) * price(r.loss)
 			observers++
 		}
+		if r.unanswered > 0 || now.Sub(r.at) < relayTime {
+			answered++
+		}
 	}
-	need := int64(0)
+	need, count := int64(0), enoughUnanswered
 	for _, r := range p.rows {
 		need = max(need, m.path(r).need())
 	}
-	enough = worth >= need && unanswered >= enoughUnanswered && observers >= min(2, 1+answered)
+	deaf := !m.health.votes(now)
+	if deaf && answered == 0 {
+		need, count = 2*need, 2*count
+	}
+	if b.unanswered > 0 && (!deaf || m.deafVote(now, b, unanswered, answered)) {
+		unanswered, worth, observers = unanswered+b.unanswered, worth+b.worth, observers+1
+	}
+	enough = worth >= need && unanswered >= count && observers >= min(2, 1+answered)
 	return enough, observers
+}
+
+// deafVote tells whether the own evidence counts although this node is in ill
+// health: when others miss the node too, or when there are none to ask and the
+// burst is a long one. It must count in the end, since a machine that is busy
+// for ever is ill for ever.
+func (m *Machine) deafVote(now time.Time, b *burst, others, answered int) bool {
+	if now.Before(m.health.quiet) {
+		return false
+	}
+	if answered > 0 {
+		return others >= enoughUnanswered/2
+	}
+	return now.Sub(b.began) >= deafBurst
 }
 
 // judge concludes on p what its burst and the time allow.
@@ -135,8 +158,12 @@ func (m *Machine) conclude(now time.Time, p *member, v belfry.Verdict, c belfry.
 	}.follows(p.held))
 }
 
-// adopt takes a claim and sends it on.
+// adopt takes a claim and sends it on. What does not stand against the claim
+// held, for want of turns, is dropped: held claims never fall.
 func (m *Machine) adopt(now time.Time, p *member, c held) {
+	if c.compare(p.held) <= 0 {
+		return
+	}
 	m.change(now, p, c)
 	m.spread(now, p)
 }
@@ -167,7 +194,7 @@ func (m *Machine) change(now time.Time, p *member, c held) {
 			p.burst = nil
 		}
 	case belfry.VerdictDown, belfry.VerdictLeft:
-		p.burst = nil
+		p.burst, p.doubt = nil, time.Time{}
 		p.exit = exit{goodbye: c.Verdict == belfry.VerdictLeft}
 		for _, r := range p.rows {
 			m.setLink(now, r, belfry.LinkDown, "the node is "+c.Verdict.String())
@@ -183,7 +210,7 @@ func (m *Machine) change(now time.Time, p *member, c held) {
 // against the older one is void.
 func (m *Machine) rise(now time.Time, p *member, inc belfry.Incarnation) {
 	before := p.incarnation
-	p.incarnation, p.exit, p.burst = inc, exit{}, nil
+	p.incarnation, p.exit, p.burst, p.doubt = inc, exit{}, nil, time.Time{}
 	if before == 0 || p == m.self {
 		return
 	}

@@ -209,3 +209,37 @@ func gcm(t *testing.T, key []byte) cipher.AEAD {
 	}
 	return aead
 }
+
+// A node that resumes snapshots without end, or whoever has its keys, does not
+// fill this node's memory: after enough boots it must start anew.
+func TestBootsOfOneIncarnationAreCounted(t *testing.T) {
+	t.Parallel()
+	a, b := node(t, 1, 5, 0xa1), node(t, 2, 5, 1)
+	if _, reason := b.Open(start, seal(t, a, start, 2, 1), nil); reason != Accepted {
+		t.Fatalf("b drops the datagram of a: %v", reason)
+	}
+	now := start
+	resume := func(e *Endpoint, boot belfry.Boot) Reason {
+		now = now.Add(time.Minute)
+		if err := e.Reboot(boot); err != nil {
+			t.Fatal(err)
+		}
+		_, reason := a.Open(now, seal(t, e, now, 1, 1), nil)
+		return reason
+	}
+	for boot := range belfry.Boot(1024 + 1) { // each replaces the one before
+		if reason := resume(b, boot+2); reason != Accepted {
+			t.Fatalf("resume %d: %v, want it accepted", boot+1, reason)
+		}
+	}
+	if reason := resume(b, 9999); reason != RejectBoot {
+		t.Errorf("one resume more: %v, want %v", reason, RejectBoot)
+	}
+	if got := len(a.peers[nodeOf(2)].retired); got != 1024 {
+		t.Errorf("%d boots are kept, want 1024", got)
+	}
+	again := node(t, 2, 6, 7)
+	if _, reason := a.Open(now, seal(t, again, now, 1, 1), nil); reason != Accepted {
+		t.Errorf("a new incarnation: %v, want it accepted", reason)
+	}
+}

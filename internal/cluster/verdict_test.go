@@ -1,0 +1,88 @@
+package cluster
+
+import (
+	"testing"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// What is said of a process that was replaced does not concern the new one,
+// and what was noted before a stream came up is no exit.
+func TestExitsAreOfThisStreamAndThisProcess(t *testing.T) {
+	t.Parallel()
+	const second = time.Second
+	reset := func(inc belfry.Incarnation) Message {
+		return Stream{Peer: nodeID(2), Incarnation: inc, Event: StreamReset}
+	}
+	up := Stream{Peer: nodeID(2), Incarnation: 2, Event: StreamUp}
+	refused := Refused{Peer: nodeID(2)}
+	tests := []struct {
+		name  string
+		first []Message
+		wait  time.Duration
+		then  []Message
+		want  belfry.Verdict
+	}{
+		{"reset of this process", []Message{reset(2)}, 0, []Message{refused}, belfry.VerdictDown},
+		{"reset of an older process", []Message{reset(1)}, 0, []Message{refused}, belfry.VerdictUp},
+		{"reset of a process unknown", []Message{reset(0)}, 0, []Message{refused}, belfry.VerdictDown},
+		{"a new stream after the reset", []Message{reset(2), up}, 0, []Message{refused}, belfry.VerdictUp},
+		{"a refusal as old as it may be", []Message{refused}, second, []Message{reset(2)}, belfry.VerdictDown},
+		{"a refusal too old", []Message{refused}, second + 1, []Message{reset(2)}, belfry.VerdictUp},
+	}
+	for _, test := range tests {
+		net := warm(1, 3)
+		net.boot(net.host("b")) // incarnation 2
+		net.run(5 * time.Second)
+		m := net.host("a").m
+		for _, msg := range test.first {
+			m.Receive(net.now, msg)
+		}
+		for _, msg := range test.then {
+			m.Receive(net.now.Add(test.wait), msg)
+		}
+		if got := verdictAt(net.host("a"), net.host("b")); got != test.want {
+			t.Errorf("%s: b is %v, want %v", test.name, got, test.want)
+		}
+	}
+}
+
+// A claim on another incarnation of this node is about another process.
+func TestANodeRefutesOnlyForItself(t *testing.T) {
+	t.Parallel()
+	for inc, want := range map[belfry.Incarnation]uint16{1: 6, 2: 0} {
+		net := warm(1, 3)
+		a := net.host("a")
+		net.deliver(a, Datagram{
+			From: nodeID(2), Incarnation: 1, Boot: net.host("b").boot, At: net.now, Proven: true,
+			Body: &Claims{Claims: []belfry.Claim{{Subject: 1, Incarnation: inc, Turn: 5, Verdict: belfry.VerdictDown, Origin: 2}}},
+		})
+		if got := a.m.self.held; got.Incarnation != 1 || got.Turn != want {
+			t.Errorf("a claim on incarnation %d: a holds itself incarnation %d turn %d, want 1 and %d", inc, got.Incarnation, got.Turn, want)
+		}
+	}
+}
+
+// The last turn is the last: claims do not begin anew, nor fall.
+func TestTurnsEndAtTheLast(t *testing.T) {
+	t.Parallel()
+	const last = 65535
+	down := held{Incarnation: 1, Turn: last, Verdict: belfry.VerdictDown}
+	if got := (held{Incarnation: 1, Verdict: belfry.VerdictUp}).follows(down).Turn; got != last {
+		t.Errorf("after turn %d comes %d, want no other", last, got)
+	}
+	net := warm(1, 3)
+	a := net.host("a")
+	p := a.m.byID[nodeID(2)]
+	a.m.change(net.now, p, down)
+	a.m.comeUp(net.now, p, "two-way link")
+	if p.held != down {
+		t.Errorf("holds %+v, want %+v to stand until a new incarnation", p.held, down)
+	}
+	a.m.rise(net.now, p, 2)
+	a.m.comeUp(net.now, p, "two-way link")
+	if p.held.Verdict != belfry.VerdictUp || p.held.Turn != 0 {
+		t.Errorf("with a new incarnation holds %+v, want up in turn 0", p.held)
+	}
+}
