@@ -1,6 +1,7 @@
 package event
 
 import (
+	"math"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -199,6 +200,10 @@ func (e *entry) swap(i, j int) {
 // place where the sequence number moves, but for held posts that fell off.
 // from is the time of the first of them, at that of the last.
 func (e *entry) happened(o *belfry.Occurrence, from, at int64, count uint64, sampled bool) {
+	count = min(count, math.MaxUint64-e.sequence) // the number never wraps
+	if count == 0 {
+		return
+	}
 	first := e.sequence + 1
 	e.sequence += count
 	e.tally.posted += count

@@ -68,6 +68,10 @@ func (m *Machine) post(now time.Time, msg *Post) {
 		}
 		m.last = e
 	}
+	if msg.Repeat > maxRepeat {
+		m.refuse(e.entry, belfry.NodeID{}, refusal(belfry.ErrLimit, "%s: repeat %d; at most %d times are possible", label(e.class, e.subject), msg.Repeat, maxRepeat))
+		return
+	}
 	o := &msg.Occurrence
 	if len(o.Data) > maxData {
 		m.refuse(e.entry, belfry.NodeID{}, refusal(belfry.ErrLimit, "%s: %d bytes of data; at most %d: delivered without", label(e.class, e.subject), len(o.Data), maxData))

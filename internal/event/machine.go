@@ -20,7 +20,9 @@ const (
 	maxInterests         = 100_000
 	maxPositions         = 1_000_000
 	maxFound             = 65_536 // entries that patterns or sends have made
-	maxRefused           = 64     // refusals reported in one Output; the rest is only counted
+	maxTallies           = 1024   // classes outside the catalogue that are counted by name
+	maxRepeat            = 1_000_000_000
+	maxRefused           = 64 // refusals reported in one Output; the rest is only counted
 )
 
 // A Machine holds the entries, registrations and queues of one node.
@@ -55,8 +57,12 @@ type Machine struct {
 
 	counters Counters
 	tallies  map[belfry.Class]*tally
+	foreign  int                   // of tallies: classes outside the catalogue
 	slots    []belfry.Notification // unused
 }
+
+// otherClasses is the catalogue's name for all classes that users make up.
+const otherClasses belfry.Class = "user.*"
 
 // key names an event of this node, or a pattern.
 type key struct {
@@ -70,11 +76,18 @@ type watched struct {
 	pattern *pattern
 }
 
-// A tally counts what happens too often for a map. One per class.
+// A tally counts what happens too often for a map. One per class, but users
+// and peers make up classes: beyond maxTallies of them, all others share one.
 type tally struct{ posted, coalesced uint64 }
 
 func (m *Machine) tallyOf(class belfry.Class) *tally {
 	t := m.tallies[class]
+	if info := m.classes.find(class); t == nil && (info == nil || info.Custom) && class != otherClasses {
+		if m.foreign >= maxTallies {
+			return m.tallyOf(otherClasses)
+		}
+		m.foreign++
+	}
 	if t == nil {
 		t = &tally{}
 		m.tallies[class] = t

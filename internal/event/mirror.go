@@ -92,14 +92,14 @@ func (m *Machine) newMirror(now time.Time, p *peer, n *belfry.Notification) *mir
 	old := p.events[k]
 	p.mirrors[v.entry], p.events[k] = v, v
 	if old != nil {
-		m.replaceMirror(now, old, v, n.Kind == belfry.KindState)
+		m.replaceMirror(now, old, v)
 	}
 	return v
 }
 
 // replaceMirror tells those who were on the old entry that nobody knows what
 // happened in between, before the state that follows if there is one.
-func (m *Machine) replaceMirror(now time.Time, old, v *mirror, stateFollows bool) {
+func (m *Machine) replaceMirror(now time.Time, old, v *mirror) {
 	from := old.peer.lost
 	if from.IsZero() { // its entry went while the stream stood
 		from = now
@@ -113,12 +113,6 @@ func (m *Machine) replaceMirror(now time.Time, old, v *mirror, stateFollows bool
 		}
 		if len(a.levels) > 0 {
 			a.levels[0] = old.private[i].levels[0]
-		}
-		if stateFollows && a.reg.spec.Snapshot && len(a.levels) == 0 {
-			it.on = a
-			before := it
-			a.before = &before
-			continue
 		}
 		a.lose(it)
 	}
@@ -194,7 +188,9 @@ func (m *Machine) leaveMirror(v *mirror) {
 func (m *Machine) endMirror(now time.Time, v *mirror) {
 	for len(v.private) > 0 {
 		a := v.private[len(v.private)-1]
-		a.tellEnded(now)
+		if a.skipped > 0 || v.info == nil || !v.info.Custom { // a custom event may come again at any time
+			a.tellEnded(now)
+		}
 		m.detach(now, a)
 	}
 }

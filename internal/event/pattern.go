@@ -119,7 +119,7 @@ func (e *entry) idle() bool {
 		return false
 	}
 	for _, a := range e.private {
-		if a.reg.home == e || a.last > a.reg.queue.head {
+		if a.reg.home == e || a.last > a.reg.queue.head || a.snap != nil {
 			return false
 		}
 	}
@@ -134,9 +134,16 @@ func (e *entry) idle() bool {
 // forget drops an entry that patterns still match: it comes back, under a new
 // EntryID, with the next send.
 func (m *Machine) forget(now time.Time, e *entry) {
-	e.holds++ // so that the last detach does not drop it under our feet
+	e.holds++                // so that the last detach does not drop it under our feet
+	for len(e.remotes) > 0 { // a peer forgets it too, or its mirrors would grow for ever
+		m.endRemote(now, e, e.remotes[len(e.remotes)-1], nil)
+	}
 	for len(e.private) > 0 {
-		m.detach(now, e.private[len(e.private)-1])
+		a := e.private[len(e.private)-1]
+		if a.skipped > 0 { // nothing else would tell
+			a.tellEnded(now)
+		}
+		m.detach(now, a)
 	}
 	e.holds = 0
 	m.drop(now, e)

@@ -38,7 +38,7 @@ type queue struct {
 	gap    *gapRecord
 	weight int // bytes of data queued
 
-	behind []*attachment // their states follow the gap
+	behind []*attachment // their states follow the gap; each at most once
 }
 
 // A gapRecord stands for all that was dropped; it goes out first.
@@ -48,6 +48,7 @@ type gapRecord struct {
 	first, last uint64  // of one event
 	from, to    int64
 	skipped     uint64
+	at          uint64 // position of the first
 }
 
 func newQueue(spec *belfry.Registration) *queue {
@@ -165,14 +166,37 @@ func (q *queue) drop(c *consumer) {
 	it := q.at(q.head)
 	q.head++
 	q.weigh(c, -len(it.data))
-	if it.kind == belfry.KindOccurrence || it.kind == belfry.KindGap {
-		q.lose(c, it)
-		if a := it.on; a.last == q.head && !a.behind && a.feed.present != nil {
-			a.behind = true // and nothing of it is queued any more
-			q.behind = append(q.behind, a)
-		}
+	q.lose(c, it)
+	if a := it.on; a.last == q.head && a.inFeed >= 0 && it.kind != belfry.KindEnded {
+		q.fallBehind(a, it) // nothing of it is queued any more
 	}
 	*it = item{}
+}
+
+// fallBehind lets the state of an event follow the gap. It takes the place of
+// a state that is older than what was dropped.
+func (q *queue) fallBehind(a *attachment, it *item) {
+	r := a.reg
+	outdated := a.snap != nil && a.snapAt < q.head
+	switch {
+	case a.feed.present != nil:
+	case !outdated || it.kind != belfry.KindOccurrence:
+		return
+	default: // of a value class: the last crossing says where the value is
+		a.after = &state{kind: belfry.KindState, sequence: it.last, time: it.time, code: it.code, edge: it.edge, body: it.body}
+	}
+	if outdated {
+		a.snap = nil
+		r.snapshots = without(r.snapshots, a)
+	}
+	if a.snap != nil {
+		return // a newer state is on its way
+	}
+	a.behind = true
+	if !a.inBehind {
+		a.inBehind = true
+		q.behind = append(q.behind, a)
+	}
 }
 
 // lose adds an item to the gap record.
@@ -185,7 +209,7 @@ func (q *queue) lose(c *consumer, it *item) {
 	}
 	g := q.gap
 	if g == nil {
-		g = &gapRecord{gap: belfry.Gap{Known: true, Resync: true, Reason: belfry.GapOverflow}, src: &it.on.feed.source, first: it.first, from: it.firstTime}
+		g = &gapRecord{gap: belfry.Gap{Known: true, Resync: true, Reason: belfry.GapOverflow}, src: &it.on.feed.source, first: it.first, from: it.firstTime, at: q.head - 1}
 		q.gap = g
 	}
 	if g.src != &it.on.feed.source {
@@ -215,16 +239,20 @@ func (q *queue) takeGap(r *registration, b *basket) {
 	q.gap = nil
 }
 
-// take gives what is queued: the gap, the states that are behind it, then the
-// notifications in order.
+// takeQueue gives what is queued: the gap, the states that are behind it, then
+// the notifications in order. A present state comes where it became known: it
+// never overtakes what happened before it.
 func (r *registration) takeQueue(b *basket) {
 	q := r.queue
-	r.takeSnapshots(b)
-	if q.gap != nil && !b.full() {
+	if q.gap != nil {
+		r.takeSnapshots(b, q.gap.at)
+		if b.full() {
+			return
+		}
 		q.takeGap(r, b)
 	}
 	r.takeBehind(b)
-	for q.head < q.tail && !b.full() {
+	for r.takeSnapshots(b, q.head); q.head < q.tail && !b.full(); r.takeSnapshots(b, q.head) {
 		it := q.at(q.head)
 		q.head++
 		q.weigh(r.consumer, -len(it.data))

@@ -62,21 +62,23 @@ type ending struct {
 // design calls the index from event to its last queued notification, kept
 // where a post finds it without a hash.
 type attachment struct {
-	reg     *registration
-	feed    *feed
-	entry   *entry  // what the feed belongs to: this or
-	mirror  *mirror // this
-	holds   bool    // keeps the entry alive
-	behind  bool    // something of it was dropped and nothing follows in the queue
-	hit     bool    // the sample at hand crosses one of its thresholds
-	hitEdge belfry.Edge
-	inFeed  int    // position in feed.private
-	inReg   int    // position in reg.attachments
-	last    uint64 // position of its last queued notification, plus 1
-	skipped uint64 // refused by the registration's rules since then
-	levels  []level
-	snap    *state
-	before  *item // a gap that goes out before snap
+	reg      *registration
+	feed     *feed
+	entry    *entry  // what the feed belongs to: this or
+	mirror   *mirror // this
+	holds    bool    // keeps the entry alive
+	behind   bool    // something of it was dropped and nothing follows in the queue
+	inBehind bool    // in queue.behind, which may be out of date
+	after    *state  // what follows the gap if the feed has no present state
+	hit      bool    // the sample at hand crosses one of its thresholds
+	hitEdge  belfry.Edge
+	inFeed   int    // position in feed.private
+	inReg    int    // position in reg.attachments
+	last     uint64 // position of its last queued notification, plus 1
+	skipped  uint64 // refused by the registration's rules since then
+	levels   []level
+	snap     *state
+	snapAt   uint64 // position in the queue that snap goes out before
 }
 
 // register checks a wish, puts it in force and answers.
@@ -228,6 +230,9 @@ func (m *Machine) remove(now time.Time, r *registration) {
 		m.registrations--
 	}
 	m.leave(now, r)
+	if r.home != nil && !r.consumer.remote() {
+		r.home.starting = without(r.home.starting, r)
+	}
 	if r.queue != nil {
 		r.queue.discard(r.consumer)
 	}
@@ -313,6 +318,10 @@ func (m *Machine) detach(now time.Time, a *attachment) {
 	r.attachments = r.attachments[:end]
 	if i := slices.Index(r.snapshots, a); i >= 0 {
 		r.snapshots = slices.Delete(r.snapshots, i, i+1)
+	}
+	if a.inBehind {
+		r.queue.behind = without(r.queue.behind, a)
+		a.behind, a.inBehind = false, false
 	}
 	if a.entry == nil {
 		m.leaveMirror(a.mirror)

@@ -23,6 +23,8 @@ func (m *Machine) sendNamed(now time.Time, msg *Send) (matched int, err error) {
 		return 0, m.classes.unknown(string(msg.Class))
 	case !info.Custom:
 		return 0, refusal(belfry.ErrUsage, "%s comes from this system; only classes that users name can be sent, user.NAME", msg.Class)
+	case msg.Repeat > maxRepeat:
+		return 0, refusal(belfry.ErrLimit, "repeat %d; at most %d times are possible", msg.Repeat, maxRepeat)
 	case len(msg.Data) > maxData:
 		return 0, refusal(belfry.ErrLimit, "%d bytes of data; at most %d are possible", len(msg.Data), maxData)
 	}

@@ -1,5 +1,7 @@
 package event
 
+import "slices"
+
 // snapshot makes a plain registration begin with a state. The state is shared
 // and never written, so that nothing that happens before it is taken gets
 // ahead of it: state first, then changes.
@@ -16,34 +18,34 @@ func (a *attachment) begun(s *state) {
 	}
 }
 
-// show lets a state record go out before anything queued later. A later state
+// show lets a state record go out after everything queued before and before
+// anything queued later. A later state
 // replaces one that has not been taken: it is a present state, not a history.
 func (a *attachment) show(s *state) {
 	r := a.reg
+	if a.snap != nil && a.last > a.snapAt { // not before what is older than it
+		r.snapshots = without(r.snapshots, a)
+		a.snap = nil
+	}
 	if a.snap == nil {
 		r.snapshots = append(r.snapshots, a)
+		a.snapAt = r.queue.tail
 	}
-	a.snap = s
+	a.snap, a.behind, a.after = s, false, nil
 	r.wake()
 }
 
-// takeSnapshots gives the states to begin with.
-func (r *registration) takeSnapshots(b *basket) {
+// takeSnapshots gives the states that became known up to a position.
+func (r *registration) takeSnapshots(b *basket, at uint64) {
 	i := 0
-	for ; i < len(r.snapshots) && !b.full(); i++ {
+	for ; i < len(r.snapshots) && r.snapshots[i].snapAt <= at && !b.full(); i++ {
 		a := r.snapshots[i]
-		if a.before != nil {
-			b.add(a.before.notification(r))
-			a.before = nil
-			r.gaps++
-			if b.full() {
-				break
-			}
-		}
 		r.takeState(b, a, a.snap)
 		a.snap = nil
 	}
-	r.snapshots = r.snapshots[:copy(r.snapshots, r.snapshots[i:])]
+	if i > 0 {
+		r.snapshots = slices.Delete(r.snapshots, 0, i)
+	}
 }
 
 func (r *registration) takeState(b *basket, a *attachment, s *state) {
@@ -61,9 +63,13 @@ func (r *registration) takeBehind(b *basket) {
 	for len(q.behind) > 0 && q.gap == nil && !b.full() {
 		a := q.behind[0]
 		q.behind = q.behind[1:]
-		if a.behind && a.inFeed >= 0 {
+		switch {
+		case !a.behind || a.inFeed < 0:
+		case a.feed.present != nil:
 			r.takeState(b, a, a.feed.present)
+		default:
+			r.takeState(b, a, a.after)
 		}
-		a.behind = false
+		a.behind, a.inBehind, a.after = false, false, nil
 	}
 }
