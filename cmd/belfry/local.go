@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +28,7 @@ type localCluster struct {
 	name      string
 	dir       string
 	temporary bool           // remove dir when it is stopped
+	dirLock   net.Listener   // holds the directory
 	ports     []net.Listener // hold the blocks of ports, one each
 	nodes     []*localNode
 }
@@ -69,12 +71,33 @@ func newLocalCluster(dir string, count int) (_ *localCluster, err error) {
 	if count < 1 || count > maxLocalNodes {
 		return nil, fmt.Errorf("%w: --nodes %d; want 1 to %d", belfry.ErrUsage, count, maxLocalNodes)
 	}
+	if err := c.reserveDir(); err != nil {
+		return nil, err
+	}
 	if members, openErr := agent.OpenMembers(c.nodeDir("a")); openErr == nil {
 		return c, c.takeUp(members.Table(), count)
 	} else if !errors.Is(openErr, belfry.ErrNotMember) {
 		return nil, openErr
 	}
 	return c, c.create(count)
+}
+
+// reserveDir keeps a second belfry up away from the directory, also while the
+// first is still writing keys.
+func (c *localCluster) reserveDir() error {
+	path, err := filepath.Abs(c.dir)
+	if err != nil {
+		return err
+	}
+	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		return fmt.Errorf("%w: %s is not a directory; name one, or what can be made one", belfry.ErrUsage, c.dir)
+	}
+	lock, err := net.Listen("unix", fmt.Sprintf("@belfry-up-%x", sha256.Sum256([]byte(path))))
+	if err != nil {
+		return fmt.Errorf("%w: another belfry up uses %s; stop it or use another directory", belfry.ErrExist, c.dir)
+	}
+	c.dirLock = lock
+	return nil
 }
 
 func (c *localCluster) nodeDir(name string) string { return filepath.Join(c.dir, name) }
@@ -418,6 +441,9 @@ func (c *localCluster) stop() {
 
 func (c *localCluster) remove() {
 	closeAll(c.ports)
+	if c.dirLock != nil {
+		c.dirLock.Close()
+	}
 	if c.temporary {
 		_ = os.RemoveAll(c.dir)
 	}

@@ -138,6 +138,10 @@ func (f thresholdFlags) in(classes catalogue, s selector) (belfry.Threshold, err
 		return t, usagef("--rearm %s: there is no threshold to re-arm; add --over or --under", f.rearm)
 	case t.HasHi && t.HasLo && t.Lo >= t.Hi:
 		return t, usagef("--over %s --under %s: nothing lies between them; --under is the lower one", f.over, f.under)
+	case t.HasHi && t.Hysteresis > t.Hi:
+		return t, usagef("--over %s --rearm %s: the value would have to fall below zero; --rearm is how far it must come back", f.over, f.rearm)
+	case t.HasLo && strings.HasSuffix(f.under, "%") && t.Lo+t.Hysteresis > 100:
+		return t, usagef("--under %s --rearm %s: the value would have to rise above 100%%; --rearm is how far it must come back", f.under, f.rearm)
 	}
 	return t, nil
 }

@@ -34,6 +34,9 @@ network: sealed datagrams and mutual TLS. Ctrl-C stops them all. Without
   belfry up --nodes 5 --state ./dev`,
 		Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !a.form.isTable() {
+				return usagef("-o %s: up writes for people; belfry status -o %s and belfry demo -o json write for programs", a.form, a.form)
+			}
 			return up(cmd.Context(), a.out.file, state, nodes)
 		},
 	}

@@ -273,7 +273,11 @@ func (a *Agent) passChanges(ctx context.Context, changes []cluster.Change) error
 				}
 				// A stream may outlive a cut, since nothing is sent on it. A new one
 				// brings PeerUp, and with it all interests, when the node is back.
-				a.streams.Disconnect(c.Node)
+				// That of a process that ended is reset by its kernel, and the reset
+				// is evidence of this node's own.
+				if c.Cause != belfry.CauseProcess {
+					a.streams.Disconnect(c.Node)
+				}
 			}
 		case cluster.LinkChange:
 			a.log.Info("link", "peer", a.nameOf(c.Peer), "network", c.Network, "from", c.From, "state", c.To, "reason", c.Reason)

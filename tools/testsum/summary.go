@@ -265,6 +265,9 @@ func reason(output string) string {
 		if t := strings.TrimSpace(line); t == "" || strings.HasPrefix(t, "--- ") {
 			continue
 		}
+		if _, need, ok := strings.Cut(strings.TrimSpace(line), "needs: "); ok { // the rest is a script's log
+			return "needs: " + need
+		}
 		said = append(said, strings.TrimSpace(place.ReplaceAllString(line, "")))
 	}
 	return cmp.Or(strings.Join(said, " "), "no reason given")
