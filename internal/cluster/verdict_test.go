@@ -86,3 +86,18 @@ func TestTurnsEndAtTheLast(t *testing.T) {
 		t.Errorf("with a new incarnation holds %+v, want up in turn 0", p.held)
 	}
 }
+
+func TestALowerClaimChangesNothing(t *testing.T) {
+	t.Parallel()
+	net := warm(1, 3)
+	a := net.host("a")
+	p := a.m.byID[nodeID(3)]
+	a.m.change(net.now, p, held{Incarnation: 1, Turn: 1, Verdict: belfry.VerdictUp, Cause: belfry.CauseDirect, Since: net.now})
+	was, why := p.held, len(a.m.Why(p.ID))
+	a.m.Take()
+	a.m.consider(net.now, p, held{Incarnation: 1, Verdict: belfry.VerdictDown, Cause: belfry.CauseProcess, Since: net.now}, a.m.byID[nodeID(2)])
+	out := a.m.Take()
+	if p.held != was || len(a.m.Why(p.ID)) != why || len(out.Send) != 0 || len(out.Changes) != 0 {
+		t.Errorf("holds %+v, evidence %v, output %+v; want all as it was", p.held, a.m.Why(p.ID), out)
+	}
+}
