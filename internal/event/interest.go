@@ -14,6 +14,7 @@ type wanted struct {
 	byKey  map[wantKey]*want
 	list   []*want // by number
 	number uint32
+	bytes  int  // of all interests in one frame, about
 	dirty  bool // some peer has something to be told
 }
 
@@ -67,14 +68,7 @@ func (w *want) includes(node belfry.NodeID) bool {
 
 // installCluster makes a registration reach the other nodes.
 func (m *Machine) installCluster(now time.Time, r *registration) {
-	nodes := slices.Clone(r.spec.Nodes)
-	slices.SortFunc(nodes, belfry.NodeID.Compare)
-	nodes = slices.Compact(nodes)
-	var text strings.Builder
-	for _, n := range nodes {
-		text.Write(n[:])
-	}
-	k := wantKey{r.spec.Class, r.spec.Subject, r.spec.Threshold, r.spec.OnlyWhereMonitored, text.String()}
+	k, nodes := wantKeyOf(&r.spec)
 	w := m.wanted.byKey[k]
 	if w == nil {
 		w = m.newWant(now, r, k, nodes)
@@ -92,6 +86,32 @@ func (m *Machine) installCluster(now time.Time, r *registration) {
 	}
 }
 
+// size is about what the want takes in a frame.
+func (k *wantKey) size() int { return interestBytes + len(k.class) + len(k.subject) }
+
+// roomForWant refuses what would make the frame of all interests too large.
+func (m *Machine) roomForWant(s *belfry.Registration) error {
+	if s.Scope != belfry.ScopeCluster || m.wanted.bytes+len(s.Class)+len(s.Subject)+interestBytes <= maxAsked {
+		return nil
+	}
+	if k, _ := wantKeyOf(s); m.wanted.byKey[k] != nil {
+		return nil
+	}
+	return refusal(belfry.ErrLimit, "this node asks others for %d events, %d bytes; at most %d bytes are possible, a pattern may stand for many", len(m.wanted.list), m.wanted.bytes, maxAsked)
+}
+
+// wantKeyOf also gives the nodes, sorted.
+func wantKeyOf(s *belfry.Registration) (wantKey, []belfry.NodeID) {
+	nodes := slices.Clone(s.Nodes)
+	slices.SortFunc(nodes, belfry.NodeID.Compare)
+	nodes = slices.Compact(nodes)
+	var text strings.Builder
+	for _, n := range nodes {
+		text.Write(n[:])
+	}
+	return wantKey{s.Class, s.Subject, s.Threshold, s.OnlyWhereMonitored, text.String()}, nodes
+}
+
 func (m *Machine) newWant(now time.Time, r *registration, k wantKey, nodes []belfry.NodeID) *want {
 	m.wanted.number++
 	w := &want{key: k, nodes: nodes, Interest: Interest{
@@ -100,6 +120,7 @@ func (m *Machine) newWant(now time.Time, r *registration, k wantKey, nodes []bel
 		Snapshot: slices.ContainsFunc(r.wish.infos, func(i *belfry.ClassInfo) bool { return i.Kind == belfry.State }),
 	}}
 	m.wanted.byKey[k] = w
+	m.wanted.bytes += k.size()
 	m.wanted.list = append(m.wanted.list, w)
 	for _, p := range m.peers {
 		if !w.includes(p.node) {
@@ -131,6 +152,7 @@ func (m *Machine) leaveCluster(r *registration) {
 		return
 	}
 	delete(m.wanted.byKey, w.key)
+	m.wanted.bytes -= w.key.size()
 	m.wanted.list = without(m.wanted.list, w)
 	for _, p := range m.peers {
 		if !p.live || !w.includes(p.node) {

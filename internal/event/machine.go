@@ -19,8 +19,12 @@ const (
 	maxSubject           = 4096   // bytes
 	maxInterests         = 100_000
 	maxPositions         = 1_000_000
-	maxFound             = 65_536 // entries that patterns or sends have made
-	maxTallies           = 1024   // classes outside the catalogue that are counted by name
+	maxAsked             = 1 << 20 // bytes of all interests in other nodes, about: one frame has them all
+	interestBytes        = 48      // of one on the wire without its texts, at most
+	positionChunk        = 40_000  // in one frame
+	refusedChunk         = 1_000   // in one frame
+	maxFound             = 65_536  // entries that patterns or sends have made
+	maxTallies           = 1024    // classes outside the catalogue that are counted by name
 	maxRepeat            = 1_000_000_000
 	maxRefused           = 64 // refusals reported in one Output; the rest is only counted
 )

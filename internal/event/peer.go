@@ -82,23 +82,29 @@ func (m *Machine) peerUp(now time.Time, msg PeerUp) {
 			p.events = map[key]*mirror{}
 		}
 	}
-	p.live, p.since = true, now
+	p.live, p.since, p.places = true, now, nil
 	if p.consumer != nil {
 		p.consumer.resume(0)
 	}
 	if again && len(p.mirrors) > 0 {
-		m.tellPeer(p, p.positions())
+		for _, f := range p.positions() {
+			m.tellPeer(p, f)
+		}
 	}
 	m.askAll(now, p)
 }
 
-// positions says what has arrived of each entry of the peer.
-func (p *peer) positions() Positions {
-	f := Positions{Incarnation: p.incarnation}
+// positions says what has arrived of each entry of the peer, in frames of
+// less than a megabyte.
+func (p *peer) positions() (frames []Positions) {
+	var list []Position
 	for _, id := range slices.Sorted(maps.Keys(p.mirrors)) {
-		f.Positions = append(f.Positions, Position{Entry: id, Last: p.mirrors[id].sequence})
+		list = append(list, Position{Entry: id, Last: p.mirrors[id].sequence})
 	}
-	return f
+	for chunk := range slices.Chunk(list, positionChunk) {
+		frames = append(frames, Positions{Incarnation: p.incarnation, Positions: chunk})
+	}
+	return frames
 }
 
 // peerLost parks the remote consumer: it goes on coalescing within its limits.

@@ -108,6 +108,10 @@ func (m *Machine) register(now time.Time, msg *Register) {
 		fail(err)
 		return
 	}
+	if err := m.roomForWant(&r.spec); err != nil {
+		fail(err)
+		return
+	}
 	c.regs[r.number] = r
 	m.registrations++
 	m.install(now, r)

@@ -85,6 +85,10 @@ func (m *Machine) interests(now time.Time, p *peer, f *Interests) {
 			ack.Refused = append(ack.Refused, InterestRefused{Number: i.Number, Err: err})
 		}
 	}
+	for len(ack.Refused) > refusedChunk { // before the version, which puts the rest in force
+		m.tellPeer(p, InterestsAck{Version: p.version, Refused: ack.Refused[:refusedChunk:refusedChunk]})
+		ack.Refused = ack.Refused[refusedChunk:]
+	}
 	p.version, p.places = f.Version, nil
 	m.tellPeer(p, ack)
 }
@@ -336,10 +340,12 @@ func (m *Machine) localLeft(now time.Time, e *entry) {
 // positions remembers what a peer that has come back has of each entry, until
 // its interests say which registrations to place there.
 func (m *Machine) positions(p *peer, f *Positions) {
-	if f.Incarnation != m.cfg.Incarnation || len(f.Positions) > maxPositions {
+	if f.Incarnation != m.cfg.Incarnation || len(p.places)+len(f.Positions) > maxPositions {
 		return
 	}
-	p.places = make(map[EntryID]uint64, len(f.Positions))
+	if p.places == nil { // it may take several frames
+		p.places = make(map[EntryID]uint64, len(f.Positions))
+	}
 	for _, pos := range f.Positions {
 		p.places[pos.Entry] = pos.Last
 	}
