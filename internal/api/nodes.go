@@ -159,7 +159,7 @@ func linkOf(r *cluster.LinkStatus) *belfryv1.Link {
 	l := &belfryv1.Link{
 		PeerId: r.Peer.String(), Peer: r.PeerName, Network: r.Network, Local: r.Local.String(), Remote: r.Remote.String(),
 		State: r.State.String(), Reason: r.Reason, Since: timestamp(r.Since),
-		LastSent: timestamp(r.LastTx), LastReceived: timestamp(r.LastRx), LastEcho: timestamp(r.LastEcho),
+		Sent: r.Sent, LastSent: timestamp(r.LastTx), LastReceived: timestamp(r.LastRx), LastEcho: timestamp(r.LastEcho),
 		LossRatio: float64(r.RecentLoss) / 255,
 		RttKnown:  r.Known, Rtt: duration(r.MRT), RttDeviation: duration(r.D), RttLast: duration(r.Measured), Jitter: duration(r.Jitter),
 		Interval: duration(r.Interval), Announced: duration(r.Announced), MaxWait: duration(r.MaxWait),

@@ -208,6 +208,7 @@ func (m *Machine) freshness(now time.Time, r *row) belfry.Freshness {
 func (m *Machine) sendOn(now time.Time, r *row, body Body) {
 	r.txSeq = nextSeq(r.txSeq)
 	r.lastTx = now
+	r.sent++
 	address(body, r.id.Index, r.state, r.txSeq)
 	m.out.Send = append(m.out.Send, Send{To: r.id.Peer, Link: r.id.Index, Body: body})
 }

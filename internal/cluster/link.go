@@ -37,6 +37,7 @@ type row struct {
 	pace    pace
 
 	lastRx, lastTx, lastEcho time.Time // zero: never
+	sent                     uint64    // datagrams
 	nextTx                   time.Time // next heartbeat
 	txSeq                    uint16
 	unechoed                 []time.Time // send times of the oldest heartbeats that the peer did not echo

@@ -21,6 +21,7 @@ type LinkStatus struct {
 	Version uint64 // of the database when state or reason last changed
 
 	LastTx, LastRx, LastEcho             time.Time
+	Sent                                 uint64
 	HighestSeq                           uint16
 	Received, Lost, Reordered, Duplicate uint64
 	Loss                                 uint8 // P that the formulas use of this row, 1/255; begins at the prior
@@ -62,7 +63,7 @@ func (m *Machine) linkStatus(now time.Time, p *member, r *row) LinkStatus {
 	s := LinkStatus{
 		Peer: p.ID, PeerName: p.Name, Link: r.link,
 		State: r.state, Since: r.since, Reason: r.reason, Version: r.version,
-		LastTx: r.lastTx, LastRx: r.lastRx, LastEcho: r.lastEcho,
+		Sent: r.sent, LastTx: r.lastTx, LastRx: r.lastRx, LastEcho: r.lastEcho,
 		HighestSeq: r.seq.highest, Received: r.seq.received, Lost: r.seq.lost,
 		Reordered: r.seq.reordered, Duplicate: r.seq.duplicate, Loss: r.seq.loss(), RecentLoss: r.seq.recent(),
 		Known: r.rtt.known, MRT: r.rtt.MRT(), D: r.rtt.D(), Measured: r.rtt.measured, Jitter: r.arrival.jitter,

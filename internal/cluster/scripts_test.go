@@ -236,8 +236,8 @@ func (s *script) showNodes(h *host) {
 
 func (s *script) showLinks(h *host) {
 	for _, l := range h.m.Links(s.n.now) {
-		fmt.Fprintf(&s.lines, "%s/%s %v, %s; received %d lost %d reordered %d duplicate %d loss %d/255; MRT %v D %v J %v; interval %v wait %v deviation %d of %d; peer %v\n",
-			l.PeerName, l.Network, l.State, l.Reason, l.Received, l.Lost, l.Reordered, l.Duplicate, l.Loss, l.MRT, l.D, l.Jitter,
+		fmt.Fprintf(&s.lines, "%s/%s %v, %s; sent %d received %d lost %d reordered %d duplicate %d loss %d/255; MRT %v D %v J %v; interval %v wait %v deviation %d of %d; peer %v\n",
+			l.PeerName, l.Network, l.State, l.Reason, l.Sent, l.Received, l.Lost, l.Reordered, l.Duplicate, l.Loss, l.MRT, l.D, l.Jitter,
 			l.Interval, l.MaxWait, l.Deviation, l.MaxDeviation, l.PeerState)
 	}
 }
