@@ -26,6 +26,9 @@ func TestFlushDoesNotWaitForAPostThatWasGivenUp(t *testing.T) {
 		}()
 		synctest.Wait()
 		giveUp()
+		if err := s.Post(ctx, "user.x", "3", nil, 1); !errors.Is(err, context.Canceled) { // flush never knew of it
+			t.Errorf("post: %v; want canceled", err)
+		}
 		if err := <-posted; !errors.Is(err, context.Canceled) {
 			t.Errorf("post: %v; want canceled", err)
 		}
