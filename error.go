@@ -23,7 +23,7 @@ var (
 	ErrRestricted  = errors.New("restricted")
 	ErrNotMember   = errors.New("not a member")
 	ErrUnknown     = errors.New("outcome unknown")
-	ErrNoAgent     = errors.New("no agent") // made by the client: nothing answered
+	ErrNoAgent     = errors.New("no agent") // nobody answers, or the one that did is stopping
 )
 
 // Error says which operation failed on what. Err is, or wraps, one of the
