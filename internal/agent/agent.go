@@ -255,7 +255,7 @@ func (a *Agent) startLoops() error {
 func (a *Agent) clusterChanged(changes []cluster.Change) {
 	for _, c := range changes {
 		if c, ok := c.(cluster.NodeChange); ok {
-			a.nodes.Changed(nodeChange(c))
+			a.nodes.Changed(a.nodeChange(c))
 		}
 	}
 	a.changes.put(changes...)

@@ -110,8 +110,9 @@ func nodeStates(all []cluster.NodeStatus) (v node.View) {
 	return v
 }
 
-// nodeChange is one verdict in the words of the node producer.
-func nodeChange(c cluster.NodeChange) node.Change {
+// nodeChange is one verdict in the words of the node producer, whose readers
+// know nodes by name.
+func (a *Agent) nodeChange(c cluster.NodeChange) node.Change {
 	change := node.Change{
 		State: node.State{
 			Node:        c.Node,
@@ -122,11 +123,16 @@ func nodeChange(c cluster.NodeChange) node.Change {
 			Observers:   c.Observers,
 			Since:       c.At,
 		},
-		From:     c.From,
-		Evidence: c.Evidence,
+		From: c.From,
 	}
 	if c.To != belfry.VerdictUp {
 		change.SilentSince = c.Since
+	}
+	for _, e := range c.Evidence {
+		if !e.By.IsZero() {
+			e.By, e.Text = belfry.NodeID{}, a.nameOf(e.By)+" "+e.Text
+		}
+		change.Evidence = append(change.Evidence, e)
 	}
 	return change
 }

@@ -77,9 +77,10 @@ func (w *web) gateway() http.Handler {
 			MarshalOptions:   protojson.MarshalOptions{EmitUnpopulated: true},
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: false},
 		}),
-		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, rw http.ResponseWriter, _ *http.Request, err error) {
+		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, rw http.ResponseWriter, r *http.Request, err error) {
 			if s := status.Convert(err); s.Code() == codes.InvalidArgument && len(s.Details()) == 0 {
 				w.s.malformed.Add(1) // the gateway's own: it could not read the request
+				err = &belfry.Error{Op: r.URL.Path, Err: fmt.Errorf("%w: %s; send the request's fields as a JSON object", belfry.ErrUsage, strings.TrimPrefix(s.Message(), "proto: "))}
 			}
 			writeError(rw, err)
 		}),
