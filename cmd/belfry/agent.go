@@ -86,7 +86,7 @@ func runAgent(ctx context.Context, stderr io.Writer, settings config.Settings, l
 	return g.Run(ctx, func() {
 		notify(log, daemon.SdNotifyReady)
 		go r.run(ctx, hup)
-	})
+	}, func() { notify(log, daemon.SdNotifyStopping) })
 }
 
 // notify tells systemd; elsewhere it does nothing.
@@ -126,7 +126,6 @@ func (r *reloader) run(ctx context.Context, hup <-chan os.Signal) {
 	for {
 		select {
 		case <-ctx.Done():
-			notify(r.log, daemon.SdNotifyStopping)
 			return
 		case <-hup:
 			r.reload()

@@ -94,8 +94,8 @@ func New(opts Options) (*Agent, error) {
 }
 
 // Run starts the agent, calls ready, and stops it when ctx ends or a part
-// fails.
-func (a *Agent) Run(ctx context.Context, ready func()) error {
+// fails; it calls stopping before it does.
+func (a *Agent) Run(ctx context.Context, ready, stopping func()) error {
 	if err := a.Start(ctx); err != nil {
 		return err
 	}
@@ -104,6 +104,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	case <-ctx.Done():
 	case <-a.ended.Done():
 	}
+	stopping()
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	return a.Stop(stop)
