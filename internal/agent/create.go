@@ -84,5 +84,5 @@ const webTokenFile = "keys/web.token"
 func writeWebToken(state string) error {
 	var token [16]byte
 	rand.Read(token[:])
-	return replaceFile(filepath.Join(state, webTokenFile), []byte(base64.RawURLEncoding.EncodeToString(token[:])+"\n"))
+	return security.ReplaceFile(filepath.Join(state, webTokenFile), []byte(base64.RawURLEncoding.EncodeToString(token[:])+"\n"))
 }

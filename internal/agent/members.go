@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/security"
 )
 
 // A Membership says who is a member of the cluster. The authority is the
@@ -195,5 +196,5 @@ func WriteMembers(state string, t *Table) error {
 	if err != nil {
 		return fmt.Errorf("member table: %w", err)
 	}
-	return replaceFile(filepath.Join(state, memberFile), append(data, '\n'))
+	return security.ReplaceFile(filepath.Join(state, memberFile), append(data, '\n'))
 }

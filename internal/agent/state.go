@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/security"
 )
 
 // lockState makes sure that one agent uses a state directory at a time. The
@@ -50,29 +51,5 @@ func nextIncarnation(state string) (belfry.Incarnation, error) {
 		}
 	}
 	next := belfry.Incarnation(last + 1)
-	return next, replaceFile(path, []byte(strconv.FormatUint(uint64(next), 10)+"\n"))
-}
-
-// replaceFile makes path hold data, 0600, durable, whole or not at all.
-func replaceFile(path string, data []byte) (err error) {
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(path + ".new") }() // of no effect once it is renamed
-	if _, err := f.Write(data); err != nil {
-		f.Close()
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return next, security.ReplaceFile(path, []byte(strconv.FormatUint(uint64(next), 10)+"\n"))
 }

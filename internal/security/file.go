@@ -25,6 +25,9 @@ func makeDir(dir string) error {
 	return checkMode(dir, 0o022, "go-w")
 }
 
+// ReplaceFile makes name hold data, 0600, durable, whole or not at all.
+func ReplaceFile(name string, data []byte) error { return writeFile(name, data, true) }
+
 // writeFile puts a file in place whole or not at all, readable by its owner
 // only. With replace unset an existing one is kept and ErrExist wrapped.
 func writeFile(name string, data []byte, replace bool) (err error) {
@@ -33,7 +36,7 @@ func writeFile(name string, data []byte, replace bool) (err error) {
 	temp := filepath.Join(filepath.Dir(name), ".new-"+hex.EncodeToString(suffix[:]))
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return fmt.Errorf("write keys: %w", err)
+		return fmt.Errorf("write file: %w", err)
 	}
 	defer func() {
 		if err != nil {
@@ -45,7 +48,7 @@ func writeFile(name string, data []byte, replace bool) (err error) {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("write keys: %w", err)
+		return fmt.Errorf("write file: %w", err)
 	}
 	if err = place(temp, name, replace); err != nil {
 		return err
@@ -58,17 +61,17 @@ func writeFile(name string, data []byte, replace bool) (err error) {
 func place(temp, name string, replace bool) error {
 	if replace {
 		if err := os.Rename(temp, name); err != nil {
-			return fmt.Errorf("write keys: %w", err)
+			return fmt.Errorf("write file: %w", err)
 		}
 		return nil
 	}
 	if err := os.Link(temp, name); errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%w: %s; keys are never overwritten, move the old ones away first", belfry.ErrExist, name)
 	} else if err != nil {
-		return fmt.Errorf("write keys: %w", err)
+		return fmt.Errorf("write file: %w", err)
 	}
 	if err := os.Remove(temp); err != nil {
-		return fmt.Errorf("write keys: %w", err)
+		return fmt.Errorf("write file: %w", err)
 	}
 	return nil
 }
@@ -76,10 +79,10 @@ func place(temp, name string, replace bool) error {
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
-		return fmt.Errorf("write keys: %w", err)
+		return fmt.Errorf("write file: %w", err)
 	}
 	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("write keys: %w", err)
+		return fmt.Errorf("write file: %w", err)
 	}
 	return nil
 }
