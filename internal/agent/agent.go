@@ -242,7 +242,7 @@ func (a *Agent) startLoops() error {
 	})
 	a.group.Go(func() error { return a.changes.run(a.ended, a.passChanges) })
 
-	a.cluster.receive(memberInput(a.id.table, a.id.node))
+	a.cluster.receive(memberTable(a.id.table))
 	a.cluster.call(func(m *cluster.Machine) { a.nodes.Update(nodeStates(m.Nodes(time.Now()))) })
 	if err := a.udp.SetPeers(datagramPeers(a.id.table, a.id.node)); err != nil {
 		return err

@@ -112,6 +112,8 @@ func bodyFromWire(b wire.Body) cluster.Body {
 		return (*cluster.RelayResult)(b)
 	case *wire.Claims:
 		return (*cluster.Claims)(b)
+	case *wire.View:
+		return (*cluster.View)(b)
 	}
 	return nil
 }
@@ -126,6 +128,8 @@ func bodyToWire(b cluster.Body) wire.Body {
 		return (*wire.RelayResult)(b)
 	case *cluster.Claims:
 		return (*wire.Claims)(b)
+	case *cluster.View:
+		return (*wire.View)(b)
 	}
 	return nil
 }

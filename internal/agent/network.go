@@ -174,16 +174,17 @@ func linksTo(self, n Node) (links []cluster.Link) {
 	return links
 }
 
-func memberInput(t *Table, self Node) cluster.Members {
-	m := cluster.Members{Generation: t.Generation}
+// memberTable is the table as the cluster machine takes it.
+func memberTable(t *Table) cluster.Members {
+	var rows []cluster.Member
 	for _, n := range t.Nodes {
 		row := cluster.Member{ID: n.ID, Number: n.Number, Name: n.Name}
-		if n.ID != self.ID {
-			row.Links = linksTo(self, n)
+		for _, network := range n.Networks {
+			row.Addresses = append(row.Addresses, cluster.Address{Network: network.Name, Addr: network.Heartbeat})
 		}
-		m.Members = append(m.Members, row)
+		rows = append(rows, row)
 	}
-	return m
+	return cluster.Members{Table: cluster.NewTable(t.Cluster, t.Generation, rows)}
 }
 
 func datagramPeers(t *Table, self Node) (peers []transport.Peer) {

@@ -193,7 +193,7 @@ func (m *Machine) roundOf(p *member) time.Duration {
 // asked begins to probe a subject for a co-watcher, or reports to it from the
 // burst that already runs.
 func (m *Machine) asked(now time.Time, from *member, ask *RelayAsk) {
-	p := m.byNumber[ask.Subject]
+	p := m.numbered(ask.Subject)
 	if p == nil || len(p.rows) == 0 || !p.inRing() || now.Before(m.health.quiet) {
 		return
 	}
@@ -230,7 +230,7 @@ func (m *Machine) sendResult(now time.Time, p *member, a asker) {
 // resulted takes the count of a co-watcher. If it heard the subject after the
 // missed heartbeat was due, the node lives and only the link is at stake.
 func (m *Machine) resulted(now, at time.Time, from *member, res *RelayResult) {
-	p := m.byNumber[res.Subject]
+	p := m.numbered(res.Subject)
 	if p == nil || p.burst == nil || !p.burst.own || p.burst.number != res.Burst {
 		return
 	}

@@ -21,6 +21,8 @@ const (
 	spreadEvery = 100 * time.Millisecond
 	// claimsMax is what one datagram of 1,200 bytes holds of 14-byte claims.
 	claimsMax = 80
+	// manyMembers is where drawing at random becomes cheaper than listing all.
+	manyMembers = 64
 	// viewEvery bounds how often a peer whose view differs is sent all claims.
 	viewEvery = time.Second
 )
@@ -112,13 +114,14 @@ func (m *Machine) advanceRumours(now time.Time) {
 		return
 	}
 	m.rumours = slices.DeleteFunc(m.rumours, func(r rumour) bool { return r.rounds == 0 })
-	for _, to := range m.randomMembers(due) {
-		m.sendClaims(now, to, due)
+	to := m.randomMembers(due)
+	for _, row := range to {
+		m.sendClaims(now, row, due)
 	}
 	for _, p := range due {
 		// The subject hears it too: if it lives, it answers.
-		if doubtful(p.held.Verdict) && !slices.Contains(m.randomPeers, p) {
-			m.sendClaims(now, p, []*member{p})
+		if doubtful(p.held.Verdict) && !slices.Contains(to, p.at) {
+			m.sendClaims(now, p.at, []*member{p})
 		}
 	}
 }
@@ -128,32 +131,62 @@ func doubtful(v belfry.Verdict) bool {
 }
 
 // randomMembers draws up to F members that are up, without the only subject.
-func (m *Machine) randomMembers(subjects []*member) []*member {
-	m.randomPeers = m.randomPeers[:0]
-	for _, p := range m.members {
-		if p != m.self && p.held.Verdict == belfry.VerdictUp && (len(subjects) > 1 || subjects[0] != p) {
-			m.randomPeers = append(m.randomPeers, p)
+// In a large table it tries at random; in a small one, or where few are up, it
+// draws from the list of all that may be drawn.
+func (m *Machine) randomMembers(subjects []*member) []int32 {
+	n, wanted := int32(m.table.Len()), m.cfg.FanOut
+	may := func(row int32) bool {
+		return row != m.self.at && (len(subjects) > 1 || subjects[0].at != row) && m.heldOf(row).Verdict == belfry.VerdictUp
+	}
+	picked := make([]int32, 0, wanted)
+	if n > manyMembers {
+		for range 8 * wanted {
+			if row := m.rng.Int32N(n); len(picked) < wanted && may(row) && !slices.Contains(picked, row) {
+				picked = append(picked, row)
+			}
 		}
 	}
-	n := min(m.cfg.FanOut, len(m.randomPeers))
-	for i := range n {
-		j := i + m.rng.IntN(len(m.randomPeers)-i)
-		m.randomPeers[i], m.randomPeers[j] = m.randomPeers[j], m.randomPeers[i]
+	if len(picked) == wanted {
+		return picked
 	}
-	m.randomPeers = m.randomPeers[:n]
-	return m.randomPeers
+	picked = picked[:0]
+	for row := range n {
+		if may(row) {
+			picked = append(picked, row)
+		}
+	}
+	wanted = min(wanted, len(picked))
+	for i := range wanted {
+		j := i + m.rng.IntN(len(picked)-i)
+		picked[i], picked[j] = picked[j], picked[i]
+	}
+	return picked[:wanted]
 }
 
 // sendClaims sends what is held of the subjects to one member.
-func (m *Machine) sendClaims(now time.Time, to *member, subjects []*member) {
+func (m *Machine) sendClaims(now time.Time, to int32, subjects []*member) {
 	var claims []belfry.Claim
 	for _, p := range subjects {
 		if p.held.Incarnation != 0 {
 			claims = append(claims, claimOf(now, p))
 		}
 	}
+	m.sendAll(now, to, claims)
+}
+
+// sendAll sends claims to one member, in as many datagrams as they need. It
+// does not begin to hold anything about that member.
+func (m *Machine) sendAll(now time.Time, to int32, claims []belfry.Claim) {
+	if to == m.self.at || m.table.rows[to].Stopped {
+		return
+	}
+	p := m.byID[m.table.rows[to].ID]
 	for chunk := range slices.Chunk(claims, claimsMax) {
-		m.send(now, to, &Claims{Claims: chunk})
+		if p != nil {
+			m.send(now, p, &Claims{Claims: chunk})
+		} else {
+			m.sendTo(&m.table.rows[to], &Claims{Claims: chunk})
+		}
 	}
 }
 
@@ -171,7 +204,7 @@ func (m *Machine) newestClaims(now time.Time) []belfry.Claim {
 // heardClaims weighs what a member says of others.
 func (m *Machine) heardClaims(now, at time.Time, from *member, claims []belfry.Claim) {
 	for _, c := range claims {
-		p := m.byNumber[c.Subject]
+		p := m.numbered(c.Subject)
 		if p == nil || c.Incarnation == 0 || c.Verdict > belfry.VerdictLeft || p.Stopped {
 			continue
 		}
@@ -248,7 +281,7 @@ func (m *Machine) answer(now time.Time, p *member, claim held, from *member) {
 		Observers: 1, Since: p.heard, Origin: m.self.Number,
 	}.follows(claim)
 	m.adopt(now, p, alive)
-	m.sendClaims(now, from, []*member{p})
+	m.sendClaims(now, from.at, []*member{p})
 }
 
 // refute is the answer of the subject itself.
@@ -264,18 +297,5 @@ func (m *Machine) refute(now time.Time, from *member, claim held) {
 		alive.Turn = claim.Turn // others raised it for this node: follow
 	}
 	m.adopt(now, m.self, alive)
-	m.sendClaims(now, from, []*member{m.self})
-}
-
-// compareView notices that a peer holds other claims than this node: when it
-// differs twice in a row, the peer is sent all of them.
-func (m *Machine) compareView(now time.Time, from *member, view uint32) {
-	if view == m.view {
-		from.viewDiffers = 0
-		return
-	}
-	if from.viewDiffers++; from.viewDiffers >= 2 && now.Sub(from.viewSent) >= viewEvery {
-		from.viewSent = now
-		m.sendClaims(now, from, m.members)
-	}
+	m.sendClaims(now, from.at, []*member{m.self})
 }

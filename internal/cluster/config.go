@@ -27,6 +27,15 @@ type Config struct {
 	Incarnation belfry.Incarnation // of this start, from 1; on disk before New
 	Cluster     belfry.ClusterID   // orders the ring
 
+	// Pauses are those that an earlier start gave to keep (Output.Pauses).
+	Pauses []Pause
+
+	Tunables
+}
+
+// Tunables are the settings that the cluster shares (section tunables of its
+// configuration). They can change while a machine runs (Settings).
+type Tunables struct {
 	// Watchers is K: how many nodes watch a node. Even, 2 to 8.
 	Watchers int
 	// DetectTarget is the time from the death of a silent host to unreachable
@@ -52,6 +61,9 @@ type Config struct {
 	// NodeTimeout replaces the allowance: down follows when a node is
 	// unreachable and nobody heard it for this long. 0 to 600 s; 0: allowance.
 	NodeTimeout time.Duration
+	// NodeDownDelay puts off posting that a node is down. If it answers
+	// meanwhile, nothing is posted. 0 to 600 s.
+	NodeDownDelay time.Duration
 	// StallMax is how long a node may be stalled before it is down, RestartHold
 	// how long it may take to come back from an announced restart. 0 to 600 s.
 	StallMax, RestartHold time.Duration
@@ -62,8 +74,11 @@ type Config struct {
 }
 
 // Default is the settings of cluster.md 11, without identity.
-func Default() Config {
-	return Config{
+func Default() Config { return Config{Tunables: DefaultTunables()} }
+
+// DefaultTunables is the settings of cluster.md 11.
+func DefaultTunables() Tunables {
+	return Tunables{
 		Watchers:     4,
 		DetectTarget: 800 * time.Millisecond,
 		Policy:       PolicyTarget,
@@ -84,36 +99,57 @@ func Default() Config {
 
 // Validate names every wrong field at once; the error wraps belfry.ErrUsage.
 func (c Config) Validate() error {
-	var errs []error
-	wrong := func(ok bool, field string, value any, want string) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("%s is %v; want %s", field, value, want))
-		}
+	var f faults
+	f.check(!c.Self.IsZero(), "self", c.Self, "a node id")
+	f.check(c.Number != 0, "number", c.Number, "a node number from 1")
+	f.check(c.Incarnation != 0, "incarnation", c.Incarnation, "a number from 1")
+	c.Tunables.check(&f)
+	return f.err()
+}
+
+// Validate names every wrong field at once; the error wraps belfry.ErrUsage.
+func (t Tunables) Validate() error {
+	var f faults
+	t.check(&f)
+	return f.err()
+}
+
+func (t Tunables) check(f *faults) {
+	f.check(t.Watchers >= 2 && t.Watchers <= 8 && t.Watchers%2 == 0, "watchers", t.Watchers, "an even number, 2 to 8")
+	f.between("detect_target", t.DetectTarget, 200*time.Millisecond, time.Minute)
+	f.check(t.Policy <= PolicyPath, "policy", t.Policy, "target or path")
+	f.between("interval_min", t.IntervalMin, 20*time.Millisecond, time.Minute)
+	f.between("interval_max", t.IntervalMax, t.IntervalMin, time.Minute)
+	f.check(t.RateQuiet >= 100 && t.RateQuiet <= 100_000, "rate_quiet", t.RateQuiet, "0.1 to 100 per second")
+	f.check(t.RateMax >= t.RateQuiet && t.RateMax <= 100_000, "rate_max", t.RateMax, "rate_quiet to 100 per second")
+	f.check(t.LossPrior <= 127, "loss_prior", t.LossPrior, "0 to 0.5")
+	f.check(t.LossFloor <= 127, "loss_floor", t.LossFloor, "0 to 0.5")
+	f.between("allowance", t.Allowance, 0, 2*time.Minute)
+	f.between("allowance_cap", t.AllowanceCap, t.Allowance, 2*time.Minute)
+	f.between("node_timeout", t.NodeTimeout, 0, 10*time.Minute)
+	f.between("node_down_delay", t.NodeDownDelay, 0, 10*time.Minute)
+	f.between("stall_max", t.StallMax, 0, 10*time.Minute)
+	f.between("restart_hold", t.RestartHold, 0, 10*time.Minute)
+	f.check(t.FanOut >= 1 && t.FanOut <= 8, "fan_out", t.FanOut, "1 to 8")
+	f.check(t.FanOutRounds >= 1 && t.FanOutRounds <= 8, "fan_out_rounds", t.FanOutRounds, "1 to 8")
+}
+
+// faults are the wrong fields that were found.
+type faults []error
+
+func (f *faults) check(ok bool, field string, value any, want string) {
+	if !ok {
+		*f = append(*f, fmt.Errorf("%s is %v; want %s", field, value, want))
 	}
-	between := func(field string, d, low, high time.Duration) {
-		wrong(d >= low && d <= high, field, d, fmt.Sprintf("%v to %v", low, high))
-	}
-	wrong(!c.Self.IsZero(), "self", c.Self, "a node id")
-	wrong(c.Number != 0, "number", c.Number, "a node number from 1")
-	wrong(c.Incarnation != 0, "incarnation", c.Incarnation, "a number from 1")
-	wrong(c.Watchers >= 2 && c.Watchers <= 8 && c.Watchers%2 == 0, "watchers", c.Watchers, "an even number, 2 to 8")
-	between("detect_target", c.DetectTarget, 200*time.Millisecond, time.Minute)
-	wrong(c.Policy <= PolicyPath, "policy", c.Policy, "target or path")
-	between("interval_min", c.IntervalMin, 20*time.Millisecond, time.Minute)
-	between("interval_max", c.IntervalMax, c.IntervalMin, time.Minute)
-	wrong(c.RateQuiet >= 100 && c.RateQuiet <= 100_000, "rate_quiet", c.RateQuiet, "0.1 to 100 per second")
-	wrong(c.RateMax >= c.RateQuiet && c.RateMax <= 100_000, "rate_max", c.RateMax, "rate_quiet to 100 per second")
-	wrong(c.LossPrior <= 127, "loss_prior", c.LossPrior, "0 to 0.5")
-	wrong(c.LossFloor <= 127, "loss_floor", c.LossFloor, "0 to 0.5")
-	between("allowance", c.Allowance, 0, 2*time.Minute)
-	between("allowance_cap", c.AllowanceCap, c.Allowance, 2*time.Minute)
-	between("node_timeout", c.NodeTimeout, 0, 10*time.Minute)
-	between("stall_max", c.StallMax, 0, 10*time.Minute)
-	between("restart_hold", c.RestartHold, 0, 10*time.Minute)
-	wrong(c.FanOut >= 1 && c.FanOut <= 8, "fan_out", c.FanOut, "1 to 8")
-	wrong(c.FanOutRounds >= 1 && c.FanOutRounds <= 8, "fan_out_rounds", c.FanOutRounds, "1 to 8")
-	if len(errs) == 0 {
+}
+
+func (f *faults) between(field string, d, low, high time.Duration) {
+	f.check(d >= low && d <= high, field, d, fmt.Sprintf("%v to %v", low, high))
+}
+
+func (f *faults) err() error {
+	if len(*f) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: tunables: %w", belfry.ErrUsage, errors.Join(errs...))
+	return fmt.Errorf("%w: tunables: %w", belfry.ErrUsage, errors.Join(*f...))
 }

@@ -13,7 +13,7 @@ const announcedMax = 65535 * time.Millisecond
 // datagram takes one datagram. Only proven ones count; a restarted node thus
 // takes nothing that was recorded before its start (cluster.md 3).
 func (m *Machine) datagram(now time.Time, d Datagram) {
-	p := m.byID[d.From]
+	p := m.find(d.From)
 	switch {
 	case p == nil || p == m.self || p.Stopped || m.self.Stopped:
 		m.drops.Stranger++
@@ -94,6 +94,8 @@ func (m *Machine) content(now, at time.Time, p *member, d Datagram) {
 		m.resulted(now, at, p, body)
 	case *Claims:
 		m.heardClaims(now, at, p, body.Claims)
+	case *View:
+		m.viewAsked(now, p, body)
 	}
 }
 
@@ -105,7 +107,7 @@ func (m *Machine) gossip(now, at time.Time, p *member, hb *Heartbeat) {
 	if hb.ExactPause > 0 {
 		p.pause.saw(now, hb.ExactPause)
 	}
-	if q := m.byNumber[hb.Fresh.Subject]; q != nil && hb.Fresh.Verdict == belfry.VerdictUp {
+	if q := m.numbered(hb.Fresh.Subject); q != nil && hb.Fresh.Verdict == belfry.VerdictUp {
 		m.vouch(now, at.Add(-hb.Fresh.Age), q, p)
 	}
 	m.heardClaims(now, at, p, hb.Claims)
@@ -215,16 +217,23 @@ func (m *Machine) sendOn(now time.Time, r *row, body Body) {
 
 // send sends a body to a member, on its best link.
 func (m *Machine) send(now time.Time, to *member, body Body) {
-	if to == m.self || len(to.Links) == 0 || to.Stopped {
+	if to == m.self || to.Stopped {
 		return
 	}
 	if len(to.rows) == 0 {
-		address(body, to.Links[0].Index, belfry.LinkUnknown, 0)
-		m.out.Send = append(m.out.Send, Send{To: to.ID, Link: to.Links[0].Index, Body: body})
+		m.sendTo(to.Member, body)
 		return
 	}
 	best := slices.IndexFunc(to.rows, (*row).usable)
 	m.sendOn(now, to.rows[max(best, 0)], body)
+}
+
+// sendTo sends a body to a member that is not watched.
+func (m *Machine) sendTo(to *Member, body Body) {
+	if links := m.table.links(m.self.Member, to); len(links) > 0 {
+		address(body, links[0].Index, belfry.LinkUnknown, 0)
+		m.out.Send = append(m.out.Send, Send{To: to.ID, Link: links[0].Index, Body: body})
+	}
 }
 
 // sendUnwatched sends a probe or an answer where there is no row.
@@ -245,6 +254,8 @@ func address(body Body, link uint8, state belfry.LinkState, seq uint16) {
 		b.Link, b.LinkState, b.Seq = link, state, seq
 	case *Claims:
 		b.Link, b.LinkState, b.Seq = link, state, seq
+	case *View:
+		b.Link, b.LinkState, b.Seq = link, state, seq
 	}
 }
 
@@ -257,6 +268,8 @@ func seqOf(body Body) uint16 {
 	case *RelayResult:
 		return b.Seq
 	case *Claims:
+		return b.Seq
+	case *View:
 		return b.Seq
 	}
 	return 0

@@ -95,7 +95,7 @@ func (m *Machine) advanceHeal(now time.Time) {
 	m.healTurn = (m.healTurn + 1) % len(m.fallen)
 	p := m.fallen[m.healTurn]
 	if len(p.rows) == 0 {
-		for _, l := range p.Links {
+		for _, l := range m.links(p) {
 			m.sendUnwatched(now, p, l.Index, true, false)
 		}
 	}

@@ -20,17 +20,17 @@ type Machine struct {
 	rng   *rand.Rand // draws the members that claims are sent to
 	start time.Time  // origin of the send clock and of the schedule
 
-	self       *member
-	generation uint64 // of the member table
-	byID       map[belfry.NodeID]*member
-	byNumber   map[belfry.NodeNumber]*member
-	members    []*member // by NodeID, self included
-	ring       []*member // neither down nor left, by place
-	peers      []*member // this node's neighbours, in ring order
-	watched    []*member // those with rows, by NodeID
-	fallen     []*member // those that are down, by NodeID
+	self    *member
+	table   *Table
+	tableAt time.Time                 // when it came
+	byID    map[belfry.NodeID]*member // those of whom more is held than the table says
+	outside int                       // members that are down or left
+	peers   []*member                 // this node's neighbours, in ring order
+	watched []*member                 // those with rows, by NodeID
+	fallen  []*member                 // those that are down, by NodeID
 
-	view        uint32 // hash of all claims held
+	view        uint32   // hash of all claims held
+	buckets     []uint32 // the same, of each 64 numbers
 	news        []*member
 	rumours     []rumour
 	randomPeers []*member
@@ -55,23 +55,17 @@ type Drops struct {
 
 // New is a machine whose only member is this node. cfg must be valid.
 func New(cfg Config, now time.Time, rng *rand.Rand) *Machine {
-	m := &Machine{
-		cfg: cfg, rng: rng, start: now,
-		byID: map[belfry.NodeID]*member{}, byNumber: map[belfry.NodeNumber]*member{},
+	m := &Machine{cfg: cfg, rng: rng, start: now, byID: map[belfry.NodeID]*member{}}
+	m.table = NewTable(cfg.Cluster, 0, []Member{{ID: cfg.Self, Number: cfg.Number, Name: cfg.Name}})
+	m.buckets = slices.Clone(m.table.buckets)
+	m.self = m.member(0)
+	m.self.incarnation = cfg.Incarnation
+	m.self.held = held{
+		Incarnation: cfg.Incarnation, Verdict: belfry.VerdictUp, Cause: belfry.CauseDirect,
+		Observers: 1, Since: now, Origin: cfg.Number,
 	}
-	m.self = &member{
-		Member:      Member{ID: cfg.Self, Number: cfg.Number, Name: cfg.Name},
-		place:       ringKey(cfg.Cluster, cfg.Self),
-		incarnation: cfg.Incarnation,
-		held: held{
-			Incarnation: cfg.Incarnation, Verdict: belfry.VerdictUp, Cause: belfry.CauseDirect,
-			Observers: 1, Since: now, Origin: cfg.Number,
-		},
-	}
-	m.byID[cfg.Self], m.byNumber[cfg.Number] = m.self, m.self
-	m.members = []*member{m.self}
-	m.view = m.self.held.hash(cfg.Number)
-	m.health.clean = now
+	m.view = m.buckets[bucketOf(cfg.Number)]
+	m.count(m.self, m.self.base(), m.self.held)
 	return m
 }
 
@@ -88,7 +82,10 @@ func (m *Machine) Receive(now time.Time, msg Message) {
 	case Refused:
 		m.refused(now, msg)
 	case Members:
-		m.setMembers(now, msg)
+		m.setMembers(now, msg.Table)
+	case Settings:
+		m.cfg.Tunables = msg.Tunables
+		m.rewatch(now)
 	case Suspended:
 		m.paused(now, msg.D)
 	case Dropped:
@@ -230,7 +227,7 @@ func (m *Machine) Take() Output {
 func (m *Machine) View() uint32 { return m.view }
 
 // Generation is that of the member table in use.
-func (m *Machine) Generation() uint64 { return m.generation }
+func (m *Machine) Generation() uint64 { return m.table.generation }
 
 // Drops is the counters so far.
 func (m *Machine) Drops() Drops { return m.drops }

@@ -144,7 +144,7 @@ func TestI4IncarnationAndTurnNeverFall(t *testing.T) {
 		a := net.host("a")
 		for range rapid.IntRange(1, 40).Draw(t, "claims") {
 			before := map[belfry.NodeNumber]held{}
-			for _, p := range a.m.members {
+			for _, p := range a.m.sorted() {
 				before[p.Number] = p.held
 			}
 			c := drawClaim(t, "claim")
@@ -155,7 +155,7 @@ func TestI4IncarnationAndTurnNeverFall(t *testing.T) {
 					Age: time.Duration(rapid.IntRange(0, 10_000).Draw(t, "age")) * time.Millisecond, Origin: 2,
 				}}},
 			})
-			for _, p := range a.m.members {
+			for _, p := range a.m.sorted() {
 				was := before[p.Number]
 				if was.compare(p.held) > 0 {
 					t.Fatalf("the claim on %s fell from %v to %v", p.Name, was, p.held)
@@ -241,7 +241,7 @@ func TestI7HeartbeatsKeepToTheRate(t *testing.T) {
 // snapshot is all that can be seen of a machine.
 func snapshot(m *Machine, now time.Time) string {
 	text := fmt.Sprintf("%x %+v %+v", m.View(), m.Nodes(now), m.Links(now))
-	for _, p := range m.members {
+	for _, p := range m.sorted() {
 		text += fmt.Sprintf("%+v", m.Why(p.ID))
 	}
 	return text
@@ -354,8 +354,8 @@ func TestAliveAnswersDown(t *testing.T) {
 		if i != 0 {
 			t.Fatalf("subject %d: no answer to the claimant", subject)
 		}
-		net.host("a").m.byNumber[subject].news = net.now
-		got := claimOf(net.now, net.host("a").m.byNumber[subject])
+		net.host("a").m.numbered(subject).news = net.now
+		got := claimOf(net.now, net.host("a").m.numbered(subject))
 		got.Age = 0
 		if got != want {
 			t.Errorf("subject %d: holds %+v, want %+v", subject, got, want)
@@ -395,7 +395,7 @@ func TestAMachineAloneHasNothingToDo(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	m := New(testConfig(), now, rand.New(rand.NewPCG(1, 1)))
-	m.Receive(now, Members{Generation: 1, Members: []Member{{ID: nodeID(1), Number: 1, Name: "a"}}})
+	m.Receive(now, Members{Table: NewTable(belfry.ClusterID{}, 1, []Member{{ID: nodeID(1), Number: 1, Name: "a"}})})
 	m.Advance(now)
 	if next := m.NextTimeout(); !next.IsZero() {
 		t.Errorf("NextTimeout = %v, want never", next)
@@ -409,13 +409,12 @@ func TestAnOlderMemberTableIsIgnored(t *testing.T) {
 	t.Parallel()
 	net := warm(1, 3)
 	a := net.host("a")
-	a.m.Receive(net.now, Members{Generation: 0, Members: []Member{{ID: nodeID(1), Number: 1, Name: "a"}}})
+	a.m.Receive(net.now, Members{Table: NewTable(belfry.ClusterID{}, 0, []Member{{ID: nodeID(1), Number: 1, Name: "a"}})})
 	if got := len(a.m.Nodes(net.now)); got != 3 {
 		t.Errorf("%d members, want 3", got)
 	}
-	table := net.members(a)
-	table.Generation, table.Members = 2, table.Members[:2]
-	a.m.Receive(net.now, table)
+	net.generation = 2
+	a.m.Receive(net.now, Members{Table: net.table(2)})
 	changes := a.m.Take().Changes
 	if len(a.m.Nodes(net.now)) != 2 || len(a.m.Links(net.now)) != 1 || len(changes) == 0 {
 		t.Fatalf("after a removal: nodes %v, changes %v; want two nodes and a change", a.m.Nodes(net.now), changes)

@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -12,10 +13,11 @@ import (
 // evidenceMax bounds what is kept of one node's way to its verdict.
 const evidenceMax = 64
 
-// A member is what this node holds of one row of the member table.
+// A member is what this node holds of one row of the member table, as soon as
+// it differs from what the row says by itself.
 type member struct {
-	Member
-	place uint64 // on the ring
+	*Member       // the row; shared and never written
+	at      int32 // its number in the table
 
 	held        held
 	incarnation belfry.Incarnation // newest that was proven or claimed
@@ -85,50 +87,108 @@ func (m *Machine) note(p *member, now time.Time, by belfry.NodeID, link, text st
 	p.evidence = append(p.evidence, belfry.Evidence{Time: now, By: by, Link: link, Text: text})
 }
 
-// setMembers takes a new member table.
-func (m *Machine) setMembers(now time.Time, table Members) {
-	if table.Generation < m.generation {
+// member is what is held of one row.
+func (m *Machine) member(row int32) *member {
+	t := &m.table.rows[row]
+	p := m.byID[t.ID]
+	if p == nil {
+		p = &member{Member: t, at: row, held: t.base(), incarnation: t.Up}
+		p.held.Since = m.tableAt
+		m.byID[t.ID] = p
+	}
+	return p
+}
+
+// find is what is held of a member, nil if there is none with this id.
+func (m *Machine) find(id belfry.NodeID) *member {
+	if p := m.byID[id]; p != nil {
+		return p
+	}
+	if row, ok := m.table.byID[id]; ok {
+		return m.member(row)
+	}
+	return nil
+}
+
+// numbered is what is held of a member, nil if there is none with this number.
+func (m *Machine) numbered(n belfry.NodeNumber) *member {
+	if row, ok := m.table.byNumber[n]; ok {
+		return m.member(row)
+	}
+	return nil
+}
+
+// heldOf is the claim that is held of one row.
+func (m *Machine) heldOf(row int32) held {
+	t := &m.table.rows[row]
+	if p := m.byID[t.ID]; p != nil {
+		return p.held
+	}
+	return t.base()
+}
+
+// setMembers takes a new member table. A node that is not in the table is no
+// member of its cluster any more; its machine keeps the old one.
+func (m *Machine) setMembers(now time.Time, table *Table) {
+	if table.generation < m.table.generation {
 		return
 	}
-	m.generation = table.Generation
-	kept := map[belfry.NodeID]bool{}
-	for _, t := range table.Members {
-		kept[t.ID] = true
-		p := m.byID[t.ID]
-		if p == nil {
-			p = &member{place: ringKey(m.cfg.Cluster, t.ID), held: held{Verdict: belfry.VerdictJoining, Since: now}}
-			p.Member = t
-			m.byID[t.ID] = p
-			m.members = append(m.members, p)
-			m.view ^= p.held.hash(p.Number)
-		}
-		m.updateMember(now, p, t)
+	if _, ok := table.byID[m.cfg.Self]; !ok {
+		return
 	}
-	for _, p := range slices.Clone(m.members) {
-		if !kept[p.ID] && p != m.self {
+	old := m.table
+	self := *m.self.Member
+	m.table, m.tableAt = table, now
+	for _, p := range m.sorted() {
+		if _, ok := table.byID[p.ID]; !ok {
 			m.removeMember(now, p)
 		}
 	}
-	slices.SortFunc(m.members, func(a, b *member) int { return a.ID.Compare(b.ID) })
-	clear(m.byNumber)
-	for _, p := range m.members {
-		m.byNumber[p.Number] = p
+	m.view, m.outside = 0, 0
+	m.buckets = slices.Clone(table.buckets)
+	for _, b := range table.buckets {
+		m.view ^= b
+	}
+	stopped := map[belfry.NodeID]bool{}
+	for _, p := range m.sorted() {
+		row := table.byID[p.ID]
+		stopped[p.ID] = p.Stopped
+		changed := !slices.Equal(old.links(&self, p.Member), table.links(&table.rows[table.byID[m.cfg.Self]], &table.rows[row]))
+		p.Member, p.at = &table.rows[row], row
+		m.count(p, p.base(), p.held)
+		if !p.inRing() {
+			m.outside++
+		}
+		if changed && len(p.rows) > 0 {
+			m.unwatch(p)
+		}
+	}
+	for i := range table.rows {
+		if row := &table.rows[i]; row.Stopped || stopped[row.ID] {
+			m.intent(now, m.member(int32(i)), stopped[row.ID])
+		}
 	}
 	m.rewatch(now)
 }
 
-func (m *Machine) updateMember(now time.Time, p *member, t Member) {
-	m.view ^= p.held.hash(p.Number) ^ p.held.hash(t.Number)
-	wasStopped := p.Stopped
-	linksChanged := !slices.Equal(p.Links, t.Links)
-	p.Member = t
-	if linksChanged && len(p.rows) > 0 {
-		m.unwatch(p)
-	}
+// sorted is all members of whom something is held, by NodeID.
+func (m *Machine) sorted() []*member {
+	return slices.SortedFunc(maps.Values(m.byID), func(a, b *member) int { return a.ID.Compare(b.ID) })
+}
+
+// count moves p's share of the view hash from one claim to another.
+func (m *Machine) count(p *member, from, to held) {
+	d := from.hash(p.Number) ^ to.hash(p.Number)
+	m.view ^= d
+	m.buckets[bucketOf(p.Number)] ^= d
+}
+
+// intent follows what the configuration wants of a node.
+func (m *Machine) intent(now time.Time, p *member, wasStopped bool) {
 	switch {
-	case t.Stopped && p.held.Cause != belfry.CauseStopped:
+	case p.Stopped && p.held.Cause != belfry.CauseStopped:
 		m.conclude(now, p, belfry.VerdictLeft, belfry.CauseStopped, now, 0)
-	case wasStopped && !t.Stopped:
+	case wasStopped && !p.Stopped:
 		again := held{Incarnation: p.held.Incarnation, Verdict: belfry.VerdictJoining, Since: now}
 		if p == m.self {
 			again.Verdict, again.Cause = belfry.VerdictUp, belfry.CauseDirect
@@ -142,45 +202,39 @@ func (m *Machine) removeMember(now time.Time, p *member) {
 	if p.held.Verdict != belfry.VerdictLeft {
 		gone := p.held
 		gone.Verdict, gone.Cause, gone.Since, gone.Observers = belfry.VerdictLeft, belfry.CauseRemoved, now, 0
-		m.change(now, p, gone)
+		m.tell(now, p, p.held, gone)
 	}
 	m.unwatch(p)
-	m.view ^= p.held.hash(p.Number)
 	delete(m.byID, p.ID)
 	same := func(q *member) bool { return q == p }
-	m.members = slices.DeleteFunc(m.members, same)
+	m.watched = slices.DeleteFunc(slices.Clone(m.watched), same)
+	m.fallen = slices.DeleteFunc(slices.Clone(m.fallen), same)
 	m.news = slices.DeleteFunc(m.news, same)
 	m.rumours = slices.DeleteFunc(m.rumours, func(r rumour) bool { return r.about == p })
 }
 
 // rewatch draws the ring again and begins or ends to watch.
 func (m *Machine) rewatch(now time.Time) {
-	m.ring = ringOrder(m.members)
-	m.peers = neighbours(m.ring, m.self, m.cfg.Watchers)
-	for _, p := range m.members {
-		ring := slices.Contains(m.peers, p)
-		switch {
-		case p == m.self:
-			continue
-		case ring:
-			p.guest = false
-			m.watch(now, p)
-		case p.held.Verdict == belfry.VerdictDown || p.guest:
+	m.peers = m.neighbours(m.self)
+	for _, p := range slices.Clone(m.watched) {
+		if !slices.Contains(m.peers, p) && p.held.Verdict != belfry.VerdictDown && !p.guest {
 			// Rows of a node that went down stay: they show how it went, and it
 			// is probed for its return.
-		default:
 			m.unwatch(p)
 		}
 	}
-	m.watched, m.fallen = nil, nil // anew: callers may be ranging over the old ones
-	for _, p := range m.members {
-		if len(p.rows) > 0 {
-			m.watched = append(m.watched, p)
-		}
-		if p.held.Verdict == belfry.VerdictDown {
-			m.fallen = append(m.fallen, p)
+	for _, p := range m.peers {
+		p.guest = false
+		m.watch(now, p)
+	}
+	watched := slices.DeleteFunc(slices.Clone(m.watched), func(p *member) bool { return len(p.rows) == 0 })
+	for _, p := range m.peers {
+		if len(p.rows) > 0 && !slices.Contains(watched, p) {
+			watched = append(watched, p)
 		}
 	}
+	slices.SortFunc(watched, func(a, b *member) int { return a.ID.Compare(b.ID) })
+	m.watched = watched // anew: callers may be ranging over the old one
 	for _, p := range m.watched {
 		for l, r := range p.rows {
 			k := max(slices.Index(m.peers, p), 0)
@@ -197,12 +251,18 @@ func (m *Machine) watch(now time.Time, p *member) {
 	if len(p.rows) > 0 {
 		return
 	}
-	for _, l := range p.Links {
+	for _, l := range m.links(p) {
 		r := newRow(now, p.ID, l, m.cfg.LossPrior)
 		r.txSeq = p.spent[l.Index]
 		p.rows = append(p.rows, r)
 	}
+	if len(p.rows) > 0 && !slices.Contains(m.watched, p) {
+		m.watched = append(slices.Clip(m.watched), p)
+	}
 }
+
+// links are the ways from this node to p.
+func (m *Machine) links(p *member) []Link { return m.table.links(m.self.Member, p.Member) }
 
 // unwatch ends it: what this node knows of p is from now on what others say.
 // The numbers that were sent stay spent: to the peer, whose row may live on,
@@ -241,30 +301,40 @@ type NodeStatus struct {
 
 // Nodes is all members, this node included, by name.
 func (m *Machine) Nodes(now time.Time) []NodeStatus {
-	all := make([]NodeStatus, 0, len(m.members))
-	for _, p := range m.members {
-		s := NodeStatus{
-			ID: p.ID, Name: p.Name, Number: p.Number, Self: p == m.self,
-			Incarnation: p.held.Incarnation, Verdict: p.held.Verdict, Cause: p.held.Cause,
-			Since: p.held.Since, LastHeard: maxTime(p.heard, p.vouched),
-			Turn: p.held.Turn, Observers: int(p.held.Observers), LinksTotal: len(p.rows),
+	all := make([]NodeStatus, 0, m.table.Len())
+	for i := range m.table.rows {
+		row := &m.table.rows[i]
+		p := m.byID[row.ID]
+		if p == nil { // nothing is held that the row does not say
+			p = &member{Member: row, held: row.base()}
+			p.held.Since = m.tableAt
 		}
-		if p == m.self {
-			s.LastHeard = now
-		}
-		for _, r := range p.rows {
-			if r.usable() {
-				s.LinksUp++
-			}
-			s.Interval = smallest(s.Interval, r.pace.interval)
-			s.MaxWait = smallest(s.MaxWait, r.maxWait(m.path(r)))
-		}
-		all = append(all, s)
+		all = append(all, m.nodeStatus(now, p))
 	}
 	slices.SortFunc(all, func(a, b NodeStatus) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), a.ID.Compare(b.ID))
 	})
 	return all
+}
+
+func (m *Machine) nodeStatus(now time.Time, p *member) NodeStatus {
+	s := NodeStatus{
+		ID: p.ID, Name: p.Name, Number: p.Number, Self: p == m.self,
+		Incarnation: p.held.Incarnation, Verdict: p.held.Verdict, Cause: p.held.Cause,
+		Since: p.held.Since, LastHeard: maxTime(p.heard, p.vouched),
+		Turn: p.held.Turn, Observers: int(p.held.Observers), LinksTotal: len(p.rows),
+	}
+	if p == m.self {
+		s.LastHeard = now
+	}
+	for _, r := range p.rows {
+		if r.usable() {
+			s.LinksUp++
+		}
+		s.Interval = smallest(s.Interval, r.pace.interval)
+		s.MaxWait = smallest(s.MaxWait, r.maxWait(m.path(r)))
+	}
+	return s
 }
 
 // smallest is the smaller of two durations, of which zero is none.

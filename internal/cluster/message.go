@@ -70,21 +70,9 @@ type Refused struct {
 	Link uint8
 }
 
-// Members is the whole member table, this node included. A table of a lower
+// Members is the member table, this node included. A table of a lower
 // generation than the last is ignored.
-type Members struct {
-	Generation uint64
-	Members    []Member
-}
-
-// A Member is one row of the member table.
-type Member struct {
-	ID      belfry.NodeID
-	Number  belfry.NodeNumber
-	Name    string
-	Links   []Link // as seen from this node; empty for this node itself
-	Stopped bool   // held left by the configuration
-}
+type Members struct{ Table *Table }
 
 // A Link is one way from this node to a member.
 type Link struct {
@@ -92,6 +80,9 @@ type Link struct {
 	Network       string // for people, and to group links of one interface
 	Local, Remote netip.AddrPort
 }
+
+// Settings are new tunables; they hold from now on. They must be valid.
+type Settings struct{ Tunables }
 
 // Suspended says that the boot clock ran ahead of the monotonic clock: the
 // machine as a whole was asleep for D.
@@ -105,11 +96,12 @@ func (Stream) message()    {}
 func (Dialed) message()    {}
 func (Refused) message()   {}
 func (Members) message()   {}
+func (Settings) message()  {}
 func (Suspended) message() {}
 func (Dropped) message()   {}
 
-// A Body is what a datagram carries: *Heartbeat, *RelayAsk, *RelayResult or
-// *Claims. The structs are field by field those of package wire, so that a
+// A Body is what a datagram carries: *Heartbeat, *RelayAsk, *RelayResult,
+// *Claims or *View. The structs are field by field those of package wire, so that a
 // pointer to one converts to a pointer to the other.
 type Body interface{ body() }
 
@@ -163,16 +155,37 @@ type Claims struct {
 	Claims    []belfry.Claim
 }
 
+// A View is the hash of the claims held in each bucket of 64 node numbers; who
+// receives it sends its claims in those that differ.
+type View struct {
+	Link      uint8
+	LinkState belfry.LinkState
+	Seq       uint16
+	First     uint16   // bucket of the first hash
+	Buckets   []uint32 // 24 bits each
+}
+
 func (*Heartbeat) body()   {}
 func (*RelayAsk) body()    {}
 func (*RelayResult) body() {}
 func (*Claims) body()      {}
+func (*View) body()        {}
 
 // Output is what the driver has to do, in this order.
 type Output struct {
 	Send    []Send
 	Dial    []Dial
 	Changes []Change
+	Pauses  []Pause // to keep for the next start (Config.Pauses); one per node
+}
+
+// A Pause is the longest one that a node survived, by what it said and by what
+// others saw. It is worth keeping over a restart of this agent: the node would
+// be declared down in its next one.
+type Pause struct {
+	Node belfry.NodeID
+	D    time.Duration
+	At   time.Time // when it was seen; what exceeds 2 s halves each day from then
 }
 
 // Send is one datagram to seal and send.
@@ -188,10 +201,11 @@ type Dial struct {
 	Link uint8
 }
 
-// A Change is a NodeChange, a LinkChange or a Restarted.
+// A Change is one of the types below that have the method.
 type Change interface{ change() }
 
-// A NodeChange is a new verdict.
+// A NodeChange is a new verdict. Down is told when it is posted, which
+// Tunables.NodeDownDelay can put off.
 type NodeChange struct {
 	Node        belfry.NodeID
 	Name        string
@@ -202,6 +216,7 @@ type NodeChange struct {
 	Observers   int
 	Since       time.Time // when the silence began, or when the proof of life came
 	At          time.Time // when the verdict fell here
+	View        uint64    // number of the change of the cluster: nodes that fail together share one
 	Evidence    []belfry.Evidence
 }
 
@@ -223,6 +238,36 @@ type Restarted struct {
 	At          time.Time
 }
 
-func (NodeChange) change() {}
-func (LinkChange) change() {}
-func (Restarted) change()  {}
+// WasDown says that others held this node down, or still to be in doubt, while
+// it ran: it was paused, or cut off.
+type WasDown struct {
+	Verdict     belfry.Verdict
+	Cause       belfry.Cause
+	Incarnation belfry.Incarnation // of this node; an older one is the start before
+	By          belfry.NodeID      // who told
+	Since       time.Time          // when the silence began, by the claim
+	At          time.Time
+}
+
+// Isolated says that this node misses most of its peers at once and reaches
+// nobody else: the fault is its own, as far as it can tell (On), or no longer.
+type Isolated struct {
+	On    bool
+	Since time.Time // when the first of the peers fell silent
+	At    time.Time
+}
+
+// NonTransitive says that pairs of nodes do not reach each other although both
+// are up: a partition that is none. Nobody is to be blamed for it.
+type NonTransitive struct {
+	Pairs     [][2]belfry.NodeID // in order of the ids, each pair and all; empty: healed
+	Connected []belfry.NodeID    // the largest set of which all reach each other; in a full mesh only
+	At        time.Time
+}
+
+func (NodeChange) change()    {}
+func (LinkChange) change()    {}
+func (Restarted) change()     {}
+func (WasDown) change()       {}
+func (Isolated) change()      {}
+func (NonTransitive) change() {}

@@ -132,7 +132,7 @@ func (n *network) boot(h *host) {
 	cfg.Self, cfg.Number, cfg.Name, cfg.Incarnation = nodeID(h.number), h.number, h.name, h.incarnation
 	n.cfg(&cfg)
 	h.m = New(cfg, n.now, rand.New(rand.NewPCG(n.rng.Uint64(), uint64(h.number))))
-	n.deliver(h, n.members(h))
+	n.deliver(h, n.members())
 	for _, p := range n.hosts {
 		if p != h {
 			n.at(3*time.Millisecond, func() { n.connect(h, p) })
@@ -140,16 +140,20 @@ func (n *network) boot(h *host) {
 	}
 }
 
-func (n *network) members(h *host) Members {
-	table := Members{Generation: n.generation}
-	for _, p := range n.hosts {
-		m := Member{ID: nodeID(p.number), Number: p.number, Name: p.name, Stopped: n.stopped[p.name]}
-		if p != h {
-			m.Links = []Link{{Network: "net1", Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(p.number)}), 7946)}}
-		}
-		table.Members = append(table.Members, m)
+// members is the member table of the moment; all machines share it.
+func (n *network) members() Members { return Members{Table: n.table(len(n.hosts))} }
+
+// table is one of the first few hosts.
+func (n *network) table(hosts int) *Table {
+	var rows []Member
+	for _, p := range n.hosts[:hosts] {
+		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(p.number)}), 7946)
+		rows = append(rows, Member{
+			ID: nodeID(p.number), Number: p.number, Name: p.name, Stopped: n.stopped[p.name],
+			Addresses: []Address{{Network: "net1", Addr: addr}},
+		})
 	}
-	return table
+	return NewTable(belfry.ClusterID{}, n.generation, rows)
 }
 
 func pair(a, b *host) string {

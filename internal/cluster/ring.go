@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"slices"
@@ -17,45 +16,48 @@ func ringKey(cluster belfry.ClusterID, node belfry.NodeID) uint64 {
 	return binary.BigEndian.Uint64(sum[:8])
 }
 
-// ringOrder sorts the members that are neither down nor left by their place.
-func ringOrder(members []*member) []*member {
-	var ring []*member
-	for _, p := range members {
-		if p.inRing() {
-			ring = append(ring, p)
-		}
+// inRing tells whether the member of a row takes part in watching.
+func (m *Machine) inRing(row int32) bool {
+	t := &m.table.rows[row]
+	if p := m.byID[t.ID]; p != nil {
+		return p.inRing()
 	}
-	slices.SortFunc(ring, func(a, b *member) int {
-		return cmp.Or(cmp.Compare(a.place, b.place), a.ID.Compare(b.ID))
-	})
-	return ring
+	return !t.Stopped
 }
 
-// neighbours are the members ±1 … ±k/2 places from of, in ring order from the
-// one after it. Up to k+1 members it is everybody else: the full mesh. The
-// relation is symmetric, so each heartbeat has one that carries its echo.
-func neighbours(ring []*member, of *member, k int) []*member {
-	at := slices.Index(ring, of)
-	if at < 0 {
+// neighbours are the members ±1 … ±K/2 places from of, in ring order from the
+// one after it; those that are down or left have no place. Up to K+1 members
+// it is everybody else: the full mesh. The relation is symmetric, so each
+// heartbeat has one that carries its echo.
+func (m *Machine) neighbours(of *member) []*member {
+	if !of.inRing() {
 		return nil
 	}
-	n := len(ring)
-	var peers []*member
-	for step := 1; step < n; step++ {
-		if step <= k/2 || n-step <= k/2 || n <= k+1 {
-			peers = append(peers, ring[(at+step)%n])
+	k, all := m.cfg.Watchers, m.table.Len()-m.outside-1
+	after, before := k/2, k/2
+	if all <= k {
+		after, before = all, 0
+	}
+	peers := make([]*member, 0, after+before)
+	for place := m.table.at[of.at]; len(peers) < after; {
+		place = (place + 1) % int32(len(m.table.ring))
+		if row := m.table.ring[place]; m.inRing(row) {
+			peers = append(peers, m.member(row))
 		}
 	}
+	for place := m.table.at[of.at]; len(peers) < after+before; {
+		place = (place - 1 + int32(len(m.table.ring))) % int32(len(m.table.ring))
+		if row := m.table.ring[place]; m.inRing(row) {
+			peers = append(peers, m.member(row))
+		}
+	}
+	slices.Reverse(peers[after:])
 	return peers
 }
 
 // coWatchers are the other members that watch p and are up.
 func (m *Machine) coWatchers(p *member) []*member {
-	var others []*member
-	for _, w := range neighbours(m.ring, p, m.cfg.Watchers) {
-		if w != m.self && w.held.Verdict == belfry.VerdictUp {
-			others = append(others, w)
-		}
-	}
-	return others
+	return slices.DeleteFunc(m.neighbours(p), func(w *member) bool {
+		return w == m.self || w.held.Verdict != belfry.VerdictUp
+	})
 }

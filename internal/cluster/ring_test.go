@@ -1,21 +1,40 @@
 package cluster
 
 import (
+	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
 	"github.com/belfry-ha/belfry"
 )
 
-func ringOf(n int) []*member {
-	var all []*member
+// ringOf is the machine of each of n nodes, with K watchers.
+func ringOf(n, k int) []*Machine {
+	var rows []Member
 	for i := 1; i <= n; i++ {
-		id := nodeID(belfry.NodeNumber(i))
-		all = append(all, &member{Member: Member{ID: id}, place: ringKey(belfry.ClusterID{1}, id)})
+		rows = append(rows, Member{ID: nodeID(belfry.NodeNumber(i)), Number: belfry.NodeNumber(i)})
 	}
-	return ringOrder(all)
+	table := NewTable(belfry.ClusterID{1}, 1, rows)
+	var all []*Machine
+	for _, row := range rows {
+		cfg := testConfig()
+		cfg.Self, cfg.Number, cfg.Cluster, cfg.Watchers = row.ID, row.Number, belfry.ClusterID{1}, k
+		m := New(cfg, time.Time{}, rand.New(rand.NewPCG(1, 1)))
+		m.Receive(time.Time{}, Members{Table: table})
+		all = append(all, m)
+	}
+	return all
+}
+
+// neighboursOf are the numbers of the nodes that n watches, as m sees it.
+func neighboursOf(m *Machine, n belfry.NodeNumber) (numbers []belfry.NodeNumber) {
+	for _, p := range m.neighbours(m.numbered(n)) {
+		numbers = append(numbers, p.Number)
+	}
+	return numbers
 }
 
 // Z8: K distinct watchers, and whom I watch watches me.
@@ -24,17 +43,17 @@ func TestNeighboursAreDistinctAndMutual(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(1, 40).Draw(t, "n")
 		k := 2 * rapid.IntRange(1, 4).Draw(t, "k/2")
-		ring := ringOf(n)
-		for _, p := range ring {
-			peers := neighbours(ring, p, k)
+		all := ringOf(n, k)
+		for _, m := range all {
+			peers := neighboursOf(m, m.cfg.Number)
 			if want := min(k, n-1); len(peers) != want {
 				t.Fatalf("%d nodes, k %d: %d neighbours, want %d", n, k, len(peers), want)
 			}
 			for i, q := range peers {
-				if q == p || slices.Contains(peers[:i], q) {
+				if q == m.cfg.Number || slices.Contains(peers[:i], q) {
 					t.Fatalf("%d nodes, k %d: a neighbour twice, or the node itself", n, k)
 				}
-				if !slices.Contains(neighbours(ring, q, k), p) {
+				if !slices.Contains(neighboursOf(all[q-1], q), m.cfg.Number) {
 					t.Fatalf("%d nodes, k %d: watched, but does not watch", n, k)
 				}
 			}
@@ -44,13 +63,22 @@ func TestNeighboursAreDistinctAndMutual(t *testing.T) {
 
 func TestAMemberThatGoesMovesOnlyItsNeighbours(t *testing.T) {
 	t.Parallel()
-	ring := ringOf(20)
-	gone := ring[7]
-	without := slices.Delete(slices.Clone(ring), 7, 8)
-	for _, p := range without {
-		before, after := neighbours(ring, p, 4), neighbours(without, p, 4)
-		if slices.Equal(before, after) == slices.Contains(before, gone) {
-			t.Errorf("watchers changed = %v, want %v", !slices.Equal(before, after), slices.Contains(before, gone))
+	m := ringOf(20, 4)[0]
+	gone := belfry.NodeNumber(8)
+	before := map[belfry.NodeNumber][]belfry.NodeNumber{}
+	for n := range belfry.NodeNumber(21) {
+		if n != 0 && n != gone {
+			before[n] = neighboursOf(m, n)
+		}
+	}
+	m.conclude(time.Time{}, m.numbered(gone), belfry.VerdictDown, belfry.CauseSilent, time.Time{}, 2)
+	for n, was := range before {
+		now := neighboursOf(m, n)
+		if slices.Equal(was, now) == slices.Contains(was, gone) {
+			t.Errorf("node %d: watchers changed = %v, want %v", n, !slices.Equal(was, now), slices.Contains(was, gone))
+		}
+		if slices.Contains(now, gone) {
+			t.Errorf("node %d still watches the one that is down", n)
 		}
 	}
 }

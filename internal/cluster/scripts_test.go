@@ -133,7 +133,7 @@ func (s *script) do(t *testing.T, args []string) string {
 		s.n.stopped[rest[1]] = rest[0] == "stop"
 		s.n.generation++
 		for _, h := range s.n.hosts {
-			s.n.deliver(h, s.n.members(h))
+			s.n.deliver(h, s.n.members())
 		}
 	default:
 		for _, name := range rest {

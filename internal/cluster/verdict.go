@@ -171,17 +171,17 @@ func (m *Machine) adopt(now time.Time, p *member, c held) {
 // change makes c the claim that is held of p.
 func (m *Machine) change(now time.Time, p *member, c held) {
 	old, wasInRing := p.held, p.inRing()
-	m.view ^= old.hash(p.Number) ^ c.hash(p.Number)
+	m.count(p, old, c)
 	p.held = c
 	if c.Incarnation > p.incarnation {
 		m.rise(now, p, c.Incarnation)
 	}
-	if old.Verdict != c.Verdict {
-		m.out.Changes = append(m.out.Changes, NodeChange{
-			Node: p.ID, Name: p.Name, From: old.Verdict, To: c.Verdict, Cause: c.Cause,
-			Incarnation: c.Incarnation, Turn: c.Turn, Observers: int(c.Observers),
-			Since: c.Since, At: now, Evidence: slices.Clone(p.evidence),
-		})
+	m.tell(now, p, old, c)
+	m.fall(p)
+	if p.inRing() && !wasInRing {
+		m.outside--
+	} else if !p.inRing() && wasInRing {
+		m.outside++
 	}
 	switch c.Verdict {
 	case belfry.VerdictUp:
@@ -206,6 +206,28 @@ func (m *Machine) change(now time.Time, p *member, c held) {
 	}
 }
 
+// tell makes a change of p's verdict known.
+func (m *Machine) tell(now time.Time, p *member, old, c held) {
+	if old.Verdict != c.Verdict {
+		m.out.Changes = append(m.out.Changes, NodeChange{
+			Node: p.ID, Name: p.Name, From: old.Verdict, To: c.Verdict, Cause: c.Cause,
+			Incarnation: c.Incarnation, Turn: c.Turn, Observers: int(c.Observers),
+			Since: c.Since, At: now, Evidence: slices.Clone(p.evidence),
+		})
+	}
+}
+
+// fall keeps the list of those that are down.
+func (m *Machine) fall(p *member) {
+	at, listed := slices.BinarySearchFunc(m.fallen, p, func(a, b *member) int { return a.ID.Compare(b.ID) })
+	switch down := p.held.Verdict == belfry.VerdictDown; {
+	case down && !listed:
+		m.fallen = slices.Insert(slices.Clone(m.fallen), at, p)
+	case !down && listed:
+		m.fallen = slices.Delete(slices.Clone(m.fallen), at, at+1)
+	}
+}
+
 // rise notes that a newer incarnation of p is running: all that was held
 // against the older one is void.
 func (m *Machine) rise(now time.Time, p *member, inc belfry.Incarnation) {
@@ -226,7 +248,7 @@ func (m *Machine) comeUp(now time.Time, p *member, why string) {
 
 // stream takes what happened to the stream of a pair.
 func (m *Machine) stream(now time.Time, s Stream) {
-	p := m.byID[s.Peer]
+	p := m.find(s.Peer)
 	if p == nil || p == m.self || p.Stopped || s.Incarnation != 0 && s.Incarnation < p.incarnation {
 		return
 	}
@@ -294,7 +316,7 @@ func (m *Machine) dial(now time.Time, p *member) {
 
 // dialed takes the answer.
 func (m *Machine) dialed(now time.Time, d Dialed) {
-	p := m.byID[d.Peer]
+	p := m.find(d.Peer)
 	if p == nil || p.exit.dialing.IsZero() {
 		return
 	}
@@ -327,7 +349,7 @@ func (m *Machine) dialed(now time.Time, d Dialed) {
 
 // refused takes an ICMP port unreachable. Alone it only starts to verify.
 func (m *Machine) refused(now time.Time, f Refused) {
-	p := m.byID[f.Peer]
+	p := m.find(f.Peer)
 	if p == nil || p.held.Cause == belfry.CauseRestarting {
 		return
 	}

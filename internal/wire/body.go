@@ -7,7 +7,7 @@ import (
 )
 
 // A Body is what a datagram carries: *Heartbeat, *RelayAsk, *RelayResult,
-// *Claims or *Notice. Package cluster declares the same structs, field by
+// *Claims, *Notice or *View. Package cluster declares the same structs, field by
 // field, so that a pointer to one converts to a pointer to the other.
 //
 // Durations are cut to the steps of their field: announced times and pauses
@@ -77,17 +77,29 @@ type Notice struct {
 	Data      []byte
 }
 
+// A View is the hash of the claims that are held in each bucket of 64 node
+// numbers, 1 to MaxBuckets of them; it asks for the claims in those that differ.
+type View struct {
+	Link      uint8
+	LinkState belfry.LinkState
+	Seq       uint16
+	First     uint16   // bucket of the first hash
+	Buckets   []uint32 // 24 bits each
+}
+
 func (*Heartbeat) body()   {}
 func (*RelayAsk) body()    {}
 func (*RelayResult) body() {}
 func (*Claims) body()      {}
 func (*Notice) body()      {}
+func (*View) body()        {}
 
 // The most that fits.
 const (
 	MaxHeartbeatClaims = 255 / claimSize           // a section has one byte of length
 	MaxClaims          = (maxBody - 5) / claimSize // one datagram; 82
 	MaxNotice          = maxBody - commonSize      // bytes; 1,160
+	MaxBuckets         = (maxBody - 6) / 3         // one datagram; 386
 	maxBody            = MaxSize - longSize - tagSize
 )
 
@@ -98,6 +110,7 @@ const (
 	kindRelayResult = 3
 	kindClaims      = 4
 	kindNotice      = 5
+	kindView        = 6
 )
 
 // The flags beside the kind. The eighth bit is sent as 0 and ignored.

@@ -56,6 +56,7 @@ func bodies() []struct {
 		}},
 		{"claims", &Claims{Link: 15, LinkState: belfry.LinkFlapping, Seq: 0x0203, Claims: claims}},
 		{"notice", &Notice{Link: 15, LinkState: belfry.LinkInit, Seq: 0x0203, Data: []byte("opaque")}},
+		{"view", &View{Link: 15, LinkState: belfry.LinkInit, Seq: 0x0203, First: 0x0405, Buckets: []uint32{0x060708, 0x090a0b}}},
 	}
 }
 
@@ -158,7 +159,7 @@ func drawBody(t *rapid.T) Body {
 		return nil
 	}
 	clock := rapid.Uint32Range(0, max24)
-	switch rapid.IntRange(kindHeartbeat, kindNotice).Draw(t, "kind") {
+	switch rapid.IntRange(kindHeartbeat, kindView).Draw(t, "kind") {
 	case kindHeartbeat:
 		h := &Heartbeat{
 			Echo: rapid.Bool().Draw(t, "echo"), Probe: rapid.Bool().Draw(t, "probe"), Answer: rapid.Bool().Draw(t, "answer"),
@@ -185,6 +186,8 @@ func drawBody(t *rapid.T) Body {
 		}
 	case kindClaims:
 		return &Claims{link, state, seq, claims(1, MaxClaims)}
+	case kindView:
+		return &View{link, state, seq, rapid.Uint16().Draw(t, "first"), rapid.SliceOfN(clock, 1, MaxBuckets).Draw(t, "buckets")}
 	}
 	return &Notice{link, state, seq, rapid.SliceOfN(rapid.Byte(), 1, MaxNotice).Draw(t, "data")}
 }
@@ -347,8 +350,8 @@ func TestMalformedBodiesAreRefused(t *testing.T) {
 	}{
 		{"empty", "", belfry.ErrUsage, "body of 0 bytes"},
 		{"three bytes", "\x01\x00\x00", belfry.ErrUsage, "body of 3 bytes"},
-		{"kind 0", "\x00\x00\x00\x00", belfry.ErrUnsupported, "body of kind 0; 1 to 5"},
-		{"kind 7", "\x07\x00\x00\x00", belfry.ErrUnsupported, "body of kind 7; 1 to 5"},
+		{"kind 0", "\x00\x00\x00\x00", belfry.ErrUnsupported, "body of kind 0; 1 to 6"},
+		{"kind 7", "\x07\x00\x00\x00", belfry.ErrUnsupported, "body of kind 7; 1 to 6"},
 		{"unknown link state", set("relay-ask", 1, 0xa0), belfry.ErrUsage, "link state 10"},
 		{"short heartbeat", encoded["heartbeat"][:23], belfry.ErrUsage, "heartbeat of 23 bytes"},
 		{"heartbeat with a tail", encoded["heartbeat"] + "\x09\x00", belfry.ErrUsage, "heartbeat without sections of 26 bytes"},
@@ -371,6 +374,9 @@ func TestMalformedBodiesAreRefused(t *testing.T) {
 		{"too many claims", "\x04\x00\x00\x00\x53" + strings.Repeat("\x00", 83*14), belfry.ErrUsage, "do not fit their count"},
 		{"unknown verdict", set("claims", 5+8, 6), belfry.ErrUsage, "verdict 6"},
 		{"unknown cause", set("claims", 5+8, 0xb0), belfry.ErrUsage, "cause 11"},
+		{"view without hashes", encoded["view"][:6], belfry.ErrUsage, "view of 6 bytes"},
+		{"view of half a hash", encoded["view"] + "x", belfry.ErrUsage, "view of 13 bytes"},
+		{"view of too many hashes", encoded["view"] + strings.Repeat("xyz", 385), belfry.ErrUsage, "view of 1167 bytes"},
 		{"empty notice", encoded["notice"][:4], belfry.ErrUsage, "notice of 0 bytes"},
 	} {
 		got, err := DecodeBody([]byte(test.data))

@@ -60,8 +60,10 @@ func DecodeBody(data []byte) (Body, error) {
 			return nil, badLength("notice", len(text), MaxNotice)
 		}
 		return &Notice{Link: link, LinkState: state, Seq: seq, Data: bytes.Clone(text)}, nil
+	case kindView:
+		return decodeView(data, link, state, seq)
 	default:
-		return nil, fmt.Errorf("%w: body of kind %d; 1 to %d", belfry.ErrUnsupported, kind, kindNotice)
+		return nil, fmt.Errorf("%w: body of kind %d; 1 to %d", belfry.ErrUnsupported, kind, kindView)
 	}
 }
 
@@ -130,6 +132,17 @@ func (h *Heartbeat) decodeSections(data []byte) (err error) {
 		}
 	}
 	return nil
+}
+
+func decodeView(data []byte, link uint8, state belfry.LinkState, seq uint16) (Body, error) {
+	if n := len(data) - commonSize - 2; n <= 0 || n%3 != 0 || n/3 > MaxBuckets {
+		return nil, fmt.Errorf("%w: view of %d bytes; a bucket and 1 to %d hashes of 3 bytes", belfry.ErrUsage, len(data), MaxBuckets)
+	}
+	v := &View{Link: link, LinkState: state, Seq: seq, First: binary.LittleEndian.Uint16(data[commonSize:])}
+	for hashes := data[commonSize+2:]; len(hashes) > 0; hashes = hashes[3:] {
+		v.Buckets = append(v.Buckets, uint24(hashes))
+	}
+	return v, nil
 }
 
 // decodeClaimList reads a count and as many claims.

@@ -24,8 +24,10 @@ func AppendBody(dst []byte, b Body) ([]byte, error) {
 		out, err = b.append(dst)
 	case *Notice:
 		out, err = b.append(dst)
+	case *View:
+		out, err = b.append(dst)
 	default:
-		err = fmt.Errorf("%w: body of type %T; one of the five of this package", belfry.ErrUsage, b)
+		err = fmt.Errorf("%w: body of type %T; one of the six of this package", belfry.ErrUsage, b)
 	}
 	if err != nil {
 		return dst, err
@@ -117,6 +119,24 @@ func (r *RelayResult) append(dst []byte) ([]byte, error) {
 		return append(dst, 1), nil
 	}
 	return append(dst, 0), nil
+}
+
+func (v *View) append(dst []byte) ([]byte, error) {
+	if err := checkCommon(v.Link, v.LinkState); err != nil {
+		return dst, err
+	}
+	if len(v.Buckets) == 0 || len(v.Buckets) > MaxBuckets {
+		return dst, fmt.Errorf("%w: view of %d buckets; 1 to %d", belfry.ErrLimit, len(v.Buckets), MaxBuckets)
+	}
+	dst = appendCommon(dst, kindView, v.Link, v.LinkState, v.Seq)
+	dst = binary.LittleEndian.AppendUint16(dst, v.First)
+	for _, hash := range v.Buckets {
+		if hash > max24 {
+			return dst, outOfRange("bucket hash", hash, max24)
+		}
+		dst = append24(dst, hash)
+	}
+	return dst, nil
 }
 
 func (c *Claims) append(dst []byte) ([]byte, error) {
