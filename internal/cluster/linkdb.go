@@ -39,9 +39,25 @@ type LinkStatus struct {
 	MaxDeviation int           // receptions that may be missing
 	Deviation    int           // receptions that are missing
 
+	Delays  []time.Duration // the last round trips that were measured, oldest first; at most 16
+	History []Adaptation    // how the three parameters came to be what they are, oldest first; at most 16
+
 	PeerState belfry.LinkState // the peer's view of this link
 	PeerLoss  uint8            // 1/255
 	PeerAge   time.Duration    // how old that view is; -1: none yet
+}
+
+// An Adaptation is one step of the three adapted parameters of a link
+// (US8667126; cluster.md 5), with what they were computed from.
+type Adaptation struct {
+	At           time.Time
+	Interval     time.Duration // at which this node sends
+	MaxWait      time.Duration
+	MaxDeviation int
+	MRT, D       time.Duration
+	Jitter       time.Duration
+	Loss         uint8  // P, 1/255
+	Why          string // what decided on the interval: path, rate, quiet, target, min or max
 }
 
 // Links is all rows, by name of the peer and index.

@@ -293,7 +293,8 @@ type NodeStatus struct {
 	LastHeard   time.Time // by this node or by another one; zero: never
 	Turn        uint16
 	Observers   int
-	LinksUp     int // of LinksTotal; 0 of 0 for this node and for those that others watch
+	PostAt      time.Time // down is determined and will be posted then; zero: posted
+	LinksUp     int       //  of LinksTotal; 0 of 0 for this node and for those that others watch
 	LinksTotal  int
 	Interval    time.Duration // at which this node sends to it, smallest over links; 0: not watched
 	MaxWait     time.Duration // smallest over links; 0: not watched
