@@ -1,6 +1,9 @@
 package cluster
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // prices is price(P) = −ln(1 − (1−P)²) in 1/1000 nat for P in 1/255: what one
 // unanswered round trip is worth as evidence when each way loses P. No loss at
@@ -72,13 +75,13 @@ type share struct {
 	ringLinks int // links to ring peers on the interface, at least 1
 }
 
-// interval is the heartbeat interval that this path wishes for.
-func (p path) interval(cfg *Config, s share) time.Duration {
-	fromPath := time.Duration(0)
+// interval is the heartbeat interval that this path wishes for, and which of
+// the rules decided.
+func (p path) interval(cfg *Tunables, s share) (wish time.Duration, why string) {
 	if p.known {
-		fromPath = 10 * (p.mrt + p.d)
+		wish = 10 * (p.mrt + p.d)
 	}
-	wish := fromPath
+	why = "path"
 	if cfg.Policy == PolicyTarget {
 		quiet := 1000 * time.Second * time.Duration(s.keff) / time.Duration(cfg.RateQuiet)
 		rate := 1000 * time.Second * time.Duration(s.ringLinks) / time.Duration(cfg.RateMax)
@@ -88,9 +91,25 @@ func (p path) interval(cfg *Config, s share) time.Duration {
 			rounds = 2 + ((p.maxDeviation()-1)*255+kept-1)/kept
 		}
 		target := time.Duration(s.keff) * (cfg.DetectTarget - p.margin() - time.Duration(rounds)*p.round())
-		wish = max(fromPath, rate, min(quiet, target))
+		for _, rule := range []struct {
+			d   time.Duration
+			why string
+		}{{rate, "rate"}, {min(quiet, target), "target"}} {
+			if rule.d > wish {
+				wish, why = rule.d, rule.why
+			}
+		}
+		if why == "target" && quiet <= target {
+			why = "quiet"
+		}
 	}
-	return min(max(wish, cfg.IntervalMin), cfg.IntervalMax)
+	switch {
+	case wish < cfg.IntervalMin:
+		return cfg.IntervalMin, "min"
+	case wish > cfg.IntervalMax:
+		return cfg.IntervalMax, "max"
+	}
+	return wish, why
 }
 
 // The interval stays until the wish differs by a quarter and this many
@@ -99,6 +118,31 @@ const (
 	paceHeartbeats = 10
 	paceTime       = 20 * time.Second
 )
+
+// historyMax is how many steps of the adaptation are kept for people.
+const historyMax = 16
+
+// adapted keeps a step of the three parameters when one of them moved by a
+// quarter since the last step that was kept.
+func (r *row) adapted(now time.Time, p path, why string) {
+	a := Adaptation{
+		At: now, Interval: r.pace.interval, MaxWait: r.interval + p.margin(), MaxDeviation: p.maxDeviation(),
+		MRT: p.mrt, D: p.d, Jitter: p.jitter, Loss: p.loss, Why: why,
+	}
+	if n := len(r.history); n > 0 {
+		last := r.history[n-1]
+		if a.Interval == last.Interval && !quarter(a.MaxWait, last.MaxWait) && !quarter(a.MaxDeviation, last.MaxDeviation) {
+			return
+		}
+		if n == historyMax {
+			r.history = slices.Delete(r.history, 0, 1)
+		}
+	}
+	r.history = append(r.history, a)
+}
+
+// quarter tells whether two values differ by a quarter of the smaller one.
+func quarter[T int | time.Duration](a, b T) bool { return 4*a >= 5*b || 4*b >= 5*a }
 
 // pace is the interval in use on one link.
 type pace struct {
@@ -114,8 +158,7 @@ func (p *pace) sending(now time.Time, wish time.Duration) {
 		p.interval, p.changed, p.sent = wish, now, 0
 		return
 	}
-	differs := 4*wish >= 5*p.interval || 5*wish <= 4*p.interval
-	if differs && (p.sent >= paceHeartbeats || now.Sub(p.changed) >= paceTime) {
+	if quarter(wish, p.interval) && (p.sent >= paceHeartbeats || now.Sub(p.changed) >= paceTime) {
 		p.interval, p.changed, p.sent = wish, now, 0
 	}
 }

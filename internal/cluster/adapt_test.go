@@ -38,7 +38,7 @@ func TestParametersOnALAN(t *testing.T) {
 		if got := p.maxDeviation(); got != test.maxDeviation {
 			t.Errorf("loss %d/255: maximum deviation %d, want %d", test.loss, got, test.maxDeviation)
 		}
-		if got := p.interval(&cfg, share{keff: 4, ringLinks: 4}); got != test.interval {
+		if got, _ := p.interval(&cfg.Tunables, share{keff: 4, ringLinks: 4}); got != test.interval {
 			t.Errorf("loss %d/255: interval %v, want %v", test.loss, got, test.interval)
 		}
 	}
@@ -79,12 +79,13 @@ func TestIntervalFollowsThePath(t *testing.T) {
 		{path{mrt: 4 * time.Second, d: time.Second, known: true}, 30 * time.Second},
 		{path{mrt: unknownPath, d: unknownPath}, 100 * time.Millisecond},
 	} {
-		if got := test.p.interval(&cfg, s); got != test.want {
+		if got, _ := test.p.interval(&cfg.Tunables, s); got != test.want {
 			t.Errorf("MRT %v D %v: interval %v, want %v", test.p.mrt, test.p.d, got, test.want)
 		}
 	}
 	cfg.Policy = PolicyTarget
-	if got, want := (path{mrt: 200 * time.Millisecond, d: 5 * time.Millisecond, known: true, loss: 25}).interval(&cfg, s), 2050*time.Millisecond; got != want {
+	got, why := (path{mrt: 200 * time.Millisecond, d: 5 * time.Millisecond, known: true, loss: 25}).interval(&cfg.Tunables, s)
+	if want := 2050 * time.Millisecond; got != want || why != "path" {
 		t.Errorf("the target policy gives %v on a far path, want the path's %v", got, want)
 	}
 }

@@ -108,6 +108,9 @@ func (m *Machine) verify(now time.Time, p *member, due, began time.Time, linkOnl
 		b.askers = p.burst.askers
 	}
 	p.burst, p.doubt = b, time.Time{}
+	if !linkOnly {
+		m.suspect(now)
+	}
 }
 
 // advanceBurst does the rounds of p's burst.
@@ -121,6 +124,9 @@ func (m *Machine) advanceBurst(now time.Time, p *member) {
 		return
 	}
 	others := m.coWatchers(p)
+	if by := p.answerer(now); by != nil && !slices.Contains(others, by) {
+		others = append(others, by)
+	}
 	perRound := 1
 	if b.own && !b.linkOnly {
 		perRound = max(1, probesPerRound-len(others))

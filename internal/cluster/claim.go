@@ -75,13 +75,23 @@ func mix64(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// claimOf is the held claim as it travels.
+// told tells whether this node says something of p to others.
+func (p *member) told() bool {
+	return p.held.Incarnation != 0 && !p.private || p.parked != nil && p.parked.passed
+}
+
+// claimOf is the claim on p as it travels: the one held, or the one that is
+// passed on while p has time to answer.
 func claimOf(now time.Time, p *member) belfry.Claim {
-	age := min(max(now.Sub(p.held.Since), 0), ageMax)
+	c := p.held
+	if p.parked != nil && p.parked.passed {
+		c = p.parked.claim
+	}
+	age := min(max(now.Sub(c.Since), 0), ageMax)
 	return belfry.Claim{
-		Subject: p.Number, Incarnation: p.held.Incarnation, Turn: p.held.Turn,
-		Verdict: p.held.Verdict, Cause: p.held.Cause, Observers: p.held.Observers,
-		Age: (age + ageUnit - 1) / ageUnit * ageUnit, Origin: p.held.Origin,
+		Subject: p.Number, Incarnation: c.Incarnation, Turn: c.Turn,
+		Verdict: c.Verdict, Cause: c.Cause, Observers: c.Observers,
+		Age: (age + ageUnit - 1) / ageUnit * ageUnit, Origin: c.Origin,
 	}
 }
 
@@ -131,13 +141,16 @@ func doubtful(v belfry.Verdict) bool {
 }
 
 // randomMembers draws up to F members that are up, without the only subject.
-// In a large table it tries at random; in a small one, or where few are up, it
-// draws from the list of all that may be drawn.
 func (m *Machine) randomMembers(subjects []*member) []int32 {
-	n, wanted := int32(m.table.Len()), m.cfg.FanOut
-	may := func(row int32) bool {
+	return m.draw(m.cfg.FanOut, func(row int32) bool {
 		return row != m.self.at && (len(subjects) > 1 || subjects[0].at != row) && m.heldOf(row).Verdict == belfry.VerdictUp
-	}
+	})
+}
+
+// draw draws up to so many members at random of those that may be drawn. In a
+// large table it tries; in a small one, or where few may, it lists them.
+func (m *Machine) draw(wanted int, may func(row int32) bool) []int32 {
+	n := int32(m.table.Len())
 	picked := make([]int32, 0, wanted)
 	if n > manyMembers {
 		for range 8 * wanted {
@@ -167,7 +180,7 @@ func (m *Machine) randomMembers(subjects []*member) []int32 {
 func (m *Machine) sendClaims(now time.Time, to int32, subjects []*member) {
 	var claims []belfry.Claim
 	for _, p := range subjects {
-		if p.held.Incarnation != 0 {
+		if p.told() {
 			claims = append(claims, claimOf(now, p))
 		}
 	}
@@ -194,7 +207,7 @@ func (m *Machine) sendAll(now time.Time, to int32, claims []belfry.Claim) {
 func (m *Machine) newestClaims(now time.Time) []belfry.Claim {
 	var claims []belfry.Claim
 	for i := len(m.news) - 1; i >= 0 && len(claims) < piggybackMax; i-- {
-		if p := m.news[i]; now.Sub(p.news) < piggybackTime {
+		if p := m.news[i]; p.told() && now.Sub(p.news) < piggybackTime {
 			claims = append(claims, claimOf(now, p))
 		}
 	}
@@ -239,8 +252,17 @@ func (m *Machine) consider(now time.Time, p *member, claim held, from *member) {
 		m.answer(now, p, claim, from)
 		return
 	}
-	if claim.Verdict != belfry.VerdictUp || p.held.Verdict != belfry.VerdictUp {
-		m.note(p, now, from.ID, "", "claims "+p.describe(claim))
+	if claim.Verdict == belfry.VerdictUp {
+		m.corrected(now, p, from)
+	}
+	if p.parked == nil || claim.compare(p.parked.claim) > 0 {
+		if claim.Verdict != belfry.VerdictUp || p.held.Verdict != belfry.VerdictUp {
+			m.note(p, now, from.ID, "", "claims "+p.describe(claim))
+		}
+	}
+	if wait := m.parkTime(now, p, claim); wait > 0 {
+		m.park(now, p, claim, wait)
+		return
 	}
 	if claim.Verdict == belfry.VerdictUp && !p.anyHeard() {
 		claim.Cause = belfry.CauseIndirect
@@ -288,6 +310,11 @@ func (m *Machine) answer(now time.Time, p *member, claim held, from *member) {
 func (m *Machine) refute(now time.Time, from *member, claim held) {
 	if claim.Incarnation != m.self.held.Incarnation || claim.compare(m.self.held) <= 0 {
 		return
+	}
+	if claim.Verdict == belfry.VerdictDown || claim.Verdict == belfry.VerdictLeft {
+		m.out.Changes = append(m.out.Changes, WasDown{
+			Verdict: claim.Verdict, Cause: claim.Cause, Incarnation: claim.Incarnation, By: from.ID, Since: claim.Since, At: now,
+		})
 	}
 	alive := held{
 		Incarnation: claim.Incarnation, Verdict: belfry.VerdictUp, Cause: belfry.CauseDirect,

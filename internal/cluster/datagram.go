@@ -25,14 +25,16 @@ func (m *Machine) datagram(now time.Time, d Datagram) {
 		m.drops.Unproven++
 		m.hello(now, p, d)
 		return
-	case p.held.Verdict == belfry.VerdictLeft && d.Incarnation == p.held.Incarnation:
-		m.drops.Left++
-		return
 	}
 	at := d.At
 	if at.IsZero() || at.After(now) {
 		at = now
 	}
+	if p.held.Verdict == belfry.VerdictLeft && d.Incarnation == p.held.Incarnation && at.Sub(p.held.Since) < leaveTime {
+		m.drops.Left++
+		return
+	}
+	m.allay(now, at)
 	m.newcomer(now, p, d)
 	hb, _ := d.Body.(*Heartbeat)
 	m.welcome(now, p, hb)
@@ -44,8 +46,15 @@ func (m *Machine) datagram(now time.Time, d Datagram) {
 	} else {
 		p.heard = maxTime(p.heard, at)
 	}
+	if p.parked != nil && at.After(p.parked.since) {
+		m.disprove(now, p)
+	}
 	m.content(now, at, p, d)
 }
+
+// leaveTime is how long datagrams of a node that left may still arrive. What
+// comes later is news: it did not leave, whoever said so.
+const leaveTime = 2 * time.Second
 
 // welcome makes rows for a member that sends heartbeats although this node's
 // own order does not say so, and for one that comes back.
@@ -70,7 +79,7 @@ func (m *Machine) answered(now, at time.Time, p *member) {
 	doubted := p.held.Verdict == belfry.VerdictUnreachable ||
 		p.held.Verdict == belfry.VerdictStalled && p.held.Cause == belfry.CauseAgent
 	if doubted && at.After(p.held.Since) {
-		p.pause.saw(now, at.Sub(p.held.Since))
+		m.sawPause(now, p, at.Sub(p.held.Since))
 		m.comeUp(now, p, "it answers")
 	}
 	m.answeredBurst(now, p)
@@ -101,12 +110,8 @@ func (m *Machine) content(now, at time.Time, p *member, d Datagram) {
 
 // gossip takes what a heartbeat says of its sender and of third nodes.
 func (m *Machine) gossip(now, at time.Time, p *member, hb *Heartbeat) {
-	if hb.Pause > 0 {
-		p.pause.saw(now, time.Duration(hb.Pause)*pauseUnit)
-	}
-	if hb.ExactPause > 0 {
-		p.pause.saw(now, hb.ExactPause)
-	}
+	m.sawPause(now, p, max(time.Duration(hb.Pause)*pauseUnit, hb.ExactPause))
+	m.mention(p, hb)
 	if q := m.numbered(hb.Fresh.Subject); q != nil && hb.Fresh.Verdict == belfry.VerdictUp {
 		m.vouch(now, at.Add(-hb.Fresh.Age), q, p)
 	}
@@ -126,10 +131,13 @@ func (m *Machine) heartbeat(now time.Time, r *row) {
 // only here.
 func (m *Machine) plan(now time.Time, r *row) {
 	p := m.path(r)
+	out := p
 	if !r.peerAt.IsZero() {
-		p.loss = max(p.loss, r.peerLoss)
+		out.loss = max(out.loss, r.peerLoss)
 	}
-	r.pace.sending(now, p.interval(&m.cfg, share{keff: m.keff(), ringLinks: m.ringLinks(r.link.Network)}))
+	wish, why := out.interval(&m.cfg.Tunables, share{keff: m.keff(), ringLinks: m.ringLinks(r.link.Network)})
+	r.pace.sending(now, wish)
+	r.adapted(now, p, why)
 	r.nextTx = r.slot.following(m.start, now, m.cycle(), r.pace.interval)
 }
 
@@ -188,7 +196,7 @@ func (m *Machine) sendHeartbeat(now time.Time, r *row, probe, answer bool) {
 func (m *Machine) newHeartbeat(now time.Time, probe, answer bool) *Heartbeat {
 	return &Heartbeat{
 		Probe: probe, Answer: answer, SentAt: clockAt(m.start, now), View: m.view,
-		Health: m.health.score, Pause: m.health.longest.steps(now), Claims: m.newestClaims(now),
+		Health: m.health.score, Pause: m.self.pause.steps(now), Claims: m.newestClaims(now),
 	}
 }
 

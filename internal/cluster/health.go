@@ -41,7 +41,6 @@ type health struct {
 	quiet     time.Time // until then own votes count for nothing
 	pauseEnd  time.Time // of the newest own pause
 	lastPause time.Duration
-	longest   longestPause
 }
 
 // worse adds one to the score.
@@ -95,6 +94,14 @@ func (l *longestPause) steps(now time.Time) uint8 {
 	return uint8(min((l.fade(now)+pauseUnit-1)/pauseUnit, 15))
 }
 
+// sawPause takes a pause of a node into account, this one or another.
+func (m *Machine) sawPause(now time.Time, p *member, d time.Duration) {
+	before := p.pause.fade(now)
+	if p.pause.saw(now, d); p.pause.d > before && p.pause.d > pauseKept {
+		m.out.Pauses = append(m.out.Pauses, Pause{Node: p.ID, D: p.pause.d, At: now})
+	}
+}
+
 // advanceHealth notices that the driver came late.
 func (m *Machine) advanceHealth(now time.Time) {
 	h := &m.health
@@ -112,7 +119,7 @@ func (m *Machine) paused(now time.Time, d time.Duration) {
 	h.worse(now)
 	h.asked = now // else the same pause would be noticed again, as lateness
 	h.pauseEnd, h.lastPause = now, d
-	h.longest.saw(now, d)
+	m.sawPause(now, m.self, d)
 	for _, p := range m.watched {
 		for _, r := range p.rows {
 			r.tellPause = true

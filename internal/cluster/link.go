@@ -35,6 +35,7 @@ type row struct {
 	rtt     roundTrip
 	arrival arrival
 	pace    pace
+	history []Adaptation
 
 	lastRx, lastTx, lastEcho time.Time // zero: never
 	sent                     uint64    // datagrams
@@ -263,6 +264,13 @@ func (r *row) next(p path, silent bool) (next time.Time) {
 
 func maxTime(a, b time.Time) time.Time {
 	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+func minTime(a, b time.Time) time.Time {
+	if b.Before(a) {
 		return b
 	}
 	return a

@@ -85,6 +85,7 @@ func (m *Machine) linkStatus(now time.Time, p *member, r *row) LinkStatus {
 		Known: r.rtt.known, MRT: r.rtt.MRT(), D: r.rtt.D(), Measured: r.rtt.measured, Jitter: r.arrival.jitter,
 		Interval: r.pace.interval, Announced: r.announced, MaxWait: r.maxWait(path),
 		MaxDeviation: path.maxDeviation(), Deviation: r.deviation,
+		Delays: slices.Clone(r.rtt.recent), History: slices.Clone(r.history),
 		PeerState: r.peerState, PeerLoss: r.peerLoss, PeerAge: -1,
 	}
 	if !r.peerAt.IsZero() {

@@ -28,12 +28,21 @@ type Machine struct {
 	peers   []*member                 // this node's neighbours, in ring order
 	watched []*member                 // those with rows, by NodeID
 	fallen  []*member                 // those that are down, by NodeID
+	doubted []*member                 // those that are stalled or unreachable, by NodeID
 
-	view        uint32   // hash of all claims held
-	buckets     []uint32 // the same, of each 64 numbers
-	news        []*member
-	rumours     []rumour
-	randomPeers []*member
+	view     uint32   // hash of all claims held
+	buckets  []uint32 // the same, of each 64 numbers
+	news     []*member
+	rumours  []rumour
+	parked   []*member // those with a claim that is not held yet, oldest first
+	unposted []*member // those whose verdict consumers were not told yet
+	views    uint64    // number of the newest change that was posted
+
+	suspicion suspicion
+	healed    time.Time // when a node that was silent came back the last time
+	pairsAt   time.Time // when pairs were looked at last
+	pairsSeen [][2]belfry.NodeID
+	pairsTold [][2]belfry.NodeID
 
 	health   health
 	heal     time.Time
@@ -59,7 +68,7 @@ func New(cfg Config, now time.Time, rng *rand.Rand) *Machine {
 	m.table = NewTable(cfg.Cluster, 0, []Member{{ID: cfg.Self, Number: cfg.Number, Name: cfg.Name}})
 	m.buckets = slices.Clone(m.table.buckets)
 	m.self = m.member(0)
-	m.self.incarnation = cfg.Incarnation
+	m.self.incarnation, m.self.posted = cfg.Incarnation, belfry.VerdictUp
 	m.self.held = held{
 		Incarnation: cfg.Incarnation, Verdict: belfry.VerdictUp, Cause: belfry.CauseDirect,
 		Observers: 1, Since: now, Origin: cfg.Number,
@@ -107,6 +116,10 @@ func (m *Machine) Advance(now time.Time) {
 		m.advanceBurst(now, p)
 	}
 	m.advanceHeal(now)
+	m.advanceParked(now)
+	m.advanceSuspicion(now)
+	m.advancePosts(now)
+	m.advanceTransitive(now)
 	m.advanceRumours(now)
 	m.health.asked = m.NextTimeout()
 }
@@ -196,7 +209,7 @@ func (m *Machine) doubtAt(p *member) time.Time {
 // NextTimeout is when Advance has something to do without new input; the zero
 // time while there is nobody to watch.
 func (m *Machine) NextTimeout() (next time.Time) {
-	if len(m.watched) == 0 && len(m.rumours) == 0 && len(m.fallen) == 0 {
+	if len(m.watched)+len(m.rumours)+len(m.fallen)+len(m.parked)+len(m.unposted) == 0 {
 		return time.Time{}
 	}
 	next = m.last.Add(healthTick)
@@ -213,7 +226,13 @@ func (m *Machine) NextTimeout() (next time.Time) {
 	for _, r := range m.rumours {
 		next = sooner(next, r.next)
 	}
-	return sooner(next, m.heal)
+	for _, p := range m.parked {
+		next = sooner(next, minTime(p.parked.next, p.parked.until))
+	}
+	if m.suspicion.suspects() {
+		next = sooner(next, m.suspicion.next)
+	}
+	return sooner(sooner(next, m.nextPost(m.last)), m.heal)
 }
 
 // Take gives away what has come together since the last call.

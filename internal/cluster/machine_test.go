@@ -361,8 +361,41 @@ func TestAliveAnswersDown(t *testing.T) {
 			t.Errorf("subject %d: holds %+v, want %+v", subject, got, want)
 		}
 	}
-	if lie(4, belfry.CauseProcess); verdictAt(net.host("a"), net.host("d")) != belfry.VerdictDown {
-		t.Error("a claim of a process exit was not adopted, want it to be: only silence is answered")
+}
+
+// A node that lies takes no third node down, whatever it says: the subject is
+// asked first, by everybody. A dead one does not answer.
+func TestALiarTakesNobodyDown(t *testing.T) {
+	t.Parallel()
+	for _, cause := range []belfry.Cause{belfry.CauseSilent, belfry.CauseProcess, belfry.CauseStalled, belfry.CauseLeft} {
+		net := warm(1, 8)
+		gone := 0
+		net.trace = func(_ *host, c Change) {
+			if c, ok := c.(NodeChange); ok && (c.To == belfry.VerdictDown || c.To == belfry.VerdictLeft) {
+				gone++
+			}
+		}
+		lie := func(subject belfry.NodeNumber, age time.Duration) {
+			claim := belfry.Claim{Subject: subject, Incarnation: 1, Turn: 7, Verdict: belfry.VerdictDown, Cause: cause, Observers: 4, Age: age, Origin: 2}
+			if cause == belfry.CauseLeft {
+				claim.Verdict = belfry.VerdictLeft
+			}
+			for _, h := range net.hosts {
+				if h.name != "b" {
+					net.deliver(h, Datagram{From: nodeID(2), Incarnation: 1, Boot: net.host("b").boot, At: net.now, Proven: true, Body: &Claims{Claims: []belfry.Claim{claim}}})
+				}
+			}
+		}
+		lie(3, 100*time.Millisecond)
+		net.run(5 * time.Second)
+		if gone != 0 || verdictAt(net.host("a"), net.host("c")) != belfry.VerdictUp || !net.agree() {
+			t.Errorf("%v: %d nodes hold c down for a moment; a holds it %v", cause, gone, verdictAt(net.host("a"), net.host("c")))
+		}
+		net.host("d").dead, net.host("d").running = true, false
+		lie(4, 0)
+		if net.run(200 * time.Millisecond); gone != 7 {
+			t.Errorf("%v: %d of 7 nodes hold the dead d to be gone", cause, gone)
+		}
 	}
 }
 

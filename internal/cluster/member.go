@@ -20,6 +20,11 @@ type member struct {
 	at      int32 // its number in the table
 
 	held        held
+	private     bool               // held by this node alone, which was isolated: others are not told
+	posted      belfry.Verdict     // what consumers were told last
+	postAt      time.Time          // when down will be posted; zero: nothing waits
+	determined  time.Time          // when the verdict fell that waits
+	parked      *parked            // a claim that is not held yet; nil: none
 	incarnation belfry.Incarnation // newest that was proven or claimed
 	boot        belfry.Boot        // of the datagrams that count
 
@@ -33,6 +38,9 @@ type member struct {
 	guest bool             // watched because it sends heartbeats, not by ring order
 	burst *burst
 	exit  exit
+
+	answers     []answer                  // to claims of this node's own on p, newest last
+	unmentioned map[belfry.NodeNumber]int // heartbeats of p in a row without a word of that node
 
 	evidence []belfry.Evidence
 	closed   bool // the list ended with a verdict of up: the next note begins a new one
@@ -92,7 +100,12 @@ func (m *Machine) member(row int32) *member {
 	t := &m.table.rows[row]
 	p := m.byID[t.ID]
 	if p == nil {
-		p = &member{Member: t, at: row, held: t.base(), incarnation: t.Up}
+		p = &member{Member: t, at: row, held: t.base(), posted: t.base().Verdict, incarnation: t.Up}
+		for _, known := range m.cfg.Pauses {
+			if known.Node == t.ID {
+				p.pause = longestPause{d: known.D, at: known.At}
+			}
+		}
 		p.held.Since = m.tableAt
 		m.byID[t.ID] = p
 	}
@@ -202,13 +215,16 @@ func (m *Machine) removeMember(now time.Time, p *member) {
 	if p.held.Verdict != belfry.VerdictLeft {
 		gone := p.held
 		gone.Verdict, gone.Cause, gone.Since, gone.Observers = belfry.VerdictLeft, belfry.CauseRemoved, now, 0
-		m.tell(now, p, p.held, gone)
+		m.tell(now, p, gone)
 	}
 	m.unwatch(p)
 	delete(m.byID, p.ID)
 	same := func(q *member) bool { return q == p }
 	m.watched = slices.DeleteFunc(slices.Clone(m.watched), same)
 	m.fallen = slices.DeleteFunc(slices.Clone(m.fallen), same)
+	m.doubted = slices.DeleteFunc(slices.Clone(m.doubted), same)
+	m.parked = slices.DeleteFunc(m.parked, same)
+	m.unposted = slices.DeleteFunc(m.unposted, same)
 	m.news = slices.DeleteFunc(m.news, same)
 	m.rumours = slices.DeleteFunc(m.rumours, func(r rumour) bool { return r.about == p })
 }
@@ -327,6 +343,9 @@ func (m *Machine) nodeStatus(now time.Time, p *member) NodeStatus {
 	}
 	if p == m.self {
 		s.LastHeard = now
+	}
+	if p.held.Verdict == belfry.VerdictDown {
+		s.PostAt = p.postAt
 	}
 	for _, r := range p.rows {
 		if r.usable() {

@@ -238,12 +238,12 @@ type Restarted struct {
 	At          time.Time
 }
 
-// WasDown says that others held this node down, or still to be in doubt, while
-// it ran: it was paused, or cut off.
+// WasDown says that others held this node to be gone while it ran: it was
+// paused, or cut off.
 type WasDown struct {
-	Verdict     belfry.Verdict
+	Verdict     belfry.Verdict // down or left
 	Cause       belfry.Cause
-	Incarnation belfry.Incarnation // of this node; an older one is the start before
+	Incarnation belfry.Incarnation // of this start
 	By          belfry.NodeID      // who told
 	Since       time.Time          // when the silence began, by the claim
 	At          time.Time

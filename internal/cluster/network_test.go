@@ -345,6 +345,19 @@ func (n *network) describe(h *host, c Change) string {
 		fmt.Fprintf(&b, "link %s/%s %v -> %v, %s", n.name(c.Peer), c.Network, c.From, c.To, c.Reason)
 	case Restarted:
 		fmt.Fprintf(&b, "%s runs as incarnation %d", c.Name, c.Incarnation)
+	case WasDown:
+		fmt.Fprintf(&b, "was %v (%v) by the word of %s", c.Verdict, c.Cause, n.name(c.By))
+	case Isolated:
+		fmt.Fprintf(&b, "isolated %v", c.On)
+	case NonTransitive:
+		b.WriteString("pairs")
+		for _, pair := range c.Pairs {
+			fmt.Fprintf(&b, " %s|%s", n.name(pair[0]), n.name(pair[1]))
+		}
+		b.WriteString(", connected")
+		for _, id := range c.Connected {
+			b.WriteString(" " + n.name(id))
+		}
 	}
 	return b.String()
 }

@@ -1,6 +1,9 @@
 package cluster
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // unknownPath stands for MRT and D before the first sample (cluster.md 4).
 const unknownPath = 200 * time.Millisecond
@@ -19,8 +22,12 @@ type roundTrip struct {
 	mrt, d   time.Duration
 	measured time.Duration // T_MEAS of the newest sample that was taken
 	known    bool
-	stale    int // samples in a row that were too old
+	stale    int             // samples in a row that were too old
+	recent   []time.Duration // the newest samples that were taken, oldest first
 }
+
+// recentMax is how many samples are kept for people.
+const recentMax = 16
 
 // sample takes one measured round trip. A sample above limit is most likely a
 // queued answer that a pause released; it is left out unless it is the third
@@ -33,6 +40,10 @@ func (r *roundTrip) sample(measured, limit time.Duration) {
 		}
 	}
 	r.stale, r.measured = 0, measured
+	if len(r.recent) == recentMax {
+		r.recent = slices.Delete(r.recent, 0, 1)
+	}
+	r.recent = append(r.recent, measured)
 	if !r.known {
 		r.known, r.mrt, r.d = true, measured, measured/2
 		return

@@ -41,11 +41,14 @@ func (m *Machine) evidence(now time.Time, p *member) (enough bool, observers int
 			answered++
 		}
 	}
+	if !p.answererAgrees(now) {
+		return false, observers
+	}
 	need, count := int64(0), enoughUnanswered
 	for _, r := range p.rows {
 		need = max(need, m.path(r).need())
 	}
-	deaf := !m.health.votes(now)
+	deaf := !m.health.votes(now) || p.mistrusted(now) && observers < min(2, len(m.coWatchers(p)))
 	if deaf && answered == 0 {
 		need, count = 2*need, 2*count
 	}
@@ -68,6 +71,50 @@ func (m *Machine) deafVote(now time.Time, b *burst, others, answered int) bool {
 		return others >= enoughUnanswered/2
 	}
 	return now.Sub(b.began) >= deafBurst
+}
+
+// answerTime is how long an answer to a claim of this node's own is remembered.
+const answerTime = time.Minute
+
+// An answer is somebody's "node alive" to a claim of this node's own.
+type answer struct {
+	by *member
+	at time.Time
+}
+
+// corrected notes that a claim of this node's own was answered (US8433760).
+func (m *Machine) corrected(now time.Time, p, by *member) {
+	if by == p || p.held.Origin != m.self.Number || !doubtful(p.held.Verdict) {
+		return
+	}
+	p.answers = slices.DeleteFunc(p.answers, func(a answer) bool { return now.Sub(a.at) >= answerTime })
+	p.answers = append(p.answers, answer{by: by, at: now})
+}
+
+// answerer is the node that answered last and has to take part before this
+// node claims again; nil: none, or it is no longer up.
+func (p *member) answerer(now time.Time) *member {
+	if len(p.answers) == 0 {
+		return nil
+	}
+	last := p.answers[len(p.answers)-1]
+	if now.Sub(last.at) >= answerTime/6 || last.by.held.Verdict != belfry.VerdictUp {
+		return nil
+	}
+	return last.by
+}
+
+// answererAgrees tells whether who answered last misses p too by now.
+func (p *member) answererAgrees(now time.Time) bool {
+	by := p.answerer(now)
+	return by == nil || slices.ContainsFunc(p.burst.results, func(r result) bool { return r.from == by && r.unanswered > 0 })
+}
+
+// mistrusted tells whether three claims on p were answered within a minute:
+// this node's own vote then needs two other observers.
+func (p *member) mistrusted(now time.Time) bool {
+	n := len(p.answers)
+	return n >= 3 && now.Sub(p.answers[n-3].at) < answerTime
 }
 
 // judge concludes on p what its burst and the time allow.
@@ -93,19 +140,40 @@ func (m *Machine) judge(now time.Time, p *member) {
 		m.noteEvidence(now, p)
 	}
 	observers = max(observers, 1)
+	silent := b.kernel != kernelAnswers && b.kernel != kernelRefuses
 	switch {
+	case silent && m.suspicion.suspects():
+		// Whether this node itself is cut off is about to be known.
 	case b.kernel == kernelRefuses:
 		m.conclude(now, p, belfry.VerdictDown, belfry.CauseProcess, b.began, observers)
 	case b.kernel == kernelAnswers && h.Verdict != belfry.VerdictStalled:
 		m.conclude(now, p, belfry.VerdictStalled, belfry.CauseAgent, b.began, observers)
-	case b.kernel != kernelAnswers && h.Verdict != belfry.VerdictUnreachable:
-		m.conclude(now, p, belfry.VerdictUnreachable, belfry.CauseSilent, b.began, observers)
+	case silent && h.Verdict != belfry.VerdictUnreachable:
+		m.unreachable(now, p, observers)
+	case silent && p.private && !m.suspicion.isolated:
+		p.private = false
+		m.spread(now, p)
 	case h.Verdict == belfry.VerdictStalled && !now.Before(h.Since.Add(m.cfg.StallMax)):
 		m.note(p, now, belfry.NodeID{}, "", fmt.Sprintf("stalled for %v", m.cfg.StallMax))
 		m.conclude(now, p, belfry.VerdictDown, belfry.CauseStalled, h.Since, observers)
-	case h.Verdict == belfry.VerdictUnreachable && !now.Before(m.downAt(now, p)):
+	case h.Verdict == belfry.VerdictUnreachable && !now.Before(m.deathAt(now, p)):
 		m.note(p, now, belfry.NodeID{}, "", fmt.Sprintf("allowance of %v is over", m.downAt(now, p).Sub(h.Since)))
 		m.conclude(now, p, belfry.VerdictDown, belfry.CauseSilent, h.Since, observers)
+	}
+}
+
+// unreachable publishes that the evidence against p is complete. A node that is
+// isolated keeps it for itself: to the others it is the one that is gone.
+func (m *Machine) unreachable(now time.Time, p *member, observers int) {
+	c := held{
+		Incarnation: max(p.incarnation, p.held.Incarnation), Verdict: belfry.VerdictUnreachable, Cause: belfry.CauseSilent,
+		Observers: uint8(observers), Since: p.burst.began, Origin: m.self.Number,
+	}.follows(p.held)
+	if !m.suspicion.isolated {
+		m.adopt(now, p, c)
+	} else if c.compare(p.held) > 0 {
+		m.change(now, p, c)
+		p.private = true
 	}
 }
 
@@ -132,6 +200,23 @@ func (m *Machine) downAt(now time.Time, p *member) time.Time {
 	return p.held.Since.Add(min(max(m.cfg.Allowance, survived), max(m.cfg.Allowance, m.cfg.AllowanceCap)))
 }
 
+// never is later than all that is planned.
+const never = 1 << 62
+
+// deathAt is when an unreachable node is judged down: when its allowance is
+// over, and a little later while more observers are about to agree. An isolated
+// node judges nobody.
+func (m *Machine) deathAt(now time.Time, p *member) time.Time {
+	due := m.downAt(now, p)
+	switch {
+	case m.suspicion.isolated || p.private:
+		return now.Add(never)
+	case !now.Before(due) && m.votesMissing(p):
+		return due.Add(voteWait)
+	}
+	return due
+}
+
 // verdictTimer is when judge has something to say without new input.
 func (m *Machine) verdictTimer(now time.Time, p *member) time.Time {
 	h := p.held
@@ -144,8 +229,8 @@ func (m *Machine) verdictTimer(now time.Time, p *member) time.Time {
 		return m.health.quiet
 	case h.Verdict == belfry.VerdictStalled:
 		return h.Since.Add(m.cfg.StallMax)
-	case h.Verdict == belfry.VerdictUnreachable:
-		return m.downAt(now, p)
+	case h.Verdict == belfry.VerdictUnreachable && !m.suspicion.isolated && !p.private:
+		return m.deathAt(now, p)
 	}
 	return time.Time{}
 }
@@ -176,8 +261,12 @@ func (m *Machine) change(now time.Time, p *member, c held) {
 	if c.Incarnation > p.incarnation {
 		m.rise(now, p, c.Incarnation)
 	}
-	m.tell(now, p, old, c)
-	m.fall(p)
+	p.private = false
+	if p.parked != nil && p.parked.claim.compare(c) <= 0 {
+		m.unpark(p)
+	}
+	m.list(p)
+	m.tell(now, p, c)
 	if p.inRing() && !wasInRing {
 		m.outside--
 	} else if !p.inRing() && wasInRing {
@@ -206,26 +295,24 @@ func (m *Machine) change(now time.Time, p *member, c held) {
 	}
 }
 
-// tell makes a change of p's verdict known.
-func (m *Machine) tell(now time.Time, p *member, old, c held) {
-	if old.Verdict != c.Verdict {
-		m.out.Changes = append(m.out.Changes, NodeChange{
-			Node: p.ID, Name: p.Name, From: old.Verdict, To: c.Verdict, Cause: c.Cause,
-			Incarnation: c.Incarnation, Turn: c.Turn, Observers: int(c.Observers),
-			Since: c.Since, At: now, Evidence: slices.Clone(p.evidence),
-		})
-	}
+// list keeps the lists of those in doubt and of those that are down.
+func (m *Machine) list(p *member) {
+	v := p.held.Verdict
+	m.doubted = listed(m.doubted, p, v == belfry.VerdictUnreachable || v == belfry.VerdictStalled)
+	m.fallen = listed(m.fallen, p, v == belfry.VerdictDown)
 }
 
-// fall keeps the list of those that are down.
-func (m *Machine) fall(p *member) {
-	at, listed := slices.BinarySearchFunc(m.fallen, p, func(a, b *member) int { return a.ID.Compare(b.ID) })
-	switch down := p.held.Verdict == belfry.VerdictDown; {
-	case down && !listed:
-		m.fallen = slices.Insert(slices.Clone(m.fallen), at, p)
-	case !down && listed:
-		m.fallen = slices.Delete(slices.Clone(m.fallen), at, at+1)
+// listed is a list by NodeID with p in it or not; a new one if it changes,
+// since callers may be ranging over the old one.
+func listed(list []*member, p *member, in bool) []*member {
+	at, found := slices.BinarySearchFunc(list, p, func(a, b *member) int { return a.ID.Compare(b.ID) })
+	switch {
+	case in && !found:
+		return slices.Insert(slices.Clone(list), at, p)
+	case !in && found:
+		return slices.Delete(slices.Clone(list), at, at+1)
 	}
+	return list
 }
 
 // rise notes that a newer incarnation of p is running: all that was held
@@ -243,6 +330,9 @@ func (m *Machine) rise(now time.Time, p *member, inc belfry.Incarnation) {
 // comeUp is the end of every trouble: p is heard and hears.
 func (m *Machine) comeUp(now time.Time, p *member, why string) {
 	m.note(p, now, belfry.NodeID{}, "", why)
+	if p.held.Cause == belfry.CauseSilent {
+		m.healed = now
+	}
 	m.conclude(now, p, belfry.VerdictUp, belfry.CauseDirect, p.heard, 1)
 }
 
@@ -257,6 +347,9 @@ func (m *Machine) stream(now time.Time, s Stream) {
 	case StreamUp:
 		p.exit = exit{dialing: p.exit.dialing}
 	case StreamReset:
+		if p.parked != nil && p.parked.claim.Cause == belfry.CauseProcess {
+			m.release(now, p) // another watcher was faster; this is the proof
+		}
 		exited := p.held.Verdict == belfry.VerdictDown && p.held.Cause == belfry.CauseProcess
 		if p.exit.goodbye || !alive && !exited {
 			return
@@ -352,6 +445,9 @@ func (m *Machine) refused(now time.Time, f Refused) {
 	p := m.find(f.Peer)
 	if p == nil || p.held.Cause == belfry.CauseRestarting {
 		return
+	}
+	if p.parked != nil && p.parked.claim.Cause == belfry.CauseProcess {
+		m.release(now, p) // its kernel says so too
 	}
 	switch p.held.Verdict {
 	case belfry.VerdictUp, belfry.VerdictUnreachable, belfry.VerdictStalled:

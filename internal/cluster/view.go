@@ -44,7 +44,7 @@ func (m *Machine) claimsIn(now time.Time, first, last int) (claims []belfry.Clai
 		if !ok {
 			continue
 		}
-		if p := m.byID[m.table.rows[row].ID]; p != nil && p.held.Incarnation != 0 {
+		if p := m.byID[m.table.rows[row].ID]; p != nil && p.told() {
 			claims = append(claims, claimOf(now, p))
 		} else if t := &m.table.rows[row]; p == nil && t.Up != 0 {
 			base := &member{Member: t, held: t.base()}

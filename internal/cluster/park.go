@@ -1,0 +1,143 @@
+package cluster
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+const (
+	// parkDoubted is how long a claim waits whose origin this node does not hold
+	// up, or that comes within healedFor of a healed cut: else a heal replays
+	// what each side held of the other (cluster.md 8).
+	parkDoubted = 2 * time.Second
+	healedFor   = 10 * time.Second
+	// parkHearsay is how long at least the subject has to answer for itself
+	// before this node takes somebody's word that it is gone.
+	parkHearsay    = 100 * time.Millisecond
+	parkHearsayMax = time.Second
+	// parkProbes is how often a subject is asked while a claim waits.
+	parkProbes = 4
+)
+
+// A parked claim is one that this node does not hold yet. It asks the subject
+// itself first, so that nobody who answers is gone because of what one other
+// node says: a node that lies takes no third node down.
+type parked struct {
+	claim  held
+	since  time.Time
+	until  time.Time
+	next   time.Time // when the subject is asked again
+	every  time.Duration
+	passed bool // sent on meanwhile
+}
+
+// parkTime is how long a claim has to wait before it is held; zero: not at all.
+func (m *Machine) parkTime(now time.Time, p *member, claim held) time.Duration {
+	if !doubtful(claim.Verdict) && claim.Verdict != belfry.VerdictLeft {
+		return 0
+	}
+	origin := m.numbered(claim.Origin)
+	healed := !m.healed.IsZero() && now.Sub(m.healed) < healedFor
+	switch {
+	case origin == p: // it says so itself
+		return 0
+	case origin == nil || origin.held.Verdict != belfry.VerdictUp, healed && claim.Cause != belfry.CauseProcess:
+		return parkDoubted
+	case claim.Verdict == belfry.VerdictDown && p.held.Verdict == belfry.VerdictUnreachable && now.Sub(p.news) >= parkHearsayMax:
+		return 0 // it is known to be silent, and had its time to answer that
+	case claim.Verdict == belfry.VerdictDown && !m.witnessed(p), claim.Verdict == belfry.VerdictLeft:
+		return min(max(parkHearsay, 2*m.slowestRound()), parkHearsayMax)
+	}
+	return 0
+}
+
+// witnessed tells whether this node has seen itself that p is gone: its own
+// evidence is complete, or the stream was reset.
+func (m *Machine) witnessed(p *member) bool {
+	return !p.exit.reset.IsZero() || p.missing() && p.burst.complete
+}
+
+// slowestRound is the longest time that a probe of this node's own has.
+func (m *Machine) slowestRound() (slowest time.Duration) {
+	for _, p := range m.peers {
+		slowest = max(slowest, m.roundOf(p))
+	}
+	return slowest
+}
+
+// park keeps a claim until its subject had time to answer. A greater one takes
+// the place of the one before, which has waited for nothing else.
+func (m *Machine) park(now time.Time, p *member, claim held, wait time.Duration) {
+	if p.parked == nil {
+		m.parked = append(m.parked, p)
+	} else if claim.compare(p.parked.claim) <= 0 {
+		return
+	}
+	p.parked = &parked{claim: claim, since: now, until: now.Add(wait), next: now, every: wait / parkProbes}
+	if wait < parkDoubted { // others need not wait for this node
+		p.parked.passed = true
+		m.spread(now, p)
+	}
+	m.advanceParked(now)
+}
+
+// advanceParked asks the subjects of parked claims, and takes the claims to
+// which nobody answered.
+func (m *Machine) advanceParked(now time.Time) {
+	for _, p := range slices.Clone(m.parked) {
+		switch k := p.parked; {
+		case !k.until.After(now):
+			m.note(p, now, belfry.NodeID{}, "", fmt.Sprintf("asked for %v, no answer", k.until.Sub(k.since).Round(time.Millisecond)))
+			m.release(now, p)
+		case !k.next.After(now):
+			k.next = now.Add(k.every)
+			m.ask(now, p)
+		}
+	}
+}
+
+// ask probes p on one link, watched or not.
+func (m *Machine) ask(now time.Time, p *member) {
+	if len(p.rows) > 0 {
+		m.sendHeartbeat(now, p.rows[0], true, false)
+		return
+	}
+	m.sendUnwatched(now, p, 0, true, false)
+}
+
+// unpark forgets a parked claim.
+func (m *Machine) unpark(p *member) {
+	if p.parked != nil {
+		p.parked = nil
+		m.parked = slices.DeleteFunc(m.parked, func(q *member) bool { return q == p })
+	}
+}
+
+// release takes a parked claim for what it says.
+func (m *Machine) release(now time.Time, p *member) {
+	k := p.parked
+	m.unpark(p)
+	switch {
+	case k.claim.compare(p.held) <= 0:
+	case k.passed:
+		m.change(now, p, k.claim)
+	default:
+		m.adopt(now, p, k.claim)
+	}
+}
+
+// disprove answers a parked claim: its subject was heard since.
+func (m *Machine) disprove(now time.Time, p *member) {
+	k := p.parked
+	m.unpark(p)
+	if k.claim.Incarnation < p.incarnation || k.claim.compare(p.held) <= 0 {
+		return
+	}
+	if from := m.numbered(k.claim.Origin); from != nil {
+		m.note(p, now, from.ID, "", "claims "+p.describe(k.claim)+", but it answers")
+		m.answer(now, p, k.claim, from)
+	}
+}
