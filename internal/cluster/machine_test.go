@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,8 +16,8 @@ import (
 
 // warm is a network whose machines hold each other up.
 func warm(seed uint64, n int) *network {
-	names := []string{"a", "b", "c", "d", "e", "f", "g", "h"}[:n]
-	net := newNetwork(seed, names...)
+	names := strings.Split("abcdefghijklmnopqrstuvwx", "")
+	net := newNetwork(seed, names[:n]...)
 	for _, h := range net.hosts {
 		net.boot(h)
 	}

@@ -103,23 +103,23 @@ func (m *Machine) allay(now, at time.Time) {
 }
 
 // votesMissing tells whether observers are about to agree on p's death: more
-// than a few have, and not yet most of its watchers that could (after Rapid).
+// than a few have, and not yet most of those that look (after Rapid). Watchers
+// that took p over a moment ago, from others that died with it, do not look yet.
 func (m *Machine) votesMissing(p *member) bool {
-	votes, watchers := 0, 0
+	votes, observers := 0, 1
 	if p.burst.unanswered >= strongVote {
 		votes++
 	}
 	for _, r := range p.burst.results {
+		if r.from.held.Verdict != belfry.VerdictUp {
+			continue
+		}
+		observers++
 		if r.unanswered >= strongVote {
 			votes++
 		}
 	}
-	for _, w := range m.neighbours(p) {
-		if w == m.self || w.held.Verdict == belfry.VerdictUp && !w.missing() {
-			watchers++
-		}
-	}
-	low, high := min(2, watchers), (3*watchers+3)/4
+	low, high := min(2, observers), (3*observers+3)/4
 	return votes >= low && votes < high
 }
 

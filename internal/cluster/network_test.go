@@ -26,6 +26,7 @@ type network struct {
 	streams    map[string]bool       // "a b", sorted
 	sent       int
 	trace      func(h *host, c Change)
+	keep       func(h *host, p Pause)
 	record     bool // every datagram, in digest
 	digest     []string
 	stopped    map[string]bool // by the configuration
@@ -83,7 +84,7 @@ func newNetwork(seed uint64, names ...string) *network {
 	n := &network{
 		start: start, now: start, rng: rand.New(rand.NewPCG(seed, 1)), delay: 500 * time.Microsecond,
 		paths: map[string]*condition{}, streams: map[string]bool{}, stopped: map[string]bool{},
-		trace: func(*host, Change) {}, cfg: func(*Config) {}, generation: 1,
+		trace: func(*host, Change) {}, keep: func(*host, Pause) {}, cfg: func(*Config) {}, generation: 1,
 	}
 	for i, name := range names {
 		n.hosts = append(n.hosts, &host{name: name, number: belfry.NodeNumber(i + 1)})
@@ -252,6 +253,9 @@ func (n *network) drive(h *host) {
 	out := h.m.Take()
 	for _, c := range out.Changes {
 		n.trace(h, c)
+	}
+	for _, p := range out.Pauses {
+		n.keep(h, p)
 	}
 	for _, s := range out.Send {
 		n.transmit(h, n.byID(s.To), s)

@@ -91,7 +91,7 @@ type script struct {
 //	goodbye NODE               it says that it restarts, and ends
 //	intent stop|start NODE     by the configuration
 //	cut A>B | A|B, heal A>B    loss A>B PERCENT, delay A>B TIME
-//	set node_timeout TIME      for machines started later
+//	set NAME TIME              a tunable, from now on
 //	links on                   print link changes too
 //	run TIME                   prints the changes
 //	nodes-at NODE, links-at NODE, why NODE SUBJECT, rate, agree
@@ -127,8 +127,7 @@ func (s *script) do(t *testing.T, args []string) string {
 	case "agree":
 		fmt.Fprintf(&s.lines, "%v\n", s.n.agree())
 	case "set":
-		d := duration(t, rest[1])
-		s.n.cfg = func(c *Config) { c.NodeTimeout = d }
+		s.set(t, rest[0], duration(t, rest[1]))
 	case "intent":
 		s.n.stopped[rest[1]] = rest[0] == "stop"
 		s.n.generation++
@@ -136,11 +135,42 @@ func (s *script) do(t *testing.T, args []string) string {
 			s.n.deliver(h, s.n.members())
 		}
 	default:
+		if len(rest) == 1 && rest[0] == "all" {
+			rest = nil
+			for _, h := range s.n.hosts {
+				rest = append(rest, h.name)
+			}
+		}
 		for _, name := range rest {
 			s.process(t, args[0], s.n.host(name))
 		}
 	}
 	return s.lines.String()
+}
+
+func (s *script) set(t *testing.T, name string, d time.Duration) {
+	t.Helper()
+	before := s.n.cfg
+	s.n.cfg = func(c *Config) {
+		before(c)
+		switch name {
+		case "node_timeout":
+			c.NodeTimeout = d
+		case "node_down_delay":
+			c.NodeDownDelay = d
+		case "stall_max":
+			c.StallMax = d
+		default:
+			t.Fatalf("no tunable %q", name)
+		}
+	}
+	cfg := Default()
+	s.n.cfg(&cfg)
+	for _, h := range s.n.hosts {
+		if h.m != nil {
+			s.n.deliver(h, Settings{cfg.Tunables})
+		}
+	}
 }
 
 func (s *script) nodes(names []string) {
@@ -229,8 +259,12 @@ func duration(t *testing.T, text string) time.Duration {
 
 func (s *script) showNodes(h *host) {
 	for _, n := range h.m.Nodes(s.n.now) {
-		fmt.Fprintf(&s.lines, "%s %v (%v) incarnation %d turn %d links %d/%d interval %v wait %v\n", n.Name, n.Verdict, n.Cause,
+		fmt.Fprintf(&s.lines, "%s %v (%v) incarnation %d turn %d links %d/%d interval %v wait %v", n.Name, n.Verdict, n.Cause,
 			n.Incarnation, n.Turn, n.LinksUp, n.LinksTotal, n.Interval.Round(time.Millisecond), n.MaxWait.Round(time.Millisecond))
+		if !n.PostAt.IsZero() {
+			fmt.Fprintf(&s.lines, " determined, posted at %s", s.n.elapsed(n.PostAt))
+		}
+		s.lines.WriteString("\n")
 	}
 }
 

@@ -1,0 +1,129 @@
+package cluster
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// A rack is one change, not as many as it has nodes: every survivor posts all
+// of them in one moment under one number.
+func TestARackIsOneChange(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(10) {
+		net := warm(seed, 24)
+		net.run(20 * time.Second)
+		type change struct {
+			view uint64
+			at   time.Time
+		}
+		posted := map[string][]change{} // by survivor
+		down := map[string][]string{}
+		net.trace = func(h *host, c Change) {
+			if c, ok := c.(NodeChange); ok && c.To == belfry.VerdictDown {
+				if now := (change{c.View, net.now}); !slices.Contains(posted[h.name], now) {
+					posted[h.name] = append(posted[h.name], now)
+				}
+				down[h.name] = append(down[h.name], c.Name)
+			}
+		}
+		rack := []string{"c", "h", "m", "r"}
+		for _, name := range rack {
+			net.host(name).dead, net.host(name).running = true, false
+		}
+		net.run(5 * time.Second)
+		for _, h := range net.hosts {
+			if slices.Contains(rack, h.name) {
+				continue
+			}
+			slices.Sort(down[h.name])
+			if !slices.Equal(down[h.name], rack) || len(posted[h.name]) > 2 {
+				t.Errorf("seed %d: %s posted %v in %d changes, want %v in one, or two where they died far apart", seed, h.name, down[h.name], len(posted[h.name]), rack)
+			}
+		}
+		if one := len(slices.DeleteFunc(net.survivors(), func(h *host) bool { return len(posted[h.name]) != 1 })); one < 15 {
+			t.Errorf("seed %d: one change at %d of 20 survivors, want at most at least", seed, one)
+		}
+	}
+}
+
+// survivors are the hosts whose process runs.
+func (n *network) survivors() []*host {
+	return slices.DeleteFunc(slices.Clone(n.hosts), func(h *host) bool { return !h.running })
+}
+
+// The pair that does not reach each other is told once by each side and by who
+// sees both, with the largest set that is connected; nobody goes down.
+func TestANonTransitivePartitionIsReported(t *testing.T) {
+	t.Parallel()
+	net := warm(1, 5)
+	var told []string
+	net.trace = func(h *host, c Change) {
+		switch c := c.(type) {
+		case NonTransitive:
+			_, text, _ := strings.Cut(net.describe(h, c), " ")
+			told = append(told, text)
+		case NodeChange:
+			told = append(told, fmt.Sprintf("%s: %s %v", h.name, c.Name, c.To))
+		}
+	}
+	cut := func(is bool) {
+		net.path(net.host("b"), net.host("d")).cut, net.path(net.host("d"), net.host("b")).cut = is, is
+	}
+	cut(true)
+	net.run(60 * time.Second)
+	var want []string
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		want = append(want, name+": pairs b|d, connected a b c e")
+	}
+	slices.Sort(told)
+	if diff := cmp.Diff(want, told); diff != "" {
+		t.Errorf("after the cut (-want +got):\n%s", diff)
+	}
+	told = nil
+	cut(false)
+	net.run(60 * time.Second)
+	for i, name := range []string{"a", "b", "c", "d", "e"} {
+		want[i] = name + ": pairs, connected"
+	}
+	slices.Sort(told)
+	if diff := cmp.Diff(want, told); diff != "" {
+		t.Errorf("after the heal (-want +got):\n%s", diff)
+	}
+}
+
+// The longest pause that a node survived is handed out to be kept, and a
+// machine that begins with it waits longer.
+func TestPausesAreKeptOverARestart(t *testing.T) {
+	t.Parallel()
+	net := warm(1, 3)
+	var kept []Pause
+	net.keep = func(h *host, p Pause) {
+		if h.name == "a" && p.Node == nodeID(3) {
+			kept = append(kept, p)
+		}
+	}
+	c := net.host("c")
+	c.frozen = true
+	net.run(6 * time.Second)
+	net.thaw(c)
+	net.run(5 * time.Second)
+	if len(kept) == 0 || kept[len(kept)-1].D < 5*time.Second || kept[len(kept)-1].D > 7*time.Second {
+		t.Fatalf("kept %+v, want the pause of 6 s", kept)
+	}
+	cfg := testConfig()
+	cfg.Pauses = kept[len(kept)-1:]
+	m := New(cfg, net.now, net.rng)
+	m.Receive(net.now, net.members())
+	p := m.find(nodeID(3))
+	p.held.Since = net.now
+	if got := m.downAt(net.now, p).Sub(net.now); got < 6*time.Second || got > 9*time.Second {
+		t.Errorf("allowance %v after the restart, want 1.25 times the pause", got)
+	}
+}
