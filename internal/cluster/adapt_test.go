@@ -132,3 +132,28 @@ func TestPaceHasHysteresis(t *testing.T) {
 		t.Errorf("after %v it is %v, want 1s", paceTime, p.interval)
 	}
 }
+
+// US8667126: what the parameters are and how they came to be is kept.
+func TestHistorySaysHowTheParametersCame(t *testing.T) {
+	t.Parallel()
+	net := warm(1, 3)
+	net.run(60 * time.Second)
+	a, c := net.host("a"), net.host("c")
+	net.path(a, c).delay, net.path(c, a).delay = 100*time.Millisecond, 100*time.Millisecond
+	net.run(60 * time.Second)
+	for _, l := range a.m.Links(net.now) {
+		if l.PeerName != "c" {
+			continue
+		}
+		last := l.History[len(l.History)-1]
+		if last.Why != "path" || last.Interval != l.Interval || last.MRT < 150*time.Millisecond || last.Interval < 1500*time.Millisecond {
+			t.Errorf("last step %+v, want a longer interval because of the path", last)
+		}
+		if first := l.History[0]; len(l.History) < 3 || len(l.History) > historyMax || !first.At.Before(last.At) || first.Interval >= last.Interval {
+			t.Errorf("history %+v, want the way from a short interval to a long one", l.History)
+		}
+		if n := len(l.Delays); n != recentMax || l.Delays[n-1] != l.Measured {
+			t.Errorf("delays %v, want the newest %d, the last of them %v", l.Delays, recentMax, l.Measured)
+		}
+	}
+}

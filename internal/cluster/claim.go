@@ -130,10 +130,15 @@ func (m *Machine) advanceRumours(now time.Time) {
 	}
 	for _, p := range due {
 		// The subject hears it too: if it lives, it answers.
-		if doubtful(p.held.Verdict) && !slices.Contains(to, p.at) {
+		if p.accused() && !slices.Contains(to, p.at) {
 			m.sendClaims(now, p.at, []*member{p})
 		}
 	}
+}
+
+// accused tells whether what is said of p is something that it may refute.
+func (p *member) accused() bool {
+	return doubtful(p.held.Verdict) || p.parked != nil && p.parked.passed
 }
 
 func doubtful(v belfry.Verdict) bool {

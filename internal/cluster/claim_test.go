@@ -96,3 +96,19 @@ func TestTheViewHashTellsClaimsApart(t *testing.T) {
 		}
 	}
 }
+
+// Z10: how often a claim is sent on depends on nothing that this node knew of
+// the cluster before it: three rounds of four from the first claim on.
+func TestAClaimIsSentOnInThreeRounds(t *testing.T) {
+	t.Parallel()
+	m := largeMachine(5, largeTable(1000))
+	now := m.start
+	m.adopt(now, m.find(nodeID(900)), held{Incarnation: 2, Verdict: belfry.VerdictUp, Cause: belfry.CauseDirect, Since: now, Origin: 900})
+	for _, want := range []int{4, 4, 4, 0} {
+		m.advanceRumours(now)
+		if got := len(m.Take().Send); got != want {
+			t.Errorf("after %v sent to %d members, want %d", now.Sub(m.start), got, want)
+		}
+		now = now.Add(spreadEvery)
+	}
+}

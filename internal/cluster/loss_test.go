@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -119,5 +120,27 @@ func TestRecentLossIsMeasured(t *testing.T) {
 		if s.take(step.seq); s.recent() != step.want {
 			t.Errorf("after %d recent loss = %d/255, want %d", step.seq, s.recent(), step.want)
 		}
+	}
+}
+
+// Z1: silence misses heartbeats and is evidence; it is no loss.
+func TestSilenceIsNoLoss(t *testing.T) {
+	t.Parallel()
+	net := warm(1, 3)
+	a, c := net.host("a"), net.host("c")
+	row := func() LinkStatus {
+		for _, l := range a.m.Links(net.now) {
+			if l.PeerName == "c" {
+				return l
+			}
+		}
+		t.Fatal("no link to c")
+		return LinkStatus{}
+	}
+	before := row()
+	c.frozen = true
+	net.run(2 * time.Second)
+	if after := row(); after.Deviation < 4 || after.Loss > before.Loss || after.Lost != before.Lost {
+		t.Errorf("after a silence: deviation %d, loss %d, lost %d; want some, at most %d, and %d", after.Deviation, after.Loss, after.Lost, before.Loss, before.Lost)
 	}
 }

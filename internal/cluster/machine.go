@@ -39,7 +39,6 @@ type Machine struct {
 	views    uint64    // number of the newest change that was posted
 
 	suspicion suspicion
-	healed    time.Time // when a node that was silent came back the last time
 	pairsAt   time.Time // when pairs were looked at last
 	pairsSeen [][2]belfry.NodeID
 	pairsTold [][2]belfry.NodeID

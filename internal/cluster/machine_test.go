@@ -16,14 +16,15 @@ import (
 
 // warm is a network whose machines hold each other up.
 func warm(seed uint64, n int) *network {
-	names := strings.Split("abcdefghijklmnopqrstuvwx", "")
-	net := newNetwork(seed, names[:n]...)
+	net := newNetwork(seed, names24()[:n]...)
 	for _, h := range net.hosts {
 		net.boot(h)
 	}
 	net.run(5 * time.Second)
 	return net
 }
+
+func names24() []string { return strings.Split("abcdefghijklmnopqrstuvwx", "") }
 
 func verdictAt(h *host, of *host) belfry.Verdict {
 	return h.m.byID[nodeID(of.number)].held.Verdict

@@ -27,6 +27,7 @@ type network struct {
 	sent       int
 	trace      func(h *host, c Change)
 	keep       func(h *host, p Pause)
+	watch      func(from *host, s Send)
 	record     bool // every datagram, in digest
 	digest     []string
 	stopped    map[string]bool // by the configuration
@@ -84,7 +85,7 @@ func newNetwork(seed uint64, names ...string) *network {
 	n := &network{
 		start: start, now: start, rng: rand.New(rand.NewPCG(seed, 1)), delay: 500 * time.Microsecond,
 		paths: map[string]*condition{}, streams: map[string]bool{}, stopped: map[string]bool{},
-		trace: func(*host, Change) {}, keep: func(*host, Pause) {}, cfg: func(*Config) {}, generation: 1,
+		trace: func(*host, Change) {}, keep: func(*host, Pause) {}, watch: func(*host, Send) {}, cfg: func(*Config) {}, generation: 1,
 	}
 	for i, name := range names {
 		n.hosts = append(n.hosts, &host{name: name, number: belfry.NodeNumber(i + 1)})
@@ -282,6 +283,7 @@ func (n *network) schedule(h *host) {
 
 func (n *network) transmit(from, to *host, s Send) {
 	n.sent++
+	n.watch(from, s)
 	if n.record {
 		n.digest = append(n.digest, fmt.Sprintf("%d %s>%s %+v", n.now.Sub(n.start), from.name, to.name, s.Body))
 	}

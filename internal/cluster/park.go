@@ -10,28 +10,25 @@ import (
 
 const (
 	// parkDoubted is how long a claim waits whose origin this node does not hold
-	// up, or that comes within healedFor of a healed cut: else a heal replays
-	// what each side held of the other (cluster.md 8).
+	// up: else a heal replays what each side held of the other (cluster.md 8).
 	parkDoubted = 2 * time.Second
-	healedFor   = 10 * time.Second
 	// parkHearsay is how long at least the subject has to answer for itself
 	// before this node takes somebody's word that it is gone.
 	parkHearsay    = 100 * time.Millisecond
 	parkHearsayMax = time.Second
-	// parkProbes is how often a subject is asked while a claim waits.
+	// parkProbes is how often a subject is probed while a claim waits for it.
 	parkProbes = 4
 )
 
-// A parked claim is one that this node does not hold yet. It asks the subject
-// itself first, so that nobody who answers is gone because of what one other
-// node says: a node that lies takes no third node down.
+// A parked claim is one that this node does not hold yet, so that the subject
+// can answer first: nobody who answers is gone because of what one other node
+// says, and a node that lies takes no third node down.
 type parked struct {
 	claim  held
 	since  time.Time
 	until  time.Time
-	next   time.Time // when the subject is asked again
-	every  time.Duration
-	passed bool // sent on meanwhile
+	next   time.Time // when the subject is probed again
+	passed bool      // sent on meanwhile, to the subject too; it is not probed then
 }
 
 // parkTime is how long a claim has to wait before it is held; zero: not at all.
@@ -40,11 +37,10 @@ func (m *Machine) parkTime(now time.Time, p *member, claim held) time.Duration {
 		return 0
 	}
 	origin := m.numbered(claim.Origin)
-	healed := !m.healed.IsZero() && now.Sub(m.healed) < healedFor
 	switch {
 	case origin == p: // it says so itself
 		return 0
-	case origin == nil || origin.held.Verdict != belfry.VerdictUp, healed && claim.Cause != belfry.CauseProcess:
+	case origin == nil || origin.held.Verdict != belfry.VerdictUp:
 		return parkDoubted
 	case claim.Verdict == belfry.VerdictDown && p.held.Verdict == belfry.VerdictUnreachable && now.Sub(p.news) >= parkHearsayMax:
 		return 0 // it is known to be silent, and had its time to answer that
@@ -76,15 +72,15 @@ func (m *Machine) park(now time.Time, p *member, claim held, wait time.Duration)
 	} else if claim.compare(p.parked.claim) <= 0 {
 		return
 	}
-	p.parked = &parked{claim: claim, since: now, until: now.Add(wait), next: now, every: wait / parkProbes}
-	if wait < parkDoubted { // others need not wait for this node
-		p.parked.passed = true
+	p.parked = &parked{claim: claim, since: now, until: now.Add(wait), next: now}
+	if wait < parkDoubted { // others need not wait, and the subject hears it from all of them
+		p.parked.passed, p.parked.next = true, p.parked.until
 		m.spread(now, p)
 	}
 	m.advanceParked(now)
 }
 
-// advanceParked asks the subjects of parked claims, and takes the claims to
+// advanceParked probes the subjects of parked claims, and takes the claims to
 // which nobody answered.
 func (m *Machine) advanceParked(now time.Time) {
 	for _, p := range slices.Clone(m.parked) {
@@ -93,7 +89,7 @@ func (m *Machine) advanceParked(now time.Time) {
 			m.note(p, now, belfry.NodeID{}, "", fmt.Sprintf("asked for %v, no answer", k.until.Sub(k.since).Round(time.Millisecond)))
 			m.release(now, p)
 		case !k.next.After(now):
-			k.next = now.Add(k.every)
+			k.next = now.Add(parkDoubted / parkProbes)
 			m.ask(now, p)
 		}
 	}

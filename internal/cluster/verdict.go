@@ -48,11 +48,12 @@ func (m *Machine) evidence(now time.Time, p *member) (enough bool, observers int
 	for _, r := range p.rows {
 		need = max(need, m.path(r).need())
 	}
-	deaf := !m.health.votes(now) || p.mistrusted(now) && observers < min(2, len(m.coWatchers(p)))
+	deaf := !m.health.votes(now)
+	mistrusted := p.mistrusted(now) && observers < min(2, len(m.coWatchers(p)))
 	if deaf && answered == 0 {
 		need, count = 2*need, 2*count
 	}
-	if b.unanswered > 0 && (!deaf || m.deafVote(now, b, unanswered, answered)) {
+	if b.unanswered > 0 && !mistrusted && (!deaf || m.deafVote(now, b, unanswered, answered)) {
 		unanswered, worth, observers = unanswered+b.unanswered, worth+b.worth, observers+1
 	}
 	enough = worth >= need && unanswered >= count && observers >= min(2, 1+answered)
@@ -330,9 +331,6 @@ func (m *Machine) rise(now time.Time, p *member, inc belfry.Incarnation) {
 // comeUp is the end of every trouble: p is heard and hears.
 func (m *Machine) comeUp(now time.Time, p *member, why string) {
 	m.note(p, now, belfry.NodeID{}, "", why)
-	if p.held.Cause == belfry.CauseSilent {
-		m.healed = now
-	}
 	m.conclude(now, p, belfry.VerdictUp, belfry.CauseDirect, p.heard, 1)
 }
 

@@ -1,0 +1,72 @@
+package agent
+
+import (
+	"context"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/cluster"
+)
+
+// Z6: a loop that was held up reads all its mail before it judges anybody; else
+// it would call links unknown whose heartbeats lie in its input.
+func TestALoopThatWasHeldUpReadsItsMailFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var rows []cluster.Member
+		loops := map[belfry.NodeID]*clusterLoop{}
+		for i := range 3 {
+			row := cluster.Member{
+				ID: belfry.NodeID{byte(i + 1)}, Number: belfry.NodeNumber(i + 1), Name: string(rune('a' + i)),
+				Addresses: []cluster.Address{{Network: "net1", Addr: netip.AddrPortFrom(netip.IPv6Loopback(), uint16(i+1))}},
+			}
+			cfg := cluster.Default()
+			cfg.Self, cfg.Number, cfg.Name, cfg.Incarnation = row.ID, row.Number, row.Name, 1
+			rows, loops[row.ID] = append(rows, row), newClusterLoop(cfg)
+		}
+		var unknown atomic.Int32
+		var held atomic.Bool
+		gate := make(chan struct{})
+		for id, l := range loops {
+			l.send = func(s cluster.Send) {
+				to := loops[s.To]
+				select { // the network: what does not fit is lost
+				case to.in <- cluster.Datagram{From: id, Incarnation: 1, Boot: 1, Link: s.Link, At: time.Now(), Proven: true, Body: s.Body}:
+				default:
+				}
+			}
+			l.dial = func(cluster.Dial) {}
+			l.changed = func(changes []cluster.Change) {
+				for _, c := range changes {
+					if c, ok := c.(cluster.LinkChange); ok && c.To == belfry.LinkUnknown {
+						unknown.Add(1)
+					}
+				}
+			}
+			l.alive = func() {
+				if id == rows[0].ID && held.Load() {
+					<-gate
+				}
+			}
+			go func() { _ = l.run(ctx) }()
+			l.receive(cluster.Members{Table: cluster.NewTable(belfry.ClusterID{1}, 1, rows)})
+		}
+		<-time.After(10 * time.Second)
+		held.Store(true)
+		<-time.After(time.Second)
+		held.Store(false)
+		close(gate)
+		<-time.After(5 * time.Second)
+		if n := unknown.Load(); n != 0 {
+			t.Errorf("%d links became unknown although their heartbeats had arrived, want none", n)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
