@@ -25,7 +25,7 @@ type clusterLoop struct {
 
 // aliveEvery is how long the loop rests at most: it shows that it turns also
 // where there is nobody to send a heartbeat to.
-const aliveEvery = 100 * time.Millisecond
+const aliveEvery = time.Second
 
 func newClusterLoop(cfg cluster.Config) *clusterLoop {
 	return &clusterLoop{

@@ -9,7 +9,7 @@ import (
 const (
 	// A machine asks to be woken at least this often, and more often while a
 	// burst runs, so that it notices when it was not.
-	healthTick, burstTick = 100 * time.Millisecond, 20 * time.Millisecond
+	healthTick, burstTick = time.Second, 20 * time.Millisecond
 	// latenessMax is the lateness that still says nothing.
 	latenessMax = 50 * time.Millisecond
 	// From pauseVoid on a pause voids what was measured before it. A shorter

@@ -373,3 +373,18 @@ func (m *Machine) Why(node belfry.NodeID) []belfry.Evidence {
 	}
 	return nil
 }
+
+// Watched is the nodes that this node has links to, by NodeID.
+func (m *Machine) Watched() []belfry.NodeID {
+	ids := make([]belfry.NodeID, len(m.watched))
+	for i, p := range m.watched {
+		ids[i] = p.ID
+	}
+	return ids
+}
+
+// Watches tells whether this node has links to another one.
+func (m *Machine) Watches(node belfry.NodeID) bool {
+	p := m.byID[node]
+	return p != nil && len(p.rows) > 0
+}
