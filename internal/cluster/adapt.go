@@ -148,17 +148,21 @@ func quarter[T int | time.Duration](a, b T) bool { return 4*a >= 5*b || 4*b >= 5
 type pace struct {
 	interval time.Duration
 	changed  time.Time
-	sent     int // heartbeats since the change
+	sent     int           // heartbeats since the change
+	wish     time.Duration // the last one
+	steady   time.Time     // since when it is the same
 }
 
-// sending is called before each heartbeat with the wish of the moment.
+// sending is called before each heartbeat with the wish of the moment. A wish
+// that moves has to move far; one that stands still, as at a bound, is followed
+// to the end.
 func (p *pace) sending(now time.Time, wish time.Duration) {
 	p.sent++
-	if p.interval == 0 {
-		p.interval, p.changed, p.sent = wish, now, 0
-		return
+	if wish != p.wish {
+		p.wish, p.steady = wish, now
 	}
-	if quarter(wish, p.interval) && (p.sent >= paceHeartbeats || now.Sub(p.changed) >= paceTime) {
+	far := quarter(wish, p.interval) && (p.sent >= paceHeartbeats || now.Sub(p.changed) >= paceTime)
+	if p.interval == 0 || far || wish != p.interval && now.Sub(p.steady) >= paceTime {
 		p.interval, p.changed, p.sent = wish, now, 0
 	}
 }

@@ -108,12 +108,19 @@ func TestPaceHasHysteresis(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	var p pace
 	p.sending(now, time.Second)
-	for range 30 {
+	for i := range 30 {
 		now = now.Add(time.Second)
-		p.sending(now, 1249*time.Millisecond)
+		p.sending(now, 1240*time.Millisecond+time.Duration(i%9)*time.Millisecond)
 	}
 	if p.interval != time.Second {
 		t.Errorf("a wish that differs by less than a quarter moved it to %v, want 1s", p.interval)
+	}
+	for range 21 {
+		now = now.Add(time.Second)
+		p.sending(now, 1249*time.Millisecond)
+	}
+	if p.interval != 1249*time.Millisecond {
+		t.Errorf("a wish that stood still for %v left it at %v, want 1.249s", paceTime, p.interval)
 	}
 	p = pace{}
 	p.sending(now, time.Second)

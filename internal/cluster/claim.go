@@ -18,7 +18,7 @@ const (
 	piggybackMax  = 8
 	piggybackTime = 10 * time.Second
 	// spreadEvery separates the rounds in which a claim is sent on.
-	spreadEvery = 100 * time.Millisecond
+	spreadEvery = 50 * time.Millisecond
 	// claimsMax is what one datagram of 1,200 bytes holds of 14-byte claims.
 	claimsMax = 80
 	// manyMembers is where drawing at random becomes cheaper than listing all.

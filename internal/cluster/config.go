@@ -69,7 +69,7 @@ type Tunables struct {
 	StallMax, RestartHold time.Duration
 
 	// FanOut is how many random members an adopted claim is sent to in each of
-	// FanOutRounds rounds, 100 ms apart. 1 to 8.
+	// FanOutRounds rounds, 50 ms apart. 1 to 8.
 	FanOut, FanOutRounds int
 }
 
