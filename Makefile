@@ -64,7 +64,7 @@ fuzz:
 	@grep -rno '^func Fuzz[A-Za-z0-9_]*' --include='*_test.go' --exclude-dir=tools --exclude-dir=bench . | \
 	while IFS=: read -r file _ func; do \
 		echo "$${func#func } ($${file%/*})"; \
-		$(GO) test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(T) "$${file%/*}" || exit 1; \
+		$(GO) test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(T) -fuzzminimizetime 100x "$${file%/*}" || exit 1; \
 	done
 
 mutate: .bin/mutate
