@@ -18,7 +18,7 @@ func FuzzOpen(f *testing.F) {
 		seal(f, a, start, 2, 1), sealLong(f, a, 2, 1), seal(f, node(f, 1, 6, 0xa2), start, 2, 1),
 		seal(f, node(f, 3, 1, 0xc1), start, 2, 1),
 	} {
-		d[len(d)-1] ^= 1 // else a seed would authenticate
+		clear(d[len(d)-tagSize:]) // with a tag that is a few bits away, the search would find the genuine one
 		f.Add(d)
 	}
 	for _, body := range bodies() {
