@@ -37,7 +37,9 @@ func TestBothKindsOfSocketAreSetUp(t *testing.T) {
 	// socket(7): the kernel doubles the value. Who may not force it gets what
 	// the machine allows.
 	buffer := 8 << 20
-	if os.Geteuid() != 0 {
+	if control(wildcard.raw, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer)
+	}) != nil {
 		buffer = min(buffer, readNumber(t, "/proc/sys/net/core/rmem_max"))
 	}
 	for name, s := range map[string]*socket{"wildcard": wildcard, "connected": connected} {
@@ -170,64 +172,68 @@ func TestEachLinkLeavesByItsOwnInterface(t *testing.T) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Skip("needs: network namespaces")
 	}
-	const remote = "10.77.0.9"
 	ip := func(line string) {
 		t.Helper()
 		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
 			t.Fatalf("ip %s: %v\n%s", line, err, out)
 		}
 	}
-	plug := func(name, address string) {
+	plug := func(name, v4, v6 string) {
 		t.Helper()
 		ip("link add " + name + " type veth peer name " + name + "-peer")
-		ip("address add " + address + "/24 dev " + name)
+		ip("address add " + v4 + "/24 dev " + name)
+		ip("address add " + v6 + "/64 dev " + name + " nodad")
 		ip("link set " + name + "-peer up")
 		ip("link set " + name + " up")
-		ip("neighbour replace " + remote + " lladdr 02:00:00:00:00:01 dev " + name + " nud permanent")
+		for _, neighbour := range []string{"10.77.0.9", "fd77::9"} {
+			ip("neighbour replace " + neighbour + " lladdr 02:00:00:00:00:01 dev " + name + " nud permanent")
+		}
 	}
 	ip("link set lo up")
-	plug("v0", "10.77.0.1")
-	plug("v1", "10.77.0.2")
+	plug("v0", "10.77.0.1", "fd77::1")
+	plug("v1", "10.77.0.2", "fd77::2")
 
-	self, peer := belfry.NodeID{1}, belfry.NodeID{2}
 	endpoint, err := wire.New(wire.Config{
-		Cluster: belfry.ClusterID{1}, Self: self, Number: 1, Incarnation: 1, Boot: 1, Epoch: 1, Secrets: map[uint32]wire.Secret{1: {1}},
+		Cluster: belfry.ClusterID{1}, Self: belfry.NodeID{1}, Number: 1, Incarnation: 1, Boot: 1, Epoch: 1,
+		Secrets: map[uint32]wire.Secret{1: {1}},
 	}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
 	unreachable := make(chan uint8, 1024)
-	u, err := ListenUDP(UDPConfig{
-		Local:    []netip.AddrPort{netip.MustParseAddrPort("10.77.0.1:7431"), netip.MustParseAddrPort("10.77.0.2:7431")},
-		Endpoint: endpoint, Deliver: func(Received) {}, Unreachable: func(_ belfry.NodeID, link uint8) { unreachable <- link },
-	})
+	cfg := UDPConfig{Endpoint: endpoint, Deliver: func(Received) {}, Unreachable: func(_ belfry.NodeID, link uint8) { unreachable <- link }}
+	remotes := map[string]string{"10.77.0.1": "10.77.0.9", "10.77.0.2": "10.77.0.9", "fd77::1": "fd77::9", "fd77::2": "fd77::9"}
+	peer := Peer{ID: belfry.NodeID{2}, Number: 2}
+	for i, local := range []string{"10.77.0.1", "10.77.0.2", "fd77::1", "fd77::2"} {
+		cfg.Local = append(cfg.Local, netip.AddrPortFrom(netip.MustParseAddr(local), 7431))
+		peer.Links = append(peer.Links, PeerLink{
+			Index: uint8(i), Local: cfg.Local[i], Remote: netip.AddrPortFrom(netip.MustParseAddr(remotes[local]), 7431),
+		})
+	}
+	u, err := ListenUDP(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = u.Close() }()
-	for _, distant := range []bool{false, true} {
-		p := Peer{ID: peer, Number: 2, Distant: distant}
-		for i, local := range u.Addrs() {
-			p.Links = append(p.Links, PeerLink{Index: uint8(i), Local: local, Remote: netip.MustParseAddrPort(remote + ":7431")})
-		}
-		if err := u.SetPeers([]Peer{p}); err != nil {
+	for _, peer.Distant = range []bool{true, false} {
+		if err := u.SetPeers([]Peer{peer}); err != nil {
 			t.Fatal(err)
 		}
-		for link, name := range []string{"v0", "v1"} {
+		for link, name := range []string{"v0", "v1", "v0", "v1"} {
 			before := transmitted(t, name)
 			for range 10 {
-				if err := u.Send(peer, uint8(link), &wire.Heartbeat{}); err != nil {
+				if err := u.Send(peer.ID, uint8(link), &wire.Heartbeat{}); err != nil {
 					t.Fatal(err)
 				}
 			}
 			if got := transmitted(t, name) - before; got < 10 {
-				t.Errorf("distant %v, link %d: %d of 10 datagrams left by %s", distant, link, got, name)
+				t.Errorf("distant %v, from %s: %d of 10 datagrams left by %s", peer.Distant, peer.Links[link].Local, got, name)
 			}
 		}
 	}
 
 	ip("link set v1 down")
-	if err := u.Send(peer, 1, &wire.Heartbeat{}); err == nil {
+	if err := u.Send(peer.ID, 1, &wire.Heartbeat{}); err == nil {
 		t.Error("sent by an interface that is down")
 	}
 	select {
@@ -238,16 +244,16 @@ func TestEachLinkLeavesByItsOwnInterface(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("nobody was told that the interface is down")
 	}
-	if err := u.Send(peer, 0, &wire.Heartbeat{}); err != nil {
+	if err := u.Send(peer.ID, 0, &wire.Heartbeat{}); err != nil {
 		t.Errorf("the other link: %v", err)
 	}
 
 	ip("link delete v1")
-	plug("v1", "10.77.0.2")
+	plug("v1", "10.77.0.2", "fd77::2")
 	// u repins on a goroutine of another thread, outside of this namespace.
 	u.repin()
 	before := transmitted(t, "v1")
-	if err := u.Send(peer, 1, &wire.Heartbeat{}); err != nil {
+	if err := u.Send(peer.ID, 1, &wire.Heartbeat{}); err != nil {
 		t.Errorf("the interface is back: %v", err)
 	}
 	if transmitted(t, "v1") == before {
@@ -279,27 +285,36 @@ func transmitted(t *testing.T, name string) int {
 // to, so that two links from one address of a peer are told apart.
 func TestOnAllAddressesLinksAreToldApartByWhereTheyCome(t *testing.T) {
 	t.Parallel()
-	s, err := listenWildcard(netip.MustParseAddrPort("0.0.0.0:0"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = s.close() }()
-	for _, to := range []string{"127.0.0.1", "127.0.0.5"} {
-		conn, err := net.Dial("udp4", netip.AddrPortFrom(netip.MustParseAddr(to), s.local.Port()).String())
+	for _, c := range []struct {
+		all string
+		to  []string
+	}{{"0.0.0.0", []string{"127.0.0.1", "127.0.0.5"}}, {"::", []string{"::1"}}} {
+		s, err := listenWildcard(netip.AddrPortFrom(netip.MustParseAddr(c.all), 0))
+		if errors.Is(err, syscall.EAFNOSUPPORT) || errors.Is(err, syscall.EADDRNOTAVAIL) {
+			t.Skip("needs: ipv6")
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := conn.Write([]byte("x")); err != nil {
-			t.Fatal(err)
+		defer func() { _ = s.close() }()
+		for _, to := range c.to {
+			addr := netip.AddrPortFrom(netip.MustParseAddr(to), s.local.Port())
+			conn, err := net.Dial(network(addr), addr.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			b := newBatch()
+			var n int
+			if err := s.raw.Read(func(fd uintptr) bool { n, _ = b.receive(fd); return n > 0 }); err != nil {
+				t.Fatal(err)
+			}
+			if got := b.at(0); got.to != addr.Addr() || got.stamp.IsZero() {
+				t.Errorf("sent to %s: read as %s, stamp %v", to, got.to, got.stamp)
+			}
+			_ = conn.Close()
 		}
-		b := newBatch()
-		var n int
-		if err := s.raw.Read(func(fd uintptr) bool { n, _ = b.receive(fd); return n > 0 }); err != nil {
-			t.Fatal(err)
-		}
-		if got := b.at(0); got.to != netip.MustParseAddr(to) || got.stamp.IsZero() {
-			t.Errorf("sent to %s: read as %s, stamp %v", to, got.to, got.stamp)
-		}
-		_ = conn.Close()
 	}
 }
