@@ -9,7 +9,7 @@ OURS   := .bin/deps .bin/testsum .bin/stats .bin/mutate .bin/notices
 BUF    := .bin/buf .bin/protoc-gen-go .bin/protoc-gen-go-grpc .bin/protoc-gen-grpc-gateway
 LINTER := .bin/golangci-lint
 
-.PHONY: help build test race lint fmt generate fuzz bench mutate stats clean deps $(OURS)
+.PHONY: help build test race lint fmt generate fuzz bench mutate soak stats clean deps $(OURS)
 
 help:
 	@echo 'build     bin/belfry'
@@ -19,6 +19,7 @@ help:
 	@echo 'generate  gen/ from proto/, THIRD_PARTY_NOTICES'
 	@echo 'fuzz      each fuzz target for T=$(T)'
 	@echo 'mutate    each mutant of testdata/mutants.txt must be found by its test'
+	@echo 'soak      the long variants of the tests of PKG=./internal/...'
 	@echo 'bench     the figures of bench/README.md'
 	@echo 'stats     the longest files and functions'
 	@echo 'deps      the Debian packages that the tests use'
@@ -64,11 +65,14 @@ fuzz:
 	@grep -rno '^func Fuzz[A-Za-z0-9_]*' --include='*_test.go' --exclude-dir=tools --exclude-dir=bench . | \
 	while IFS=: read -r file _ func; do \
 		echo "$${func#func } ($${file%/*})"; \
-		$(GO) test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(T) "$${file%/*}" || exit 1; \
+		$(GO) test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(T) -fuzzminimizetime 100x "$${file%/*}" || exit 1; \
 	done
 
 mutate: .bin/mutate
 	@.bin/mutate
+
+soak:
+	BELFRY_SOAK=1 $(GO) test -v -count=1 -timeout 60m $(PKG)
 
 bench:
 	$(MAKE) -C bench

@@ -54,6 +54,7 @@ type Agent struct {
 
 	events   *eventLoop
 	cluster  *clusterLoop
+	clocks   clockWatch // of the cluster loop
 	changes  *mailbox[cluster.Change]
 	nodes    *node.Producer
 	runner   *producer.Runner
@@ -225,6 +226,7 @@ func (a *Agent) newCluster() error {
 	a.cluster.dial = a.probe
 	a.cluster.changed = a.clusterChanged
 	a.cluster.alive = a.opts.Alive
+	a.cluster.slept = a.lookAtClocks
 	return nil
 }
 

@@ -21,6 +21,10 @@ type clusterLoop struct {
 	dial    func(cluster.Dial)
 	changed func([]cluster.Change)
 	alive   func() // feeds the watchdog; the loop is what must live
+
+	// slept says how long the machine was suspended since the last call. Nil:
+	// nobody looks.
+	slept func() time.Duration
 }
 
 // aliveEvery is how long the loop rests at most: it shows that it turns also
@@ -43,14 +47,22 @@ func (l *clusterLoop) run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		var first cluster.Message
 		select {
 		case <-ctx.Done():
 			return nil
-		case msg := <-l.in:
-			m.Receive(time.Now(), msg)
+		case first = <-l.in:
 		case call := <-l.calls:
 			call(m)
 		case <-timer.C:
+		}
+		if l.slept != nil { // before the mail, whose round trips may span it
+			if d := l.slept(); d > 0 {
+				m.Receive(time.Now(), cluster.Suspended{D: d})
+			}
+		}
+		if first != nil {
+			m.Receive(time.Now(), first)
 		}
 		for range len(l.in) { // a node that was paused reads its mail before it judges others
 			m.Receive(time.Now(), <-l.in)

@@ -37,6 +37,7 @@ var (
 	metricMaxWait       = metric("heartbeat_max_wait_seconds", "After this a heartbeat counts as missed.", "peer", "network")
 	metricRejected      = metric("datagrams_rejected_total", "Datagrams that were dropped before they could change anything.", "reason")
 	metricDatagrams     = metric("datagrams_total", "Datagrams sent, and received and accepted.", "direction")
+	metricSendErrors    = metric("datagram_send_errors_total", "Datagrams that this machine's kernel did not take.", "reason")
 	metricEvents        = metric("events_total", "Occurrences that entered the event machine.", "class")
 	metricCoalesced     = metric("events_coalesced_total", "Occurrences merged into one that was still queued.", "class")
 	metricLost          = metric("events_lost_total", "Occurrences that a consumer was told of by a gap only.", "stage", "reason")
@@ -72,6 +73,10 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	for _, reason := range slices.Sorted(maps.Keys(udp.Rejected)) {
 		counter(metricRejected, udp.Rejected[reason], reason.String())
 	}
+	counter(metricRejected, udp.KernelDropped, "overflow")
+	counter(metricSendErrors, udp.Congested, "congested")
+	counter(metricSendErrors, udp.Unreachable, "unreachable")
+	counter(metricSendErrors, udp.SendErrors-min(udp.SendErrors, udp.Congested+udp.Unreachable), "other")
 	for _, p := range a.runner.Running() {
 		gauge(metricProducerUp, oneIf(p.Up), p.Name)
 		counter(metricRestarts, p.Restarts, p.Name)

@@ -21,16 +21,18 @@ const (
 	// bufferSize has one byte more than is looked at, so that a datagram that is
 	// too large can be told from one that just fits.
 	bufferSize = wire.MaxReceive + 1
-	// controlSize holds a timestamp and an overflow count with their headers.
-	controlSize = 64
+	// controlSize holds a timestamp, an overflow count and a destination with
+	// their headers.
+	controlSize = 128
 )
 
 // A datagram is one element of a batch, valid until the next read.
 type datagram struct {
 	data     []byte
 	from     netip.AddrPort
-	stamp    time.Time // of the kernel, wall clock; zero: none
-	overflow uint32    // datagrams that this socket's buffer has dropped since it was opened
+	to       netip.Addr // on sockets bound to all addresses, else invalid
+	stamp    time.Time  // of the kernel, wall clock; zero: none
+	overflow uint32     // datagrams that this socket's buffer has dropped since it was opened
 }
 
 // A batch reads up to 64 datagrams with one recvmmsg(2). Its memory is made
@@ -92,8 +94,8 @@ func (b *batch) at(i int) datagram {
 	return d
 }
 
-// readControl takes the timestamp (struct timespec) and the overflow counter
-// from the ancillary data: cmsg(3), socket(7).
+// readControl takes the timestamp (struct timespec), the overflow counter and
+// the destination from the ancillary data: cmsg(3), socket(7), ip(7), ipv6(7).
 func (d *datagram) readControl(data []byte) {
 	for len(data) >= unix.CmsgSpace(0) {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&data[0]))
@@ -102,6 +104,14 @@ func (d *datagram) readControl(data []byte) {
 		}
 		body := data[unix.CmsgLen(0):h.Len]
 		switch {
+		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(body) >= unix.SizeofInet4Pktinfo:
+			d.to = netip.AddrFrom4((*unix.Inet4Pktinfo)(unsafe.Pointer(&body[0])).Addr)
+		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(body) >= unix.SizeofInet6Pktinfo:
+			info := (*unix.Inet6Pktinfo)(unsafe.Pointer(&body[0]))
+			d.to = netip.AddrFrom16(info.Addr)
+			if d.to.IsLinkLocalUnicast() {
+				d.to = d.to.WithZone(zone(info.Ifindex))
+			}
 		case h.Level != unix.SOL_SOCKET:
 		case h.Type == unix.SCM_TIMESTAMPNS && len(body) >= int(unsafe.Sizeof(unix.Timespec{})):
 			ts := (*unix.Timespec)(unsafe.Pointer(&body[0]))

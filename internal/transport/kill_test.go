@@ -27,12 +27,14 @@ import (
 const childVariable = "BELFRY_TEST_TRANSPORT_CHILD"
 
 func TestMain(m *testing.M) {
-	if line := os.Getenv(childVariable); line != "" {
-		if err := runChild(strings.Fields(line)); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+	for variable, run := range map[string]func([]string) error{childVariable: runChild, floodVariable: runFlood} {
+		if line := os.Getenv(variable); line != "" {
+			if err := run(strings.Fields(line)); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			return
 		}
-		return
 	}
 	m.Run()
 }

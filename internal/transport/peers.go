@@ -36,9 +36,20 @@ type link struct {
 	id            linkID
 	local, remote netip.AddrPort
 	socket        *socket // connected, else the wildcard one
+	pin           []byte  // see pinTo
 }
 
-func (l *link) send(datagram []byte) error { return l.socket.send(datagram, l.remote) }
+func (l *link) send(datagram []byte) error { return l.socket.send(datagram, l.remote, l.pin) }
+
+// repin names interface and source address of what is sent, where the socket
+// and the routing table do not.
+func (l *link) repin(own []ownAddress) {
+	l.pin = nil
+	index := interfaceTo(own, l.local.Addr(), l.remote.Addr())
+	if index != 0 || l.socket.local.Addr().IsUnspecified() && l.local.Addr().Zone() == "" {
+		l.pin = pinTo(index, l.local.Addr())
+	}
+}
 
 func (t *peerTable) link(to belfry.NodeID, index uint8) (*link, error) {
 	l := t.links[linkID{to, index}]
@@ -68,6 +79,7 @@ func (u *UDP) SetPeers(peers []Peer) error {
 	if u.closed {
 		return nil
 	}
+	own := ownAddresses()
 	table := &peerTable{links: map[linkID]*link{}, bound: map[linkKey]*link{}, watched: map[netip.AddrPort]bool{}}
 	kept := map[linkKey]*socket{}
 	for _, p := range peers {
@@ -78,6 +90,7 @@ func (u *UDP) SetPeers(peers []Peer) error {
 				u.log.Warn("no socket for link", "peer", p.ID, "local", key.local)
 				continue
 			}
+			l.repin(own)
 			if l.socket.connected {
 				kept[key] = l.socket
 			} else if !p.Distant {
@@ -94,6 +107,22 @@ func (u *UDP) SetPeers(peers []Peer) error {
 	}
 	u.links = kept
 	return nil
+}
+
+// repin looks again at which interface has which address: one may have gone,
+// and come back under another index.
+func (u *UDP) repin() {
+	own := ownAddresses()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	old := u.table.Load()
+	table := &peerTable{links: map[linkID]*link{}, bound: map[linkKey]*link{}, watched: old.watched}
+	for key, l := range old.bound { // the order can not be seen
+		again := *l
+		again.repin(own)
+		table.links[again.id], table.bound[key] = &again, &again
+	}
+	u.table.Store(table)
 }
 
 // socketFor is the socket that a link sends with: its own, if it is watched

@@ -26,17 +26,17 @@ const maxFailures = 1000
 // nothing unauthenticated is handed on or kept.
 func (u *UDP) read(s *socket) {
 	b := newBatch()
-	// A datagram can not have come before the socket was last seen empty. That
-	// bounds what a step of the wall clock does to a timestamp.
-	emptied := time.Now()
+	before := thisMoment()
+	emptied := before // see arrival
 	var overflow uint32
 	for failures := 0; failures < maxFailures; {
 		var n int
 		var errno syscall.Errno
 		err := s.raw.Read(func(fd uintptr) bool {
+			before = thisMoment()
 			n, errno = b.receive(fd)
 			if errno == syscall.EAGAIN {
-				emptied, failures = time.Now(), 0
+				emptied, failures = before, 0
 				return false
 			}
 			return true
@@ -48,7 +48,7 @@ func (u *UDP) read(s *socket) {
 			u.log.Error("socket can not be read", "local", s.local, "err", err)
 			return
 		case errno == syscall.ECONNREFUSED && s.connected:
-			u.noteRefused(s.link)
+			u.note(s.link, errno)
 			continue
 		case errno != 0:
 			// An error that ICMP brought is cleared by being told; another is not.
@@ -56,34 +56,61 @@ func (u *UDP) read(s *socket) {
 			failures++
 			continue
 		}
-		now := time.Now()
+		now := thisMoment()
 		var last datagram
 		for i := range n {
 			last = b.at(i)
-			u.receive(s, last, arrival(now, last.stamp, emptied))
+			u.receive(s, last, arrival(now, emptied, last.stamp))
 		}
 		if lost := last.overflow - overflow; lost != 0 {
 			overflow = last.overflow
 			u.overflowed(s, lost)
 		}
 		if n < batchSize {
-			emptied = now
+			emptied = before
 		}
 	}
 	u.log.Error("socket is given up: only errors", "local", s.local)
 }
 
+// A moment is one point in time on both clocks.
+type moment struct {
+	at   time.Time // carries a monotonic reading; only its differences count
+	wall time.Time // what the wall clock showed
+}
+
+func thisMoment() moment {
+	now := time.Now()
+	return moment{at: now, wall: now.Round(0)} // Round strips the monotonic reading
+}
+
+// stepLeast is the least difference between the clocks that is taken for a step
+// of the wall clock. It may also be slewed, by less than an eighth (adjtimex(2);
+// chronyd's limit is a twelfth).
+const stepLeast = 10 * time.Millisecond
+
 // arrival turns the kernel's wall clock timestamp into a time with a monotonic
-// reading, not before the socket was empty and not after now.
-func arrival(now, stamp, emptied time.Time) time.Time {
+// reading. The datagram came between the moment when the socket was last seen
+// empty and now. A step of the wall clock in between is seen from these two: as
+// read at either of them the stamp gives two times, of which the later one that
+// is not after now is right, unless the datagram waited longer than the step.
+func arrival(now, emptied moment, stamp time.Time) time.Time {
 	if stamp.IsZero() {
-		return now
+		return now.at
 	}
-	// Round strips the monotonic reading of now, so that both are wall clock.
-	ago := now.Round(0).Sub(stamp)
-	at := now.Add(-max(ago, 0))
-	if at.Before(emptied) {
-		return emptied
+	at := now.at.Add(stamp.Sub(now.wall))
+	between := now.at.Sub(emptied.at)
+	if step := now.wall.Sub(emptied.wall) - between; step.Abs() > stepLeast+between/8 {
+		before := emptied.at.Add(stamp.Sub(emptied.wall)) // stamped before the step
+		if at.After(now.at) || before.After(at) && !before.After(now.at) {
+			at = before
+		}
+	}
+	switch {
+	case at.After(now.at):
+		return now.at
+	case at.Before(emptied.at):
+		return emptied.at
 	}
 	return at
 }
@@ -104,6 +131,9 @@ func (u *UDP) receive(s *socket, d datagram, at time.Time) {
 	opened, on, reason := u.open(s, d)
 	if reason != wire.Accepted {
 		u.reject(d.from, opened.From, reason)
+		if reason == wire.RejectDuplicate && u.cfg.Duplicate != nil && u.twins.count(time.Now(), opened.From) > 0 {
+			u.cfg.Duplicate(opened.From)
+		}
 		return
 	}
 	u.cfg.Deliver(Received{
@@ -113,12 +143,15 @@ func (u *UDP) receive(s *socket, d datagram, at time.Time) {
 }
 
 func (u *UDP) open(s *socket, d datagram) (opened wire.Opened, on uint8, reason wire.Reason) {
-	table := u.table.Load()
+	table, local := u.table.Load(), s.local
+	if d.to.IsValid() {
+		local = netip.AddrPortFrom(d.to, local.Port())
+	}
 	u.seal.Lock()
 	defer u.seal.Unlock()
 	now := time.Now() // under the lock, so that it does not fall from call to call
 	opened, reason = u.cfg.Endpoint.Open(now, d.data, func(from belfry.NodeID) wire.Reason {
-		l := table.from(s, from, d.from)
+		l := table.bound[linkKey{from, local, d.from}]
 		if l == nil {
 			return wire.RejectSource
 		}
@@ -134,21 +167,6 @@ func (u *UDP) open(s *socket, d datagram) (opened wire.Opened, on uint8, reason 
 	return opened, on, reason
 }
 
-// from is the link on which a node's datagram arrived at a socket from that
-// address; nil if the address is not bound to that node there.
-func (t *peerTable) from(s *socket, from belfry.NodeID, addr netip.AddrPort) *link {
-	l := t.bound[linkKey{from, s.local, addr}]
-	if l == nil && s.local.Addr().IsUnspecified() {
-		// Which of the local addresses it came to is not known; the first link fits.
-		for index := range uint8(16) {
-			if c := t.links[linkID{from, index}]; c != nil && c.remote == addr {
-				return c
-			}
-		}
-	}
-	return l
-}
-
 // reject counts, and logs one line per second and reason.
 func (u *UDP) reject(from netip.AddrPort, node belfry.NodeID, reason wire.Reason) {
 	u.stats.rejected[reason].Add(1)
@@ -157,32 +175,33 @@ func (u *UDP) reject(from netip.AddrPort, node belfry.NodeID, reason wire.Reason
 		return
 	}
 	if reason == wire.RejectDuplicate {
-		u.log.Warn("two agents run as one node; stop the older one, its state was copied", "peer", node, "source", from, "count", n)
+		u.log.Warn("two agents run as one node; stop the older one, its state was copied", "peer", node, "source", from, "suppressed", n-1)
 		return
 	}
-	u.log.Warn("datagram rejected", "reason", reason.String(), "source", from, "count", n)
+	u.log.Warn("datagram rejected", "reason", reason.String(), "source", from, "suppressed", n-1)
 }
 
-// A rejectLog decides when a line is due. Safe for concurrent use.
-type rejectLog struct {
+// A tally lets one of a kind through each second. Its zero value is ready. Safe
+// for concurrent use.
+type tally[K comparable] struct {
 	mu   sync.Mutex
-	last map[wire.Reason]time.Time
-	n    map[wire.Reason]uint64
+	last map[K]time.Time
+	n    map[K]uint64
 }
 
-// count is how many a line now stands for; 0: no line.
-func (r *rejectLog) count(now time.Time, reason wire.Reason) uint64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.n == nil {
-		r.last, r.n = map[wire.Reason]time.Time{}, map[wire.Reason]uint64{}
+// count is how many the one that is let through stands for; 0: it is not.
+func (y *tally[K]) count(now time.Time, kind K) uint64 {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if y.n == nil {
+		y.last, y.n = map[K]time.Time{}, map[K]uint64{}
 	}
-	r.n[reason]++
-	if last, ok := r.last[reason]; ok && now.Sub(last) < time.Second {
+	y.n[kind]++
+	if last, ok := y.last[kind]; ok && now.Sub(last) < time.Second {
 		return 0
 	}
-	n := r.n[reason]
-	r.last[reason], r.n[reason] = now, 0
+	n := y.n[kind]
+	y.last[kind], y.n[kind] = now, 0
 	return n
 }
 

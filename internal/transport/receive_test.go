@@ -11,24 +11,67 @@ import (
 	"github.com/belfry-ha/belfry/internal/wire"
 )
 
-func TestArrivalIsTheKernelsTimeWithinWhatIsPossible(t *testing.T) {
+// A socket was empty two seconds ago. Meanwhile a datagram came, 30 ms ago, and
+// the wall clock was set, before or after it: the arrival is the same.
+func TestArrivalIsTheKernelsTimeWhateverTheWallClockDoes(t *testing.T) {
 	t.Parallel()
-	now := time.Now()
-	emptied := now.Add(-100 * time.Millisecond)
-	wall := now.Round(0)
+	const interval, waited = 2 * time.Second, 30 * time.Millisecond
+	began := time.Now()
+	emptied := moment{at: began, wall: began.Round(0)}
+	for _, step := range []time.Duration{
+		0, time.Second, -time.Second, time.Hour, -time.Hour, 24 * time.Hour, -24 * time.Hour, 1000 * time.Hour, -1000 * time.Hour,
+		300 * time.Millisecond, -300 * time.Millisecond,
+	} {
+		now := moment{at: began.Add(interval), wall: emptied.wall.Add(interval + step)}
+		for name, stamp := range map[string]time.Time{
+			"before the datagram": now.wall.Add(-waited),
+			"after the datagram":  emptied.wall.Add(interval - waited),
+		} {
+			if ago := now.at.Sub(arrival(now, emptied, stamp)); ago != waited {
+				t.Errorf("wall clock set by %v %s: %v before now; want %v", step, name, ago, waited)
+			}
+		}
+	}
+}
+
+func TestArrivalIsWithinWhatIsPossible(t *testing.T) {
+	t.Parallel()
+	began := time.Now()
+	emptied := moment{at: began, wall: began.Round(0)}
+	now := moment{at: began.Add(100 * time.Millisecond), wall: began.Round(0).Add(100 * time.Millisecond)}
 	for name, c := range map[string]struct {
+		now   moment
 		stamp time.Time
 		want  time.Duration // before now
 	}{
-		"as stamped":                    {wall.Add(-30 * time.Millisecond), 30 * time.Millisecond},
-		"no stamp":                      {time.Time{}, 0},
-		"the wall clock was set back":   {wall.Add(time.Hour), 0},
-		"the wall clock was set ahead":  {wall.Add(-time.Hour), 100 * time.Millisecond},
-		"before the socket was emptied": {wall.Add(-101 * time.Millisecond), 100 * time.Millisecond},
+		"no stamp":                           {now, time.Time{}, 0},
+		"before the socket was empty":        {now, now.wall.Add(-101 * time.Millisecond), 100 * time.Millisecond},
+		"set ahead and back again":           {now, now.wall.Add(time.Hour), 0},
+		"set back and ahead again":           {now, now.wall.Add(-time.Hour), 100 * time.Millisecond},
+		"slewed by a twelfth":                {moment{now.at, now.wall.Add(8 * time.Millisecond)}, now.wall.Add(-22 * time.Millisecond), 30 * time.Millisecond},
+		"the machine slept, and then set it": {moment{now.at, now.wall.Add(8 * time.Hour)}, now.wall.Add(-40 * time.Millisecond), 40 * time.Millisecond},
 	} {
-		got := arrival(now, c.stamp, emptied)
-		if ago := now.Sub(got); ago != c.want {
+		if ago := c.now.at.Sub(arrival(c.now, emptied, c.stamp)); ago != c.want {
 			t.Errorf("%s: %v before now; want %v", name, ago, c.want)
+		}
+	}
+}
+
+// What a process that was stopped finds in its sockets waited for longer than
+// a small step: the arrival is wrong by no more than the step.
+func TestASmallStepOfTheWallClockMovesNoArrivalFurther(t *testing.T) {
+	t.Parallel()
+	const stopped = 10 * time.Second
+	began := time.Now()
+	emptied := moment{at: began, wall: began.Round(0)}
+	for _, step := range []time.Duration{5 * time.Second, -5 * time.Second} {
+		now := moment{at: began.Add(stopped), wall: emptied.wall.Add(stopped + step)}
+		for waited := time.Duration(0); waited <= stopped; waited += time.Second {
+			for _, stamp := range []time.Time{now.wall.Add(-waited), emptied.wall.Add(stopped - waited)} {
+				if off := now.at.Sub(arrival(now, emptied, stamp)) - waited; off.Abs() > step.Abs() {
+					t.Errorf("step %v, waited %v: the arrival is off by %v", step, waited, off)
+				}
+			}
 		}
 	}
 }
@@ -69,7 +112,7 @@ func TestAWildcardSocketTakesSoMuchPerSourceAndInAll(t *testing.T) {
 
 func TestOneLineASecondAndReasonStandsForAll(t *testing.T) {
 	t.Parallel()
-	var r rejectLog
+	var r tally[wire.Reason]
 	now := time.Now()
 	var lines []uint64
 	for i := range 5 {

@@ -93,6 +93,13 @@ func (s *socket) options(fd int) error {
 		set(unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
 		set(unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1),
 	}
+	if s.local.Addr().IsUnspecified() { // else the destination is known
+		if s.local.Addr().Is4() {
+			errs = append(errs, set(unix.IPPROTO_IP, unix.IP_PKTINFO, 1))
+		} else {
+			errs = append(errs, set(unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1))
+		}
+	}
 	// No fragments: what is larger than the path is lost, not cut. DSCP is a wish.
 	if s.local.Addr().Is4() {
 		errs = append(errs, set(unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE))
@@ -104,13 +111,14 @@ func (s *socket) options(fd int) error {
 	return errors.Join(errs...)
 }
 
-// send never waits: EAGAIN and ENOBUFS come back to the caller.
-func (s *socket) send(datagram []byte, to netip.AddrPort) (err error) {
+// send never waits: EAGAIN and ENOBUFS come back to the caller. pin is the
+// ancillary data that pinTo makes, or nothing.
+func (s *socket) send(datagram []byte, to netip.AddrPort, pin []byte) (err error) {
 	writeErr := s.raw.Write(func(fd uintptr) bool {
 		if s.connected {
-			err = sendConnected(fd, datagram)
+			err = sendConnected(fd, datagram, pin)
 		} else {
-			err = unix.Sendto(int(fd), datagram, unix.MSG_DONTWAIT, sockaddr(to))
+			_, err = unix.SendmsgN(int(fd), datagram, pin, sockaddr(to), unix.MSG_DONTWAIT)
 		}
 		return true
 	})
@@ -138,9 +146,16 @@ func control(c syscall.RawConn, f func(fd int) error) (err error) {
 // sendConnected sends on a connected socket without waiting. A raw system call
 // does not tell the scheduler, which would wake its monitor thread for it: at a
 // few datagrams a second that is most of what an agent costs.
-func sendConnected(fd uintptr, datagram []byte) error {
-	_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, fd,
-		uintptr(unsafe.Pointer(unsafe.SliceData(datagram))), uintptr(len(datagram)), unix.MSG_DONTWAIT, 0, 0)
+func sendConnected(fd uintptr, datagram, pin []byte) error {
+	vector := unix.Iovec{Base: unsafe.SliceData(datagram)}
+	vector.SetLen(len(datagram))
+	header := unix.Msghdr{Iov: &vector}
+	header.SetIovlen(1)
+	if len(pin) > 0 {
+		header.Control = unsafe.SliceData(pin)
+		header.SetControllen(len(pin))
+	}
+	_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&header)), unix.MSG_DONTWAIT)
 	if errno != 0 {
 		return errno
 	}

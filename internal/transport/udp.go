@@ -34,10 +34,24 @@ type UDPConfig struct {
 	// port unreachable; RFC 1122 4.1.3.1): its agent is not there.
 	Refused func(peer belfry.NodeID, link uint8)
 
+	// Unreachable says that this machine has no way to a peer on that link: the
+	// interface or the local address is gone, or there is no route. It is
+	// evidence on the link, and no verdict (cluster.md 12).
+	Unreachable func(peer belfry.NodeID, link uint8)
+
 	// Dropped says that n datagrams on watched links died in this machine's own
 	// kernel because nobody read them in time (SO_RXQ_OVFL, socket(7)). It is
 	// this node's fault, and no peer's silence.
 	Dropped func(n uint32)
+
+	// Congested says that n datagrams were not sent because this machine had no
+	// room for them (ENOBUFS, EAGAIN, ENOMEM). It is this node's fault too.
+	Congested func(n uint32)
+
+	// Duplicate says that two agents run as this peer: an authentic and fresh
+	// datagram came of a boot that was replaced more than 2 s before
+	// (`node.duplicate`; cluster.md 3, Replay). At most once a second and peer.
+	Duplicate func(peer belfry.NodeID)
 
 	Logger *slog.Logger // nil: no log
 }
@@ -78,7 +92,9 @@ type PeerLink struct {
 type UDPStats struct {
 	Sent, SentBytes         uint64 // datagrams; bytes of payload
 	Received, ReceivedBytes uint64 // what arrived, also what was rejected
-	SendErrors              uint64 // the kernel did not take it: no buffer, no route
+	SendErrors              uint64 // the kernel did not take it; the next two are part of it
+	Congested               uint64 // for want of room
+	Unreachable             uint64 // for want of a way
 	Refused                 uint64 // ICMP port unreachable
 	KernelDropped           uint64 // socket buffer overflows, watched or not
 	Rejected                map[wire.Reason]uint64
@@ -98,21 +114,29 @@ type UDP struct {
 	table  atomic.Pointer[peerTable] // replaced as a whole
 	budget budget
 	stats  udpCounters
-	warned rejectLog
+	warned tally[wire.Reason]   // lines of the log
+	twins  tally[belfry.NodeID] // calls of cfg.Duplicate
 
 	mu       sync.Mutex // guards what follows
 	wildcard []*socket
 	links    map[linkKey]*socket
 	closed   bool
 
-	refused chan linkID // to the one goroutine that may wait for cfg.Refused
-	done    chan struct{}
-	group   sync.WaitGroup // all goroutines
+	notes chan note // to the one goroutine that may wait for the functions of cfg
+	done  chan struct{}
+	group sync.WaitGroup // all goroutines
+}
+
+// A note is what the kernel said of a datagram that was sent, or was not.
+type note struct {
+	link linkID
+	err  syscall.Errno // ECONNREFUSED, ENOBUFS, or EHOSTUNREACH, which stand for their kind
 }
 
 type udpCounters struct {
 	sent, sentBytes, received, receivedBytes atomic.Uint64
-	sendErrors, refused, dropped             atomic.Uint64
+	sendErrors, congested, unreachable       atomic.Uint64
+	refused, dropped                         atomic.Uint64
 	rejected                                 [32]atomic.Uint64 // by wire.Reason
 }
 
@@ -127,11 +151,11 @@ func ListenUDP(cfg UDPConfig) (*UDP, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	u := &UDP{
-		cfg:     cfg,
-		log:     cfg.Logger,
-		links:   map[linkKey]*socket{},
-		refused: make(chan linkID, 64),
-		done:    make(chan struct{}),
+		cfg:   cfg,
+		log:   cfg.Logger,
+		links: map[linkKey]*socket{},
+		notes: make(chan note, 64),
+		done:  make(chan struct{}),
 	}
 	u.table.Store(&peerTable{})
 	for _, local := range cfg.Local {
@@ -147,7 +171,7 @@ func ListenUDP(cfg UDPConfig) (*UDP, error) {
 	for _, s := range u.wildcard {
 		u.group.Go(func() { u.read(s) })
 	}
-	u.group.Go(u.reportRefused)
+	u.group.Go(u.tell)
 	return u, nil
 }
 
@@ -197,12 +221,13 @@ func (u *UDP) Send(to belfry.NodeID, link uint8, body wire.Body) error {
 	u.buf = datagram[:0]
 	err = l.send(datagram)
 	if errors.Is(err, syscall.ECONNREFUSED) { // what ICMP said of an earlier one; this one was not sent
-		u.noteRefused(linkID{to, link})
+		u.note(l.id, syscall.ECONNREFUSED)
 		err = l.send(datagram)
 	}
 	u.seal.Unlock()
 	if err != nil {
 		u.stats.sendErrors.Add(1)
+		u.note(l.id, err)
 		return &belfry.Error{Op: "udp.send", Node: to, Subject: l.remote.String(), Err: err}
 	}
 	u.stats.sent.Add(1)
@@ -210,22 +235,49 @@ func (u *UDP) Send(to belfry.NodeID, link uint8, body wire.Body) error {
 	return nil
 }
 
-// noteRefused never waits, because it may be the cluster's own loop that
-// sends. What does not fit is told again by the next datagram.
-func (u *UDP) noteRefused(l linkID) {
-	u.stats.refused.Add(1)
+// note counts what the kernel said and passes it on. It never waits, because
+// it may be the cluster's own loop that sends; what does not fit is said again
+// of the next datagram.
+func (u *UDP) note(l linkID, err error) {
+	n := note{link: l}
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		u.stats.refused.Add(1)
+		n.err = syscall.ECONNREFUSED
+	case errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOMEM):
+		u.stats.congested.Add(1)
+		n.err = syscall.ENOBUFS
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.ENETDOWN),
+		errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EINVAL):
+		// The last three: what IP_PKTINFO names is not there any more.
+		u.stats.unreachable.Add(1)
+		n.err = syscall.EHOSTUNREACH
+	default:
+		return
+	}
 	select {
-	case u.refused <- l:
+	case u.notes <- n:
 	default:
 	}
 }
 
-func (u *UDP) reportRefused() {
+// tell hands on what the kernel said.
+func (u *UDP) tell() {
+	var pinned time.Time
 	for {
 		select {
-		case l := <-u.refused:
-			if u.cfg.Refused != nil {
-				u.cfg.Refused(l.peer, l.index)
+		case n := <-u.notes:
+			if n.err == syscall.EHOSTUNREACH && time.Since(pinned) > time.Second {
+				u.repin()
+				pinned = time.Now()
+			}
+			switch {
+			case n.err == syscall.ECONNREFUSED && u.cfg.Refused != nil:
+				u.cfg.Refused(n.link.peer, n.link.index)
+			case n.err == syscall.EHOSTUNREACH && u.cfg.Unreachable != nil:
+				u.cfg.Unreachable(n.link.peer, n.link.index)
+			case n.err == syscall.ENOBUFS && u.cfg.Congested != nil:
+				u.cfg.Congested(1)
 			}
 		case <-u.done:
 			return
@@ -238,7 +290,8 @@ func (u *UDP) Stats() UDPStats {
 	s := UDPStats{
 		Sent: u.stats.sent.Load(), SentBytes: u.stats.sentBytes.Load(),
 		Received: u.stats.received.Load(), ReceivedBytes: u.stats.receivedBytes.Load(),
-		SendErrors: u.stats.sendErrors.Load(), Refused: u.stats.refused.Load(),
+		SendErrors: u.stats.sendErrors.Load(), Congested: u.stats.congested.Load(),
+		Unreachable: u.stats.unreachable.Load(), Refused: u.stats.refused.Load(),
 		KernelDropped: u.stats.dropped.Load(), Rejected: map[wire.Reason]uint64{},
 	}
 	for _, r := range wire.Reasons() {

@@ -60,6 +60,7 @@ type Endpoint struct {
 	peers    map[belfry.NodeID]*peer
 	byNumber map[belfry.NodeNumber]*peer // members only
 	wants    []belfry.NodeID
+	spent    bool // see Spent
 
 	// Scratch that is reused, so that a forgery costs no allocation.
 	nonce [12]byte // the first 8 bytes stay zero
@@ -161,12 +162,16 @@ func (e *Endpoint) Reboot(boot belfry.Boot) error {
 			Err: fmt.Errorf("%w: boot %08x; another random number that is not zero", belfry.ErrUsage, uint32(boot)),
 		}
 	}
-	e.boot = boot
+	e.boot, e.spent = boot, false
 	for _, p := range e.peers { // the order can not be seen
 		p.reboot()
 	}
 	return nil
 }
+
+// Spent tells that a counter is near its end: Reboot is due soon, and must
+// come within the next million datagrams to that member.
+func (e *Endpoint) Spent() bool { return e.spent }
 
 // Wants takes the list of members that sent something authentic and did not
 // know my present boot: each should be sent a PROBE, which will show it. A

@@ -73,6 +73,9 @@ func stateOf(e *Endpoint) string {
 		show("present", p.present)
 		show("candidate", p.candidate)
 		show("previous", p.previous)
+		for _, s := range p.shelved {
+			show("shelved", s)
+		}
 	}
 	return b.String()
 }
@@ -397,14 +400,20 @@ func TestKeyIsHKDF(t *testing.T) {
 func TestCounterThatIsUsedUpIsAnError(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
+	a.peers[b.self].shortCounter = spentAt - 2
+	for i, want := range []bool{false, true, true} {
+		if seal(t, a, start, 2, 1); a.Spent() != want {
+			t.Errorf("datagram %d from the last million: spent %v, want %v", i, a.Spent(), want)
+		}
+	}
 	a.peers[b.self].shortCounter = max32 - 1
 	seal(t, a, start, 2, 1)
 	_, err := a.Seal(start, nil, b.self, &Heartbeat{})
 	if !errors.Is(err, belfry.ErrLimit) || !strings.Contains(err.Error(), "draw a new boot") {
 		t.Errorf("after 2^32-1 datagrams: %v; want ErrLimit", err)
 	}
-	if err := a.Reboot(0xa2); err != nil {
-		t.Fatal(err)
+	if err := a.Reboot(0xa2); err != nil || a.Spent() {
+		t.Fatalf("%v; spent %v", err, a.Spent())
 	}
 	if got, reason := b.Open(start, seal(t, a, start, 2, 1), nil); reason != Accepted || got.Boot != 0xa2 {
 		t.Errorf("after the new boot: %v from boot %x; want accepted from a2", reason, got.Boot)

@@ -56,14 +56,15 @@ func (e *Endpoint) Open(now time.Time, datagram []byte, source func(belfry.NodeI
 	return e.openLong(now, p, epoch, h, datagram)
 }
 
-// openShort tries the present session and the candidate, as far as the low
-// byte of the incarnation fits. What opens under the candidate's key proves
-// both boots, as a long datagram that shows mine does: the key holds them.
-// The peer sends so as soon as I have shown it its boot, and I must not
-// depend on the one long datagram in which it showed me mine.
+// openShort tries the sessions whose incarnation has that low byte. What opens
+// under the candidate's key proves both boots, as a long datagram that shows
+// mine does: the key holds them. The peer sends so as soon as I have shown it
+// its boot, and I must not depend on the one long datagram in which it showed
+// me mine. The replaced session is tried too: a second agent that does not
+// know of its replacement goes on in short form for a minute.
 func (e *Endpoint) openShort(now time.Time, p *peer, epoch uint32, h header, datagram []byte) (Opened, Reason) {
 	reason := RejectBoot
-	for _, s := range [...]*session{p.present, p.candidate} {
+	for _, s := range [...]*session{p.present, p.candidate, p.previous} {
 		if s == nil || byte(s.incarnation) != h.incarnation {
 			continue
 		}
@@ -77,7 +78,10 @@ func (e *Endpoint) openShort(now time.Time, p *peer, epoch uint32, h header, dat
 			return Opened{}, RejectReplay
 		}
 		s.short.mark(counter)
-		if s == p.candidate {
+		if s == p.previous {
+			return e.fromReplaced(now, p, s, epoch)
+		}
+		if s != p.present {
 			p.adopt(now, s)
 		}
 		p.prove(now)
@@ -104,7 +108,8 @@ func (e *Endpoint) openLong(now time.Time, p *peer, epoch uint32, h header, data
 	}
 	proven := h.peerBoot == e.boot
 	if s == p.previous {
-		return e.fromReplaced(now, p, s, epoch, h.counter)
+		s.long.mark(h.counter)
+		return e.fromReplaced(now, p, s, epoch)
 	}
 	if s != p.present {
 		if proven {
@@ -125,8 +130,7 @@ func (e *Endpoint) openLong(now time.Time, p *peer, epoch uint32, h header, data
 // fromReplaced judges a fresh datagram of the boot that the present one
 // replaced: late, or a second agent that runs with a copy of the first one's
 // state. The newest stays.
-func (e *Endpoint) fromReplaced(now time.Time, p *peer, s *session, epoch uint32, counter uint32) (Opened, Reason) {
-	s.long.mark(counter)
+func (e *Endpoint) fromReplaced(now time.Time, p *peer, s *session, epoch uint32) (Opened, Reason) {
 	if now.Sub(s.at) <= duplicateAfter {
 		return Opened{}, RejectBoot
 	}

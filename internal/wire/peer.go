@@ -15,6 +15,8 @@ const (
 	duplicateAfter = 2 * time.Second
 	// wishEvery bounds what an authentic but unproven datagram makes me send.
 	wishEvery = 100 * time.Millisecond
+	// maxShelved bounds the candidates that are remembered beside the newest one.
+	maxShelved = 4
 	// maxRetired bounds the boots of one incarnation, of which there is one for
 	// each resume from a snapshot. Beyond it the peer must start anew.
 	maxRetired = 1024
@@ -45,6 +47,10 @@ type peer struct {
 	// previous is the one that present replaced. Each may be nil.
 	present, candidate, previous *session
 
+	// shelved are former candidates, oldest first. Their windows must stay:
+	// else recordings of two boots, taken in turn, would be accepted for ever.
+	shelved []*session
+
 	pending bool
 	retired []belfry.Boot // those of present's incarnation that were replaced; at most maxRetired
 
@@ -55,10 +61,24 @@ type peer struct {
 	wanted bool      // the wish was not taken yet
 }
 
+// sessions are all that are kept, the likeliest first.
+func (p *peer) sessions(yield func(*session) bool) {
+	for _, s := range [...]*session{p.present, p.candidate, p.previous} {
+		if s != nil && !yield(s) {
+			return
+		}
+	}
+	for _, s := range p.shelved {
+		if !yield(s) {
+			return
+		}
+	}
+}
+
 // session finds the one of a long datagram, nil if it is unknown.
 func (p *peer) session(incarnation belfry.Incarnation, boot belfry.Boot) *session {
-	for _, s := range [...]*session{p.present, p.candidate, p.previous} {
-		if s != nil && s.incarnation == incarnation && s.boot == boot {
+	for s := range p.sessions {
+		if s.incarnation == incarnation && s.boot == boot {
 			return s
 		}
 	}
@@ -77,11 +97,22 @@ func (p *peer) outdated(incarnation belfry.Incarnation, boot belfry.Boot) bool {
 // propose makes s the candidate. A candidate of a newer incarnation is kept
 // as long as it is heard.
 func (p *peer) propose(now time.Time, s *session) bool {
-	if c := p.candidate; c != nil && c != s && s.incarnation < c.incarnation && now.Sub(c.at) <= proofAge {
-		return false
+	if c := p.candidate; c != nil && c != s {
+		if s.incarnation < c.incarnation && now.Sub(c.at) <= proofAge {
+			return false
+		}
+		p.takeDown(s)
+		if p.shelved = append(p.shelved, c); len(p.shelved) > maxShelved {
+			p.shelved = slices.Delete(p.shelved, 0, 1)
+		}
 	}
 	s.at, p.candidate, p.pending = now, s, true
 	return true
+}
+
+// takeDown removes a session from the shelf, if it is there.
+func (p *peer) takeDown(s *session) {
+	p.shelved = slices.DeleteFunc(p.shelved, func(other *session) bool { return other == s })
 }
 
 // adopt makes s, which has proved that it knows my present boot, the present
@@ -100,6 +131,8 @@ func (p *peer) adopt(now time.Time, s *session) {
 	if c := p.candidate; c != nil && (c == s || c.incarnation < s.incarnation) {
 		p.candidate, p.pending = nil, false
 	}
+	p.takeDown(s)
+	p.shelved = slices.DeleteFunc(p.shelved, func(other *session) bool { return other.incarnation < s.incarnation })
 	// The key of the short form holds the peer's boot: the counter starts anew
 	// with it, since the peer's window does.
 	p.shortCounter, p.shortKeys = 0, keys{}
@@ -137,10 +170,8 @@ func (p *peer) shown() belfry.Boot {
 // with them nothing recorded before is taken should it return.
 func (p *peer) leave() {
 	p.longKeys, p.shortKeys = keys{}, keys{}
-	for _, s := range [...]*session{p.present, p.candidate, p.previous} {
-		if s != nil {
-			s.longKeys, s.shortKeys = keys{}, keys{}
-		}
+	for s := range p.sessions {
+		s.longKeys, s.shortKeys = keys{}, keys{}
 	}
 }
 
@@ -148,10 +179,8 @@ func (p *peer) leave() {
 func (p *peer) reboot() {
 	p.longCounter, p.longKeys = 0, keys{}
 	p.shortCounter, p.shortKeys = 0, keys{}
-	for _, s := range [...]*session{p.present, p.candidate, p.previous} {
-		if s != nil {
-			s.short, s.shortKeys = window{}, keys{}
-		}
+	for s := range p.sessions {
+		s.short, s.shortKeys = window{}, keys{}
 	}
 	if p.present != nil {
 		p.present.at = time.Time{}

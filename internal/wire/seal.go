@@ -9,6 +9,9 @@ import (
 	"github.com/belfry-ha/belfry"
 )
 
+// spentAt leaves a million datagrams to draw a new boot in.
+const spentAt = max32 - 1<<20
+
 // Seal appends to dst one datagram for a member. The form is long until each
 // side has shown the other's present boot, and again when 60 s have passed
 // without proof that the member still knows mine. It wraps ErrNotMember,
@@ -51,6 +54,7 @@ func (e *Endpoint) seal(now time.Time, dst []byte, to belfry.NodeID, body Body) 
 		return dst, fmt.Errorf("%w: datagram of %d bytes; at most %d", belfry.ErrLimit, size, MaxSize)
 	}
 	*counter++
+	e.spent = e.spent || *counter >= spentAt
 	head := start + h.size()
 	return e.sendKey(p, h.form).Seal(out[:head], e.nonceOf(h.counter), out[head:], out[start:head]), nil
 }

@@ -56,6 +56,7 @@ func Run(t *testing.T, start func(t *testing.T) Implementation) {
 		{"stranger", "a node that is not in the table is not heard", stranger},
 		{"refused", "a datagram to a closed socket is told as refused", refused},
 		{"taken", "a second agent on one address is refused", taken},
+		{"duplicate", "two agents that run as one node are told from each other, once a second", duplicate},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -296,11 +297,12 @@ type socket struct {
 	id       belfry.NodeID
 	received chan transport.Received
 	refused  chan uint8
+	twins    chan belfry.NodeID
 }
 
 func (b *bench) socket(t *testing.T, i int) *socket {
 	t.Helper()
-	s := &socket{id: b.impl.Nodes()[i], received: make(chan transport.Received, 64), refused: make(chan uint8, 64)}
+	s := &socket{id: b.impl.Nodes()[i], received: make(chan transport.Received, 64), refused: make(chan uint8, 64), twins: make(chan belfry.NodeID, 64)}
 	var err error
 	s.Datagrams, err = b.impl.ListenUDP(s.id, s.config(t, i, netip.MustParseAddrPort("127.0.0.1:0")))
 	if err != nil {
@@ -321,8 +323,9 @@ func (s *socket) config(t *testing.T, i int, local netip.AddrPort) transport.UDP
 	}
 	return transport.UDPConfig{
 		Local: []netip.AddrPort{local}, Endpoint: endpoint,
-		Deliver: func(r transport.Received) { s.received <- r },
-		Refused: func(_ belfry.NodeID, link uint8) { s.refused <- link },
+		Deliver:   func(r transport.Received) { s.received <- r },
+		Refused:   func(_ belfry.NodeID, link uint8) { s.refused <- link },
+		Duplicate: func(peer belfry.NodeID) { s.twins <- peer },
 	}
 }
 
@@ -412,6 +415,62 @@ func refused(t *testing.T, b *bench) {
 		}
 	case <-time.After(patience):
 		t.Error("nothing was refused")
+	}
+}
+
+// duplicate clones a node while it runs; the clone draws a new boot, and the
+// original goes on.
+func duplicate(t *testing.T, b *bench) {
+	watcher, original := b.socket(t, 0), b.socket(t, 1)
+	clone := b.socket(t, 1)
+	err := watcher.SetPeers([]transport.Peer{{
+		ID: original.id, Number: 2, Links: []transport.PeerLink{
+			{Index: 0, Local: watcher.Addrs()[0], Remote: original.Addrs()[0]},
+			{Index: 1, Local: watcher.Addrs()[0], Remote: clone.Addrs()[0]},
+		},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	original.knows(t, 0, watcher)
+	clone.knows(t, 0, watcher)
+	exchange := func(peer *socket, link uint8) {
+		t.Helper()
+		for range 2 { // each side shows the other its boot
+			if err := peer.Send(watcher.id, 2, &wire.Heartbeat{}); err != nil {
+				t.Fatal(err)
+			}
+			watcher.receive(t)
+			if err := watcher.Send(peer.id, link, &wire.Heartbeat{}); err != nil {
+				t.Fatal(err)
+			}
+			peer.receive(t)
+		}
+	}
+	exchange(original, 0)
+	if err := clone.Keys(func(e *wire.Endpoint) error { return e.Reboot(99) }); err != nil {
+		t.Fatal(err)
+	}
+	exchange(clone, 1)
+	tick, end := time.NewTicker(20*time.Millisecond), time.After(patience)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := original.Send(watcher.id, 2, &wire.Heartbeat{}); err != nil {
+				t.Fatal(err)
+			}
+		case id := <-watcher.twins:
+			if id != original.id {
+				t.Errorf("duplicate of %s; want %s", id, original.id)
+			}
+			if n := watcher.Stats().Rejected[wire.RejectDuplicate]; n == 0 || len(watcher.received) != 0 {
+				t.Errorf("%d counted, %d delivered; want some and none", n, len(watcher.received))
+			}
+			return
+		case <-end:
+			t.Fatalf("nobody noticed; rejected %v", watcher.Stats().Rejected)
+		}
 	}
 }
 

@@ -26,7 +26,8 @@ type datagrams struct {
 	done    chan struct{}
 	group   sync.WaitGroup
 
-	mu     sync.Mutex // guards the endpoint and what follows
+	mu     sync.Mutex                  // guards the endpoint and what follows
+	twins  map[belfry.NodeID]time.Time // when cfg.Duplicate was called last
 	links  map[linkID]transport.PeerLink
 	stats  transport.UDPStats
 	closed bool
@@ -48,6 +49,7 @@ type arrived struct {
 func (n *Network) ListenUDP(self belfry.NodeID, cfg transport.UDPConfig) (transport.Datagrams, error) {
 	d := &datagrams{
 		network: n, cfg: cfg, self: self, in: make(chan arrived, socketQueue), done: make(chan struct{}),
+		twins: map[belfry.NodeID]time.Time{},
 		links: map[linkID]transport.PeerLink{}, stats: transport.UDPStats{Rejected: map[wire.Reason]uint64{}},
 	}
 	n.mu.Lock()
@@ -186,7 +188,14 @@ func (d *datagrams) receive(a arrived) {
 	if reason != wire.Accepted {
 		d.stats.Rejected[reason]++
 	}
+	twin := reason == wire.RejectDuplicate && d.cfg.Duplicate != nil && time.Since(d.twins[opened.From]) >= time.Second
+	if twin {
+		d.twins[opened.From] = time.Now()
+	}
 	d.mu.Unlock()
+	if twin {
+		d.cfg.Duplicate(opened.From)
+	}
 	if reason == wire.Accepted {
 		d.cfg.Deliver(transport.Received{
 			From: opened.From, Incarnation: opened.Incarnation, Boot: opened.Boot,
