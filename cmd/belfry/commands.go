@@ -20,6 +20,7 @@ func (a *app) commands() []*cobra.Command {
 		newLinkCommand(a),
 		newNodeCommand(a),
 		newRegistrationCommand(a),
+		newSimCommand(a),
 		newStatusCommand(a),
 		newUpCommand(a),
 		newVersionCommand(a),

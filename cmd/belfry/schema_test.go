@@ -35,6 +35,7 @@ var outputs = map[string]struct {
 	"node-show":         {"belfry node show NODE -o json", nodeShowView{}},
 	"node-why":          {"belfry node why NODE -o json", nodeShowView{}},
 	"registration-list": {"belfry registration list -o json", registrationListView{}},
+	"sim-run":           {"belfry sim run FILE -o json", simRunView{}},
 	"status":            {"belfry status -o json", statusView{}},
 	"version":           {"belfry version -o json", versionView{}},
 	"watch":             {"belfry watch -o json, each line", notificationView{}},

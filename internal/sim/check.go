@@ -2,6 +2,8 @@ package sim
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -57,7 +59,7 @@ func (c *checker) setUp(s *simulation) {
 
 // changed takes what a machine tells its consumers.
 func (s *simulation) changed(h *host, change cluster.Change) {
-	v := Verdict{At: time.Duration(s.now), Observer: int(h.n), Subject: int(h.n)}
+	v := Verdict{Class: "node.state", At: time.Duration(s.now), Observer: int(h.n), Subject: int(h.n)}
 	switch c := change.(type) {
 	case cluster.NodeChange:
 		v.Subject = numberOf(c.Node)
@@ -68,16 +70,16 @@ func (s *simulation) changed(h *host, change cluster.Change) {
 		s.trace(h, 'l', uint64(numberOf(c.Peer))<<16|uint64(c.Index)<<8|uint64(c.To), []byte(c.Reason))
 		return
 	case cluster.Restarted:
-		v.Subject, v.Text = numberOf(c.Node), fmt.Sprintf("runs as incarnation %d", c.Incarnation)
+		v.Class, v.Subject, v.Text = "node.restarted", numberOf(c.Node), fmt.Sprintf("runs as incarnation %d", c.Incarnation)
 	case cluster.WasDown:
-		v.Text = fmt.Sprintf("was held %v (%v) by %s", c.Verdict, c.Cause, Name(numberOf(c.By)))
+		v.Class, v.Text = "node.was-down", fmt.Sprintf("was held %v (%v) by %s", c.Verdict, c.Cause, Name(numberOf(c.By)))
 	case cluster.Isolated:
-		v.Text = "is isolated"
+		v.Class, v.Text = "node.isolated", "is isolated"
 		if !c.On {
 			v.Text = "is isolated no longer"
 		}
 	case cluster.NonTransitive:
-		v.Text = "all pairs reach each other again"
+		v.Class, v.Text = "cluster.nontransitive", "all pairs reach each other again"
 		if len(c.Pairs) > 0 {
 			v.Text = "pairs that do not reach each other:"
 		}
@@ -228,24 +230,43 @@ func (c *checker) finish(s *simulation) {
 		}
 	}
 	for _, e := range s.scenario.Expects {
-		s.expect(e)
+		held := s.expect(e)
+		s.result.Expects = append(s.result.Expects, Outcome{
+			Line: e.Line, Text: strings.TrimPrefix(e.format(), "expect "), Held: held,
+		})
 	}
 }
 
 // expect looks for what one line of the scenario wants.
-func (s *simulation) expect(e Expect) {
+func (s *simulation) expect(e Expect) (held bool) {
 	want, _ := belfry.ParseVerdict(e.Verdict) // Parse has checked it
 	text := e.format()
 	if e.Never {
 		for _, v := range s.result.Verdicts {
 			if v.Text == "" && v.To == want && (e.Any || v.Subject == e.Node) {
 				s.fail(v.Observer, fmt.Sprintf("line %d: %s: %s %v -> %v at %.3fs", e.Line, text, Name(v.Subject), v.From, v.To, v.At.Seconds()))
-				return
+				return false
 			}
 		}
-		return
+		return true
 	}
-	cause := s.scenario.cause(e.Node)
+	// The cause is one of the steps about the node: where it was stopped and
+	// started, left belongs to the one and up to the other.
+	var missed []Failure
+	for _, cause := range s.scenario.causes(e.Node) {
+		if missed = s.missing(e, want, cause); len(missed) == 0 {
+			return true
+		}
+	}
+	for _, f := range missed {
+		s.fail(f.Node, f.Text)
+	}
+	return false
+}
+
+// missing is where an expected verdict did not come in time after a cause.
+func (s *simulation) missing(e Expect, want belfry.Verdict, cause time.Duration) (missed []Failure) {
+	text := e.format()
 	within := s.scenario.Run
 	if e.Within > 0 {
 		within = cause + e.Within
@@ -256,7 +277,7 @@ func (s *simulation) expect(e Expect) {
 			first[v.Observer] = v.At
 		}
 	}
-	late, any := 0, false
+	any := false
 	for n, h := range s.hosts {
 		if n == e.Node || h.state != stateRuns {
 			continue
@@ -266,37 +287,37 @@ func (s *simulation) expect(e Expect) {
 			any = true
 			continue
 		}
-		if late++; e.All && late <= 3 {
-			seen := "never"
-			if ok {
-				seen = fmt.Sprintf("%v after the cause", at-cause)
-			}
-			s.fail(n, fmt.Sprintf("line %d: %s: %s", e.Line, text, seen))
+		seen := "never"
+		if ok {
+			seen = fmt.Sprintf("%v after the cause", at-cause)
+		}
+		if e.All && len(missed) < 3 { // enough to know
+			missed = append(missed, Failure{Node: n, Text: fmt.Sprintf("line %d: %s: %s", e.Line, text, seen)})
 		}
 	}
-	if !e.All && !any {
-		s.fail(-1, fmt.Sprintf("line %d: %s: nowhere in time", e.Line, text))
+	if !any {
+		missed = append(missed[:0], Failure{Node: -1, Text: fmt.Sprintf("line %d: %s: nowhere in time", e.Line, text)})
 	}
+	return missed
 }
 
-// cause is when the last thing happened to a node.
-func (s *Scenario) cause(node int) (at time.Duration) {
+// causes are the times at which something happened to a node, each once; the
+// start of the run if nothing ever did.
+func (s *Scenario) causes(node int) (at []time.Duration) {
 	for _, st := range s.Steps {
 		if names(st.Nodes, node) && !st.condition() || st.condition() && (st.From != nil && names(st.From, node) || st.To != nil && names(st.To, node)) {
-			at = max(at, st.At)
+			at = append(at, st.At)
 		}
 	}
-	return at
+	if len(at) == 0 {
+		return []time.Duration{0}
+	}
+	return slices.Compact(at)
 }
 
 func names(nodes []int, n int) bool {
 	if nodes == nil {
 		return true
 	}
-	for _, m := range nodes {
-		if m == n {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(nodes, n)
 }

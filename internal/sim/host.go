@@ -39,6 +39,7 @@ type host struct {
 	boot        uint32
 	state       state
 	token       uint32 // of the newest wake-up
+	spins       int    // wake-ups in a row that asked for another at once
 	goodbye     bool   // its process said goodbye: its streams end without a reset
 
 	mail    []letter // what waits for the driver

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/cluster"
 )
 
 // The most that a scenario may ask for.
@@ -44,7 +45,7 @@ const (
 //	expect n7 unreachable within 800ms at all
 //	expect never down n9
 func Parse(name string, text []byte) (*Scenario, error) {
-	p := parser{name: name, s: Scenario{
+	p := parser{name: name, seen: map[string]int{}, s: Scenario{
 		Name: name, Networks: []string{"net1"}, SeedLow: 1, SeedHigh: 1,
 		Delay: 500 * time.Microsecond, Exp: 100 * time.Microsecond,
 	}}
@@ -84,12 +85,19 @@ func Parse(name string, text []byte) (*Scenario, error) {
 	if p.s.Run == 0 {
 		return nil, p.fault("no line says how long it runs; write run 60s")
 	}
+	for i := range p.s.Steps {
+		if s := &p.s.Steps[i]; s.At > p.s.Run {
+			p.line = s.Line
+			return nil, p.fault("%v is after the end of the run, %v", s.At, p.s.Run)
+		}
+	}
 	slices.SortStableFunc(p.s.Steps, func(a, b Step) int { return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.Line, b.Line)) })
 	return &p.s, nil
 }
 
 type parser struct {
 	name  string
+	seen  map[string]int // line of each statement that may stand once
 	line  int
 	words []string // of the line that are not read yet
 	s     Scenario
@@ -126,14 +134,21 @@ func (p *parser) expect(word string) error {
 }
 
 func (p *parser) statement(word string) (err error) {
+	if word != "at" && word != "expect" && word != "set" {
+		if line, twice := p.seen[word]; twice {
+			return p.fault("%q stands twice; line %d has it already", word, line)
+		}
+		p.seen[word] = p.line
+	}
 	switch word {
 	case "nodes":
 		p.s.Nodes, err = p.number(1, maxNodes)
 	case "networks":
 		p.s.Networks, p.words = p.words, nil
 		if n := len(p.s.Networks); n < 1 || n > maxNetworks {
-			err = p.fault("%d networks; 1 to %d", n, maxNetworks)
+			return p.fault("%d networks; 1 to %d", n, maxNetworks)
 		}
+		err = p.networks()
 	case "seeds":
 		err = p.seeds()
 	case "delay":
@@ -150,6 +165,22 @@ func (p *parser) statement(word string) (err error) {
 		err = p.expectation()
 	}
 	return err
+}
+
+// networks checks that names of networks can be told apart from what stands
+// beside them.
+func (p *parser) networks() error {
+	for i, name := range p.s.Networks {
+		if strings.ContainsFunc(name, func(r rune) bool {
+			return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-'
+		}) {
+			return p.fault("%q is no name of a network; letters, digits and -", name)
+		}
+		if slices.Contains(p.s.Networks[:i], name) {
+			return p.fault("%q is there twice; each network has a name of its own", name)
+		}
+	}
+	return nil
 }
 
 func (p *parser) number(low, high int) (int, error) {
@@ -214,6 +245,11 @@ func (p *parser) set() error {
 	d, err := p.duration(0, 10*time.Minute)
 	if err != nil {
 		return err
+	}
+	tunables := cluster.DefaultTunables()
+	settings[name](&tunables, d)
+	if err := tunables.Validate(); err != nil {
+		return p.fault("%s", strings.TrimPrefix(err.Error(), belfry.ErrUsage.Error()+": tunables: "))
 	}
 	p.s.Settings = append(p.s.Settings, Setting{Name: name, Value: d, Line: p.line})
 	return nil

@@ -88,7 +88,7 @@ type Expect struct {
 	Line    int
 	Node    int
 	Verdict string        // as listings write it
-	Within  time.Duration // after the cause: the newest step about the node; zero: by the end of the run
+	Within  time.Duration // after a cause: a step about the node; zero: by the end of the run
 	All     bool          // at all live nodes; else at the first
 	Never   bool          // at no node at any time
 	Any     bool          // of a never: no node at all

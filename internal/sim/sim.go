@@ -34,10 +34,13 @@ type Options struct {
 	// Verdict is called for each verdict that a node posts, as it comes; may be
 	// nil.
 	Verdict func(Verdict)
+	// Stop is asked now and then; its error ends the run. May be nil.
+	Stop func() error
 }
 
-// A Verdict is what one node posted of another.
+// A Verdict is what one node posted of another, or of itself.
 type Verdict struct {
+	Class      string        // of the event: node.state, or one without a verdict
 	At         time.Duration // since the start
 	Observer   int           // who posted it
 	Subject    int
@@ -75,6 +78,14 @@ type Result struct {
 	Bytes    []uint64 // of IP, with heads and seals
 	Forged   uint64   // datagrams of floods, none of which was opened
 	Live     []bool   // whose process ran at the end
+	Expects  []Outcome
+}
+
+// An Outcome is what became of one line that begins with expect.
+type Outcome struct {
+	Line int
+	Text string // of the line, without that word
+	Held bool
 }
 
 type simulation struct {
@@ -99,7 +110,11 @@ type simulation struct {
 	check   checker
 }
 
-// Run plays a scenario with one seed. Errors wrap ErrUsage; what the scenario
+// stopEvery is after how many events a run looks whether it shall stop.
+const stopEvery = 4096
+
+// Run plays a scenario with one seed. Its errors wrap ErrUsage, or are those of
+// Options.Stop; what the scenario
 // expects and does not come is in the result.
 func Run(scenario *Scenario, options Options) (*Result, error) {
 	if scenario.Nodes < 1 || scenario.Nodes > maxNodes || len(scenario.Networks) == 0 {
@@ -117,6 +132,11 @@ func Run(scenario *Scenario, options Options) (*Result, error) {
 		s.now = e.at
 		s.result.Events++
 		s.happen(e)
+		if s.result.Events%stopEvery == 0 && options.Stop != nil {
+			if err := options.Stop(); err != nil {
+				return nil, err
+			}
+		}
 	}
 	s.now = end
 	s.finish()
@@ -221,9 +241,20 @@ func (s *simulation) drive(h *host) {
 	if next.IsZero() {
 		return
 	}
+	if h.spins++; next.After(now) {
+		h.spins = 0
+	}
+	if h.spins > spinsMost {
+		s.fail(int(h.n), fmt.Sprintf("asked to be woken at once %d times in a row", spinsMost))
+		h.spins, next = 0, now.Add(time.Millisecond) // so that the run ends
+	}
 	h.token++
 	s.plan(event{at: max(s.now, int64(next.Sub(s.start))), kind: eventWake, node: h.n, token: h.token})
 }
+
+// spinsMost is how often a machine may have more to do at once: in an agent it
+// would keep a processor busy.
+const spinsMost = 1000
 
 // toWire gives a body to the codec; a field that drifts does not compile.
 func toWire(b cluster.Body) wire.Body {
