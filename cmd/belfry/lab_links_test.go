@@ -40,6 +40,31 @@ func (l *lab) link(ctx context.Context, ts *testscript.TestScript, conn *client.
 	return links.GetLinks()[0]
 }
 
+// settle waits until each interval is within a step (a quarter) of the longest
+// that a quiet network of three has, and
+// each maximum wait has a short path to allow for.
+func (l *lab) settle(ts *testscript.TestScript, _ bool, _ []string) {
+	calm := func(link *belfryv1.Link) bool {
+		m := measurementOf(link)
+		return link.GetInterval().AsDuration() >= 800*time.Millisecond &&
+			max(m.mrt, m.d, link.GetJitter().AsDuration()) < 10*time.Millisecond
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	for _, n := range l.nodes {
+		conn := l.dial(ts, n.Name)
+		for {
+			links, err := conn.Links(ctx, "")
+			ts.Check(err)
+			if !slices.ContainsFunc(links.GetLinks(), func(link *belfryv1.Link) bool { return !calm(link) }) {
+				break
+			}
+			<-time.After(100 * time.Millisecond)
+		}
+		ts.Check(conn.Close())
+	}
+}
+
 // A measurement is what a link reports of its round trips.
 type measurement struct{ mrt, d, newest time.Duration }
 
@@ -98,6 +123,26 @@ func (l *lab) shortest(node, peer string, since time.Time) (sum time.Duration) {
 		}
 	}
 	return sum
+}
+
+// maxDeviation waits until the maximum deviation of a link has moved so far.
+func (l *lab) maxDeviation(ts *testscript.TestScript, _ bool, args []string) {
+	low, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	high, err := strconv.Atoi(args[3])
+	ts.Check(err)
+	first := -1
+	l.pollLink(ts, args[0], args[1], time.Minute, func(link *belfryv1.Link) bool {
+		got := int(link.GetMaxDeviation())
+		if first < 0 {
+			first = got
+		}
+		if got < low || got > high {
+			return false
+		}
+		ts.Logf("maximum deviation %d, was %d", got, first)
+		return true
+	})
 }
 
 // linkDown looks at a link until it is down. It must not be down before its
