@@ -1,15 +1,16 @@
 # Needs make and Go 1.26 or newer; on Debian 12 nothing else. `make` lists the targets.
 
-GO   ?= go
-PKG  ?= ./...
-T    ?= 30s
+GO     ?= go
+PKG    ?= ./...
+T      ?= 30s
+ROUNDS ?= 100
 
 # The programs of tools/ that are ours build in a second; go knows when to.
 OURS   := .bin/deps .bin/testsum .bin/stats .bin/mutate .bin/notices
 BUF    := .bin/buf .bin/protoc-gen-go .bin/protoc-gen-go-grpc .bin/protoc-gen-grpc-gateway
 LINTER := .bin/golangci-lint
 
-.PHONY: help build test race lint fmt generate fuzz bench mutate stats clean deps $(OURS)
+.PHONY: help build test race lint fmt generate fuzz bench mutate soak stats clean deps $(OURS)
 
 help:
 	@echo 'build     bin/belfry'
@@ -19,6 +20,7 @@ help:
 	@echo 'generate  gen/ from proto/, THIRD_PARTY_NOTICES'
 	@echo 'fuzz      each fuzz target for T=$(T)'
 	@echo 'mutate    each mutant of testdata/mutants.txt must be found by its test'
+	@echo 'soak      the long variants of the scripts, ROUNDS=$(ROUNDS) of each; about an hour'
 	@echo 'bench     the figures of bench/README.md'
 	@echo 'stats     the longest files and functions'
 	@echo 'deps      the Debian packages that the tests use'
@@ -69,6 +71,9 @@ fuzz:
 
 mutate: .bin/mutate
 	@.bin/mutate
+
+soak: deps
+	$(GO) test -tags soak -count=1 -timeout 6h -v -run '^TestSoak$$' ./cmd/belfry -rounds $(ROUNDS)
 
 bench:
 	$(MAKE) -C bench

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
 
 // heartbeatSize is the UDP payload of a heartbeat that carries no claims:
@@ -59,7 +61,8 @@ func gaps(packets []packet) (all []time.Duration) {
 	return all
 }
 
-// period waits until the heartbeats of one direction have a period.
+// period waits until the heartbeats of each direction have a period, which must
+// be what the receiver reports as announced.
 func (l *lab) period(ts *testscript.TestScript, _ bool, args []string) {
 	bounds := durations(ts, args[2:])
 	low, high := bounds[0], bounds[1]
@@ -75,9 +78,19 @@ func (l *lab) period(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Fatalf("no three heartbeats in a row from %s to %s are %s to %s apart: %v: %v", d.from, d.to, low, high, err, seen)
 		}
 		newest := seen[len(seen)-3:]
-		fmt.Fprintf(ts.Stdout(), "%s>%s %v\n", d.from, d.to, slices.Sorted(slices.Values(newest))[1])
-		ts.Logf("%s>%s: heartbeats %v apart", d.from, d.to, newest)
+		announced := l.announced(ts, d, newest[2])
+		fmt.Fprintf(ts.Stdout(), "%s>%s: heartbeats %v apart, announced %s\n", d.from, d.to, newest, announced)
 	}
+}
+
+// announced waits until a receiver reports a period that is the one on the
+// wire, to a tenth: in between, what a claim or an answer announced stands there.
+func (l *lab) announced(ts *testscript.TestScript, d direction, period time.Duration) (got time.Duration) {
+	l.pollLink(ts, d.to, d.from, 10*time.Second, func(link *belfryv1.Link) bool {
+		got = link.GetAnnounced().AsDuration()
+		return (got - period).Abs() <= period/10
+	})
+	return got
 }
 
 // missed delays the next heartbeat and looks in the evidence whether the

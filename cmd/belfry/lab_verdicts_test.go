@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -129,10 +130,21 @@ func text(changes []heardVerdict) string {
 	return b.String()
 }
 
-// kill kills an agent and wants every other node to hold it down in time.
+// kill kills an agent and wants every other node to hold it down in time; with
+// a count it does so again and again, and starts the agent in between.
 func (l *lab) kill(ts *testscript.TestScript, _ bool, args []string) {
-	victim := l.node(ts, args[0])
-	limit := durations(ts, args[1:])[0]
+	limit := durations(ts, args[1:2])[0]
+	l.killOnce(ts, args[0], limit)
+	for range count(ts, args[2:]) - 1 {
+		l.restart(ts, false, args[:1])
+		l.awaitAllUp(ts)
+		<-time.After(time.Second) // both streams of it are open by then
+		l.killOnce(ts, args[0], limit)
+	}
+}
+
+func (l *lab) killOnce(ts *testscript.TestScript, name string, limit time.Duration) {
+	victim := l.node(ts, name)
 	from := l.heard.len()
 	begin := time.Now()
 	ts.Check(syscall.Kill(victim.pid(), syscall.SIGKILL))
@@ -142,28 +154,45 @@ func (l *lab) kill(ts *testscript.TestScript, _ bool, args []string) {
 		if n == victim {
 			continue
 		}
-		heard, err := l.heard.first(ctx, n.Name, victim.Name+"  up -> down (process)", from)
+		heard, err := l.heard.first(ctx, n.Name, name+"  up -> down (process)", from)
 		ts.Check(err)
 		took := heard.came.Sub(begin).Round(time.Millisecond)
-		ts.Logf("%s down at %s after %s", victim.Name, n.Name, took)
+		ts.Logf("%s down at %s after %s", name, n.Name, took)
 		if took > limit {
-			ts.Fatalf("%s knew after %s that %s is down; want %s at most", n.Name, took, victim.Name, limit)
+			ts.Fatalf("%s knew after %s that %s is down; want %s at most", n.Name, took, name, limit)
 		}
 	}
 }
 
-// pause stops an agent for a while, and ends a second after all others hold it
-// up again: what the agent makes of its own pause is told by then.
+// pause stops an agent for a while, once or as often as it is told, and ends a
+// second after all hold it up again: what the agent makes of its own pause is
+// told by then.
 func (l *lab) pause(ts *testscript.TestScript, _ bool, args []string) {
 	paused := l.node(ts, args[0])
-	length := durations(ts, args[1:])[0]
-	ts.Check(syscall.Kill(paused.pid(), syscall.SIGSTOP))
-	<-time.After(length)
-	ts.Check(syscall.Kill(paused.pid(), syscall.SIGCONT))
+	length := durations(ts, args[1:2])[0]
+	for range count(ts, args[2:]) {
+		ts.Check(syscall.Kill(paused.pid(), syscall.SIGSTOP))
+		<-time.After(length)
+		ts.Check(syscall.Kill(paused.pid(), syscall.SIGCONT))
+		l.awaitAllUp(ts)
+		<-time.After(time.Second)
+	}
+}
+
+func (l *lab) awaitAllUp(ts *testscript.TestScript) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	for _, n := range l.nodes {
 		ts.Check(l.cluster.waitAllUp(ctx, n.localNode))
 	}
-	<-time.After(time.Second)
+}
+
+// count is how often a word is to be done: once, if it is not told.
+func count(ts *testscript.TestScript, words []string) int {
+	if len(words) == 0 {
+		return 1
+	}
+	n, err := strconv.Atoi(words[0])
+	ts.Check(err)
+	return n
 }

@@ -61,12 +61,16 @@ const scriptLimit = time.Minute
 // agents, sockets, processes and files.
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	testscript.Run(t, testscript.Params{
-		Dir:                 filepath.Join("testdata", "script"),
+	testscript.Run(t, scriptParams("script", 10*scriptLimit))
+}
+
+func scriptParams(dir string, limit time.Duration) testscript.Params {
+	return testscript.Params{
+		Dir:                 filepath.Join("testdata", dir),
 		UpdateScripts:       *update,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Deadline:            time.Now().Add(10 * scriptLimit),
+		Deadline:            time.Now().Add(limit),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("NO_COLOR", "1")
 			env.Setenv("TZ", "UTC")
@@ -91,7 +95,7 @@ func TestScripts(t *testing.T) {
 			},
 			"waitfor": cmdWaitfor,
 		},
-	})
+	}
 }
 
 // cmdNeeds skips the script where one of its arguments is absent: root, agents
