@@ -46,6 +46,28 @@ func (w *wire) await(d direction, since time.Time, limit time.Duration, enough f
 	}
 }
 
+// roundTrips is how long the newest round trips lasted on the wire: a datagram
+// to the node that came lately, with the newest that had come to the peer when
+// it was sent, whose time it echoes.
+func (w *wire) roundTrips(node, peer string) (all []time.Duration) {
+	now := time.Now()
+	there, _ := w.captured(direction{node, peer}, now.Add(-time.Minute))
+	back, _ := w.captured(direction{peer, node}, now.Add(-time.Second))
+	for _, b := range back {
+		if b.lost || b.arrived().After(now) {
+			continue
+		}
+		known := 0 // two, since the second may have crossed b inside the peer
+		for _, t := range slices.Backward(there) {
+			if !t.lost && t.arrived().Before(b.sent) && known < 2 {
+				all = append(all, t.delay+b.delay)
+				known++
+			}
+		}
+	}
+	return all
+}
+
 // gaps are the times between heartbeats as they left their sender.
 func gaps(packets []packet) (all []time.Duration) {
 	var last time.Time

@@ -89,7 +89,8 @@ func (ns *namespace) openTun(name string) (file *os.File, err error) {
 	return file, err
 }
 
-// lacksNamespaces tells whether agents can have networks of their own.
+// lacksNamespaces tells whether agents can have networks of their own: root's
+// can, and those of who calls himself so with unshare -r, if /dev/net/tun is his.
 func lacksNamespaces() string {
 	ns, err := newNamespace()
 	if err != nil {
