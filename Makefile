@@ -1,8 +1,9 @@
 # Needs make and Go 1.26 or newer; on Debian 12 nothing else. `make` lists the targets.
 
-GO   ?= go
-PKG  ?= ./...
-T    ?= 30s
+GO     ?= go
+PKG    ?= ./...
+T      ?= 30s
+ROUNDS ?= 100
 
 # The programs of tools/ that are ours build in a second; go knows when to.
 OURS   := .bin/deps .bin/testsum .bin/stats .bin/mutate .bin/notices
@@ -19,7 +20,7 @@ help:
 	@echo 'generate  gen/ from proto/, THIRD_PARTY_NOTICES'
 	@echo 'fuzz      each fuzz target for T=$(T)'
 	@echo 'mutate    each mutant of testdata/mutants.txt must be found by its test'
-	@echo 'soak      the long variants of the tests of PKG=./internal/...'
+	@echo 'soak      the long variants of all tests, ROUNDS=$(ROUNDS) of each script; hours'
 	@echo 'bench     the figures of bench/README.md'
 	@echo 'stats     the longest files and functions'
 	@echo 'deps      the Debian packages that the tests use'
@@ -71,8 +72,9 @@ fuzz:
 mutate: .bin/mutate
 	@.bin/mutate
 
-soak:
-	BELFRY_SOAK=1 $(GO) test -v -count=1 -timeout 60m $(PKG)
+soak: deps
+	BELFRY_SOAK=1 $(GO) test -count=1 -timeout 60m ./internal/...
+	$(GO) test -tags soak -count=1 -timeout 6h -v -run '^TestSoak$$' ./cmd/belfry -rounds $(ROUNDS)
 
 bench:
 	$(MAKE) -C bench

@@ -61,23 +61,29 @@ const scriptLimit = time.Minute
 // agents, sockets, processes and files.
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	testscript.Run(t, testscript.Params{
-		Dir:                 filepath.Join("testdata", "script"),
+	testscript.Run(t, scriptParams("script", 10*scriptLimit))
+}
+
+func scriptParams(dir string, limit time.Duration) testscript.Params {
+	return testscript.Params{
+		Dir:                 filepath.Join("testdata", dir),
 		UpdateScripts:       *update,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Deadline:            time.Now().Add(10 * scriptLimit),
+		Deadline:            time.Now().Add(limit),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("NO_COLOR", "1")
 			env.Setenv("TZ", "UTC")
 			env.Setenv("BELFRY_SOCKET", filepath.Join(env.WorkDir, "dev", "a", "belfry.sock"))
 			env.Values[skipKey{}] = env.T()
+			env.Values[labKey{}] = new(lab)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"agent":   cmdAgent,
 			"agents":  cmdAgents,
 			"fast":    cmdFast,
+			"lab":     cmdLab,
 			"needs":   cmdNeeds,
 			"schema":  cmdSchema,
 			"session": cmdSession,
@@ -89,7 +95,7 @@ func TestScripts(t *testing.T) {
 			},
 			"waitfor": cmdWaitfor,
 		},
-	})
+	}
 }
 
 // cmdNeeds skips the script where one of its arguments is absent: root, agents
@@ -118,8 +124,8 @@ func lacks(need string) string {
 			return need
 		}
 		return ""
-	case "netns": // the sessions cut links with nft in a namespace of their own
-		return "netns"
+	case "netns":
+		return lacksNamespaces()
 	case "exit-status":
 		return lacksExitStatus()
 	}
@@ -207,24 +213,30 @@ func startUp(dir, nodes string) (*family, error) {
 // startFamily runs a program whose output goes to a file. A pipe that every
 // descendant inherits tells when the last of them has ended.
 func startFamily(dir, out string, environ []string, name string, args ...string) (*family, error) {
-	alive, held, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	defer held.Close()
+	cmd := exec.Command(name, args...)
+	cmd.Dir, cmd.Env = dir, environ
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	file, err := os.Create(out)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	cmd := exec.Command(name, args...)
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, environ, file, file
+	return startCommand(cmd, file)
+}
+
+// startCommand starts a command that is set up otherwise.
+func startCommand(cmd *exec.Cmd, out *os.File) (*family, error) {
+	alive, held, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer held.Close()
+	cmd.Stdout, cmd.Stderr = out, out
 	cmd.ExtraFiles = []*os.File{held}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	f := &family{cmd: cmd, out: out, exited: make(chan struct{}), alive: alive}
+	f := &family{cmd: cmd, out: out.Name(), exited: make(chan struct{}), alive: alive}
 	go f.wait()
 	return f, nil
 }

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A wire joins network namespaces: it carries IP packets from the interface of
+// one to that of another, late or not at all if it is told so, and keeps a
+// capture of the datagrams. Every direction has conditions of its own.
+//
+// It is a program and not netem because few kernels have that.
+type wire struct {
+	ports map[netip.Addr]*os.File
+	names map[netip.Addr]string // of the nodes
+	group sync.WaitGroup
+
+	mu         sync.Mutex
+	rng        *rand.Rand
+	conditions map[direction]*condition
+	packets    []packet
+	news       chan struct{} // closed and replaced when packets grows
+}
+
+// A direction is from one node to another, by name.
+type direction struct{ from, to string }
+
+// A condition is what happens to the packets of one direction.
+type condition struct {
+	delay  time.Duration   // of each packet
+	jitter time.Duration   // up to this much more, at random
+	script []time.Duration // of the next datagrams, before delay and jitter count again
+	lose   int             // every so many datagrams one is lost; 0: none
+	count  int             // of datagrams
+	last   time.Time       // when the newest packet that is no datagram arrives: they keep their order
+}
+
+// A packet is a datagram that was captured.
+type packet struct {
+	direction
+	sent     time.Time
+	delay    time.Duration
+	lost     bool
+	scripted bool
+	size     int // UDP payload, bytes
+}
+
+func (p packet) arrived() time.Time { return p.sent.Add(p.delay) }
+
+func newWire(seed uint64) *wire {
+	return &wire{
+		ports:      map[netip.Addr]*os.File{},
+		names:      map[netip.Addr]string{},
+		rng:        rand.New(rand.NewPCG(seed, 0)),
+		conditions: map[direction]*condition{},
+		news:       make(chan struct{}),
+	}
+}
+
+// join adds a node before the wire carries anything.
+func (w *wire) join(name string, addr netip.Addr, port *os.File) {
+	w.ports[addr], w.names[addr] = port, name
+}
+
+// carry carries packets until the wire is cut.
+func (w *wire) carry() {
+	for from, port := range w.ports {
+		w.group.Go(func() { w.read(from, port) })
+	}
+}
+
+func (w *wire) cut() {
+	for _, port := range w.ports {
+		port.Close()
+	}
+	w.group.Wait()
+}
+
+func (w *wire) read(from netip.Addr, port *os.File) {
+	buffer := make([]byte, 64<<10)
+	for {
+		n, err := port.Read(buffer)
+		if err != nil {
+			return // it is closed
+		}
+		w.forward(from, slices.Clone(buffer[:n]))
+	}
+}
+
+// IPv4 (RFC 791 3.1) and UDP (RFC 768).
+const (
+	ipHeader  = 20
+	udpHeader = 8
+	protoUDP  = 17
+)
+
+func (w *wire) forward(from netip.Addr, ip []byte) {
+	now := time.Now()
+	if len(ip) < ipHeader || ip[0]>>4 != 4 {
+		return // IPv6 router solicitations
+	}
+	to, _ := netip.AddrFromSlice(ip[16:20])
+	port := w.ports[to]
+	if port == nil {
+		return
+	}
+	udp := ip[9] == protoUDP && len(ip) >= ipHeader+udpHeader
+	p := packet{direction: direction{w.names[from], w.names[to]}, sent: now}
+	w.mu.Lock()
+	if udp {
+		p.delay, p.lost, p.scripted = w.fate(p.direction)
+		p.size = int(binary.BigEndian.Uint16(ip[ipHeader+4:])) - udpHeader
+		w.packets = append(w.packets, p)
+		close(w.news)
+		w.news = make(chan struct{})
+	} else {
+		p.delay = w.inOrder(p.direction, now)
+	}
+	w.mu.Unlock()
+	switch {
+	case p.lost:
+	case p.delay == 0:
+		w.deliver(port, ip)
+	default:
+		time.AfterFunc(p.delay, func() { w.deliver(port, ip) })
+	}
+}
+
+func (w *wire) deliver(port *os.File, ip []byte) {
+	// A queue that is full loses packets, as any network does.
+	if _, err := port.Write(ip); err != nil && !errors.Is(err, fs.ErrClosed) {
+		fmt.Fprintln(os.Stderr, "wire:", err)
+	}
+}
+
+// condition is that of one direction. Called with mu.
+func (w *wire) condition(d direction) *condition {
+	c := w.conditions[d]
+	if c == nil {
+		c = new(condition)
+		w.conditions[d] = c
+	}
+	return c
+}
+
+// fate is what happens to the next datagram. Called with mu.
+func (w *wire) fate(d direction) (delay time.Duration, lost, scripted bool) {
+	c := w.condition(d)
+	c.count++
+	switch {
+	case len(c.script) > 0:
+		delay, c.script = c.script[0], c.script[1:]
+		return c.delay + delay, false, true
+	case c.lose > 0 && c.count%c.lose == 0:
+		return 0, true, false
+	}
+	return c.delay + w.random(c.jitter), false, false
+}
+
+// inOrder is the delay of a packet that must not overtake another. Called with
+// mu.
+func (w *wire) inOrder(d direction, now time.Time) time.Duration {
+	c := w.condition(d)
+	delay := c.delay + w.random(c.jitter)
+	if delay == 0 && !c.last.After(now) {
+		return 0
+	}
+	// A millisecond apart, timers fire in their order.
+	c.last = latest(now.Add(delay), c.last.Add(time.Millisecond))
+	return c.last.Sub(now)
+}
+
+// random is a time up to limit. Called with mu.
+func (w *wire) random(limit time.Duration) time.Duration {
+	if limit == 0 {
+		return 0
+	}
+	return time.Duration(w.rng.Int64N(int64(limit)))
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// set changes the conditions of directions.
+func (w *wire) set(directions []direction, change func(*condition)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, d := range directions {
+		change(w.condition(d))
+	}
+}
+
+// sample is the delay that a datagram would have now.
+func (w *wire) sample(d direction) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c := w.condition(d)
+	return c.delay + w.random(c.jitter)
+}
