@@ -56,10 +56,11 @@ func (m *Machine) datagram(now time.Time, d Datagram) {
 // comes later is news: it did not leave, whoever said so.
 const leaveTime = 2 * time.Second
 
-// welcome makes rows for a member that sends heartbeats although this node's
-// own order does not say so, and for one that comes back.
+// welcome makes rows for a member that comes back, and for one that sends
+// heartbeats although this node's own order does not say so: as long as their
+// views differ, their rings may too.
 func (m *Machine) welcome(now time.Time, p *member, hb *Heartbeat) {
-	if len(p.rows) > 0 || hb == nil || p.inRing() && (hb.Probe || hb.Answer) {
+	if len(p.rows) > 0 || hb == nil || p.inRing() && (hb.Probe || hb.Answer || hb.View == m.view) {
 		return
 	}
 	p.guest = true

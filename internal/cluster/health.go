@@ -43,6 +43,19 @@ type health struct {
 	lastPause time.Duration
 }
 
+// A Health is what a node thinks of itself, for people.
+type Health struct {
+	Score     uint8         // 0 to 8; from 4 on its own word needs another observer
+	LastPause time.Duration // newest own pause; 0: none
+	Longest   time.Duration // longest own pause, fading
+	Isolated  bool
+}
+
+// Health is this node's own.
+func (m *Machine) Health() Health {
+	return Health{Score: m.health.score, LastPause: m.health.lastPause, Longest: m.self.pause.d, Isolated: m.suspicion.isolated}
+}
+
 // worse adds one to the score.
 func (h *health) worse(now time.Time) {
 	h.score, h.clean = min(h.score+1, healthMax), now

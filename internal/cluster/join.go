@@ -81,7 +81,7 @@ func (m *Machine) hurry(now time.Time, r *row) {
 // advanceHeal probes one down member, in turn: a healed cut or a node that was
 // resumed is noticed even if it does not know that it was gone.
 func (m *Machine) advanceHeal(now time.Time) {
-	if len(m.fallen) == 0 {
+	if len(m.fallen) == 0 || m.self.Stopped {
 		m.heal = time.Time{}
 		return
 	}

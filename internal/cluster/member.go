@@ -47,6 +47,7 @@ type member struct {
 
 	news        time.Time // when its claim was adopted
 	viewDiffers int       // heartbeats in a row with another view hash
+	viewAgrees  int       // heartbeats in a row with the same
 	viewSent    time.Time
 	helloSent   time.Time // last reply to an unproven datagram
 }
@@ -233,9 +234,10 @@ func (m *Machine) removeMember(now time.Time, p *member) {
 func (m *Machine) rewatch(now time.Time) {
 	m.peers = m.neighbours(m.self)
 	for _, p := range slices.Clone(m.watched) {
-		if !slices.Contains(m.peers, p) && p.held.Verdict != belfry.VerdictDown && !p.guest {
+		if m.self.Stopped || !slices.Contains(m.peers, p) && p.held.Verdict != belfry.VerdictDown && !p.guest {
 			// Rows of a node that went down stay: they show how it went, and it
-			// is probed for its return.
+			// is probed for its return. A node that is stopped itself hears
+			// nobody, and may judge nobody.
 			m.unwatch(p)
 		}
 	}

@@ -230,7 +230,7 @@ func (m *Machine) verdictTimer(now time.Time, p *member) time.Time {
 		return m.health.quiet
 	case h.Verdict == belfry.VerdictStalled:
 		return h.Since.Add(m.cfg.StallMax)
-	case h.Verdict == belfry.VerdictUnreachable && !m.suspicion.isolated && !p.private:
+	case h.Verdict == belfry.VerdictUnreachable && m.suspicion.since.IsZero() && !p.private:
 		return m.deathAt(now, p)
 	}
 	return time.Time{}
@@ -337,7 +337,7 @@ func (m *Machine) comeUp(now time.Time, p *member, why string) {
 // stream takes what happened to the stream of a pair.
 func (m *Machine) stream(now time.Time, s Stream) {
 	p := m.find(s.Peer)
-	if p == nil || p == m.self || p.Stopped || s.Incarnation != 0 && s.Incarnation < p.incarnation {
+	if p == nil || p == m.self || p.Stopped || m.self.Stopped || s.Incarnation != 0 && s.Incarnation < p.incarnation {
 		return
 	}
 	alive := p.held.Verdict == belfry.VerdictUp || p.held.Verdict == belfry.VerdictStalled || p.held.Verdict == belfry.VerdictUnreachable
