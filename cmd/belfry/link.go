@@ -25,35 +25,50 @@ type linkListView struct {
 
 // linkView is one directed link in JSON.
 type linkView struct {
-	Peer                string   `json:"peer" doc:"name of the other node"`
-	PeerID              string   `json:"peer_id" doc:"UUID of the other node"`
-	Network             string   `json:"network" doc:"name of the network"`
-	Local               string   `json:"local" doc:"address of this end"`
-	Remote              string   `json:"remote" doc:"address of the other end"`
-	State               string   `json:"state" doc:"init, up, down, one-way-in, one-way-out, degraded, unknown, …"`
-	Reason              string   `json:"reason" doc:"why; may be empty"`
-	Since               *instant `json:"since" doc:"when the state began"`
-	LastSent            *instant `json:"last_sent" doc:"last heartbeat sent"`
-	LastReceived        *instant `json:"last_received" doc:"last heartbeat received"`
-	LastEcho            *instant `json:"last_echo" doc:"last time the peer proved that it hears this node"`
-	LossRatio           float64  `json:"loss_ratio" doc:"share of heartbeats that did not arrive"`
-	RTTSeconds          *float64 `json:"rtt_seconds" doc:"mean round trip; null: not measured yet"`
-	RTTDeviationSeconds *float64 `json:"rtt_deviation_seconds" doc:"its deviation"`
-	RTTLastSeconds      *float64 `json:"rtt_last_seconds" doc:"the last one measured"`
-	JitterSeconds       *float64 `json:"jitter_seconds" doc:"variation of the delay"`
+	Peer                string           `json:"peer" doc:"name of the other node"`
+	PeerID              string           `json:"peer_id" doc:"UUID of the other node"`
+	Network             string           `json:"network" doc:"name of the network"`
+	Local               string           `json:"local" doc:"address of this end"`
+	Remote              string           `json:"remote" doc:"address of the other end"`
+	State               string           `json:"state" doc:"init, up, down, one-way-in, one-way-out, degraded, unknown, …"`
+	Reason              string           `json:"reason" doc:"why; may be empty"`
+	Since               *instant         `json:"since" doc:"when the state began"`
+	LastSent            *instant         `json:"last_sent" doc:"last heartbeat sent"`
+	LastReceived        *instant         `json:"last_received" doc:"last heartbeat received"`
+	LastEcho            *instant         `json:"last_echo" doc:"last time the peer proved that it hears this node"`
+	LossRatio           float64          `json:"loss_ratio" doc:"share of heartbeats that did not arrive"`
+	RTTSeconds          *float64         `json:"rtt_seconds" doc:"mean round trip; null: not measured yet"`
+	RTTDeviationSeconds *float64         `json:"rtt_deviation_seconds" doc:"its deviation"`
+	RTTLastSeconds      *float64         `json:"rtt_last_seconds" doc:"the last one measured"`
+	JitterSeconds       *float64         `json:"jitter_seconds" doc:"variation of the delay"`
+	IntervalSeconds     *float64         `json:"interval_seconds" doc:"between the heartbeats that this node sends"`
+	AnnouncedSeconds    *float64         `json:"announced_seconds" doc:"interval that the peer announces"`
+	MaxWaitSeconds      *float64         `json:"max_wait_seconds" doc:"how long after the interval a heartbeat counts as missed"`
+	MaxDeviation        uint32           `json:"max_deviation" doc:"the link is down above this deviation of sequence numbers"`
+	Deviation           uint32           `json:"deviation" doc:"heartbeats expected and not received"`
+	Sent                uint64           `json:"sent" doc:"heartbeats sent"`
+	Received            uint64           `json:"received" doc:"heartbeats received"`
+	Lost                uint64           `json:"lost" doc:"heartbeats lost on the way here"`
+	Reordered           uint64           `json:"reordered" doc:"heartbeats that came out of order"`
+	Duplicate           uint64           `json:"duplicate" doc:"heartbeats that came twice"`
+	DelaysSeconds       []float64        `json:"delays_seconds" doc:"the last round trips that were measured, oldest first"`
+	History             []adaptationView `json:"history" doc:"how interval, max_wait and max_deviation came to be what they are, oldest first"`
+	PeerState           string           `json:"peer_state" doc:"the peer's view of the same link; empty: not known"`
+	PeerLossRatio       float64          `json:"peer_loss_ratio" doc:"the loss that the peer sees"`
+	PeerAgeSeconds      *float64         `json:"peer_age_seconds" doc:"how old the peer's view is"`
+}
+
+// adaptationView is one step of the adapted parameters in JSON.
+type adaptationView struct {
+	Time                *instant `json:"time" doc:"when a parameter had moved by a quarter"`
 	IntervalSeconds     *float64 `json:"interval_seconds" doc:"between the heartbeats that this node sends"`
-	AnnouncedSeconds    *float64 `json:"announced_seconds" doc:"interval that the peer announces"`
 	MaxWaitSeconds      *float64 `json:"max_wait_seconds" doc:"how long after the interval a heartbeat counts as missed"`
-	MaxDeviation        uint32   `json:"max_deviation" doc:"the link is down above this deviation of sequence numbers"`
-	Deviation           uint32   `json:"deviation" doc:"heartbeats expected and not received"`
-	Sent                uint64   `json:"sent" doc:"heartbeats sent"`
-	Received            uint64   `json:"received" doc:"heartbeats received"`
-	Lost                uint64   `json:"lost" doc:"heartbeats lost on the way here"`
-	Reordered           uint64   `json:"reordered" doc:"heartbeats that came out of order"`
-	Duplicate           uint64   `json:"duplicate" doc:"heartbeats that came twice"`
-	PeerState           string   `json:"peer_state" doc:"the peer's view of the same link; empty: not known"`
-	PeerLossRatio       float64  `json:"peer_loss_ratio" doc:"the loss that the peer sees"`
-	PeerAgeSeconds      *float64 `json:"peer_age_seconds" doc:"how old the peer's view is"`
+	MaxDeviation        uint32   `json:"max_deviation" doc:"receptions that may be missing"`
+	RTTSeconds          *float64 `json:"rtt_seconds" doc:"mean round trip that it was computed from"`
+	RTTDeviationSeconds *float64 `json:"rtt_deviation_seconds" doc:"its deviation"`
+	JitterSeconds       *float64 `json:"jitter_seconds" doc:"variation of the delay"`
+	LossRatio           float64  `json:"loss_ratio" doc:"loss that was assumed"`
+	Why                 string   `json:"why" doc:"what decided on the interval: path, rate, quiet, target, min or max"`
 }
 
 func newLinkCommand(a *app) *cobra.Command {
@@ -193,8 +208,35 @@ func linkSheets(o *output, links []*belfryv1.Link, now time.Time, _ bool) {
 		t.add("maxwait", span(l.GetMaxWait().AsDuration()))
 		t.add("deviation", fmt.Sprintf("%d of at most %d", l.GetDeviation(), l.GetMaxDeviation()))
 		t.add("peerstate", peerView(l))
+		t.add("delays", delaysText(l))
 		t.write(o)
+		linkHistory(o, l, now)
 	}
+}
+
+// delaysText is the last round trips, oldest first.
+func delaysText(l *belfryv1.Link) string {
+	var texts []string
+	for _, d := range l.GetDelays() {
+		texts = append(texts, span(d.AsDuration()))
+	}
+	return strings.Join(texts, " ")
+}
+
+// linkHistory says how the adapted parameters came to be what they are.
+func linkHistory(o *output, l *belfryv1.Link, now time.Time) {
+	if len(l.GetHistory()) == 0 {
+		return
+	}
+	fmt.Fprintln(o)
+	t := &table{}
+	t.add("BEFORE", "INTERVAL", "MAXWAIT", "MAXDEV", "RTT", "DEVIATION", "JITTER", "LOSS", "WHY")
+	for _, h := range l.GetHistory() {
+		t.add(ago(now.Sub(when(h.GetTime()))), span(h.GetInterval().AsDuration()), span(h.GetMaxWait().AsDuration()),
+			strconv.Itoa(int(h.GetMaxDeviation())), span(h.GetRtt().AsDuration()), span(h.GetRttDeviation().AsDuration()),
+			span(h.GetJitter().AsDuration()), ratio(h.GetLossRatio()), h.GetWhy())
+	}
+	t.write(o)
 }
 
 func lastText(now, at time.Time) string {
@@ -252,6 +294,18 @@ func viewOfLink(l *belfryv1.Link) linkView {
 		Sent: l.GetSent(), Received: l.GetReceived(), Lost: l.GetLost(), Reordered: l.GetReordered(), Duplicate: l.GetDuplicate(),
 		PeerState: l.GetPeerState(), PeerLossRatio: l.GetPeerLossRatio(),
 		PeerAgeSeconds: jsonSeconds(l.GetPeerAge().AsDuration()),
+	}
+	v.DelaysSeconds, v.History = []float64{}, []adaptationView{}
+	for _, d := range l.GetDelays() {
+		v.DelaysSeconds = append(v.DelaysSeconds, d.AsDuration().Seconds())
+	}
+	for _, h := range l.GetHistory() {
+		v.History = append(v.History, adaptationView{
+			Time: jsonTime(when(h.GetTime())), IntervalSeconds: jsonSeconds(h.GetInterval().AsDuration()),
+			MaxWaitSeconds: jsonSeconds(h.GetMaxWait().AsDuration()), MaxDeviation: h.GetMaxDeviation(),
+			RTTSeconds: jsonSeconds(h.GetRtt().AsDuration()), RTTDeviationSeconds: jsonSeconds(h.GetRttDeviation().AsDuration()),
+			JitterSeconds: jsonSeconds(h.GetJitter().AsDuration()), LossRatio: h.GetLossRatio(), Why: h.GetWhy(),
+		})
 	}
 	if l.GetRttKnown() {
 		v.RTTSeconds = jsonSeconds(l.GetRtt().AsDuration())

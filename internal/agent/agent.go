@@ -57,6 +57,8 @@ type Agent struct {
 	clocks   clockWatch // of the cluster loop
 	changes  *mailbox[cluster.Change]
 	nodes    *node.Producer
+	notices  *node.Notices
+	pauses   *pauseStore
 	runner   *producer.Runner
 	udp      *transport.UDP
 	streams  *transport.Streams
@@ -160,7 +162,12 @@ func (a *Agent) onStop(name string, undo func(context.Context) error) {
 // nothing runs before startLoops.
 func (a *Agent) newEvents() error {
 	a.nodes = node.New()
-	producers := []producer.Producer{process.New(), file.New(), filesystem.New(), a.nodes, user.New()}
+	var names []string
+	for _, n := range a.id.table.Nodes {
+		names = append(names, n.Name)
+	}
+	a.notices = node.NewNotices(a.id.table.Name, a.id.node.Name, names)
+	producers := []producer.Producer{process.New(), file.New(), filesystem.New(), a.nodes, a.notices, user.New()}
 	var classes []belfry.ClassInfo
 	for _, p := range producers {
 		classes = append(classes, p.Classes()...)
@@ -217,6 +224,8 @@ func (a *Agent) newCluster() error {
 	cfg := cluster.Default()
 	cfg.Self, cfg.Number, cfg.Name = a.id.node.ID, a.id.node.Number, a.id.node.Name
 	cfg.Incarnation, cfg.Cluster = a.id.incarnation, a.id.table.Cluster
+	a.pauses = readPauses(a.opts.Config.State, a.log)
+	cfg.Pauses = a.pauses.list()
 	a.cluster = newClusterLoop(cfg)
 	a.cluster.send = func(s cluster.Send) {
 		if err := a.udp.Send(s.To, s.Link, bodyToWire(s.Body)); err != nil {
@@ -225,6 +234,7 @@ func (a *Agent) newCluster() error {
 	}
 	a.cluster.dial = a.probe
 	a.cluster.changed = a.clusterChanged
+	a.cluster.keep = a.pauses.keep
 	a.cluster.alive = a.opts.Alive
 	a.cluster.slept = a.lookAtClocks
 	return nil
@@ -243,6 +253,7 @@ func (a *Agent) startLoops() error {
 		return nil
 	})
 	a.group.Go(func() error { return a.changes.run(a.ended, a.passChanges) })
+	a.group.Go(func() error { return a.pauses.run(a.ended) })
 
 	a.cluster.receive(memberTable(a.id.table))
 	a.cluster.call(func(m *cluster.Machine) { a.nodes.Update(nodeStates(m.Nodes(time.Now()))) })
@@ -288,6 +299,7 @@ func (a *Agent) passChanges(ctx context.Context, changes []cluster.Change) error
 			a.log.Info("node restarted", "peer", c.Name, "incarnation", c.Incarnation)
 			a.streams.Wake(c.Node) // do not wait out the back-off of the old one's end
 		}
+		a.tell(c)
 	}
 	return nil
 }

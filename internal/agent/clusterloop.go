@@ -20,6 +20,7 @@ type clusterLoop struct {
 	send    func(cluster.Send)
 	dial    func(cluster.Dial)
 	changed func([]cluster.Change)
+	keep    func([]cluster.Pause)
 	alive   func() // feeds the watchdog; the loop is what must live
 
 	// slept says how long the machine was suspended since the last call. Nil:
@@ -37,6 +38,7 @@ func newClusterLoop(cfg cluster.Config) *clusterLoop {
 		in:      make(chan cluster.Message, inputs),
 		calls:   make(chan func(*cluster.Machine)),
 		stopped: make(chan struct{}),
+		keep:    func([]cluster.Pause) {},
 	}
 }
 
@@ -87,6 +89,9 @@ func (l *clusterLoop) hand(out cluster.Output) {
 	}
 	if len(out.Changes) > 0 {
 		l.changed(out.Changes)
+	}
+	if len(out.Pauses) > 0 {
+		l.keep(out.Pauses)
 	}
 }
 

@@ -35,6 +35,11 @@ var (
 	metricJitter        = metric("link_jitter_seconds", "Deviation of the one-way delay.", "peer", "network")
 	metricInterval      = metric("heartbeat_interval_seconds", "Interval at which this node sends.", "peer", "network")
 	metricMaxWait       = metric("heartbeat_max_wait_seconds", "After this a heartbeat counts as missed.", "peer", "network")
+	metricMaxDeviation  = metric("heartbeat_max_deviation", "Receptions that may be missing before a link is down.", "peer", "network")
+	metricDeviation     = metric("heartbeat_deviation", "Receptions that are missing now.", "peer", "network")
+	metricHealth        = metric("health_score", "What this node thinks of itself, 0 to 8; from 4 on its own word needs another observer.")
+	metricPause         = metric("own_pause_seconds", "Longest pause of this node that is remembered.")
+	metricIsolated      = metric("isolated", "1 while this node misses most of its peers and reaches nobody else.")
 	metricRejected      = metric("datagrams_rejected_total", "Datagrams that were dropped before they could change anything.", "reason")
 	metricDatagrams     = metric("datagrams_total", "Datagrams sent, and received and accepted.", "direction")
 	metricSendErrors    = metric("datagram_send_errors_total", "Datagrams that this machine's kernel did not take.", "reason")
@@ -92,11 +97,15 @@ func (m metrics) collectCluster(gauge func(*prometheus.Desc, float64, ...string)
 		nodes []cluster.NodeStatus
 		links []cluster.LinkStatus
 		drops cluster.Drops
+		own   cluster.Health
 	)
 	m.agent.cluster.call(func(c *cluster.Machine) {
 		now := time.Now()
-		nodes, links, drops = c.Nodes(now), c.Links(now), c.Drops()
+		nodes, links, drops, own = c.Nodes(now), c.Links(now), c.Drops(), c.Health()
 	})
+	gauge(metricHealth, float64(own.Score))
+	gauge(metricPause, own.Longest.Seconds())
+	gauge(metricIsolated, oneIf(own.Isolated))
 	counter(metricRejected, drops.Stranger, "stranger")
 	counter(metricRejected, drops.OldIncarnation, "old-incarnation")
 	counter(metricRejected, drops.Left, "left")
@@ -116,6 +125,8 @@ func (m metrics) collectCluster(gauge func(*prometheus.Desc, float64, ...string)
 		gauge(metricJitter, l.Jitter.Seconds(), l.PeerName, l.Network)
 		gauge(metricInterval, l.Interval.Seconds(), l.PeerName, l.Network)
 		gauge(metricMaxWait, l.MaxWait.Seconds(), l.PeerName, l.Network)
+		gauge(metricMaxDeviation, float64(l.MaxDeviation), l.PeerName, l.Network)
+		gauge(metricDeviation, float64(l.Deviation), l.PeerName, l.Network)
 	}
 }
 

@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/api"
 	"github.com/belfry-ha/belfry/internal/cluster"
 	"github.com/belfry-ha/belfry/internal/event"
+	"github.com/belfry-ha/belfry/internal/producer/node"
 	"github.com/belfry-ha/belfry/internal/security"
 	"github.com/belfry-ha/belfry/internal/transport"
 	"github.com/belfry-ha/belfry/internal/wire"
@@ -49,6 +51,11 @@ func (a *Agent) openNetwork() error {
 		Deliver:  a.datagram,
 		Refused: func(peer belfry.NodeID, link uint8) {
 			a.cluster.receive(cluster.Refused{Peer: peer, Link: link})
+		},
+		Duplicate: func(peer belfry.NodeID) {
+			a.log.Error("two agents run with the identity of a node, or a copy of its state; stop one", "peer", a.nameOf(peer))
+			name := a.nameOf(peer)
+			a.notices.Tell(node.Duplicate, name, time.Now(), belfry.EdgeFailing, &belfryv1.NodeDuplicate{Node: name})
 		},
 		Dropped: func(n uint32) { a.cluster.receive(cluster.Dropped{N: uint64(n)}) },
 		Logger:  log,

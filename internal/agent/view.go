@@ -122,8 +122,10 @@ func (a *Agent) nodeChange(c cluster.NodeChange) node.Change {
 			Incarnation: c.Incarnation,
 			Observers:   c.Observers,
 			Since:       c.At,
+			Turn:        c.Turn,
 		},
 		From: c.From,
+		View: c.View,
 	}
 	if c.To != belfry.VerdictUp {
 		change.SilentSince = c.Since

@@ -105,6 +105,9 @@ func nodeOf(view ClusterView, n *cluster.NodeStatus) *belfryv1.Node {
 		p.Self, p.Note = true, "this node"
 		return p
 	}
+	if !n.PostAt.IsZero() {
+		p.Note = "determined, not posted"
+	}
 	p.LastHeard = timestamp(n.LastHeard)
 	if !n.LastHeard.IsZero() {
 		p.Age = durationpb.New(factAge(view, n))
@@ -165,6 +168,15 @@ func linkOf(r *cluster.LinkStatus) *belfryv1.Link {
 		Interval: duration(r.Interval), Announced: duration(r.Announced), MaxWait: duration(r.MaxWait),
 		MaxDeviation: uint32(max(0, r.MaxDeviation)), Deviation: uint32(max(0, r.Deviation)),
 		Received: r.Received, Lost: r.Lost, Reordered: r.Reordered, Duplicate: r.Duplicate,
+	}
+	for _, d := range r.Delays {
+		l.Delays = append(l.Delays, durationpb.New(d))
+	}
+	for _, h := range r.History {
+		l.History = append(l.History, &belfryv1.Adaptation{
+			Time: timestamp(h.At), Interval: duration(h.Interval), MaxWait: duration(h.MaxWait), MaxDeviation: uint32(max(0, h.MaxDeviation)),
+			Rtt: duration(h.MRT), RttDeviation: duration(h.D), Jitter: duration(h.Jitter), LossRatio: float64(h.Loss) / 255, Why: h.Why,
+		})
 	}
 	if r.PeerAge >= 0 {
 		l.PeerState, l.PeerLossRatio, l.PeerAge = r.PeerState.String(), float64(r.PeerLoss)/255, durationpb.New(r.PeerAge)

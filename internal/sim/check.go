@@ -182,7 +182,8 @@ func (c *checker) beat(s *simulation, h *host) {
 	}
 	h.beats++
 	tunables := cluster.DefaultTunables()
-	most := len(s.scenario.Networks)*tunables.RateMax*int(beatWindow/time.Second)/1000 + 2*tunables.Watchers
+	// Each change of the neighbours may move a slot by up to half an interval.
+	most := len(s.scenario.Networks)*tunables.RateMax*int(beatWindow/time.Second)/1000 + 4*tunables.Watchers
 	if h.beats > most {
 		s.fail(int(h.n), fmt.Sprintf("I7: more than %d heartbeats in %v", most, beatWindow))
 		h.beats = 0

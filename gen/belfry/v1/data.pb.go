@@ -365,6 +365,8 @@ type NodeState struct {
 	Observers     uint32                 `protobuf:"varint,7,opt,name=observers,proto3" json:"observers,omitempty"`
 	SilentSince   int64                  `protobuf:"varint,8,opt,name=silent_since,json=silentSince,proto3" json:"silent_since,omitempty"` // unix ns: when the silence began, for down
 	Evidence      []string               `protobuf:"bytes,9,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	Turn          uint32                 `protobuf:"varint,10,opt,name=turn,proto3" json:"turn,omitempty"` // number of the claim within the incarnation
+	View          uint64                 `protobuf:"varint,11,opt,name=view,proto3" json:"view,omitempty"` // number of the change at the node that tells: nodes that fail together share one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -462,6 +464,317 @@ func (x *NodeState) GetEvidence() []string {
 	return nil
 }
 
+func (x *NodeState) GetTurn() uint32 {
+	if x != nil {
+		return x.Turn
+	}
+	return 0
+}
+
+func (x *NodeState) GetView() uint64 {
+	if x != nil {
+		return x.View
+	}
+	return 0
+}
+
+// NodeRestarted is the data of node.restarted.
+type NodeRestarted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Incarnation   uint32                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // that runs now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeRestarted) Reset() {
+	*x = NodeRestarted{}
+	mi := &file_belfry_v1_data_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeRestarted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeRestarted) ProtoMessage() {}
+
+func (x *NodeRestarted) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeRestarted.ProtoReflect.Descriptor instead.
+func (*NodeRestarted) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *NodeRestarted) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodeRestarted) GetIncarnation() uint32 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+// NodeWasDown is the data of node.was-down.
+type NodeWasDown struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`       // this node
+	Verdict       string                 `protobuf:"bytes,2,opt,name=verdict,proto3" json:"verdict,omitempty"` // down or left
+	Cause         string                 `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
+	Incarnation   uint32                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	By            string                 `protobuf:"bytes,5,opt,name=by,proto3" json:"by,omitempty"`                                       // the node that told
+	SilentSince   int64                  `protobuf:"varint,6,opt,name=silent_since,json=silentSince,proto3" json:"silent_since,omitempty"` // unix ns
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeWasDown) Reset() {
+	*x = NodeWasDown{}
+	mi := &file_belfry_v1_data_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeWasDown) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeWasDown) ProtoMessage() {}
+
+func (x *NodeWasDown) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeWasDown.ProtoReflect.Descriptor instead.
+func (*NodeWasDown) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *NodeWasDown) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodeWasDown) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *NodeWasDown) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *NodeWasDown) GetIncarnation() uint32 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *NodeWasDown) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *NodeWasDown) GetSilentSince() int64 {
+	if x != nil {
+		return x.SilentSince
+	}
+	return 0
+}
+
+// NodeIsolated is the data of node.isolated.
+type NodeIsolated struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"` // this node
+	Isolated      bool                   `protobuf:"varint,2,opt,name=isolated,proto3" json:"isolated,omitempty"`
+	SilentSince   int64                  `protobuf:"varint,3,opt,name=silent_since,json=silentSince,proto3" json:"silent_since,omitempty"` // unix ns: when the first of its peers fell silent
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeIsolated) Reset() {
+	*x = NodeIsolated{}
+	mi := &file_belfry_v1_data_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeIsolated) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeIsolated) ProtoMessage() {}
+
+func (x *NodeIsolated) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeIsolated.ProtoReflect.Descriptor instead.
+func (*NodeIsolated) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *NodeIsolated) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodeIsolated) GetIsolated() bool {
+	if x != nil {
+		return x.Isolated
+	}
+	return false
+}
+
+func (x *NodeIsolated) GetSilentSince() int64 {
+	if x != nil {
+		return x.SilentSince
+	}
+	return 0
+}
+
+// NodeDuplicate is the data of node.duplicate.
+type NodeDuplicate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"` // of which two agents run, or a copy of its state
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeDuplicate) Reset() {
+	*x = NodeDuplicate{}
+	mi := &file_belfry_v1_data_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeDuplicate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeDuplicate) ProtoMessage() {}
+
+func (x *NodeDuplicate) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeDuplicate.ProtoReflect.Descriptor instead.
+func (*NodeDuplicate) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *NodeDuplicate) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+// ClusterNontransitive is the data of cluster.nontransitive.
+type ClusterNontransitive struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pairs         []string               `protobuf:"bytes,1,rep,name=pairs,proto3" json:"pairs,omitempty"`         // a|b: they do not reach each other; empty: healed
+	Connected     []string               `protobuf:"bytes,2,rep,name=connected,proto3" json:"connected,omitempty"` // the largest set of which all do; in a full mesh only
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterNontransitive) Reset() {
+	*x = ClusterNontransitive{}
+	mi := &file_belfry_v1_data_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterNontransitive) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterNontransitive) ProtoMessage() {}
+
+func (x *ClusterNontransitive) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterNontransitive.ProtoReflect.Descriptor instead.
+func (*ClusterNontransitive) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ClusterNontransitive) GetPairs() []string {
+	if x != nil {
+		return x.Pairs
+	}
+	return nil
+}
+
+func (x *ClusterNontransitive) GetConnected() []string {
+	if x != nil {
+		return x.Connected
+	}
+	return nil
+}
+
 // LinkStateChange is the data of link.state.
 type LinkStateChange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -476,7 +789,7 @@ type LinkStateChange struct {
 
 func (x *LinkStateChange) Reset() {
 	*x = LinkStateChange{}
-	mi := &file_belfry_v1_data_proto_msgTypes[5]
+	mi := &file_belfry_v1_data_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -488,7 +801,7 @@ func (x *LinkStateChange) String() string {
 func (*LinkStateChange) ProtoMessage() {}
 
 func (x *LinkStateChange) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[5]
+	mi := &file_belfry_v1_data_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -501,7 +814,7 @@ func (x *LinkStateChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkStateChange.ProtoReflect.Descriptor instead.
 func (*LinkStateChange) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{5}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LinkStateChange) GetPeer() string {
@@ -551,7 +864,7 @@ type ProducerFailed struct {
 
 func (x *ProducerFailed) Reset() {
 	*x = ProducerFailed{}
-	mi := &file_belfry_v1_data_proto_msgTypes[6]
+	mi := &file_belfry_v1_data_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +876,7 @@ func (x *ProducerFailed) String() string {
 func (*ProducerFailed) ProtoMessage() {}
 
 func (x *ProducerFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[6]
+	mi := &file_belfry_v1_data_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +889,7 @@ func (x *ProducerFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducerFailed.ProtoReflect.Descriptor instead.
 func (*ProducerFailed) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{6}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ProducerFailed) GetProducer() string {
@@ -641,7 +954,7 @@ const file_belfry_v1_data_proto_rawDesc = "" +
 	"free_bytes\x18\x06 \x01(\x04R\tfreeBytes\x12!\n" +
 	"\ftotal_inodes\x18\a \x01(\x04R\vtotalInodes\x12\x1f\n" +
 	"\vused_inodes\x18\b \x01(\x04R\n" +
-	"usedInodes\"\xf1\x01\n" +
+	"usedInodes\"\x99\x02\n" +
 	"\tNodeState\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x12\n" +
@@ -651,7 +964,29 @@ const file_belfry_v1_data_proto_rawDesc = "" +
 	"\vincarnation\x18\x06 \x01(\rR\vincarnation\x12\x1c\n" +
 	"\tobservers\x18\a \x01(\rR\tobservers\x12!\n" +
 	"\fsilent_since\x18\b \x01(\x03R\vsilentSince\x12\x1a\n" +
-	"\bevidence\x18\t \x03(\tR\bevidence\"{\n" +
+	"\bevidence\x18\t \x03(\tR\bevidence\x12\x12\n" +
+	"\x04turn\x18\n" +
+	" \x01(\rR\x04turn\x12\x12\n" +
+	"\x04view\x18\v \x01(\x04R\x04view\"E\n" +
+	"\rNodeRestarted\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\rR\vincarnation\"\xa6\x01\n" +
+	"\vNodeWasDown\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
+	"\averdict\x18\x02 \x01(\tR\averdict\x12\x14\n" +
+	"\x05cause\x18\x03 \x01(\tR\x05cause\x12 \n" +
+	"\vincarnation\x18\x04 \x01(\rR\vincarnation\x12\x0e\n" +
+	"\x02by\x18\x05 \x01(\tR\x02by\x12!\n" +
+	"\fsilent_since\x18\x06 \x01(\x03R\vsilentSince\"a\n" +
+	"\fNodeIsolated\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1a\n" +
+	"\bisolated\x18\x02 \x01(\bR\bisolated\x12!\n" +
+	"\fsilent_since\x18\x03 \x01(\x03R\vsilentSince\"#\n" +
+	"\rNodeDuplicate\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"J\n" +
+	"\x14ClusterNontransitive\x12\x14\n" +
+	"\x05pairs\x18\x01 \x03(\tR\x05pairs\x12\x1c\n" +
+	"\tconnected\x18\x02 \x03(\tR\tconnected\"{\n" +
 	"\x0fLinkStateChange\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x12\n" +
@@ -675,15 +1010,20 @@ func file_belfry_v1_data_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_data_proto_rawDescData
 }
 
-var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_belfry_v1_data_proto_goTypes = []any{
-	(*ProcessExit)(nil),     // 0: belfry.v1.ProcessExit
-	(*FileModify)(nil),      // 1: belfry.v1.FileModify
-	(*DirModify)(nil),       // 2: belfry.v1.DirModify
-	(*FilesystemUsage)(nil), // 3: belfry.v1.FilesystemUsage
-	(*NodeState)(nil),       // 4: belfry.v1.NodeState
-	(*LinkStateChange)(nil), // 5: belfry.v1.LinkStateChange
-	(*ProducerFailed)(nil),  // 6: belfry.v1.ProducerFailed
+	(*ProcessExit)(nil),          // 0: belfry.v1.ProcessExit
+	(*FileModify)(nil),           // 1: belfry.v1.FileModify
+	(*DirModify)(nil),            // 2: belfry.v1.DirModify
+	(*FilesystemUsage)(nil),      // 3: belfry.v1.FilesystemUsage
+	(*NodeState)(nil),            // 4: belfry.v1.NodeState
+	(*NodeRestarted)(nil),        // 5: belfry.v1.NodeRestarted
+	(*NodeWasDown)(nil),          // 6: belfry.v1.NodeWasDown
+	(*NodeIsolated)(nil),         // 7: belfry.v1.NodeIsolated
+	(*NodeDuplicate)(nil),        // 8: belfry.v1.NodeDuplicate
+	(*ClusterNontransitive)(nil), // 9: belfry.v1.ClusterNontransitive
+	(*LinkStateChange)(nil),      // 10: belfry.v1.LinkStateChange
+	(*ProducerFailed)(nil),       // 11: belfry.v1.ProducerFailed
 }
 var file_belfry_v1_data_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
@@ -705,7 +1045,7 @@ func file_belfry_v1_data_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_data_proto_rawDesc), len(file_belfry_v1_data_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -183,6 +183,8 @@ type Link struct {
 	PeerLossRatio float64                `protobuf:"fixed64,28,opt,name=peer_loss_ratio,json=peerLossRatio,proto3" json:"peer_loss_ratio,omitempty"`
 	PeerAge       *durationpb.Duration   `protobuf:"bytes,29,opt,name=peer_age,json=peerAge,proto3" json:"peer_age,omitempty"`
 	RttKnown      bool                   `protobuf:"varint,30,opt,name=rtt_known,json=rttKnown,proto3" json:"rtt_known,omitempty"`
+	Delays        []*durationpb.Duration `protobuf:"bytes,31,rep,name=delays,proto3" json:"delays,omitempty"`   // the last round trips that were measured, oldest first
+	History       []*Adaptation          `protobuf:"bytes,32,rep,name=history,proto3" json:"history,omitempty"` // how interval, max_wait and max_deviation came to be, oldest first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -427,6 +429,130 @@ func (x *Link) GetRttKnown() bool {
 	return false
 }
 
+func (x *Link) GetDelays() []*durationpb.Duration {
+	if x != nil {
+		return x.Delays
+	}
+	return nil
+}
+
+func (x *Link) GetHistory() []*Adaptation {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+// Adaptation is one step of the three adapted parameters of a link, with what
+// they were computed from.
+type Adaptation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	Interval      *durationpb.Duration   `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
+	MaxWait       *durationpb.Duration   `protobuf:"bytes,3,opt,name=max_wait,json=maxWait,proto3" json:"max_wait,omitempty"`
+	MaxDeviation  uint32                 `protobuf:"varint,4,opt,name=max_deviation,json=maxDeviation,proto3" json:"max_deviation,omitempty"`
+	Rtt           *durationpb.Duration   `protobuf:"bytes,5,opt,name=rtt,proto3" json:"rtt,omitempty"`                                       // MRT
+	RttDeviation  *durationpb.Duration   `protobuf:"bytes,6,opt,name=rtt_deviation,json=rttDeviation,proto3" json:"rtt_deviation,omitempty"` // D
+	Jitter        *durationpb.Duration   `protobuf:"bytes,7,opt,name=jitter,proto3" json:"jitter,omitempty"`
+	LossRatio     float64                `protobuf:"fixed64,8,opt,name=loss_ratio,json=lossRatio,proto3" json:"loss_ratio,omitempty"` // P
+	Why           string                 `protobuf:"bytes,9,opt,name=why,proto3" json:"why,omitempty"`                                // what decided on the interval: path, rate, quiet, target, min or max
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Adaptation) Reset() {
+	*x = Adaptation{}
+	mi := &file_belfry_v1_link_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Adaptation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Adaptation) ProtoMessage() {}
+
+func (x *Adaptation) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_link_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Adaptation.ProtoReflect.Descriptor instead.
+func (*Adaptation) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Adaptation) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Adaptation) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *Adaptation) GetMaxWait() *durationpb.Duration {
+	if x != nil {
+		return x.MaxWait
+	}
+	return nil
+}
+
+func (x *Adaptation) GetMaxDeviation() uint32 {
+	if x != nil {
+		return x.MaxDeviation
+	}
+	return 0
+}
+
+func (x *Adaptation) GetRtt() *durationpb.Duration {
+	if x != nil {
+		return x.Rtt
+	}
+	return nil
+}
+
+func (x *Adaptation) GetRttDeviation() *durationpb.Duration {
+	if x != nil {
+		return x.RttDeviation
+	}
+	return nil
+}
+
+func (x *Adaptation) GetJitter() *durationpb.Duration {
+	if x != nil {
+		return x.Jitter
+	}
+	return nil
+}
+
+func (x *Adaptation) GetLossRatio() float64 {
+	if x != nil {
+		return x.LossRatio
+	}
+	return 0
+}
+
+func (x *Adaptation) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 var File_belfry_v1_link_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_link_proto_rawDesc = "" +
@@ -441,7 +567,7 @@ const file_belfry_v1_link_proto_rawDesc = "" +
 	"\tnode_name\x18\x01 \x01(\tR\bnodeName\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12%\n" +
 	"\x05links\x18\x03 \x03(\v2\x0f.belfry.v1.LinkR\x05links\x12&\n" +
-	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken\"\x86\t\n" +
+	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken\"\xea\t\n" +
 	"\x04Link\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x18\n" +
@@ -475,7 +601,21 @@ const file_belfry_v1_link_proto_rawDesc = "" +
 	"peer_state\x18\x1b \x01(\tR\tpeerState\x12&\n" +
 	"\x0fpeer_loss_ratio\x18\x1c \x01(\x01R\rpeerLossRatio\x124\n" +
 	"\bpeer_age\x18\x1d \x01(\v2\x19.google.protobuf.DurationR\apeerAge\x12\x1b\n" +
-	"\trtt_known\x18\x1e \x01(\bR\brttKnown2U\n" +
+	"\trtt_known\x18\x1e \x01(\bR\brttKnown\x121\n" +
+	"\x06delays\x18\x1f \x03(\v2\x19.google.protobuf.DurationR\x06delays\x12/\n" +
+	"\ahistory\x18  \x03(\v2\x15.belfry.v1.AdaptationR\ahistory\"\x9f\x03\n" +
+	"\n" +
+	"Adaptation\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x125\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\x124\n" +
+	"\bmax_wait\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\amaxWait\x12#\n" +
+	"\rmax_deviation\x18\x04 \x01(\rR\fmaxDeviation\x12+\n" +
+	"\x03rtt\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03rtt\x12>\n" +
+	"\rrtt_deviation\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\frttDeviation\x121\n" +
+	"\x06jitter\x18\a \x01(\v2\x19.google.protobuf.DurationR\x06jitter\x12\x1d\n" +
+	"\n" +
+	"loss_ratio\x18\b \x01(\x01R\tlossRatio\x12\x10\n" +
+	"\x03why\x18\t \x01(\tR\x03why2U\n" +
 	"\vLinkService\x12F\n" +
 	"\tListLinks\x12\x1b.belfry.v1.ListLinksRequest\x1a\x1c.belfry.v1.ListLinksResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
 
@@ -491,35 +631,44 @@ func file_belfry_v1_link_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_link_proto_rawDescData
 }
 
-var file_belfry_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_belfry_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_belfry_v1_link_proto_goTypes = []any{
 	(*ListLinksRequest)(nil),      // 0: belfry.v1.ListLinksRequest
 	(*ListLinksResponse)(nil),     // 1: belfry.v1.ListLinksResponse
 	(*Link)(nil),                  // 2: belfry.v1.Link
-	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 4: google.protobuf.Duration
+	(*Adaptation)(nil),            // 3: belfry.v1.Adaptation
+	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 5: google.protobuf.Duration
 }
 var file_belfry_v1_link_proto_depIdxs = []int32{
 	2,  // 0: belfry.v1.ListLinksResponse.links:type_name -> belfry.v1.Link
-	3,  // 1: belfry.v1.Link.since:type_name -> google.protobuf.Timestamp
-	3,  // 2: belfry.v1.Link.last_sent:type_name -> google.protobuf.Timestamp
-	3,  // 3: belfry.v1.Link.last_received:type_name -> google.protobuf.Timestamp
-	3,  // 4: belfry.v1.Link.last_echo:type_name -> google.protobuf.Timestamp
-	4,  // 5: belfry.v1.Link.rtt:type_name -> google.protobuf.Duration
-	4,  // 6: belfry.v1.Link.rtt_deviation:type_name -> google.protobuf.Duration
-	4,  // 7: belfry.v1.Link.rtt_last:type_name -> google.protobuf.Duration
-	4,  // 8: belfry.v1.Link.jitter:type_name -> google.protobuf.Duration
-	4,  // 9: belfry.v1.Link.interval:type_name -> google.protobuf.Duration
-	4,  // 10: belfry.v1.Link.announced:type_name -> google.protobuf.Duration
-	4,  // 11: belfry.v1.Link.max_wait:type_name -> google.protobuf.Duration
-	4,  // 12: belfry.v1.Link.peer_age:type_name -> google.protobuf.Duration
-	0,  // 13: belfry.v1.LinkService.ListLinks:input_type -> belfry.v1.ListLinksRequest
-	1,  // 14: belfry.v1.LinkService.ListLinks:output_type -> belfry.v1.ListLinksResponse
-	14, // [14:15] is the sub-list for method output_type
-	13, // [13:14] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	4,  // 1: belfry.v1.Link.since:type_name -> google.protobuf.Timestamp
+	4,  // 2: belfry.v1.Link.last_sent:type_name -> google.protobuf.Timestamp
+	4,  // 3: belfry.v1.Link.last_received:type_name -> google.protobuf.Timestamp
+	4,  // 4: belfry.v1.Link.last_echo:type_name -> google.protobuf.Timestamp
+	5,  // 5: belfry.v1.Link.rtt:type_name -> google.protobuf.Duration
+	5,  // 6: belfry.v1.Link.rtt_deviation:type_name -> google.protobuf.Duration
+	5,  // 7: belfry.v1.Link.rtt_last:type_name -> google.protobuf.Duration
+	5,  // 8: belfry.v1.Link.jitter:type_name -> google.protobuf.Duration
+	5,  // 9: belfry.v1.Link.interval:type_name -> google.protobuf.Duration
+	5,  // 10: belfry.v1.Link.announced:type_name -> google.protobuf.Duration
+	5,  // 11: belfry.v1.Link.max_wait:type_name -> google.protobuf.Duration
+	5,  // 12: belfry.v1.Link.peer_age:type_name -> google.protobuf.Duration
+	5,  // 13: belfry.v1.Link.delays:type_name -> google.protobuf.Duration
+	3,  // 14: belfry.v1.Link.history:type_name -> belfry.v1.Adaptation
+	4,  // 15: belfry.v1.Adaptation.time:type_name -> google.protobuf.Timestamp
+	5,  // 16: belfry.v1.Adaptation.interval:type_name -> google.protobuf.Duration
+	5,  // 17: belfry.v1.Adaptation.max_wait:type_name -> google.protobuf.Duration
+	5,  // 18: belfry.v1.Adaptation.rtt:type_name -> google.protobuf.Duration
+	5,  // 19: belfry.v1.Adaptation.rtt_deviation:type_name -> google.protobuf.Duration
+	5,  // 20: belfry.v1.Adaptation.jitter:type_name -> google.protobuf.Duration
+	0,  // 21: belfry.v1.LinkService.ListLinks:input_type -> belfry.v1.ListLinksRequest
+	1,  // 22: belfry.v1.LinkService.ListLinks:output_type -> belfry.v1.ListLinksResponse
+	22, // [22:23] is the sub-list for method output_type
+	21, // [21:22] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_link_proto_init() }
@@ -533,7 +682,7 @@ func file_belfry_v1_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_link_proto_rawDesc), len(file_belfry_v1_link_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

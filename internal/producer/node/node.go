@@ -38,6 +38,7 @@ type State struct {
 	Incarnation belfry.Incarnation
 	Observers   int       // how many nodes saw the evidence
 	Since       time.Time // when the verdict was reached
+	Turn        uint16    // number of the claim within the incarnation
 }
 
 // A View is all nodes of the cluster, in any order.
@@ -47,6 +48,7 @@ type View struct{ Nodes []State }
 type Change struct {
 	State
 	From        belfry.Verdict
+	View        uint64            // number of the change here: nodes that fail together share one
 	SilentSince time.Time         // when the silence began; zero: it was never silent
 	Evidence    []belfry.Evidence // in the order it came
 }
@@ -334,6 +336,8 @@ func occurrence(c Change, from string) belfry.Occurrence {
 		Cause:       c.Cause.String(),
 		Incarnation: uint32(c.Incarnation),
 		Observers:   uint32(max(c.Observers, 0)),
+		Turn:        uint32(c.Turn),
+		View:        c.View,
 	}
 	if !c.SilentSince.IsZero() {
 		data.SilentSince = c.SilentSince.UnixNano()
