@@ -4,13 +4,14 @@ GO     ?= go
 PKG    ?= ./...
 T      ?= 30s
 ROUNDS ?= 100
+SEEDS  ?= 200
 
 # The programs of tools/ that are ours build in a second; go knows when to.
 OURS   := .bin/deps .bin/testsum .bin/stats .bin/mutate .bin/notices
 BUF    := .bin/buf .bin/protoc-gen-go .bin/protoc-gen-go-grpc .bin/protoc-gen-grpc-gateway
 LINTER := .bin/golangci-lint
 
-.PHONY: help build test race lint fmt generate fuzz bench mutate soak stats clean deps $(OURS)
+.PHONY: help build test race lint fmt generate fuzz sim bench mutate soak stats clean deps $(OURS)
 
 help:
 	@echo 'build     bin/belfry'
@@ -19,6 +20,7 @@ help:
 	@echo 'lint fmt  golangci-lint, generated files, licenses; format'
 	@echo 'generate  gen/ from proto/, THIRD_PARTY_NOTICES'
 	@echo 'fuzz      each fuzz target for T=$(T)'
+	@echo 'sim       SEEDS=$(SEEDS) random fault schedules, the named scenarios, 10,000 nodes'
 	@echo 'mutate    each mutant of testdata/mutants.txt must be found by its test'
 	@echo 'soak      the long variants of all tests, ROUNDS=$(ROUNDS) of each script; hours'
 	@echo 'bench     the figures of bench/README.md'
@@ -69,10 +71,15 @@ fuzz:
 		$(GO) test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(T) -fuzzminimizetime 100x "$${file%/*}" || exit 1; \
 	done
 
+# A seed that fails is printed with its schedule: bin/belfry sim run plays it.
+sim:
+	SEEDS=$(SEEDS) $(GO) test -count=1 -timeout 2h ./internal/sim
+
 mutate: .bin/mutate
 	@.bin/mutate
 
 soak: deps
+	$(MAKE) sim SEEDS=10000
 	BELFRY_SOAK=1 $(GO) test -count=1 -timeout 60m ./internal/...
 	$(GO) test -tags soak -count=1 -timeout 6h -v -run '^TestSoak$$' ./cmd/belfry -rounds $(ROUNDS)
 

@@ -8,19 +8,22 @@ import (
 	"testing"
 )
 
-// seedsOf is how many seeds a test plays: $SEEDS where it is set, as `make sim`
-// and the nightly run do.
-func seedsOf(t *testing.T, seeds int) int {
+// seedsOf is how many seeds a test plays: one in share of $SEEDS where that is
+// set, as by make sim and make soak, and not less than usual.
+func seedsOf(t *testing.T, usual, share int) uint64 {
 	t.Helper()
 	text := os.Getenv("SEEDS")
+	if testing.Short() {
+		usual = max(1, usual/10)
+	}
 	if text == "" {
-		return seeds
+		return uint64(usual)
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {
 		t.Fatalf("SEEDS=%s: want a number from 1", text)
 	}
-	return n
+	return uint64(max(usual, n/share))
 }
 
 // What cluster.md promises of each kind of trouble, on several seeds; each with
@@ -35,7 +38,7 @@ func TestNamedScenarios(t *testing.T) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".scenario"), func(t *testing.T) {
 			t.Parallel()
 			s := read(t, file)
-			seeds := uint64(seedsOf(t, namedSeeds))
+			seeds := seedsOf(t, namedSeeds, 10)
 			for seed := s.SeedLow; seed < s.SeedLow+seeds; seed++ {
 				r, err := Run(s, Options{Seed: seed})
 				if err != nil {

@@ -121,8 +121,8 @@ func TestParseSaysWhatIsWrongAndWhere(t *testing.T) {
 		"nodes 3\nrun 1s\nnodes 2":                     `x:3: "nodes" stands twice; line 1 has it already`,
 		"nodes 3\nrun 1s\nnetworks a a":                `x:3: "a" is there twice; each network has a name of its own`,
 		"nodes 3\nrun 1s\nnetworks a@b":                `x:3: "a@b" is no name of a network; letters, digits and -`,
-		"nodes 3\nrun 1s\nset allowance 600s":          `x:3: allowance is 10m0s; want 0s to 2m0s`,
-		"nodes 3\nrun 1s\nat 2s kill host n1":          `x:3: "2s" is after the end of the run, 1s`,
+		"nodes 3\nrun 1s\nset allowance 600s":          "x:3: allowance is 10m0s; want 0s to 2m0s\nallowance_cap is 10m0s; want 10m0s to 2m0s",
+		"nodes 3\nrun 1s\nat 2s kill host n1":          `x:3: 2s is after the end of the run, 1s`,
 		"nodes 3\nrun 1s\nat 0s stop n1,n9,n2\nrun 1s": `x:3: "n9" is no node; n1 to n3, several with commas, or *`,
 	} {
 		_, err := Parse("x", []byte(text))
