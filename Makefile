@@ -32,11 +32,14 @@ build:
 	CGO_ENABLED=0 $(GO) build -o bin/belfry ./cmd/belfry
 
 # One run of go test: it vets each package with all checks, compiles once with
-# -race where a C compiler works, and testsum sums up.
+# -race where a C compiler works, and testsum sums up. A simulation has one
+# goroutine and is ten times slower with -race, so that run plays a few seeds;
+# the other one plays all of them.
 test: deps .bin/testsum
 ifdef SHORT
 	@.bin/testsum -race off -- -short -vet=all
 else
+	@.bin/testsum -race off -modules internal/sim -- -count=1 -timeout 10m
 	@.bin/testsum -modules .,tools -- -vet=all -count=1 -timeout 10m
 endif
 
