@@ -29,7 +29,8 @@ type belfryCluster struct {
 const maxBelfryNodes = 26
 
 func startBelfry(ctx context.Context, program string, nodes int) (*belfryCluster, error) {
-	dir, err := os.MkdirTemp("", "belfry-bench-")
+	// Beside the program: the parent removes both, whatever ends this process.
+	dir, err := os.MkdirTemp(filepath.Dir(program), "cluster-")
 	if err != nil {
 		return nil, err
 	}
