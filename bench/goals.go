@@ -25,15 +25,15 @@ func goals() []goal {
 		{"killed process, all survivors, p99", 0.25, "s", overScenarios(killed, detectLast+unreach, worst)},
 		{"silent host, *unreachable* at the first survivor, median", 0.55, "s", overScenarios(silent, detectFirst+unreach, middle)},
 		{"silent host, *unreachable* at the first survivor, p99", 0.8, "s", overScenarios(silent, detectFirst+unreach, worst)},
-		{"the same, against memberlist tuned at 64 nodes", 0.5, "×", against("silent64", detectFirst+unreach, detectFirst+dead)},
-		{"packets of an idle node, against memberlist tuned at 64 nodes", 0.3, "×", against("idle64", packetRate, packetRate)},
+		{"the same against *down* of memberlist tuned, 64 nodes, median", 0.5, "×", against("silent64", detectFirst+unreach, detectFirst+dead)},
+		{"packets of an idle node, against memberlist tuned, 64 nodes", 0.3, "×", against("idle64", packetRate, packetRate)},
 		{"bytes of an idle node, sealed, 64 nodes and more", 145, "B/s", overScenarios(idle, byteRate, stats1(stats.Median))},
 		{"the same, most of all sizes against least", 1.1, "×", flat(idle, byteRate)},
 		{"silent host, *down* at all survivors, median", 2.9, "s", overScenarios(silent, detectLast+dead, middle)},
 		{"silent host, *down* at all survivors, p99", 3.2, "s", overScenarios(silent, detectLast+dead, worst)},
 		{"false *down* under loss of up to 20 %", 0, "", overScenarios([]string{"loss5", "loss10", "loss20", "loss20-64"}, falseEpisodes+dead, sum)},
 		{"false *down* of processes paused for up to 10 s", 0, "", overScenarios([]string{"pause2", "pause5", "pause10"}, pausedBad+dead, sum)},
-		{"join of 64 at once, worst", 2, "s", overScenarios([]string{"join64"}, joinedAll, worst)},
+		{"join of 64 at once, worst; without admission, see above", 2, "s", overScenarios([]string{"join64"}, joinedAll, worst)},
 		{"processor time of an idle node, against memberlist (real lane)", 0.15, "×", realRatio},
 	}
 }

@@ -110,6 +110,11 @@ func nodesOf(s *sim.Scenario, step sim.Step) []int {
 	return all
 }
 
+// kills tells whether a node dies. What others send then is about the dead.
+func kills(s *sim.Scenario) bool {
+	return slices.ContainsFunc(s.Steps, func(step sim.Step) bool { return step.Kind == sim.StepKillHost || step.Kind == sim.StepKillProcess })
+}
+
 // middleOf is when packets and bytes begin to count: by then a cluster has
 // learned what its network is like.
 func middleOf(s *sim.Scenario) time.Duration { return s.Run / 2 }

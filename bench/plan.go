@@ -30,8 +30,8 @@ func groups() []group {
 			plot:   &plot{file: "silent64.svg", draw: plotDetection},
 		},
 		{
-			title: "Idle", scenarios: []string{"idle8", "idle32", "idle64", "idle1000", "idle10000"}, systems: plain,
-			others: map[string]string{"idle64": withSealed, "idle1000": belfryName, "idle10000": belfryName},
+			title: "Idle", scenarios: []string{"idle8", "idle32", "idle64", "idle1000", "idle10000"}, systems: withSealed,
+			others: map[string]string{"idle1000": belfryName, "idle10000": belfryName},
 			what:   "What a node sends when nothing happens.",
 			plot:   &plot{file: "bytes.svg", draw: plotBytes},
 		},

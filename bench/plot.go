@@ -148,7 +148,7 @@ func distribution(name string, s series) curve {
 func plotDetection(r *report) *chart {
 	c := &chart{
 		title: "A host of 64 falls silent: the first survivor knows",
-		x:     axis{label: "seconds since the last sign of life could be sent", log: true, ticks: []float64{0.1, 0.2, 0.5, 1, 2, 5, 10, 20}, text: number},
+		x:     axis{label: "seconds since then", log: true, ticks: []float64{0.1, 0.2, 0.5, 1, 2, 5, 10, 20}, text: number},
 		y:     axis{label: "share of runs", ticks: []float64{0, 0.25, 0.5, 0.75, 1}, text: func(v float64) string { return fmt.Sprintf("%.0f %%", 100*v) }},
 	}
 	for _, s := range systems() {

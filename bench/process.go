@@ -121,6 +121,9 @@ func (c *child) ask(question, answer any) error {
 	return fmt.Errorf("child process: %w\n%s", err, c.stderr)
 }
 
+// interrupt makes whoever waits for an answer go on without.
+func (c *child) interrupt() { _ = c.cmd.Process.Kill() }
+
 func (c *child) kill() {
 	_ = c.cmd.Process.Kill()
 	_ = c.cmd.Wait()

@@ -48,7 +48,7 @@ func (p realPlan) run(ctx context.Context, log io.Writer) (_ []realCell, err err
 				return nil, err
 			}
 			fmt.Fprintf(log, "real lane, %d nodes: %s, %d of %d\n", p.Nodes, s.Name, rep+1, p.Repetitions)
-			r, err := p.repetition(program, s)
+			r, err := p.repetition(ctx, program, s)
 			if err != nil {
 				return nil, fmt.Errorf("%s, repetition %d: %w", s.Name, rep+1, err)
 			}
@@ -58,11 +58,12 @@ func (p realPlan) run(ctx context.Context, log io.Writer) (_ []realCell, err err
 	return cells, nil
 }
 
-func (p realPlan) repetition(program string, s system) (r laneResult, err error) {
+func (p realPlan) repetition(ctx context.Context, program string, s system) (r laneResult, err error) {
 	lane, err := startRole(laneRole, ownNetwork)
 	if err != nil {
 		return r, fmt.Errorf("a network namespace: %w; run as root, or allow user namespaces", err)
 	}
+	defer context.AfterFunc(ctx, lane.interrupt)()
 	job := laneJob{System: s.Name, Nodes: p.Nodes, Program: program, Settle: p.Settle, Window: p.Window, Pause: p.Pause}
 	if err := lane.ask(job, &r); err != nil {
 		return r, err

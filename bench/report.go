@@ -208,8 +208,19 @@ func columns() []column {
 			}
 			return count(s)
 		}),
-		own("packets/s", packetRate, median),
-		own("bytes/s", byteRate, median),
+		{"packets/s", rate(packetRate)},
+		{"bytes/s", rate(byteRate)},
+	}
+}
+
+// rate is shown where nobody dies.
+func rate(metric string) func(*report, *cell) string {
+	return func(_ *report, c *cell) string {
+		v, ok := c.Values[metric]
+		if _, kills := c.Values[detectFirst+down.String()]; kills || !ok {
+			return ""
+		}
+		return median(v)
 	}
 }
 

@@ -93,8 +93,10 @@ func (c *cell) add(s *sim.Scenario, f figures) {
 		put(pauses, float64(f.Pauses))
 	}
 	put(nodeHours, f.NodeHours)
-	put(packetRate, f.Packets)
-	put(byteRate, f.Bytes)
+	if !kills(s) {
+		put(packetRate, f.Packets)
+		put(byteRate, f.Bytes)
+	}
 	if c.System == belfryName {
 		put(brokenRules, float64(f.Broken))
 	}
@@ -182,6 +184,7 @@ func (v *virtualLane) play(ctx context.Context, t task) ([]cell, error) {
 				fail(err)
 				return
 			}
+			defer context.AfterFunc(ctx, bubbles.interrupt)()
 			for p, ok := take(); ok; p, ok = take() {
 				f, err := t.one(bubbles, t.systems[p.system], t.scenario.SeedLow+uint64(p.seed))
 				if err != nil {
