@@ -6,19 +6,24 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"github.com/belfry-ha/belfry/internal/sim"
 )
 
-// firstRetry is when a connection that is not answered is asked for again;
-// then after twice as long, and so on (tcp(7), tcp_syn_retries). stuckPoll is
-// how often what is on its way over a cut connection is tried.
+// What TCP does about what is lost (RFC 6298, tcp(7)): a connection that is
+// not answered is asked for again after a second, then after twice as long, and
+// so on; a segment after 200 ms, the least that Linux waits. stuckPoll is how
+// often what is on its way over a cut connection is tried.
 const (
-	firstRetry = time.Second
-	stuckPoll  = 200 * time.Millisecond
+	firstRetry  = time.Second
+	retransmit  = 200 * time.Millisecond
+	retransmits = 6 // of a segment; then it is as good as stuck
+	stuckPoll   = 200 * time.Millisecond
 )
 
 // A stream is a connection on its way: two pipes, and a goroutine for each
-// direction that carries what is written from one to the other. It is delayed
-// and cut as datagrams are, and never loses anything.
+// direction that carries what is written from one to the other. Its segments
+// meet the fate of datagrams, and what is lost comes later.
 type stream struct {
 	from, to *endpoint // who dialled, and whom
 	near     net.Conn  // the network's ends
@@ -66,24 +71,22 @@ func (e *endpoint) DialAddressTimeout(a memberlist.Address, timeout time.Duratio
 }
 
 // reach is the round trip between two nodes, and whether the other's kernel
-// answers at all.
+// answers this time.
 func (n *network) reach(from, to *endpoint) (roundTrip time.Duration, answers bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	there, open := n.hop(from, to)
-	back, opened := n.hop(to, from)
+	there, back := n.hop(from, to), n.hop(to, from)
 	kernel := to.gone != hostGone && (to.pause.over() || !to.pause.silent || to.pause.kernel)
-	return there + back, open && opened && kernel && from.gone == present
+	return there.Delay + back.Delay, !there.Lost && !back.Lost && kernel && from.gone == present
 }
 
-// hop is the delay of a segment now, and whether the way is open. n.mu is held.
-func (n *network) hop(from, to *endpoint) (time.Duration, bool) {
+// hop is the fate of a segment now. n.mu is held.
+func (n *network) hop(from, to *endpoint) sim.Fate {
 	if n.begin.IsZero() {
-		return n.delay, true
+		return sim.Fate{Delay: n.delay}
 	}
 	n.segment++
-	at := time.Since(n.begin)
-	return n.fate.Fate(from.index, to.index, onlyNetwork, at, firstSegment+n.segment).Delay, !n.fate.Cut(from.index, to.index, onlyNetwork, at)
+	return n.fate.Fate(from.index, to.index, onlyNetwork, time.Since(n.begin), firstSegment+n.segment)
 }
 
 // connect opens the stream once the dialler has its answer. Opening and
@@ -127,17 +130,13 @@ func (n *network) carry(from, to *endpoint, in, out net.Conn) {
 	buf := make([]byte, 64<<10)
 	for {
 		size, err := in.Read(buf)
-		if err == nil {
-			n.mu.Lock()
-			segments := (size + segmentSize - 1) / segmentSize
-			from.sent.add(segments, size+segments*segmentOverhead)
-			n.mu.Unlock()
-		}
-		if !n.pass(from, to) {
+		if err != nil {
+			if n.pass(from, to, 0) {
+				_ = out.Close()
+			}
 			return
 		}
-		if err != nil {
-			_ = out.Close()
+		if !n.pass(from, to, size) {
 			return
 		}
 		if _, err := out.Write(buf[:size]); err != nil {
@@ -147,12 +146,18 @@ func (n *network) carry(from, to *endpoint, in, out net.Conn) {
 	}
 }
 
-// pass waits while a segment is on its way; false when the run is over.
-func (n *network) pass(from, to *endpoint) bool {
+// pass waits while so many bytes are on their way; false when the run is over.
+// No bytes are the end of the stream, which connect has counted.
+func (n *network) pass(from, to *endpoint, size int) bool {
+	if size > 0 {
+		n.mu.Lock()
+		segments := (size + segmentSize - 1) / segmentSize
+		from.sent.add(segments, size+segments*segmentOverhead)
+		n.mu.Unlock()
+	}
 	for {
 		n.mu.Lock()
-		delay, open := n.hop(from, to)
-		open = open && from.gone != hostGone && to.gone != hostGone && from.pause.over() && to.pause.over()
+		delay, open := n.journey(from, to, size)
 		n.mu.Unlock()
 		if open {
 			return n.sleep(delay)
@@ -161,4 +166,30 @@ func (n *network) pass(from, to *endpoint) bool {
 			return false
 		}
 	}
+}
+
+// journey is how long it takes until the last segment is there, with those
+// that have to be sent again; not open: for now none gets through. n.mu is
+// held.
+func (n *network) journey(from, to *endpoint, size int) (longest time.Duration, open bool) {
+	if from.gone == hostGone || to.gone == hostGone || !from.pause.over() || !to.pause.over() {
+		return 0, false
+	}
+	if !n.begin.IsZero() && n.fate.Cut(from.index, to.index, onlyNetwork, time.Since(n.begin)) {
+		return 0, false
+	}
+	for left := size; left > 0 || left == size; left -= segmentSize { // once at least
+		f := n.hop(from, to)
+		late, wait := f.Delay, retransmit
+		for range retransmits {
+			if !f.Lost {
+				break
+			}
+			late, wait = late+wait, 2*wait
+			from.sent.add(1, min(left, segmentSize)+segmentOverhead)
+			f = n.hop(from, to)
+		}
+		longest = max(longest, late)
+	}
+	return longest, true
 }

@@ -32,7 +32,7 @@ const fakeDelay = time.Millisecond
 func (f *fakeFate) Fate(src, dst, network int, at time.Duration, nth int) sim.Fate {
 	f.asked = append(f.asked, question{src, dst, network, at, nth})
 	if f.fate == nil {
-		return sim.Fate{Delay: fakeDelay}
+		return sim.Fate{Delay: fakeDelay, Lost: f.cut}
 	}
 	return f.fate(src, dst, at, nth)
 }
@@ -236,6 +236,32 @@ func TestAStreamCarriesAndCounts(t *testing.T) {
 		if want := (traffic{Packets: 2, Bytes: 2 * 40}); n.nodes[1].sent != want {
 			t.Errorf("who accepts: want %+v, got %+v", want, n.nodes[1].sent)
 		}
+	})
+}
+
+func TestWhatAStreamLosesComesLater(t *testing.T) {
+	t.Parallel()
+	asked := 0
+	f := &fakeFate{fate: func(_, _ int, _ time.Duration, _ int) sim.Fate {
+		asked++ // 1, 2: the request is lost; 3, 4: not; 5: a segment is lost, and once more
+		return sim.Fate{Lost: asked == 1 || asked == 5 || asked == 6, Delay: fakeDelay}
+	}}
+	bubble(t, 2, f, func(t *testing.T, n *network) {
+		near, after, err := dial(n, 0, 1, 5*time.Second)
+		if want := firstRetry + 2*fakeDelay; err != nil || after != want {
+			t.Fatalf("want a stream after %s, got %v after %s", want, err, after)
+		}
+		far := <-n.nodes[1].accepted
+		begin := time.Now()
+		go func() { _, _ = near.Write([]byte("12345")) }()
+		_, err = io.ReadFull(far, make([]byte, 5))
+		if want, got := 3*retransmit+fakeDelay, time.Since(begin); err != nil || got != want {
+			t.Errorf("want it after %s, got %v after %s", want, err, got)
+		}
+		if want := (traffic{Packets: 3 + 3, Bytes: 3*40 + 3*45}); n.nodes[0].sent != want {
+			t.Errorf("want %+v, got %+v", want, n.nodes[0].sent)
+		}
+		_, _ = near.Close(), far.Close()
 	})
 }
 
