@@ -2,7 +2,7 @@
 // with memberlist, which is left as it is.
 //
 //	go -C bench run . -scenario testdata/silent64.scenario [-systems belfry,memberlist,memberlist-tuned] [-seeds 1..30]
-//	go -C bench run . [-lane virtual|real|both|none] [-only REGEXP] [-out FILE] [-readme FILE]
+//	go -C bench run . [-systems A,B] [-lane virtual|real|both|none] [-only REGEXP] [-out FILE] [-readme FILE]
 //
 // The virtual lane plays a scenario file (cluster.md 13) with every system, on
 // virtual time and with the same fate of packets. The real lane runs real
@@ -10,6 +10,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -20,6 +21,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -68,7 +70,7 @@ func parse(args []string) (settings, error) {
 	var s settings
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.StringVar(&s.scenario, "scenario", "", "play only this `FILE`, and print its table")
-	flags.StringVar(&s.systems, "systems", plain, "who plays -scenario, or is in the real lane")
+	flags.StringVar(&s.systems, "systems", "", "who plays, `A,B`; "+plain+" if there is nothing else that says so")
 	flags.StringVar(&s.seeds, "seeds", "", "`LOW..HIGH` instead of those of the scenario; fewer only to try something out")
 	flags.StringVar(&s.lane, "lane", laneBoth, "virtual, real, both, or none: only write again what was measured before")
 	only := flags.String("only", "", "play only the scenarios whose name fits `REGEXP`")
@@ -83,6 +85,9 @@ func parse(args []string) (settings, error) {
 	}
 	var err error
 	if s.only, err = regexp.Compile(*only); err != nil {
+		return s, err
+	}
+	if _, err := chosen(cmp.Or(s.systems, plain)); err != nil {
 		return s, err
 	}
 	return s, s.check(flags.Args())
@@ -157,7 +162,7 @@ func measureAll(ctx context.Context, args []string, out io.Writer) error {
 
 // single plays one scenario.
 func (s *settings) single(ctx context.Context, out io.Writer) error {
-	chosen, err := chosen(s.systems)
+	chosen, err := chosen(cmp.Or(s.systems, plain))
 	if err != nil {
 		return err
 	}
@@ -204,6 +209,12 @@ func (s *settings) virtual(ctx context.Context, r *report, out io.Writer) error 
 			if err := s.reseed(&t); err != nil {
 				return err
 			}
+			if s.systems != "" {
+				t.systems = slices.DeleteFunc(t.systems, func(sys system) bool { return !slices.Contains(strings.Split(s.systems, ","), sys.Name) })
+			}
+			if len(t.systems) == 0 {
+				continue
+			}
 			begin := time.Now()
 			cells, err := lane.play(ctx, t)
 			if err != nil {
@@ -232,7 +243,7 @@ const (
 )
 
 func (s *settings) real(ctx context.Context, r *report) error {
-	chosen, err := chosen(s.systems)
+	chosen, err := chosen(cmp.Or(s.systems, plain))
 	if err != nil {
 		return err
 	}
