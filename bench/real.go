@@ -23,6 +23,8 @@ type realPlan struct {
 type realCell struct {
 	System      string       `json:"system"`
 	Nodes       int          `json:"nodes"`
+	Date        string       `json:"date"`
+	Commit      string       `json:"commit"`
 	Repetitions []laneResult `json:"repetitions"`
 }
 
@@ -38,9 +40,10 @@ func (p realPlan) run(ctx context.Context, log io.Writer) (_ []realCell, err err
 	if err := buildBelfry(ctx, program); err != nil {
 		return nil, err
 	}
+	e := surroundings(ctx)
 	cells := make([]realCell, len(p.Systems))
 	for i, s := range p.Systems {
-		cells[i] = realCell{System: s.Name, Nodes: p.Nodes}
+		cells[i] = realCell{System: s.Name, Nodes: p.Nodes, Date: e.Date, Commit: e.Commit}
 	}
 	for rep := range p.Repetitions {
 		for i, s := range p.Systems {

@@ -81,6 +81,11 @@ func (r *report) realTable() string {
 			total(func(l laneResult) int { return min(1, l.PauseBad[down.String()]) }),
 			spread(c.pick(at(down, first)), duration), spread(c.pick(at(down, last)), duration))
 	}
+	for i, c := range r.Real {
+		if i == 0 || c.Date != r.Real[i-1].Date {
+			fmt.Fprintf(&s, "\n%d nodes measured from %s on; Belfry at %s.\n", c.Nodes, c.Date, c.Commit)
+		}
+	}
 	return s.String()
 }
 

@@ -148,7 +148,7 @@ func (r *report) markdown() string {
 			}
 		}
 		if len(cells) > 0 {
-			fmt.Fprintf(&s, "\n#### %s\n\n%s\n\n%s", g.title, g.what, r.table(cells))
+			fmt.Fprintf(&s, "\n#### %s\n\n%s\n\n%s\n%s", g.title, g.what, r.table(cells), origin(cells))
 		}
 		if g.plot != nil && len(cells) > 0 {
 			fmt.Fprintf(&s, "\n![%s](%s/%s)\n", g.title, plotFolder, g.plot.file)
@@ -158,6 +158,26 @@ func (r *report) markdown() string {
 		s.WriteString("\n" + r.realTable())
 	}
 	return s.String()
+}
+
+// origin is when the rows were measured, and Belfry's at which commit.
+func origin(cells []*cell) string {
+	var dates, commits []string
+	for _, c := range cells {
+		dates = append(dates, c.Date)
+		if c.System == belfryName {
+			commits = append(commits, c.Commit)
+		}
+	}
+	slices.Sort(commits)
+	text := "Measured " + slices.Min(dates)
+	if last := slices.Max(dates); last != slices.Min(dates) {
+		text += " to " + last
+	}
+	if commits = slices.Compact(commits); len(commits) > 0 {
+		text += "; Belfry at " + strings.Join(commits, ", ")
+	}
+	return text + ".\n"
 }
 
 // A column of a table is shown when a row has something for it.
