@@ -45,7 +45,9 @@ func (l *lab) link(ctx context.Context, ts *testscript.TestScript, conn *client.
 func (l *lab) settle(ts *testscript.TestScript, _ bool, _ []string) {
 	calm := func(link *belfryv1.Link) bool {
 		margin := link.GetMaxWait().AsDuration() - link.GetAnnounced().AsDuration()
-		return link.GetInterval().AsDuration() >= 800*time.Millisecond && margin < 100*time.Millisecond
+		m := measurementOf(link)
+		return link.GetInterval().AsDuration() >= 800*time.Millisecond && margin < 100*time.Millisecond &&
+			max(m.mrt, m.d, link.GetJitter().AsDuration()) < 8*time.Millisecond
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
