@@ -184,7 +184,7 @@ func TestFieldsAreNamedAndPlain(t *testing.T) {
 		}},
 		{"state", map[string]any{
 			"node": "c", "node_id": "", "from": "up", "to": "down", "cause": "process", "incarnation": 0, "observers": 0,
-			"silent_since": 0, "evidence": []any{"stream reset", "dial refused"},
+			"silent_since": 0, "turn": 0, "view": 0, "evidence": []any{"stream reset", "dial refused"},
 		}},
 		{"user", map[string]any{"version": "1.2", "ok": true, "parts": []any{1.0, "two", nil}}},
 		{"user_without_data", map[string]any{}},

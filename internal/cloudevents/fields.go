@@ -15,13 +15,18 @@ import (
 // messages gives each class the message that its occurrences carry. Classes
 // below user carry a Struct, classes that are not in it carry nothing.
 var messages = map[belfry.Class]protoreflect.MessageType{
-	"dir.modify":       (*belfryv1.DirModify)(nil).ProtoReflect().Type(),
-	"file.modify":      (*belfryv1.FileModify)(nil).ProtoReflect().Type(),
-	"filesystem.usage": (*belfryv1.FilesystemUsage)(nil).ProtoReflect().Type(),
-	"link.state":       (*belfryv1.LinkStateChange)(nil).ProtoReflect().Type(),
-	"node.state":       (*belfryv1.NodeState)(nil).ProtoReflect().Type(),
-	"process.exit":     (*belfryv1.ProcessExit)(nil).ProtoReflect().Type(),
-	"producer.failed":  (*belfryv1.ProducerFailed)(nil).ProtoReflect().Type(),
+	"dir.modify":            (*belfryv1.DirModify)(nil).ProtoReflect().Type(),
+	"file.modify":           (*belfryv1.FileModify)(nil).ProtoReflect().Type(),
+	"filesystem.usage":      (*belfryv1.FilesystemUsage)(nil).ProtoReflect().Type(),
+	"link.state":            (*belfryv1.LinkStateChange)(nil).ProtoReflect().Type(),
+	"node.state":            (*belfryv1.NodeState)(nil).ProtoReflect().Type(),
+	"node.restarted":        (*belfryv1.NodeRestarted)(nil).ProtoReflect().Type(),
+	"node.was-down":         (*belfryv1.NodeWasDown)(nil).ProtoReflect().Type(),
+	"node.isolated":         (*belfryv1.NodeIsolated)(nil).ProtoReflect().Type(),
+	"node.duplicate":        (*belfryv1.NodeDuplicate)(nil).ProtoReflect().Type(),
+	"cluster.nontransitive": (*belfryv1.ClusterNontransitive)(nil).ProtoReflect().Type(),
+	"process.exit":          (*belfryv1.ProcessExit)(nil).ProtoReflect().Type(),
+	"producer.failed":       (*belfryv1.ProducerFailed)(nil).ProtoReflect().Type(),
 }
 
 // message decodes the data of one occurrence; nil if there is none.

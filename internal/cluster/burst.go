@@ -264,6 +264,14 @@ func (m *Machine) vouch(now, t time.Time, p *member, from *member) {
 		return
 	}
 	p.vouched = t
+	if p.private && t.After(p.held.Since) {
+		// Nobody else was told, so nobody else takes it back.
+		m.note(p, now, from.ID, "", "heard it "+now.Sub(t).Round(time.Millisecond).String()+" ago")
+		m.change(now, p, held{
+			Incarnation: p.held.Incarnation, Turn: p.held.Turn, Verdict: belfry.VerdictUp, Cause: belfry.CauseIndirect,
+			Observers: 1, Since: t, Origin: from.Number,
+		})
+	}
 	if t.After(p.doubt) {
 		p.doubt = time.Time{}
 	}

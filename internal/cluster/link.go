@@ -110,8 +110,8 @@ func (r *row) usable() bool { return r.state == belfry.LinkUp || r.state == belf
 // watching tells whether the row would notice that the peer falls silent.
 func (r *row) watching() bool { return r.state != belfry.LinkDown && !r.due.IsZero() }
 
-// maxWait is how long after its announcement a heartbeat may come.
-func (r *row) maxWait(p path) time.Duration { return r.announced + p.margin() }
+// maxWait is how long after the last heartbeat the next one may come.
+func (r *row) maxWait(p path) time.Duration { return max(r.announced, r.interval) + p.margin() }
 
 // receive records one proven datagram that arrived at the time at.
 func (r *row) receive(at time.Time, start time.Time, seq uint16, p path, hb *Heartbeat, pauseEnd time.Time) {

@@ -154,6 +154,9 @@ func (m *Machine) judgeLink(now time.Time, p *member, r *row) {
 	}
 	m.setLink(now, r, state, reason)
 	if !r.usable() {
+		if p.held.Cause == belfry.CauseDirect && !slices.ContainsFunc(p.rows, (*row).twoWay) {
+			p.held.Cause = belfry.CauseIndirect // others vouch for it, or it is about to be verified
+		}
 		return
 	}
 	switch p.held.Verdict {

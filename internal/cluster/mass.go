@@ -38,17 +38,17 @@ func (s *suspicion) suspects() bool { return !s.since.IsZero() && !s.isolated }
 // missing tells whether this node verifies that p is silent altogether.
 func (p *member) missing() bool { return p.burst != nil && p.burst.own && !p.burst.linkOnly }
 
-// suspect begins to doubt this node itself when more than half of its peers,
-// and two at least, began to miss within one cycle.
+// suspect begins to doubt this node itself when it misses more than half of its
+// peers, and two at least. They need not have fallen silent at once: a cut that
+// takes a while to be complete leaves this node alone all the same.
 func (m *Machine) suspect(now time.Time) {
 	s := &m.suspicion
-	cycle := m.cycle()
-	if !s.since.IsZero() || !s.allayed.IsZero() && now.Sub(s.allayed) < cycle {
+	if !s.since.IsZero() || !s.allayed.IsZero() && now.Sub(s.allayed) < m.cycle() {
 		return
 	}
 	missing, since := 0, now
 	for _, p := range m.peers {
-		if p.missing() && now.Sub(p.burst.began) <= cycle {
+		if p.missing() {
 			missing++
 			since = minTime(since, p.burst.began)
 		}
@@ -95,7 +95,7 @@ func (m *Machine) allay(now, at time.Time) {
 	}
 	m.out.Changes = append(m.out.Changes, Isolated{On: false, At: now})
 	for _, p := range m.doubted {
-		if p.private {
+		if p.held.Verdict == belfry.VerdictUnreachable {
 			p.held.Since = now
 			m.verify(now, p, now, now, false)
 		}
@@ -152,7 +152,7 @@ func (m *Machine) mention(p *member, hb *Heartbeat) {
 // advanceTransitive looks for pairs of nodes that are both up and do not reach
 // each other. Membership is not formed anew for it: nobody is to blame.
 func (m *Machine) advanceTransitive(now time.Time) {
-	if now.Sub(m.pairsAt) < transitiveEvery || len(m.peers) < 2 {
+	if now.Sub(m.pairsAt) < transitiveEvery || len(m.peers) < 2 || !m.suspicion.since.IsZero() {
 		return
 	}
 	m.pairsAt = now

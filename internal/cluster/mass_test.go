@@ -127,3 +127,45 @@ func TestPausesAreKeptOverARestart(t *testing.T) {
 		t.Errorf("allowance %v after the restart, want 1.25 times the pause", got)
 	}
 }
+
+// What an isolated node held for itself ends with the word of the first one
+// that it reaches again, also about those that it still does not reach.
+func TestWhatAnIsolatedNodeHeldEndsWithAWitness(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(10) {
+		net := warm(seed, 3)
+		a, b, c := net.host("a"), net.host("b"), net.host("c")
+		cut := func(p, q *host, is bool) { net.path(p, q).cut, net.path(q, p).cut = is, is }
+		cut(a, b, true)
+		net.run(10 * time.Second)
+		cut(a, c, true)
+		net.run(10 * time.Second)
+		if !a.m.suspicion.isolated || verdictAt(a, b) != belfry.VerdictUnreachable || verdictAt(a, c) != belfry.VerdictUnreachable {
+			t.Fatalf("seed %d: isolated %v, b %v, c %v; want it isolated and both unreachable", seed, a.m.suspicion.isolated, verdictAt(a, b), verdictAt(a, c))
+		}
+		cut(a, c, false)
+		net.run(10 * time.Second)
+		if held := a.m.find(nodeID(2)).held; held.Verdict != belfry.VerdictUp || held.Cause != belfry.CauseIndirect || !net.agree() {
+			t.Errorf("seed %d: a holds b %v (%v), agreed %v; want up (indirect) by the word of c", seed, held.Verdict, held.Cause, net.agree())
+		}
+	}
+}
+
+// A node that the configuration has stopped hears nobody, so it may say nothing
+// of anybody, however long it takes.
+func TestAStoppedNodeJudgesNobody(t *testing.T) {
+	t.Parallel()
+	net := warm(1, 5)
+	net.stopped["a"] = true
+	net.generation++
+	for _, h := range net.hosts {
+		net.deliver(h, net.members())
+	}
+	net.trace = func(h *host, c Change) {
+		if c, ok := c.(NodeChange); ok && h.name == "a" {
+			t.Errorf("a posts %v", net.describe(h, c))
+		}
+	}
+	net.host("c").dead, net.host("c").running = true, false
+	net.run(60 * time.Second)
+}
