@@ -100,15 +100,19 @@ func (l *lab) period(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Fatalf("no three heartbeats in a row from %s to %s are %s to %s apart: %v: %v", d.from, d.to, low, high, err, seen)
 		}
 		newest := seen[len(seen)-3:]
-		announced := l.announced(ts, d, newest[2])
+		announced := l.announced(ts, d, begin)
 		fmt.Fprintf(ts.Stdout(), "%s>%s: heartbeats %v apart, announced %s\n", d.from, d.to, newest, announced)
 	}
 }
 
-// announced waits until a receiver reports a period that is the one on the
-// wire, to a tenth: in between, what a claim or an answer announced stands there.
-func (l *lab) announced(ts *testscript.TestScript, d direction, period time.Duration) (got time.Duration) {
-	l.pollLink(ts, d.to, d.from, 10*time.Second, func(link *belfryv1.Link) bool {
+// announced waits until a receiver reports a period that is the newest on the
+// wire, to a tenth: in between, what a claim or an answer announced stands
+// there, and the period may move once more.
+func (l *lab) announced(ts *testscript.TestScript, d direction, since time.Time) (got time.Duration) {
+	l.pollLink(ts, d.to, d.from, 30*time.Second, func(link *belfryv1.Link) bool {
+		packets, _ := l.wire.captured(d, since)
+		all := gaps(packets)
+		period := all[len(all)-1]
 		got = link.GetAnnounced().AsDuration()
 		return (got - period).Abs() <= period/10
 	})

@@ -33,8 +33,9 @@ type Notices struct {
 	subjects map[belfry.Class][]string
 	running  bool
 	queue    []notice
-	dropped  bool // notices were lost before the next one
-	wake     chan struct{}
+
+	overflowed bool // notices of the queue were lost
+	wake       chan struct{}
 }
 
 type notice struct {
@@ -86,13 +87,11 @@ func (p *Notices) Tell(class belfry.Class, subject string, at time.Time, edge be
 	if !p.running {
 		return // nobody registered
 	}
-	n := notice{class: class, subject: subject, occurrence: belfry.Occurrence{Time: at, Edge: edge, Data: b, LowerBound: p.dropped}}
-	if len(p.queue) >= queueLimit {
-		p.dropped = true
-		return
+	if len(p.queue) >= queueLimit { // the oldest goes; what is left no longer says how many there were
+		p.queue = p.queue[1:]
+		p.overflowed = true
 	}
-	p.dropped = false
-	p.queue = append(p.queue, n)
+	p.queue = append(p.queue, notice{class: class, subject: subject, occurrence: belfry.Occurrence{Time: at, Edge: edge, Data: b}})
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -102,7 +101,7 @@ func (p *Notices) Tell(class belfry.Class, subject string, at time.Time, edge be
 // Run serves watches until ctx ends.
 func (p *Notices) Run(ctx context.Context, requests <-chan producer.Request, send producer.Send) error {
 	p.mu.Lock()
-	p.running, p.queue, p.dropped = true, nil, false
+	p.running, p.queue, p.overflowed = true, nil, false
 	p.mu.Unlock()
 	defer func() {
 		p.mu.Lock()
@@ -155,10 +154,11 @@ func (p *Notices) begin(w event.Watch, send producer.Send) error {
 
 func (p *Notices) post(watches map[event.WatchID]event.Watch, send producer.Send) error {
 	p.mu.Lock()
-	queue := p.queue
-	p.queue = nil
+	queue, overflowed := p.queue, p.overflowed
+	p.queue, p.overflowed = nil, false
 	p.mu.Unlock()
 	for _, n := range queue {
+		n.occurrence.LowerBound = overflowed
 		for _, id := range slices.Sorted(maps.Keys(watches)) {
 			if w := watches[id]; w.Entry != 0 && w.Class == n.class && w.Subject == n.subject {
 				if err := send(event.Post{Entry: w.Entry, Occurrence: n.occurrence}); err != nil {
