@@ -38,7 +38,7 @@ func groups() []group {
 		{
 			title: "Loss", scenarios: []string{"loss5", "loss10", "loss20", "loss20-64"}, systems: plain,
 			others: map[string]string{"loss20-64": belfryName},
-			what:   "Every packet is lost with the same chance, independently, from start to end; streams lose nothing. A false verdict is an episode: from when the first node holds a living node for that bad, or worse, until none does.",
+			what:   "Every packet is lost with the same chance, independently, from start to end. A false verdict is an episode: from when the first node holds a living node for that bad, or worse, until none does.",
 		},
 		{
 			title: "Paused process", scenarios: []string{"pause2", "pause5", "pause10"}, systems: plain,

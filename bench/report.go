@@ -233,11 +233,18 @@ func columns() []column {
 	}
 }
 
+// kills tells whether a node dies in the scenario.
+func (c *cell) kills() bool {
+	_, seen := c.Values[detectFirst+down.String()]
+	_, suspected := c.Values[detectFirst+unreachable.String()]
+	return seen || suspected
+}
+
 // rate is shown where nobody dies.
 func rate(metric string) func(*report, *cell) string {
 	return func(_ *report, c *cell) string {
 		v, ok := c.Values[metric]
-		if _, kills := c.Values[detectFirst+down.String()]; kills || !ok {
+		if c.kills() || !ok {
 			return ""
 		}
 		return median(v)
@@ -247,7 +254,7 @@ func rate(metric string) func(*report, *cell) string {
 // ifFalse shows the text where a script kills nobody: false verdicts are not
 // what the others are for.
 func ifFalse(c *cell, text string) string {
-	if _, kills := c.Values[detectFirst+down.String()]; kills {
+	if c.kills() {
 		return ""
 	}
 	if _, joins := c.Values[joinedAll]; joins {
