@@ -95,8 +95,11 @@ func tunablesOf(written map[string]string) (cluster.Tunables, error) {
 	}
 	byProfile := profiles(written[profileName])
 	for _, t := range all {
-		text, ok := cmp.Or(written[t.name], byProfile[t.name]), false
-		if _, ok = written[t.name]; !ok && text == "" {
+		text, ok := written[t.name]
+		if !ok {
+			text, ok = byProfile[t.name]
+		}
+		if !ok {
 			continue
 		}
 		if err := t.value(&in).parse(text); err != nil {
@@ -110,10 +113,11 @@ func tunablesOf(written map[string]string) (cluster.Tunables, error) {
 }
 
 func unknownTunable(name string) error {
+	path := tunablesSection + "." + name
 	if near, ok := config.Nearest(name, tunableNames()); ok {
-		return fmt.Errorf("unknown setting %q; did you mean %s.%s?", name, tunablesSection, near)
+		return fmt.Errorf("unknown setting %s; did you mean %s.%s?", path, tunablesSection, near)
 	}
-	return fmt.Errorf("unknown setting %q; one of %s", name, strings.Join(tunableNames(), ", "))
+	return fmt.Errorf("unknown setting %s; one of %s", path, strings.Join(tunableNames(), ", "))
 }
 
 // tunableAt finds a tunable by its path. The error says what there is.
