@@ -63,6 +63,7 @@ type Client struct {
 	events belfryv1.EventServiceClient
 	nodes  belfryv1.NodeServiceClient
 	links  belfryv1.LinkServiceClient
+	config belfryv1.ConfigServiceClient
 }
 
 // Dial connects to target and makes sure that somebody answers: "/path",
@@ -115,6 +116,7 @@ func Dial(ctx context.Context, target string, opts ...Option) (*Client, error) {
 	}
 	c.conn = conn
 	c.events, c.nodes, c.links = belfryv1.NewEventServiceClient(conn), belfryv1.NewNodeServiceClient(conn), belfryv1.NewLinkServiceClient(conn)
+	c.config = belfryv1.NewConfigServiceClient(conn)
 	if err := c.connect(ctx); err != nil {
 		_ = conn.Close()
 		return nil, err
@@ -224,6 +226,33 @@ func (c *Client) Nodes(ctx context.Context) ([]*belfryv1.Node, error) {
 // ErrNotFound if it is not a member.
 func (c *Client) Node(ctx context.Context, node string) (*belfryv1.GetNodeResponse, error) {
 	resp, err := c.nodes.GetNode(ctx, &belfryv1.GetNodeRequest{Node: node})
+	return resp, c.errorOf(err)
+}
+
+// StopNode has a node, by name or id, held left (stopped) until it is started.
+// With dryRun it is only checked. ErrNotFound if it is not a member.
+func (c *Client) StopNode(ctx context.Context, node string, dryRun bool) (*belfryv1.StopNodeResponse, error) {
+	resp, err := c.nodes.StopNode(ctx, &belfryv1.StopNodeRequest{Node: node, DryRun: dryRun})
+	return resp, c.errorOf(err)
+}
+
+// StartNode undoes StopNode.
+func (c *Client) StartNode(ctx context.Context, node string, dryRun bool) (*belfryv1.StartNodeResponse, error) {
+	resp, err := c.nodes.StartNode(ctx, &belfryv1.StartNodeRequest{Node: node, DryRun: dryRun})
+	return resp, c.errorOf(err)
+}
+
+// Config is the settings at or below a path of the cluster's configuration,
+// as they are in force; an empty path: all that there are.
+func (c *Client) Config(ctx context.Context, path string) (*belfryv1.GetConfigResponse, error) {
+	resp, err := c.config.GetConfig(ctx, &belfryv1.GetConfigRequest{Path: path})
+	return resp, c.errorOf(err)
+}
+
+// SetConfig writes one setting. With dryRun it is only checked. ErrUsage if
+// there is no such setting, or the value is out of its range.
+func (c *Client) SetConfig(ctx context.Context, path, value string, dryRun bool) (*belfryv1.SetConfigResponse, error) {
+	resp, err := c.config.SetConfig(ctx, &belfryv1.SetConfigRequest{Path: path, Value: value, DryRun: dryRun})
 	return resp, c.errorOf(err)
 }
 

@@ -15,6 +15,7 @@ func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		newAgentCommand(a),
 		newCompletionCommand(a),
+		newConfigCommand(a),
 		newDemoCommand(a),
 		newEventCommand(a),
 		newLinkCommand(a),

@@ -359,7 +359,7 @@ func (c *localCluster) start(ctx context.Context) error {
 }
 
 // waitAllUp takes the present states and then their changes until n holds
-// every node up.
+// every node up, but for those that the configuration holds left.
 func (c *localCluster) waitAllUp(ctx context.Context, n *localNode) error {
 	conn, err := n.dial(ctx)
 	if err != nil {
@@ -379,7 +379,7 @@ func (c *localCluster) waitAllUp(ctx context.Context, n *localNode) error {
 		}
 		if got.Kind == belfry.KindState || got.Kind == belfry.KindOccurrence {
 			delete(up, got.Event.Subject)
-			if verdictOf(got) == belfry.VerdictUp.String() {
+			if verdictOf(got) == belfry.VerdictUp.String() || fieldOf(got, "cause") == belfry.CauseStopped.String() {
 				up[got.Event.Subject] = true
 			}
 		}
@@ -409,13 +409,16 @@ func waitLinksUp(ctx context.Context, conn *client.Client) error {
 }
 
 // verdictOf is the verdict that a notification of node.state reports.
-func verdictOf(n belfry.Notification) string {
+func verdictOf(n belfry.Notification) string { return fieldOf(n, "to") }
+
+// fieldOf is a text field of a notification's data; empty: it has none.
+func fieldOf(n belfry.Notification, name string) string {
 	fields, err := cloudevents.Fields(n.Event.Class, n.Data)
 	if err != nil {
 		return ""
 	}
-	to, _ := fields["to"].(string)
-	return to
+	text, _ := fields[name].(string)
+	return text
 }
 
 // stop ends all agents, waits for them, and removes what is temporary.

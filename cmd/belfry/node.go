@@ -95,7 +95,7 @@ time, the node that saw it and the network it was seen on.`,
 		},
 		ValidArgsFunction: a.completeNode,
 	}
-	return newGroup(a, "node", "Show nodes, their verdicts and the evidence", list, show, why)
+	return newGroup(a, "node", "Show nodes, their verdicts and the evidence; stop and start them", list, show, why, newNodeStop(a), newNodeStart(a))
 }
 
 func (a *app) nodeList(ctx context.Context, c *client.Client) error {

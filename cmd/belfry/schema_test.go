@@ -25,6 +25,8 @@ var outputs = map[string]struct {
 	command string
 	value   any
 }{
+	"config-get":        {"belfry config get -o json", configGetView{}},
+	"config-set":        {"belfry config set PATH VALUE -o json", configSetView{}},
 	"demo":              {"belfry demo -o json, each line", step{}},
 	"error":             {"what every command with -o json writes to standard error when it fails", errorObject{}},
 	"event-emit":        {"belfry event emit -o json", emitView{}},
@@ -33,6 +35,8 @@ var outputs = map[string]struct {
 	"link-show":         {"belfry link show PEER -o json", linkListView{}},
 	"node-list":         {"belfry node list -o json", nodeListView{}},
 	"node-show":         {"belfry node show NODE -o json", nodeShowView{}},
+	"node-start":        {"belfry node start NODE -o json", intentView{}},
+	"node-stop":         {"belfry node stop NODE -o json", intentView{}},
 	"node-why":          {"belfry node why NODE -o json", nodeShowView{}},
 	"registration-list": {"belfry registration list -o json", registrationListView{}},
 	"sim-run":           {"belfry sim run FILE -o json", simRunView{}},

@@ -50,6 +50,7 @@ type Agent struct {
 	log     *slog.Logger
 	id      identity
 	members Membership
+	config  configuration
 	started time.Time
 
 	events   *eventLoop
@@ -93,7 +94,10 @@ func New(opts Options) (*Agent, error) {
 	if err := opts.Config.Validate(); err != nil {
 		return nil, err
 	}
-	return &Agent{opts: opts, log: opts.Logger, changes: newMailbox[cluster.Change]()}, nil
+	return &Agent{
+		opts: opts, log: opts.Logger, changes: newMailbox[cluster.Change](),
+		config: configuration{refused: map[belfry.NodeID]bool{}},
+	}, nil
 }
 
 // Run starts the agent, calls ready, and stops it when ctx ends or a part
@@ -224,6 +228,11 @@ func (a *Agent) newCluster() error {
 	cfg := cluster.Default()
 	cfg.Self, cfg.Number, cfg.Name = a.id.node.ID, a.id.node.Number, a.id.node.Name
 	cfg.Incarnation, cfg.Cluster = a.id.incarnation, a.id.table.Cluster
+	settings, err := tunablesOf(a.id.table.Tunables)
+	if err != nil {
+		return fmt.Errorf("member table: %w", err)
+	}
+	cfg.Tunables = settings
 	a.pauses = readPauses(a.opts.Config.State, a.log)
 	cfg.Pauses = a.pauses.list()
 	a.cluster = newClusterLoop(cfg)
@@ -280,8 +289,9 @@ func (a *Agent) passChanges(ctx context.Context, changes []cluster.Change) error
 	for _, c := range changes {
 		switch c := c.(type) {
 		case cluster.NodeChange:
+			stopped := c.Cause == belfry.CauseStopped // its agent runs, and has to hear of its start
 			a.log.Info("verdict", "peer", c.Name, "from", c.From, "verdict", c.To, "cause", c.Cause, "observers", c.Observers, "incarnation", c.Incarnation)
-			if c.To == belfry.VerdictDown || c.To == belfry.VerdictLeft {
+			if c.To == belfry.VerdictDown || c.To == belfry.VerdictLeft && !stopped {
 				if err := a.events.send(ctx, event.PeerGone{Node: c.Node}); err != nil && ctx.Err() == nil {
 					return err
 				}

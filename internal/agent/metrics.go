@@ -52,6 +52,7 @@ var (
 	metricBlocked       = metric("entries_blocked", "Entries without an identifier.")
 	metricProducerUp    = metric("producer_up", "1 while a producer runs; it runs only while somebody is registered.", "producer")
 	metricRestarts      = metric("producer_restarts_total", "How often a producer failed and was started again.", "producer")
+	metricTableRefused  = metric("configuration_refused_total", "Configurations of peers that can not be this cluster's.")
 	metricDenied        = metric("api_refused_total", "Requests refused for want of a right, because of a limit, or as malformed.", "reason")
 )
 
@@ -90,6 +91,7 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(metricDenied, api.Denied, "right")
 	counter(metricDenied, api.Limited, "limit")
 	counter(metricDenied, api.Malformed, "malformed")
+	counter(metricTableRefused, m.agent.config.bad.Load())
 }
 
 func (m metrics) collectCluster(gauge func(*prometheus.Desc, float64, ...string), counter func(*prometheus.Desc, uint64, ...string)) {

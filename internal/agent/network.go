@@ -143,12 +143,15 @@ func (a *Agent) streamEvent(e transport.StreamEvent) {
 		a.agents.set(e.Hello)
 		a.cluster.receive(cluster.Stream{Peer: e.Peer, Incarnation: e.Hello.Incarnation, Event: cluster.StreamUp})
 		a.tellEvents(event.PeerUp{Node: e.Peer, Name: e.Hello.Name, Incarnation: e.Hello.Incarnation})
+		a.greetTable(e.Peer, e.Hello.Generation)
 	case transport.Reset:
 		a.cluster.receive(cluster.Stream{Peer: e.Peer, Incarnation: e.Incarnation, Event: cluster.StreamReset})
-		a.tellEvents(event.PeerLost{Node: e.Peer})
+		a.streamEnded(e.Peer)
 	case transport.Goodbye:
 		a.cluster.receive(cluster.Stream{Peer: e.Peer, Incarnation: e.Incarnation, Event: e.Reason})
-		a.tellEvents(event.PeerLost{Node: e.Peer})
+		a.streamEnded(e.Peer)
+	case transport.Configuration:
+		a.received(e.Peer, e.Document)
 	case transport.Frame:
 		a.tellEvents(event.PeerReceived{Node: e.Peer, Frame: e.Frame})
 	case transport.Ready:
@@ -156,6 +159,16 @@ func (a *Agent) streamEvent(e transport.StreamEvent) {
 	case transport.Dialed:
 		a.cluster.receive(cluster.Dialed{Peer: e.Peer, Link: e.Link, Result: e.Result})
 	}
+}
+
+// streamEnded tells the event machine. No verdict follows on a stopped node,
+// so that nothing else would say that its agent is gone.
+func (a *Agent) streamEnded(peer belfry.NodeID) {
+	if a.isStopped(peer) {
+		a.tellEvents(event.PeerGone{Node: peer})
+		return
+	}
+	a.tellEvents(event.PeerLost{Node: peer})
 }
 
 // tellEvents fails only when the loop has ended.
@@ -185,7 +198,7 @@ func linksTo(self, n Node) (links []cluster.Link) {
 func memberTable(t *Table) cluster.Members {
 	var rows []cluster.Member
 	for _, n := range t.Nodes {
-		row := cluster.Member{ID: n.ID, Number: n.Number, Name: n.Name}
+		row := cluster.Member{ID: n.ID, Number: n.Number, Name: n.Name, Stopped: n.Stopped}
 		for _, network := range n.Networks {
 			row.Addresses = append(row.Addresses, cluster.Address{Network: network.Name, Addr: network.Heartbeat})
 		}

@@ -22,6 +22,7 @@ func (a *Agent) apiOptions() api.Options {
 	return api.Options{
 		Events:  a.events,
 		Cluster: a,
+		Config:  a,
 		Identify: func(conn net.Conn) (api.Subject, error) {
 			local, ok := conn.(*net.UnixConn)
 			if !ok {

@@ -24,7 +24,7 @@ func (a *Agent) View() api.ClusterView {
 		Name:        a.id.table.Name,
 		Self:        a.id.node.ID,
 		Incarnation: a.id.incarnation,
-		Generation:  a.id.table.Generation,
+		Generation:  a.members.Table().Generation,
 		Time:        time.Now(),
 	}
 	a.cluster.call(func(m *cluster.Machine) {

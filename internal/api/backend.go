@@ -77,3 +77,30 @@ type AgentInfo struct {
 	Started   time.Time
 	Addresses []string // heartbeat addresses
 }
+
+// Configuration is what all nodes share, as far as this node keeps it. It is
+// safe for concurrent use. A change is durable here when a method returns, and
+// on its way to the others.
+type Configuration interface {
+	// Settings are those at or below a path, in the order of the manual, with
+	// the generation that holds them. The error wraps a sentinel.
+	Settings(path string) ([]Setting, uint64, error)
+	// SetSetting writes one value. With dryRun it is only checked.
+	SetSetting(ctx context.Context, path, value string, dryRun bool) (before, after Setting, c Changed, err error)
+	// SetStopped holds a node left until it is started, and tells how many
+	// members are not held.
+	SetStopped(ctx context.Context, node belfry.NodeID, stopped, dryRun bool) (running int, c Changed, err error)
+}
+
+// A Setting is one value of the configuration.
+type Setting struct {
+	Path, Value, Default string
+	Range                string // what it may be, for people
+	Set                  bool   // somebody wrote it
+}
+
+// Changed says what a change of the configuration came to.
+type Changed struct {
+	Changed    bool   // false: it was so already
+	Generation uint64 // that holds it; with dryRun the one that is in force
+}

@@ -258,6 +258,27 @@ func (f *fakeCluster) PeerEntries(_ context.Context, node belfry.NodeID, req *be
 	return &belfryv1.ListEntriesResponse{NodeId: node.String(), NodeName: "b"}, nil
 }
 
+// fakeConfiguration has one setting, and knows that b is stopped.
+type fakeConfiguration struct{}
+
+func (*fakeConfiguration) Settings(path string) ([]Setting, uint64, error) {
+	if path != "" && path != "tunables" && path != "tunables.x" {
+		return nil, 0, fmt.Errorf("%w: unknown section", belfry.ErrUsage)
+	}
+	return []Setting{{Path: "tunables.x", Value: "2", Default: "1", Range: "1 to 2", Set: true}}, 7, nil
+}
+
+func (*fakeConfiguration) SetSetting(_ context.Context, path, value string, _ bool) (before, after Setting, c Changed, err error) {
+	if value == "3" {
+		return before, after, c, fmt.Errorf("%w: x is 3; want 1 to 2", belfry.ErrUsage)
+	}
+	return Setting{Path: path, Value: "1"}, Setting{Path: path, Value: value, Set: true}, Changed{Changed: true, Generation: 8}, nil
+}
+
+func (*fakeConfiguration) SetStopped(_ context.Context, node belfry.NodeID, stopped, _ bool) (running int, c Changed, err error) {
+	return 1, Changed{Changed: stopped != (node == nodeB), Generation: 8}, nil
+}
+
 // agent is a Server on a unix socket, whose callers are all the subject.
 type agent struct {
 	*Server
@@ -278,7 +299,7 @@ func startAgent(t *testing.T, subject Subject) *agent {
 func (a *agent) start(t *testing.T) {
 	t.Helper()
 	a.Server = New(Options{
-		Events: a.events, Cluster: a.cluster, Identify: a.identify,
+		Events: a.events, Cluster: a.cluster, Config: &fakeConfiguration{}, Identify: a.identify,
 	})
 	if err := a.ServeUnix(a.socket, ""); err != nil {
 		t.Fatal(err)

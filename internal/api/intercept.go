@@ -83,7 +83,8 @@ func (s *Server) identify(ctx context.Context) (Subject, *bucket, error) {
 func ours(method string) bool {
 	service, _, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
 	switch service {
-	case belfryv1.EventService_ServiceDesc.ServiceName, belfryv1.NodeService_ServiceDesc.ServiceName, belfryv1.LinkService_ServiceDesc.ServiceName:
+	case belfryv1.EventService_ServiceDesc.ServiceName, belfryv1.NodeService_ServiceDesc.ServiceName, belfryv1.LinkService_ServiceDesc.ServiceName,
+		belfryv1.ConfigService_ServiceDesc.ServiceName:
 		return true
 	}
 	return false

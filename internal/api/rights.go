@@ -17,7 +17,7 @@ type Role uint8
 const (
 	RoleNone     Role = iota // nothing
 	RoleReader               // observe, but for what belongs to other users
-	RoleOperator             // observe, and send events of users
+	RoleOperator             // observe, send events of users, stop and start nodes, and set tunables
 	RoleAdmin                // all
 )
 
@@ -74,7 +74,11 @@ var rights = map[string]Role{
 	belfryv1.NodeService_GetStatus_FullMethodName:    RoleReader,
 	belfryv1.NodeService_ListNodes_FullMethodName:    RoleReader,
 	belfryv1.NodeService_GetNode_FullMethodName:      RoleReader,
+	belfryv1.NodeService_StopNode_FullMethodName:     RoleOperator,
+	belfryv1.NodeService_StartNode_FullMethodName:    RoleOperator,
 	belfryv1.LinkService_ListLinks_FullMethodName:    RoleReader,
+	belfryv1.ConfigService_GetConfig_FullMethodName:  RoleOperator, // security.md, right configure
+	belfryv1.ConfigService_SetConfig_FullMethodName:  RoleOperator, // likewise, in the section tunables
 }
 
 // judge says whether a subject may call a method.

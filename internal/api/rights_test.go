@@ -29,6 +29,7 @@ func TestEveryMethodHasItsPlace(t *testing.T) {
 	want := map[string]string{ // the first role that may call it
 		"Subscribe": "reader", "Watch": "reader", "ListEntries": "reader", "ListClasses": "reader", "SendEvent": "operator", "SendEvents": "operator",
 		"GetStatus": "reader", "ListNodes": "reader", "GetNode": "reader", "ListLinks": "reader",
+		"StopNode": "operator", "StartNode": "operator", "GetConfig": "operator", "SetConfig": "operator",
 	}
 	got := map[string]string{}
 	for desc := range New(Options{}).services() {

@@ -36,6 +36,7 @@ const (
 type Options struct {
 	Events  Events
 	Cluster Cluster
+	Config  Configuration
 
 	// Identify says who is at the other end of the unix socket. It is called once
 	// for each connection, from many goroutines. An error refuses the connection.
@@ -113,9 +114,10 @@ func (s *Server) Register(g *grpc.Server) {
 // services are all that this package implements.
 func (s *Server) services() map[*grpc.ServiceDesc]any {
 	return map[*grpc.ServiceDesc]any{
-		&belfryv1.EventService_ServiceDesc: &eventService{s: s},
-		&belfryv1.NodeService_ServiceDesc:  &nodeService{s: s},
-		&belfryv1.LinkService_ServiceDesc:  &linkService{s: s},
+		&belfryv1.EventService_ServiceDesc:  &eventService{s: s},
+		&belfryv1.NodeService_ServiceDesc:   &nodeService{s: s},
+		&belfryv1.LinkService_ServiceDesc:   &linkService{s: s},
+		&belfryv1.ConfigService_ServiceDesc: &configService{s: s},
 	}
 }
 

@@ -193,9 +193,10 @@ func (m *Machine) sendClaims(now time.Time, to int32, subjects []*member) {
 }
 
 // sendAll sends claims to one member, in as many datagrams as they need. It
-// does not begin to hold anything about that member.
+// does not begin to hold anything about that member. A node that is stopped
+// itself sends nothing.
 func (m *Machine) sendAll(now time.Time, to int32, claims []belfry.Claim) {
-	if to == m.self.at || m.table.rows[to].Stopped {
+	if to == m.self.at || m.self.Stopped || m.table.rows[to].Stopped {
 		return
 	}
 	p := m.byID[m.table.rows[to].ID]

@@ -141,6 +141,8 @@ func (s *session) receive(f *belfryv1.PeerFrame, dec *decoder) error {
 		s.remote.streams.serveCall(s, k.ListEntries)
 	case *belfryv1.PeerFrame_ListEntriesReply:
 		s.calls.reply(k.ListEntriesReply)
+	case *belfryv1.PeerFrame_Configuration:
+		s.remote.deliver(Configuration{Peer: s.remote.id, Document: k.Configuration.GetDocument()})
 	default:
 		frame, err := dec.frame(f)
 		if err != nil {

@@ -115,6 +115,12 @@ type (
 		Frame event.Frame
 	}
 
+	// A Configuration is what the peer holds of what all nodes share.
+	Configuration struct {
+		Peer     belfry.NodeID
+		Document []byte
+	}
+
 	// Ready says that the sender is free for one more event.PeerBatch: after Up,
 	// and after each one that was sent.
 	Ready struct{ Peer belfry.NodeID }
@@ -133,6 +139,8 @@ func (Goodbye) streamEvent() {}
 func (Frame) streamEvent()   {}
 func (Ready) streamEvent()   {}
 func (Dialed) streamEvent()  {}
+
+func (Configuration) streamEvent() {}
 
 // A StreamPeer is one member as the streams see it.
 type StreamPeer struct {
@@ -270,6 +278,20 @@ func (s *Streams) SendFrame(peer belfry.NodeID, f event.Frame) error {
 	err := errNoStream
 	if r := s.remote(peer); r != nil {
 		err = r.send(item{frame: f})
+	}
+	if err != nil {
+		return &belfry.Error{Op: "stream.send", Node: peer, Err: err}
+	}
+	return nil
+}
+
+// SendConfiguration queues what all nodes share. Errors are those of SendFrame.
+func (s *Streams) SendConfiguration(peer belfry.NodeID, generation uint64, document []byte) error {
+	err := errNoStream
+	if r := s.remote(peer); r != nil {
+		err = r.send(item{raw: &belfryv1.PeerFrame{Kind: &belfryv1.PeerFrame_Configuration{
+			Configuration: &belfryv1.Configuration{Generation: generation, Document: document},
+		}}})
 	}
 	if err != nil {
 		return &belfry.Error{Op: "stream.send", Node: peer, Err: err}

@@ -655,6 +655,254 @@ func (x *Evidence) GetText() string {
 	return ""
 }
 
+type StopNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`                    // name or id
+	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // check, and change nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopNodeRequest) Reset() {
+	*x = StopNodeRequest{}
+	mi := &file_belfry_v1_node_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopNodeRequest) ProtoMessage() {}
+
+func (x *StopNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_node_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopNodeRequest.ProtoReflect.Descriptor instead.
+func (*StopNodeRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *StopNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *StopNodeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type StopNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	NodeName      string                 `protobuf:"bytes,2,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	Changed       bool                   `protobuf:"varint,3,opt,name=changed,proto3" json:"changed,omitempty"`       // false: it was so already
+	Generation    uint64                 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"` // of the configuration that holds it
+	Running       uint32                 `protobuf:"varint,5,opt,name=running,proto3" json:"running,omitempty"`       // members that are not stopped
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopNodeResponse) Reset() {
+	*x = StopNodeResponse{}
+	mi := &file_belfry_v1_node_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopNodeResponse) ProtoMessage() {}
+
+func (x *StopNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_node_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopNodeResponse.ProtoReflect.Descriptor instead.
+func (*StopNodeResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *StopNodeResponse) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *StopNodeResponse) GetNodeName() string {
+	if x != nil {
+		return x.NodeName
+	}
+	return ""
+}
+
+func (x *StopNodeResponse) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+func (x *StopNodeResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *StopNodeResponse) GetRunning() uint32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+type StartNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`                    // name or id
+	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // check, and change nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartNodeRequest) Reset() {
+	*x = StartNodeRequest{}
+	mi := &file_belfry_v1_node_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartNodeRequest) ProtoMessage() {}
+
+func (x *StartNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_node_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartNodeRequest.ProtoReflect.Descriptor instead.
+func (*StartNodeRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *StartNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *StartNodeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type StartNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	NodeName      string                 `protobuf:"bytes,2,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	Changed       bool                   `protobuf:"varint,3,opt,name=changed,proto3" json:"changed,omitempty"`       // false: it was so already
+	Generation    uint64                 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"` // of the configuration that holds it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartNodeResponse) Reset() {
+	*x = StartNodeResponse{}
+	mi := &file_belfry_v1_node_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartNodeResponse) ProtoMessage() {}
+
+func (x *StartNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_node_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartNodeResponse.ProtoReflect.Descriptor instead.
+func (*StartNodeResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *StartNodeResponse) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *StartNodeResponse) GetNodeName() string {
+	if x != nil {
+		return x.NodeName
+	}
+	return ""
+}
+
+func (x *StartNodeResponse) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+func (x *StartNodeResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 var File_belfry_v1_node_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_node_proto_rawDesc = "" +
@@ -721,11 +969,34 @@ const file_belfry_v1_node_proto_rawDesc = "" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x12\n" +
 	"\x04link\x18\x03 \x01(\tR\x04link\x12\x12\n" +
-	"\x04text\x18\x04 \x01(\tR\x04text2\xdf\x01\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\">\n" +
+	"\x0fStopNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\x9c\x01\n" +
+	"\x10StopNodeResponse\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
+	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12\x18\n" +
+	"\achanged\x18\x03 \x01(\bR\achanged\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x04 \x01(\x04R\n" +
+	"generation\x12\x18\n" +
+	"\arunning\x18\x05 \x01(\rR\arunning\"?\n" +
+	"\x10StartNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\x83\x01\n" +
+	"\x11StartNodeResponse\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
+	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12\x18\n" +
+	"\achanged\x18\x03 \x01(\bR\achanged\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x04 \x01(\x04R\n" +
+	"generation2\xec\x02\n" +
 	"\vNodeService\x12F\n" +
 	"\tGetStatus\x12\x1b.belfry.v1.GetStatusRequest\x1a\x1c.belfry.v1.GetStatusResponse\x12F\n" +
 	"\tListNodes\x12\x1b.belfry.v1.ListNodesRequest\x1a\x1c.belfry.v1.ListNodesResponse\x12@\n" +
-	"\aGetNode\x12\x19.belfry.v1.GetNodeRequest\x1a\x1a.belfry.v1.GetNodeResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
+	"\aGetNode\x12\x19.belfry.v1.GetNodeRequest\x1a\x1a.belfry.v1.GetNodeResponse\x12C\n" +
+	"\bStopNode\x12\x1a.belfry.v1.StopNodeRequest\x1a\x1b.belfry.v1.StopNodeResponse\x12F\n" +
+	"\tStartNode\x12\x1b.belfry.v1.StartNodeRequest\x1a\x1c.belfry.v1.StartNodeResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
 
 var (
 	file_belfry_v1_node_proto_rawDescOnce sync.Once
@@ -739,7 +1010,7 @@ func file_belfry_v1_node_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_node_proto_rawDescData
 }
 
-var file_belfry_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_belfry_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_belfry_v1_node_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: belfry.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: belfry.v1.GetStatusResponse
@@ -749,31 +1020,39 @@ var file_belfry_v1_node_proto_goTypes = []any{
 	(*GetNodeRequest)(nil),        // 5: belfry.v1.GetNodeRequest
 	(*GetNodeResponse)(nil),       // 6: belfry.v1.GetNodeResponse
 	(*Evidence)(nil),              // 7: belfry.v1.Evidence
-	(*durationpb.Duration)(nil),   // 8: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*StopNodeRequest)(nil),       // 8: belfry.v1.StopNodeRequest
+	(*StopNodeResponse)(nil),      // 9: belfry.v1.StopNodeResponse
+	(*StartNodeRequest)(nil),      // 10: belfry.v1.StartNodeRequest
+	(*StartNodeResponse)(nil),     // 11: belfry.v1.StartNodeResponse
+	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
 }
 var file_belfry_v1_node_proto_depIdxs = []int32{
-	8,  // 0: belfry.v1.GetStatusResponse.oldest_fact:type_name -> google.protobuf.Duration
+	12, // 0: belfry.v1.GetStatusResponse.oldest_fact:type_name -> google.protobuf.Duration
 	2,  // 1: belfry.v1.GetStatusResponse.nodes:type_name -> belfry.v1.Node
-	9,  // 2: belfry.v1.GetStatusResponse.time:type_name -> google.protobuf.Timestamp
-	9,  // 3: belfry.v1.Node.since:type_name -> google.protobuf.Timestamp
-	9,  // 4: belfry.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
-	8,  // 5: belfry.v1.Node.interval:type_name -> google.protobuf.Duration
-	8,  // 6: belfry.v1.Node.max_wait:type_name -> google.protobuf.Duration
-	9,  // 7: belfry.v1.Node.started:type_name -> google.protobuf.Timestamp
-	8,  // 8: belfry.v1.Node.age:type_name -> google.protobuf.Duration
+	13, // 2: belfry.v1.GetStatusResponse.time:type_name -> google.protobuf.Timestamp
+	13, // 3: belfry.v1.Node.since:type_name -> google.protobuf.Timestamp
+	13, // 4: belfry.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
+	12, // 5: belfry.v1.Node.interval:type_name -> google.protobuf.Duration
+	12, // 6: belfry.v1.Node.max_wait:type_name -> google.protobuf.Duration
+	13, // 7: belfry.v1.Node.started:type_name -> google.protobuf.Timestamp
+	12, // 8: belfry.v1.Node.age:type_name -> google.protobuf.Duration
 	2,  // 9: belfry.v1.ListNodesResponse.nodes:type_name -> belfry.v1.Node
 	2,  // 10: belfry.v1.GetNodeResponse.node:type_name -> belfry.v1.Node
 	7,  // 11: belfry.v1.GetNodeResponse.evidence:type_name -> belfry.v1.Evidence
-	9,  // 12: belfry.v1.Evidence.time:type_name -> google.protobuf.Timestamp
+	13, // 12: belfry.v1.Evidence.time:type_name -> google.protobuf.Timestamp
 	0,  // 13: belfry.v1.NodeService.GetStatus:input_type -> belfry.v1.GetStatusRequest
 	3,  // 14: belfry.v1.NodeService.ListNodes:input_type -> belfry.v1.ListNodesRequest
 	5,  // 15: belfry.v1.NodeService.GetNode:input_type -> belfry.v1.GetNodeRequest
-	1,  // 16: belfry.v1.NodeService.GetStatus:output_type -> belfry.v1.GetStatusResponse
-	4,  // 17: belfry.v1.NodeService.ListNodes:output_type -> belfry.v1.ListNodesResponse
-	6,  // 18: belfry.v1.NodeService.GetNode:output_type -> belfry.v1.GetNodeResponse
-	16, // [16:19] is the sub-list for method output_type
-	13, // [13:16] is the sub-list for method input_type
+	8,  // 16: belfry.v1.NodeService.StopNode:input_type -> belfry.v1.StopNodeRequest
+	10, // 17: belfry.v1.NodeService.StartNode:input_type -> belfry.v1.StartNodeRequest
+	1,  // 18: belfry.v1.NodeService.GetStatus:output_type -> belfry.v1.GetStatusResponse
+	4,  // 19: belfry.v1.NodeService.ListNodes:output_type -> belfry.v1.ListNodesResponse
+	6,  // 20: belfry.v1.NodeService.GetNode:output_type -> belfry.v1.GetNodeResponse
+	9,  // 21: belfry.v1.NodeService.StopNode:output_type -> belfry.v1.StopNodeResponse
+	11, // 22: belfry.v1.NodeService.StartNode:output_type -> belfry.v1.StartNodeResponse
+	18, // [18:23] is the sub-list for method output_type
+	13, // [13:18] is the sub-list for method input_type
 	13, // [13:13] is the sub-list for extension type_name
 	13, // [13:13] is the sub-list for extension extendee
 	0,  // [0:13] is the sub-list for field type_name
@@ -790,7 +1069,7 @@ func file_belfry_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_node_proto_rawDesc), len(file_belfry_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

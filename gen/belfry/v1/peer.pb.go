@@ -174,6 +174,7 @@ type PeerFrame struct {
 	//	*PeerFrame_Ack
 	//	*PeerFrame_ListEntries
 	//	*PeerFrame_ListEntriesReply
+	//	*PeerFrame_Configuration
 	Kind          isPeerFrame_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -297,6 +298,15 @@ func (x *PeerFrame) GetListEntriesReply() *ListEntriesReply {
 	return nil
 }
 
+func (x *PeerFrame) GetConfiguration() *Configuration {
+	if x != nil {
+		if x, ok := x.Kind.(*PeerFrame_Configuration); ok {
+			return x.Configuration
+		}
+	}
+	return nil
+}
+
 type isPeerFrame_Kind interface {
 	isPeerFrame_Kind()
 }
@@ -337,6 +347,10 @@ type PeerFrame_ListEntriesReply struct {
 	ListEntriesReply *ListEntriesReply `protobuf:"bytes,9,opt,name=list_entries_reply,json=listEntriesReply,proto3,oneof"`
 }
 
+type PeerFrame_Configuration struct {
+	Configuration *Configuration `protobuf:"bytes,10,opt,name=configuration,proto3,oneof"`
+}
+
 func (*PeerFrame_Hello) isPeerFrame_Kind() {}
 
 func (*PeerFrame_Goodbye) isPeerFrame_Kind() {}
@@ -354,6 +368,8 @@ func (*PeerFrame_Ack) isPeerFrame_Kind() {}
 func (*PeerFrame_ListEntries) isPeerFrame_Kind() {}
 
 func (*PeerFrame_ListEntriesReply) isPeerFrame_Kind() {}
+
+func (*PeerFrame_Configuration) isPeerFrame_Kind() {}
 
 type PeerHello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1014,6 +1030,60 @@ func (x *ListEntriesReply) GetRefusal() *Refusal {
 	return nil
 }
 
+// Configuration is what all nodes share, as its writer keeps it: the member
+// table in JSON. Whoever holds an older one takes it and passes it on.
+type Configuration struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	Document      []byte                 `protobuf:"bytes,2,opt,name=document,proto3" json:"document,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Configuration) Reset() {
+	*x = Configuration{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Configuration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Configuration) ProtoMessage() {}
+
+func (x *Configuration) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Configuration.ProtoReflect.Descriptor instead.
+func (*Configuration) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Configuration) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Configuration) GetDocument() []byte {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
 var File_belfry_v1_peer_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_peer_proto_rawDesc = "" +
@@ -1022,7 +1092,7 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\x0eConnectRequest\x12*\n" +
 	"\x05frame\x18\x01 \x01(\v2\x14.belfry.v1.PeerFrameR\x05frame\"=\n" +
 	"\x0fConnectResponse\x12*\n" +
-	"\x05frame\x18\x01 \x01(\v2\x14.belfry.v1.PeerFrameR\x05frame\"\xf9\x03\n" +
+	"\x05frame\x18\x01 \x01(\v2\x14.belfry.v1.PeerFrameR\x05frame\"\xbb\x04\n" +
 	"\tPeerFrame\x12,\n" +
 	"\x05hello\x18\x01 \x01(\v2\x14.belfry.v1.PeerHelloH\x00R\x05hello\x12.\n" +
 	"\agoodbye\x18\x02 \x01(\v2\x12.belfry.v1.GoodbyeH\x00R\agoodbye\x124\n" +
@@ -1032,7 +1102,9 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\x05batch\x18\x06 \x01(\v2\x10.belfry.v1.BatchH\x00R\x05batch\x12\"\n" +
 	"\x03ack\x18\a \x01(\v2\x0e.belfry.v1.AckH\x00R\x03ack\x12?\n" +
 	"\flist_entries\x18\b \x01(\v2\x1a.belfry.v1.ListEntriesCallH\x00R\vlistEntries\x12K\n" +
-	"\x12list_entries_reply\x18\t \x01(\v2\x1b.belfry.v1.ListEntriesReplyH\x00R\x10listEntriesReplyB\x06\n" +
+	"\x12list_entries_reply\x18\t \x01(\v2\x1b.belfry.v1.ListEntriesReplyH\x00R\x10listEntriesReply\x12@\n" +
+	"\rconfiguration\x18\n" +
+	" \x01(\v2\x18.belfry.v1.ConfigurationH\x00R\rconfigurationB\x06\n" +
 	"\x04kind\"\xf9\x01\n" +
 	"\tPeerHello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x17\n" +
@@ -1086,7 +1158,12 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\x10ListEntriesReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12:\n" +
 	"\bresponse\x18\x02 \x01(\v2\x1e.belfry.v1.ListEntriesResponseR\bresponse\x12,\n" +
-	"\arefusal\x18\x03 \x01(\v2\x12.belfry.v1.RefusalR\arefusal*\x7f\n" +
+	"\arefusal\x18\x03 \x01(\v2\x12.belfry.v1.RefusalR\arefusal\"K\n" +
+	"\rConfiguration\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x1a\n" +
+	"\bdocument\x18\x02 \x01(\fR\bdocument*\x7f\n" +
 	"\rGoodbyeReason\x12\x1e\n" +
 	"\x1aGOODBYE_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14GOODBYE_REASON_LEAVE\x10\x01\x12\x1a\n" +
@@ -1108,7 +1185,7 @@ func file_belfry_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_belfry_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_belfry_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_belfry_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_belfry_v1_peer_proto_goTypes = []any{
 	(GoodbyeReason)(0),          // 0: belfry.v1.GoodbyeReason
 	(*ConnectRequest)(nil),      // 1: belfry.v1.ConnectRequest
@@ -1124,11 +1201,12 @@ var file_belfry_v1_peer_proto_goTypes = []any{
 	(*Position)(nil),            // 11: belfry.v1.Position
 	(*ListEntriesCall)(nil),     // 12: belfry.v1.ListEntriesCall
 	(*ListEntriesReply)(nil),    // 13: belfry.v1.ListEntriesReply
-	(*Batch)(nil),               // 14: belfry.v1.Batch
-	(*Ack)(nil),                 // 15: belfry.v1.Ack
-	(*Refusal)(nil),             // 16: belfry.v1.Refusal
-	(*ListEntriesRequest)(nil),  // 17: belfry.v1.ListEntriesRequest
-	(*ListEntriesResponse)(nil), // 18: belfry.v1.ListEntriesResponse
+	(*Configuration)(nil),       // 14: belfry.v1.Configuration
+	(*Batch)(nil),               // 15: belfry.v1.Batch
+	(*Ack)(nil),                 // 16: belfry.v1.Ack
+	(*Refusal)(nil),             // 17: belfry.v1.Refusal
+	(*ListEntriesRequest)(nil),  // 18: belfry.v1.ListEntriesRequest
+	(*ListEntriesResponse)(nil), // 19: belfry.v1.ListEntriesResponse
 }
 var file_belfry_v1_peer_proto_depIdxs = []int32{
 	3,  // 0: belfry.v1.ConnectRequest.frame:type_name -> belfry.v1.PeerFrame
@@ -1138,25 +1216,26 @@ var file_belfry_v1_peer_proto_depIdxs = []int32{
 	6,  // 4: belfry.v1.PeerFrame.interests:type_name -> belfry.v1.Interests
 	8,  // 5: belfry.v1.PeerFrame.interests_ack:type_name -> belfry.v1.InterestsAck
 	10, // 6: belfry.v1.PeerFrame.positions:type_name -> belfry.v1.Positions
-	14, // 7: belfry.v1.PeerFrame.batch:type_name -> belfry.v1.Batch
-	15, // 8: belfry.v1.PeerFrame.ack:type_name -> belfry.v1.Ack
+	15, // 7: belfry.v1.PeerFrame.batch:type_name -> belfry.v1.Batch
+	16, // 8: belfry.v1.PeerFrame.ack:type_name -> belfry.v1.Ack
 	12, // 9: belfry.v1.PeerFrame.list_entries:type_name -> belfry.v1.ListEntriesCall
 	13, // 10: belfry.v1.PeerFrame.list_entries_reply:type_name -> belfry.v1.ListEntriesReply
-	0,  // 11: belfry.v1.Goodbye.reason:type_name -> belfry.v1.GoodbyeReason
-	7,  // 12: belfry.v1.Interests.add:type_name -> belfry.v1.Interest
-	9,  // 13: belfry.v1.InterestsAck.refused:type_name -> belfry.v1.InterestRefused
-	16, // 14: belfry.v1.InterestRefused.refusal:type_name -> belfry.v1.Refusal
-	11, // 15: belfry.v1.Positions.positions:type_name -> belfry.v1.Position
-	17, // 16: belfry.v1.ListEntriesCall.request:type_name -> belfry.v1.ListEntriesRequest
-	18, // 17: belfry.v1.ListEntriesReply.response:type_name -> belfry.v1.ListEntriesResponse
-	16, // 18: belfry.v1.ListEntriesReply.refusal:type_name -> belfry.v1.Refusal
-	1,  // 19: belfry.v1.PeerService.Connect:input_type -> belfry.v1.ConnectRequest
-	2,  // 20: belfry.v1.PeerService.Connect:output_type -> belfry.v1.ConnectResponse
-	20, // [20:21] is the sub-list for method output_type
-	19, // [19:20] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	14, // 11: belfry.v1.PeerFrame.configuration:type_name -> belfry.v1.Configuration
+	0,  // 12: belfry.v1.Goodbye.reason:type_name -> belfry.v1.GoodbyeReason
+	7,  // 13: belfry.v1.Interests.add:type_name -> belfry.v1.Interest
+	9,  // 14: belfry.v1.InterestsAck.refused:type_name -> belfry.v1.InterestRefused
+	17, // 15: belfry.v1.InterestRefused.refusal:type_name -> belfry.v1.Refusal
+	11, // 16: belfry.v1.Positions.positions:type_name -> belfry.v1.Position
+	18, // 17: belfry.v1.ListEntriesCall.request:type_name -> belfry.v1.ListEntriesRequest
+	19, // 18: belfry.v1.ListEntriesReply.response:type_name -> belfry.v1.ListEntriesResponse
+	17, // 19: belfry.v1.ListEntriesReply.refusal:type_name -> belfry.v1.Refusal
+	1,  // 20: belfry.v1.PeerService.Connect:input_type -> belfry.v1.ConnectRequest
+	2,  // 21: belfry.v1.PeerService.Connect:output_type -> belfry.v1.ConnectResponse
+	21, // [21:22] is the sub-list for method output_type
+	20, // [20:21] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_peer_proto_init() }
@@ -1175,6 +1254,7 @@ func file_belfry_v1_peer_proto_init() {
 		(*PeerFrame_Ack)(nil),
 		(*PeerFrame_ListEntries)(nil),
 		(*PeerFrame_ListEntriesReply)(nil),
+		(*PeerFrame_Configuration)(nil),
 	}
 	file_belfry_v1_peer_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
@@ -1183,7 +1263,7 @@ func file_belfry_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_peer_proto_rawDesc), len(file_belfry_v1_peer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

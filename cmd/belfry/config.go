@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/belfry-ha/belfry/client"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+)
+
+// configGetView is config get in JSON.
+type configGetView struct {
+	Generation uint64        `json:"generation" doc:"of the configuration in force"`
+	Settings   []settingView `json:"settings" doc:"those below the path that was asked for"`
+}
+
+// settingView is one setting.
+type settingView struct {
+	Path    string `json:"path" doc:"section and name"`
+	Value   string `json:"value" doc:"in force, as config set takes it"`
+	Default string `json:"default" doc:"in force where nobody wrote one"`
+	Range   string `json:"range" doc:"what it may be"`
+	Set     bool   `json:"set" doc:"somebody wrote it"`
+}
+
+// configSetView is config set in JSON.
+type configSetView struct {
+	Path       string `json:"path" doc:"section and name"`
+	Before     string `json:"before" doc:"the value that was in force"`
+	Value      string `json:"value" doc:"the value now; with dry_run the one it would have"`
+	Changed    bool   `json:"changed" doc:"false: it was so already"`
+	DryRun     bool   `json:"dry_run" doc:"nothing was changed"`
+	Generation uint64 `json:"generation" doc:"of the configuration in force"`
+}
+
+func newConfigCommand(a *app) *cobra.Command {
+	get := &cobra.Command{
+		Use:   "get [PATH]",
+		Short: "Show the settings in force, or one of them",
+		Long: `Show the settings in force, as YAML, or the value of one. PATH is a section or
+SECTION.NAME. This version has the section tunables.`,
+		Example: "  belfry config get\n  belfry config get tunables.node_timeout\n  belfry config get -o json | jq '.settings[] | select(.set)'",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usagef("%q is one argument too many", args[1])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+				return a.configGet(ctx, c, strings.Join(args, ""))
+			})
+		},
+	}
+	var dryRun bool
+	set := &cobra.Command{
+		Use:   "set PATH VALUE",
+		Short: "Change a setting on all nodes, at once",
+		Long: `Change a setting on all nodes, at once and until it is changed again. A node
+that does not run takes it when it is back. PATH is SECTION.NAME.`,
+		Example: "  belfry config set tunables.node_timeout 10s\n  belfry config set tunables.loss_prior 30%\n  belfry config set tunables.profile aix",
+		Args:    exactly(2, "a path or its value"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+				return a.configSet(ctx, c, args[0], args[1], dryRun)
+			})
+		},
+	}
+	dryRunFlag(set, &dryRun)
+	return newGroup(a, "config", "Show and change what all nodes share", get, set)
+}
+
+func (a *app) configGet(ctx context.Context, c *client.Client, path string) error {
+	answer, err := c.Config(ctx, path)
+	if err != nil {
+		return err
+	}
+	view := configGetView{Generation: answer.GetGeneration(), Settings: viewsOfSettings(answer.GetSettings())}
+	return a.show(document{
+		value: view,
+		rows:  rowsOf(view.Settings),
+		table: func(o *output, wide bool) {
+			if strings.Contains(path, ".") && len(view.Settings) == 1 {
+				fmt.Fprintln(o, printable(view.Settings[0].Value))
+				return
+			}
+			configText(o, view.Settings, wide)
+		},
+	})
+}
+
+// configText is YAML; wide says of each setting what it may be.
+func configText(o *output, settings []settingView, wide bool) {
+	before := ""
+	for _, s := range settings {
+		section, name, _ := strings.Cut(s.Path, ".")
+		if section != before {
+			fmt.Fprintf(o, "%s:\n", printable(section))
+			before = section
+		}
+		fmt.Fprintf(o, "  %s: %s", printable(name), printable(s.Value))
+		if wide {
+			fmt.Fprintf(o, " # %s; default %s", printable(s.Range), printable(s.Default))
+		}
+		fmt.Fprintln(o)
+	}
+}
+
+func (a *app) configSet(ctx context.Context, c *client.Client, path, value string, dryRun bool) error {
+	answer, err := c.SetConfig(ctx, path, value, dryRun)
+	if err != nil {
+		return err
+	}
+	v := configSetView{
+		Path: answer.GetSetting().GetPath(), Before: answer.GetBefore(), Value: answer.GetSetting().GetValue(),
+		Changed: answer.GetChanged(), DryRun: dryRun, Generation: answer.GetGeneration(),
+	}
+	return a.show(document{
+		value: v,
+		table: func(o *output, _ bool) {
+			switch {
+			case !v.Changed:
+				fmt.Fprintf(o, "%s is %s already (generation %d)\n", printable(v.Path), printable(v.Value), v.Generation)
+			case v.DryRun:
+				fmt.Fprintf(o, "%s would be %s, was %s; nothing is changed\n", printable(v.Path), printable(v.Value), printable(v.Before))
+			default:
+				fmt.Fprintf(o, "%s is %s, was %s (generation %d)\n", printable(v.Path), printable(v.Value), printable(v.Before), v.Generation)
+			}
+		},
+	})
+}
+
+func viewsOfSettings(settings []*belfryv1.Setting) []settingView {
+	views := make([]settingView, len(settings))
+	for i, s := range settings {
+		views[i] = settingView{Path: s.GetPath(), Value: s.GetValue(), Default: s.GetDefault(), Range: s.GetRange(), Set: s.GetSet()}
+	}
+	return views
+}

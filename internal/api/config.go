@@ -1,0 +1,86 @@
+package api
+
+import (
+	"context"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+)
+
+type configService struct {
+	belfryv1.UnimplementedConfigServiceServer
+	s *Server
+}
+
+// GetConfig answers from memory.
+func (c *configService) GetConfig(_ context.Context, req *belfryv1.GetConfigRequest) (*belfryv1.GetConfigResponse, error) {
+	settings, generation, err := c.s.opts.Config.Settings(req.GetPath())
+	if err != nil {
+		return nil, &belfry.Error{Op: "GetConfig", Subject: req.GetPath(), Err: err}
+	}
+	resp := &belfryv1.GetConfigResponse{Generation: generation}
+	for _, setting := range settings {
+		resp.Settings = append(resp.Settings, settingOf(setting))
+	}
+	return resp, nil
+}
+
+// SetConfig returns when the change is durable on this node.
+func (c *configService) SetConfig(ctx context.Context, req *belfryv1.SetConfigRequest) (*belfryv1.SetConfigResponse, error) {
+	before, after, changed, err := c.s.opts.Config.SetSetting(ctx, req.GetPath(), req.GetValue(), req.GetDryRun())
+	if err != nil {
+		return nil, &belfry.Error{Op: "SetConfig", Subject: req.GetPath(), Err: err}
+	}
+	if changed.Changed && !req.GetDryRun() {
+		c.s.audit(ctx, "SetConfig", req.GetPath(), "before", before.Value, "value", after.Value, "generation", changed.Generation)
+	}
+	return &belfryv1.SetConfigResponse{
+		Setting: settingOf(after), Before: before.Value, Generation: changed.Generation, Changed: changed.Changed,
+	}, nil
+}
+
+func settingOf(s Setting) *belfryv1.Setting {
+	return &belfryv1.Setting{Path: s.Path, Value: s.Value, Default: s.Default, Range: s.Range, Set: s.Set}
+}
+
+// StopNode returns when the intent is durable on this node.
+func (n *nodeService) StopNode(ctx context.Context, req *belfryv1.StopNodeRequest) (*belfryv1.StopNodeResponse, error) {
+	id, name, running, changed, err := n.intend(ctx, "StopNode", req.GetNode(), true, req.GetDryRun())
+	if err != nil {
+		return nil, err
+	}
+	return &belfryv1.StopNodeResponse{
+		NodeId: id.String(), NodeName: name, Changed: changed.Changed, Generation: changed.Generation, Running: uint32(running),
+	}, nil
+}
+
+// StartNode returns when the intent is durable on this node.
+func (n *nodeService) StartNode(ctx context.Context, req *belfryv1.StartNodeRequest) (*belfryv1.StartNodeResponse, error) {
+	id, name, _, changed, err := n.intend(ctx, "StartNode", req.GetNode(), false, req.GetDryRun())
+	if err != nil {
+		return nil, err
+	}
+	return &belfryv1.StartNodeResponse{NodeId: id.String(), NodeName: name, Changed: changed.Changed, Generation: changed.Generation}, nil
+}
+
+// intend changes what the configuration wants of a node.
+func (n *nodeService) intend(ctx context.Context, op, node string, stopped, dryRun bool) (id belfry.NodeID, name string, running int, changed Changed, err error) {
+	view := n.s.opts.Cluster.View()
+	if id, err = findNode(view, node); err == nil {
+		running, changed, err = n.s.opts.Config.SetStopped(ctx, id, stopped, dryRun)
+	}
+	if err != nil {
+		return id, "", 0, changed, &belfry.Error{Op: op, Subject: node, Err: err}
+	}
+	name = nodeName(view, id)
+	if changed.Changed && !dryRun {
+		n.s.audit(ctx, op, name, "generation", changed.Generation)
+	}
+	return id, name, running, changed, nil
+}
+
+// audit logs who changed what all nodes share.
+func (s *Server) audit(ctx context.Context, op, subject string, args ...any) {
+	caller := subjectFrom(ctx)
+	s.log.Info("changed", append([]any{"op", op, "subject", subject, "by", caller.String(), "pid", caller.PID}, args...)...)
+}
