@@ -102,7 +102,7 @@ func TestAnAllowanceMovesByTheOwnPause(t *testing.T) {
 		}
 		now := a.m.byID[nodeID(b.number)].held
 		moved := now.Since.Sub(was.Since)
-		if was.Verdict != belfry.VerdictUnreachable || now.Verdict != was.Verdict || moved > pause || moved < pause-2*healthTick {
+		if was.Verdict != belfry.VerdictUnreachable || now.Verdict != was.Verdict || moved > pause || moved < pause-2*burstTick {
 			t.Errorf("told %v: %v since %v became %v since %v, want unreachable and %v later",
 				told, was.Verdict, net.elapsed(was.Since), now.Verdict, net.elapsed(now.Since), pause)
 		}

@@ -644,3 +644,20 @@ func TestNumbersGoOnWhenAWatchBeginsAgain(t *testing.T) {
 		t.Errorf("the first number of the new row is %d, want %d", got, want)
 	}
 }
+
+// A node that the configuration has stopped is none, whatever it sends.
+func TestWhatAStoppedNodeSendsDoesNotCount(t *testing.T) {
+	t.Parallel()
+	net := warm(1, 3)
+	a, c := net.host("a"), net.host("c")
+	net.stopped["c"] = true
+	net.generation++
+	a.m.Receive(net.now, net.members()) // c has not heard of it
+	a.m.Take()
+	a.m.drops = Drops{}
+	before := snapshot(a.m, net.now)
+	a.m.Receive(net.now, Datagram{From: nodeID(c.number), Incarnation: 1, Boot: c.boot, At: net.now, Proven: true, Body: &Heartbeat{Seq: 9, Probe: true}})
+	if after := snapshot(a.m, net.now); after != before || len(a.m.Take().Send) != 0 || a.m.Drops() != (Drops{Stranger: 1}) {
+		t.Errorf("drops %+v, want one of a stranger, no answer, and (-want +got):\n%s", a.m.Drops(), cmp.Diff(before, after))
+	}
+}
