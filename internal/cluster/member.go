@@ -158,6 +158,11 @@ func (m *Machine) setMembers(now time.Time, table *Table) {
 			m.removeMember(now, p)
 		}
 	}
+	for i := range table.rows {
+		if table.rows[i].Stopped {
+			m.member(int32(i)) // something is held of it: it has no place on the ring
+		}
+	}
 	m.view, m.outside = 0, 0
 	m.buckets = slices.Clone(table.buckets)
 	for _, b := range table.buckets {

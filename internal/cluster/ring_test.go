@@ -90,3 +90,28 @@ func TestTheRingIsTheSameEverywhere(t *testing.T) {
 		t.Errorf("ringKey = %#x, want %#x", got, want)
 	}
 }
+
+// TestAMemberThatIsStoppedFromTheStartIsOutsideTheRing: so a node finds it
+// that starts while another one is stopped.
+func TestAMemberThatIsStoppedFromTheStartIsOutsideTheRing(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig()
+	cfg.Self, cfg.Number, cfg.Cluster = nodeID(1), 1, belfry.ClusterID{1}
+	members := func(stopped bool) []Member {
+		return []Member{{ID: nodeID(1), Number: 1}, {ID: nodeID(2), Number: 2}, {ID: nodeID(3), Number: 3, Stopped: stopped}}
+	}
+	m := New(cfg, time.Time{}, rand.New(rand.NewPCG(1, 1)))
+	m.Receive(time.Time{}, Members{Table: NewTable(cfg.Cluster, 1, members(true))})
+	if got, want := neighboursOf(m, 1), []belfry.NodeNumber{2}; !slices.Equal(got, want) {
+		t.Errorf("1 watches %v while 3 is stopped; want %v", got, want)
+	}
+	if got := m.find(nodeID(3)).held; got.Verdict != belfry.VerdictLeft || got.Cause != belfry.CauseStopped {
+		t.Errorf("3 is held %v (%v); want left (stopped)", got.Verdict, got.Cause)
+	}
+	m.Receive(time.Time{}, Members{Table: NewTable(cfg.Cluster, 2, members(false))})
+	got := neighboursOf(m, 1)
+	slices.Sort(got)
+	if want := []belfry.NodeNumber{2, 3}; !slices.Equal(got, want) {
+		t.Errorf("1 watches %v after the start of 3; want %v", got, want)
+	}
+}
