@@ -303,3 +303,17 @@ func TestAConnectionWithoutCertificateIsNotServed(t *testing.T) {
 		t.Error("a connection without a certificate was served")
 	}
 }
+
+func TestAConfigurationReachesThePeer(t *testing.T) {
+	t.Parallel()
+	_, low, high := pair(t)
+	for _, way := range []struct{ from, to *streamNode }{{low, high}, {high, low}} {
+		if err := way.from.SendConfiguration(way.to.id, 7, []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+		way.to.want(t, transport.Configuration{Peer: way.from.id, Document: []byte("{}")})
+	}
+	if err := low.SendConfiguration(belfry.NodeID{9}, 7, nil); !errors.Is(err, belfry.ErrUnknown) {
+		t.Errorf("to a stranger: %v; want ErrUnknown", err)
+	}
+}
