@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -54,6 +55,7 @@ SECTION.NAME. This version has the section tunables.`,
 				return a.configGet(ctx, c, strings.Join(args, ""))
 			})
 		},
+		ValidArgsFunction: a.completeSetting,
 	}
 	var dryRun bool
 	set := &cobra.Command{
@@ -68,9 +70,26 @@ that does not run takes it when it is back. PATH is SECTION.NAME.`,
 				return a.configSet(ctx, c, args[0], args[1], dryRun)
 			})
 		},
+		ValidArgsFunction: a.completeSetting,
 	}
 	dryRunFlag(set, &dryRun)
 	return newGroup(a, "config", "Show and change what all nodes share", get, set)
+}
+
+// completeSetting offers the paths of the settings to the shell.
+func (a *app) completeSetting(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	var paths []string
+	if len(args) == 0 {
+		a.timeout = 500 * time.Millisecond // a shell that waits is worse than one that knows nothing
+		_ = a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+			answer, err := c.Config(ctx, "")
+			for _, s := range answer.GetSettings() {
+				paths = append(paths, s.GetPath())
+			}
+			return err
+		})
+	}
+	return paths, cobra.ShellCompDirectiveNoFileComp
 }
 
 func (a *app) configGet(ctx context.Context, c *client.Client, path string) error {

@@ -28,7 +28,7 @@ type site struct {
 func startSite(t *testing.T) *site {
 	t.Helper()
 	a := &agent{events: newFakeEvents(), cluster: &fakeCluster{}}
-	a.Server = New(Options{Events: a.events, Cluster: a.cluster})
+	a.Server = New(Options{Events: a.events, Cluster: a.cluster, Config: &fakeConfiguration{}})
 	h := httptest.NewServer(a.Web(WebOptions{
 		Token:   func(s string) bool { return s == "secret" },
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "belfry_up 1\n") }),
@@ -101,6 +101,13 @@ func TestTheGuardLetsPassWhatItShould(t *testing.T) {
 		{"not there below v1", "GET /v1/nothing", []string{bearer}, 404, "NOT_FOUND"},
 		{"wrong method", "DELETE /v1/status", []string{bearer, "Content-Type: application/json"}, 501, "UNSUPPORTED"},
 		{"unknown node", "GET /v1/nodes/x", []string{bearer}, 404, "NOT_FOUND"},
+		{"stop", "POST /v1/nodes/b:stop {}", []string{bearer, "Content-Type: application/json"}, 200, ""},
+		{"start", "POST /v1/nodes/b:start {}", []string{bearer, "Content-Type: application/json"}, 200, ""},
+		{"stop of an unknown node", "POST /v1/nodes/x:stop {}", []string{bearer, "Content-Type: application/json"}, 404, "NOT_FOUND"},
+		{"settings", "GET /v1/config?path=tunables", []string{bearer}, 200, ""},
+		{"set", `POST /v1/config {"path":"tunables.x","value":"2"}`, []string{bearer, "Content-Type: application/json"}, 200, ""},
+		{"set out of range", `POST /v1/config {"path":"tunables.x","value":"3"}`, []string{bearer, "Content-Type: application/json"}, 400, "USAGE"},
+		{"set from another site", `POST /v1/config {"path":"tunables.x","value":"2"}`, []string{bearer, "Content-Type: application/json", "Origin: http://evil.example"}, 403, "PERMISSION"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
