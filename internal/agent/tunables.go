@@ -109,7 +109,16 @@ func tunablesOf(written map[string]string) (cluster.Tunables, error) {
 	if len(wrong) > 0 {
 		return in, fmt.Errorf("%w: %w", belfry.ErrUsage, errors.Join(wrong...))
 	}
-	return in, in.Validate()
+	if err := in.Validate(); err != nil {
+		return in, fmt.Errorf("%w: %s", belfry.ErrUsage, byPath(err))
+	}
+	return in, nil
+}
+
+// byPath names the settings as people write them, one a line.
+func byPath(err error) string {
+	text := strings.TrimPrefix(err.Error(), belfry.ErrUsage.Error()+": "+tunablesSection+": ")
+	return tunablesSection + "." + strings.ReplaceAll(text, "\n", "\n"+tunablesSection+".")
 }
 
 func unknownTunable(name string) error {

@@ -115,23 +115,23 @@ func (t Tunables) Validate() error {
 }
 
 func (t Tunables) check(f *faults) {
-	f.check(t.Watchers >= 2 && t.Watchers <= 8 && t.Watchers%2 == 0, "tunables.watchers", t.Watchers, "an even number, 2 to 8")
-	f.between("tunables.detect_target", t.DetectTarget, 200*time.Millisecond, time.Minute)
-	f.check(t.Policy <= PolicyPath, "tunables.policy", t.Policy, "target or path")
-	f.between("tunables.interval_min", t.IntervalMin, 20*time.Millisecond, time.Minute)
-	f.between("tunables.interval_max", t.IntervalMax, t.IntervalMin, time.Minute)
-	f.check(t.RateQuiet >= 100 && t.RateQuiet <= 100_000, "tunables.rate_quiet", float64(t.RateQuiet)/1000, "0.1 to 100 per second")
-	f.check(t.RateMax >= t.RateQuiet && t.RateMax <= 100_000, "tunables.rate_max", float64(t.RateMax)/1000, "rate_quiet to 100 per second")
-	f.check(t.LossPrior <= 127, "tunables.loss_prior", t.LossPrior, "0 to 0.5")
-	f.check(t.LossFloor <= 127, "tunables.loss_floor", t.LossFloor, "0 to 0.5")
-	f.between("tunables.allowance", t.Allowance, 0, 2*time.Minute)
-	f.between("tunables.allowance_cap", t.AllowanceCap, t.Allowance, 2*time.Minute)
-	f.between("tunables.node_timeout", t.NodeTimeout, 0, 10*time.Minute)
-	f.between("tunables.node_down_delay", t.NodeDownDelay, 0, 10*time.Minute)
-	f.between("tunables.stall_max", t.StallMax, 0, 10*time.Minute)
-	f.between("tunables.restart_hold", t.RestartHold, 0, 10*time.Minute)
-	f.check(t.FanOut >= 1 && t.FanOut <= 8, "tunables.fan_out", t.FanOut, "1 to 8")
-	f.check(t.FanOutRounds >= 1 && t.FanOutRounds <= 8, "tunables.fan_out_rounds", t.FanOutRounds, "1 to 8")
+	f.check(t.Watchers >= 2 && t.Watchers <= 8 && t.Watchers%2 == 0, "watchers", t.Watchers, "an even number, 2 to 8")
+	f.between("detect_target", t.DetectTarget, 200*time.Millisecond, time.Minute)
+	f.check(t.Policy <= PolicyPath, "policy", t.Policy, "target or path")
+	f.between("interval_min", t.IntervalMin, 20*time.Millisecond, time.Minute)
+	f.between("interval_max", t.IntervalMax, t.IntervalMin, time.Minute)
+	f.check(t.RateQuiet >= 100 && t.RateQuiet <= 100_000, "rate_quiet", float64(t.RateQuiet)/1000, "0.1 to 100 per second")
+	f.check(t.RateMax >= t.RateQuiet && t.RateMax <= 100_000, "rate_max", float64(t.RateMax)/1000, "rate_quiet to 100 per second")
+	f.check(t.LossPrior <= 127, "loss_prior", t.LossPrior, "0 to 0.5")
+	f.check(t.LossFloor <= 127, "loss_floor", t.LossFloor, "0 to 0.5")
+	f.between("allowance", t.Allowance, 0, 2*time.Minute)
+	f.between("allowance_cap", t.AllowanceCap, t.Allowance, 2*time.Minute)
+	f.between("node_timeout", t.NodeTimeout, 0, 10*time.Minute)
+	f.between("node_down_delay", t.NodeDownDelay, 0, 10*time.Minute)
+	f.between("stall_max", t.StallMax, 0, 10*time.Minute)
+	f.between("restart_hold", t.RestartHold, 0, 10*time.Minute)
+	f.check(t.FanOut >= 1 && t.FanOut <= 8, "fan_out", t.FanOut, "1 to 8")
+	f.check(t.FanOutRounds >= 1 && t.FanOutRounds <= 8, "fan_out_rounds", t.FanOutRounds, "1 to 8")
 }
 
 // faults are the wrong fields that were found.
@@ -151,5 +151,5 @@ func (f *faults) err() error {
 	if len(*f) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: %w", belfry.ErrUsage, errors.Join(*f...))
+	return fmt.Errorf("%w: tunables: %w", belfry.ErrUsage, errors.Join(*f...))
 }
