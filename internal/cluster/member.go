@@ -395,3 +395,10 @@ func (m *Machine) Watches(node belfry.NodeID) bool {
 	p := m.byID[node]
 	return p != nil && len(p.rows) > 0
 }
+
+// Neighbour tells whether another node is a neighbour on the ring: links to
+// others, which a difference of views or an interest makes, are extra.
+func (m *Machine) Neighbour(node belfry.NodeID) bool {
+	p := m.byID[node]
+	return p != nil && slices.Contains(m.peers, p)
+}

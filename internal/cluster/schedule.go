@@ -26,12 +26,13 @@ func stretched(cycle, interval time.Duration) time.Duration {
 	return cycle
 }
 
-// following is the time of the slot's next heartbeat: the first slot that is
-// at least half an interval away, so that a shifted slot never makes two of
-// one. It is at most one and a half intervals away.
+// following is the time of the slot's next heartbeat: the first slot that is at
+// least a quarter of an interval away, so that a slot that moves never makes two
+// of one. It is at most one and a quarter intervals away: while all intervals
+// change, as they do once a cluster has settled, nobody goes unwatched for long.
 func (s slot) following(start, now time.Time, cycle, interval time.Duration) time.Time {
 	every := stretched(cycle, interval)
-	earliest := now.Add(every/2).Sub(start) - s.phase(cycle)
+	earliest := now.Add(every/4).Sub(start) - s.phase(cycle)
 	n := earliest / every
 	if n*every < earliest {
 		n++

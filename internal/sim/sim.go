@@ -296,7 +296,7 @@ func (s *simulation) send(h *host, out *cluster.Send) {
 	}
 	h.packets++
 	h.bytes += uint64(size)
-	if hb, ok := out.Body.(*cluster.Heartbeat); ok && !hb.Probe && !hb.Answer {
+	if hb, ok := out.Body.(*cluster.Heartbeat); ok && !hb.Probe && !hb.Answer && h.machine.Neighbour(out.To) {
 		s.check.beat(s, h)
 	}
 	s.trace(h, 's', uint64(to)<<8|uint64(out.Link), body)
