@@ -45,11 +45,12 @@ type member struct {
 	evidence []belfry.Evidence
 	closed   bool // the list ended with a verdict of up: the next note begins a new one
 
-	news        time.Time // when its claim was adopted
-	viewDiffers int       // heartbeats in a row with another view hash
-	viewAgrees  int       // heartbeats in a row with the same
-	viewSent    time.Time
-	helloSent   time.Time // last reply to an unproven datagram
+	news         time.Time // when its claim was adopted
+	viewDiffers  int       // heartbeats in a row with another view hash
+	viewAgrees   int       // heartbeats in a row with the same
+	viewSent     time.Time
+	viewAnswered time.Time // its last question that was answered
+	helloSent    time.Time // last reply to an unproven datagram
 }
 
 // inRing tells whether p takes part in watching.

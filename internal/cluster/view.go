@@ -63,6 +63,10 @@ func (m *Machine) claimsIn(now time.Time, first, last int) (claims []belfry.Clai
 // viewAsked answers the hashes of a peer with the claims of the buckets that
 // differ, as many as viewClaims; the rest follows when it asks again.
 func (m *Machine) viewAsked(now time.Time, from *member, v *View) {
+	if !from.viewAnswered.IsZero() && now.Sub(from.viewAnswered) < viewAnswerEvery {
+		return // an answer is larger than its question
+	}
+	from.viewAnswered = now
 	var claims []belfry.Claim
 	for i, theirs := range v.Buckets {
 		if b := int(v.First) + i; b < len(m.buckets) && m.buckets[b] != theirs && len(claims) < viewClaims {
@@ -74,3 +78,6 @@ func (m *Machine) viewAsked(now time.Time, from *member, v *View) {
 
 // viewClaims bounds what one question brings: 32 datagrams.
 const viewClaims = 32 * claimsMax
+
+// viewAnswerEvery bounds how often a member is answered.
+const viewAnswerEvery = 100 * time.Millisecond

@@ -87,6 +87,10 @@ func TestOnlyWhatDiffersIsSent(t *testing.T) {
 	if claims != 64 {
 		t.Errorf("%d claims sent, want the 64 of one bucket", claims)
 	}
+	b.viewAsked(now.Add(viewAnswerEvery-1), b.find(nodeID(1)), asked)
+	if again := len(b.Take().Send); again != 0 {
+		t.Errorf("the same question at once is answered with %d datagrams, want none", again)
+	}
 	a.Advance(now.Add(3 * time.Second)) // the subject was asked and is silent
 	if a.View() != b.View() {
 		t.Errorf("views %x and %x after the answer, want them equal", a.View(), b.View())
