@@ -21,8 +21,8 @@ const (
 	voteWait = 500 * time.Millisecond
 )
 
-// suspicion is what this node thinks of its own network: when most of its
-// peers fall silent at once, the fault is likely its own (cluster.md 9).
+// suspicion is what this node thinks of its own network: when it misses most of
+// its peers, the fault is likely its own (cluster.md 9).
 type suspicion struct {
 	since    time.Time // the first of the misses; zero: no suspicion
 	until    time.Time // others are asked until then
@@ -80,7 +80,8 @@ func (m *Machine) advanceSuspicion(now time.Time) {
 	s.next = minTime(now.Add(suspectEvery), s.until)
 }
 
-// allay ends the suspicion: somebody was heard since it began. What an isolated
+// allay ends the suspicion: somebody was heard since it began, be it a kernel
+// that accepts or refuses for an agent that says nothing. What an isolated
 // node held against others begins anew: it is verified again with those who can
 // be asked now, and the allowance counts from here.
 func (m *Machine) allay(now, at time.Time) {

@@ -169,3 +169,23 @@ func TestAStoppedNodeJudgesNobody(t *testing.T) {
 	net.host("c").dead, net.host("c").running = true, false
 	net.run(60 * time.Second)
 }
+
+// A kernel that answers proves that this node is not cut off, though no agent
+// says a word: two peers that are stopped are stalled, and nobody is isolated.
+func TestAKernelThatAnswersAllaysTheSuspicion(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(10) {
+		net := warm(seed, 3)
+		a, b, c := net.host("a"), net.host("b"), net.host("c")
+		net.trace = func(h *host, c Change) {
+			if c, ok := c.(Isolated); ok && h == a {
+				t.Errorf("seed %d: a posts isolated %v", seed, c.On)
+			}
+		}
+		b.frozen, c.frozen = true, true
+		net.run(5 * time.Second)
+		if verdictAt(a, b) != belfry.VerdictStalled || verdictAt(a, c) != belfry.VerdictStalled {
+			t.Errorf("seed %d: b %v and c %v, want both stalled", seed, verdictAt(a, b), verdictAt(a, c))
+		}
+	}
+}

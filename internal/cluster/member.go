@@ -318,7 +318,7 @@ type NodeStatus struct {
 	Turn        uint16
 	Observers   int
 	PostAt      time.Time // down is determined and will be posted then; zero: posted
-	LinksUp     int       //  of LinksTotal; 0 of 0 for this node and for those that others watch
+	LinksUp     int       // of LinksTotal; 0 of 0 for this node and for those that others watch
 	LinksTotal  int
 	Interval    time.Duration // at which this node sends to it, smallest over links; 0: not watched
 	MaxWait     time.Duration // smallest over links; 0: not watched

@@ -64,8 +64,8 @@ func (m *Machine) slowestRound() (slowest time.Duration) {
 	return slowest
 }
 
-// park keeps a claim until its subject had time to answer. A greater one takes
-// the place of the one before, which has waited for nothing else.
+// park keeps a claim until its subject had time to answer. Of two claims on one
+// subject the greater stays, and its subject has the whole time for it.
 func (m *Machine) park(now time.Time, p *member, claim held, wait time.Duration) {
 	if p.parked == nil {
 		m.parked = append(m.parked, p)

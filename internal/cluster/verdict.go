@@ -368,6 +368,9 @@ func (m *Machine) dialed(now time.Time, d Dialed) {
 		return
 	}
 	p.exit.dialing = time.Time{}
+	if d.Result != DialTimeout {
+		m.allay(now, now)
+	}
 	b := p.burst
 	switch d.Result {
 	case DialAccepted:
@@ -400,6 +403,7 @@ func (m *Machine) refused(now time.Time, f Refused) {
 	if p == nil || p.held.Cause == belfry.CauseRestarting {
 		return
 	}
+	m.allay(now, now)
 	if p.parked != nil && p.parked.claim.Cause == belfry.CauseProcess {
 		m.release(now, p) // its kernel says so too
 	}

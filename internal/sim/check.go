@@ -31,7 +31,6 @@ const (
 type checker struct {
 	held map[uint64]belief
 	down map[uint64]int64 // live nodes that are held down, since when
-	seen []Verdict
 }
 
 // A belief is what an observer posted of a subject last.

@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -133,19 +135,27 @@ func (s *simulation) flood(h *host, st *Step) {
 		s.fail(int(h.n), "no endpoint to flood: "+err.Error())
 		return
 	}
-	data := make([]byte, 44)
+	tag := sha256.Sum256(clusterID[:])
+	sealed := 0 // forgeries that only the seal could tell
 	for i := range forgeries {
+		data := make([]byte, 60) // a heartbeat in the long form
 		for at := range data {
 			data[at] = byte(chain(s.seed, 0xf100d, uint64(i), uint64(at)))
 		}
-		if i%2 == 1 { // a right head in half of them
-			copy(data, []byte{0x11, clusterTag, byte(1 + i%max(len(s.hosts), 1)), 0, 1})
+		if i%2 == 1 { // a right head in half of them: form, epoch, cluster, another member, its incarnation
+			sender := (int(h.n)+1+i%max(len(s.hosts)-1, 1))%len(s.hosts) + 1
+			copy(data, []byte{0x21, tag[0], byte(sender), byte(sender >> 8), 1})
+			copy(data[8:], []byte{1, 0, 0, 0})
+			copy(data[20:], data[5:8]) // the counter stands there twice
 		}
-		if _, reason := endpoint.Open(s.time(s.now), data, nil); reason == wire.Accepted {
+		switch _, reason := endpoint.Open(s.time(s.now), data, nil); reason {
+		case wire.Accepted:
 			s.fail(int(h.n), "a forged datagram was opened")
+		case wire.RejectOpen:
+			sealed++
 		}
 	}
+	if len(s.hosts) > 1 && sealed < forgeries/2 {
+		s.fail(int(h.n), fmt.Sprintf("%d of %d forged datagrams came as far as the seal, want half of them", sealed, forgeries))
+	}
 }
-
-// clusterTag is the first byte of SHA-256 of the cluster's id.
-const clusterTag = 0xd5
