@@ -9,10 +9,20 @@ import (
 	"github.com/belfry-ha/belfry/internal/wire"
 )
 
+// A network is where a cluster loop rests: until a datagram came, which it is
+// given through [clusterLoop.arrive], until a time, or until somebody wakes it.
+// [transport.Datagrams] is one.
+type network interface {
+	Wait(until time.Time) error
+	Wake()
+}
+
 // A clusterLoop owns the cluster machine. Nothing it calls may wait, because
 // a late heartbeat is a false alarm at somebody else's.
 type clusterLoop struct {
 	cfg     cluster.Config
+	network network
+	arrived []cluster.Message // by the loop's own goroutine, while it waits
 	in      chan cluster.Message
 	calls   chan func(*cluster.Machine)
 	stopped chan struct{}
@@ -36,48 +46,52 @@ func newClusterLoop(cfg cluster.Config) *clusterLoop {
 	return &clusterLoop{
 		cfg:     cfg,
 		in:      make(chan cluster.Message, inputs),
-		calls:   make(chan func(*cluster.Machine)),
+		calls:   make(chan func(*cluster.Machine), inputs),
 		stopped: make(chan struct{}),
 		keep:    func([]cluster.Pause) {},
 	}
 }
 
-// run ends when ctx does.
+// run ends when ctx does, or the network.
 func (l *clusterLoop) run(ctx context.Context) error {
 	defer close(l.stopped)
+	defer context.AfterFunc(ctx, l.network.Wake)()
 	m := cluster.New(l.cfg, time.Now(), rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		var first cluster.Message
-		select {
-		case <-ctx.Done():
-			return nil
-		case first = <-l.in:
-		case call := <-l.calls:
-			call(m)
-		case <-timer.C:
+	for next := time.Now(); ctx.Err() == nil; {
+		if err := l.network.Wait(next); err != nil {
+			return err
 		}
-		if l.slept != nil { // before the mail, whose round trips may span it
-			if d := l.slept(); d > 0 {
-				m.Receive(time.Now(), cluster.Suspended{D: d})
-			}
-		}
-		if first != nil {
-			m.Receive(time.Now(), first)
-		}
-		for range len(l.in) { // a node that was paused reads its mail before it judges others
-			m.Receive(time.Now(), <-l.in)
-		}
-		m.Advance(time.Now())
-		l.hand(m.Take())
-		wait := aliveEvery
-		if next := m.NextTimeout(); !next.IsZero() {
-			wait = min(wait, time.Until(next))
-		}
-		timer.Reset(wait)
+		l.turn(m)
 		l.alive()
+		next = time.Now().Add(aliveEvery)
+		if due := m.NextTimeout(); !due.IsZero() && due.Before(next) {
+			next = due
+		}
 	}
+	return nil
+}
+
+// turn reads all mail before anybody is judged: what lies there may be the
+// heartbeats of those who seem to be silent, if this node was paused.
+func (l *clusterLoop) turn(m *cluster.Machine) {
+	if l.slept != nil { // before the mail, whose round trips may span it
+		if d := l.slept(); d > 0 {
+			m.Receive(time.Now(), cluster.Suspended{D: d})
+		}
+	}
+	for _, msg := range l.arrived {
+		m.Receive(time.Now(), msg)
+	}
+	clear(l.arrived) // no body is kept until the next full load
+	l.arrived = l.arrived[:0]
+	for range len(l.in) {
+		m.Receive(time.Now(), <-l.in)
+	}
+	for range len(l.calls) {
+		(<-l.calls)(m)
+	}
+	m.Advance(time.Now())
+	l.hand(m.Take())
 }
 
 func (l *clusterLoop) hand(out cluster.Output) {
@@ -95,10 +109,14 @@ func (l *clusterLoop) hand(out cluster.Output) {
 	}
 }
 
-// receive is for the transport's goroutines; it waits while the input is full.
+// arrive is for the network, while the loop waits in it.
+func (l *clusterLoop) arrive(msg cluster.Message) { l.arrived = append(l.arrived, msg) }
+
+// receive is for other goroutines; it waits while the input is full.
 func (l *clusterLoop) receive(msg cluster.Message) {
 	select {
 	case l.in <- msg:
+		l.network.Wake()
 	case <-l.stopped:
 	}
 }
@@ -109,7 +127,12 @@ func (l *clusterLoop) call(f func(*cluster.Machine)) bool {
 	done := make(chan struct{})
 	select {
 	case l.calls <- func(m *cluster.Machine) { f(m); close(done) }:
-		<-done
+		l.network.Wake()
+	case <-l.stopped:
+		return false
+	}
+	select {
+	case <-done:
 		return true
 	case <-l.stopped:
 		return false

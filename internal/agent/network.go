@@ -57,12 +57,13 @@ func (a *Agent) openNetwork() error {
 			name := a.nameOf(peer)
 			a.notices.Tell(node.Duplicate, name, time.Now(), belfry.EdgeFailing, &belfryv1.NodeDuplicate{Node: name})
 		},
-		Dropped: func(n uint32) { a.cluster.receive(cluster.Dropped{N: uint64(n)}) },
+		Dropped: func(n uint32) { a.cluster.arrive(cluster.Dropped{N: uint64(n)}) },
 		Logger:  log,
 	})
 	if err != nil {
 		return err
 	}
+	a.cluster.network = a.udp
 	a.onStop("datagrams", func(context.Context) error { return a.udp.Close() })
 
 	listener, err := net.Listen("tcp", a.id.node.Streams.String())
@@ -125,10 +126,10 @@ func (a *Agent) hello() transport.Hello {
 	}
 }
 
-// datagram is called by the goroutine that read the socket.
+// datagram is called by the cluster loop while it waits.
 func (a *Agent) datagram(r transport.Received) {
 	if body := bodyFromWire(r.Body); body != nil {
-		a.cluster.receive(cluster.Datagram{
+		a.cluster.arrive(cluster.Datagram{
 			From: r.From, Incarnation: r.Incarnation, Boot: r.Boot,
 			Link: r.Link, At: r.At, Proven: r.Proven, Body: body,
 		})

@@ -83,6 +83,7 @@ func TestASuspendIsToldToTheClusterMachine(t *testing.T) {
 		cfg := cluster.Default()
 		cfg.Self, cfg.Number, cfg.Name, cfg.Incarnation = belfry.NodeID{1}, 1, "a", 1
 		l := newClusterLoop(cfg)
+		l.network = newMute()
 		told := make(chan time.Duration, 100)
 		l.send = func(s cluster.Send) {
 			if h, ok := s.Body.(*cluster.Heartbeat); ok && h.ExactPause > 0 {

@@ -162,7 +162,7 @@ func newFlooded(t *testing.T, watchers, beats int) *flooded {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = udp.Close() })
+	serve(t, udp)
 	f.a = &datagramNode{id: id, number: 1, udp: udp}
 	var table []transport.Peer
 	for i := range watchers {

@@ -17,6 +17,8 @@ import (
 type Datagrams interface {
 	SetPeers([]Peer) error
 	Send(to belfry.NodeID, link uint8, body wire.Body) error
+	Wait(until time.Time) error
+	Wake()
 	Keys(func(*wire.Endpoint) error) error
 	Addrs() []netip.AddrPort
 	Stats() UDPStats

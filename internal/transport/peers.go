@@ -102,7 +102,7 @@ func (u *UDP) SetPeers(peers []Peer) error {
 	u.table.Store(table)
 	for key, s := range u.links {
 		if kept[key] != s {
-			_ = s.close() // its reader ends; what it still holds is from a peer or link that is gone
+			u.forget(s) // what it still holds is from a peer or link that is gone
 		}
 	}
 	u.links = kept
@@ -141,7 +141,10 @@ func (u *UDP) socketFor(key linkKey, distant bool, id linkID) *socket {
 		return wildcard
 	}
 	s.link, s.key = id, key
-	u.group.Go(func() { u.read(s) })
+	if err := u.take(s); err != nil {
+		u.log.Warn("link uses the shared socket", "peer", key.peer, "local", key.local, "remote", key.remote, "err", err)
+		return wildcard
+	}
 	return s
 }
 

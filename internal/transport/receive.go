@@ -1,8 +1,6 @@
 package transport
 
 import (
-	"errors"
-	"net"
 	"net/netip"
 	"sync"
 	"syscall"
@@ -22,55 +20,75 @@ const (
 // maxFailures is how many errors in a row say that a socket is of no use.
 const maxFailures = 1000
 
-// read empties one socket until it is closed, opening on this goroutine:
-// nothing unauthenticated is handed on or kept.
-func (u *UDP) read(s *socket) {
-	b := newBatch()
-	before := thisMoment()
-	emptied := before // see arrival
-	var overflow uint32
-	for failures := 0; failures < maxFailures; {
-		var n int
-		var errno syscall.Errno
-		err := s.raw.Read(func(fd uintptr) bool {
-			before = thisMoment()
-			n, errno = b.receive(fd)
-			if errno == syscall.EAGAIN {
-				emptied, failures = before, 0
-				return false
-			}
-			return true
-		})
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return
-		case err != nil:
-			u.log.Error("socket can not be read", "local", s.local, "err", err)
-			return
-		case errno == syscall.ECONNREFUSED && s.connected:
-			u.note(s.link, errno)
-			continue
-		case errno != 0:
-			// An error that ICMP brought is cleared by being told; another is not.
-			u.log.Debug("socket error", "local", s.local, "err", errno)
-			failures++
-			continue
-		}
-		now := thisMoment()
-		var last datagram
-		for i := range n {
-			last = b.at(i)
-			u.receive(s, last, arrival(now, emptied, last.stamp))
-		}
-		if lost := last.overflow - overflow; lost != 0 {
-			overflow = last.overflow
-			u.overflowed(s, lost)
-		}
-		if n < batchSize {
-			emptied = before
+// Wait hands what has arrived to Deliver, and what was missed to Dropped, on the
+// caller's goroutine. It returns when something did arrive, at the time (zero:
+// there is none) or after Wake, whatever comes first. What arrives in between
+// two calls waits in the kernel, which notes when it came. The error wraps
+// [net.ErrClosed] and comes after Close. Not safe for concurrent use.
+func (u *UDP) Wait(until time.Time) error {
+	u.waiting.Lock()
+	defer u.waiting.Unlock()
+	ready, err := u.poller.wait(until)
+	if err != nil {
+		return &belfry.Error{Op: "udp.wait", Err: err}
+	}
+	for _, r := range ready {
+		if s := u.socketOf(int(r.Fd)); s != nil {
+			u.read(s)
 		}
 	}
-	u.log.Error("socket is given up: only errors", "local", s.local)
+	return nil
+}
+
+// Wake ends a Wait, the present one or the next. Safe for concurrent use.
+func (u *UDP) Wake() { u.poller.ring() }
+
+func (u *UDP) socketOf(fd int) *socket {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.sockets[fd]
+}
+
+// read takes one batch from a socket, opening on this goroutine: nothing
+// unauthenticated is handed on or kept. More waits for the next turn, so that
+// one that is flooded can not keep the others waiting.
+func (u *UDP) read(s *socket) {
+	before := thisMoment()
+	u.seal.Lock()
+	fd, n, errno := s.fd, 0, syscall.EAGAIN
+	if fd >= 0 {
+		n, errno = u.batch.receive(uintptr(fd))
+	}
+	u.seal.Unlock()
+	switch {
+	case errno == syscall.EAGAIN:
+		s.emptied, s.failures = before, 0
+		return
+	case errno == syscall.ECONNREFUSED && s.connected:
+		u.note(s.link, errno)
+		return
+	case errno != 0:
+		// An error that ICMP brought is cleared by being told; another is not.
+		if s.failures++; s.failures == maxFailures {
+			u.poller.remove(fd)
+			u.aside(func() { u.log.Error("socket is given up: only errors", "local", s.local, "err", errno) })
+		}
+		return
+	}
+	s.failures = 0
+	now := thisMoment()
+	var last datagram
+	for i := range n {
+		last = u.batch.at(i)
+		u.receive(s, last, arrival(now, s.emptied, last.stamp))
+	}
+	if lost := last.overflow - s.overflow; lost != 0 {
+		s.overflow = last.overflow
+		u.overflowed(s, lost)
+	}
+	if n < batchSize {
+		s.emptied = before
+	}
 }
 
 // A moment is one point in time on both clocks.
@@ -132,7 +150,7 @@ func (u *UDP) receive(s *socket, d datagram, at time.Time) {
 	if reason != wire.Accepted {
 		u.reject(d.from, opened.From, reason)
 		if reason == wire.RejectDuplicate && u.cfg.Duplicate != nil && u.twins.count(time.Now(), opened.From) > 0 {
-			u.cfg.Duplicate(opened.From)
+			u.aside(func() { u.cfg.Duplicate(opened.From) })
 		}
 		return
 	}
@@ -174,11 +192,13 @@ func (u *UDP) reject(from netip.AddrPort, node belfry.NodeID, reason wire.Reason
 	if n == 0 {
 		return
 	}
-	if reason == wire.RejectDuplicate {
-		u.log.Warn("two agents run as one node; stop the older one, its state was copied", "peer", node, "source", from, "suppressed", n-1)
-		return
-	}
-	u.log.Warn("datagram rejected", "reason", reason.String(), "source", from, "suppressed", n-1)
+	u.aside(func() {
+		if reason == wire.RejectDuplicate {
+			u.log.Warn("two agents run as one node; stop the older one, its state was copied", "peer", node, "source", from, "suppressed", n-1)
+			return
+		}
+		u.log.Warn("datagram rejected", "reason", reason.String(), "source", from, "suppressed", n-1)
+	})
 }
 
 // A tally lets one of a kind through each second. Its zero value is ready. Safe

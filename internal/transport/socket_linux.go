@@ -1,10 +1,11 @@
 package transport
 
 import (
-	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"unsafe"
 
@@ -19,17 +20,25 @@ const (
 	classSelector6 = 48 << 2
 )
 
-// A socket is one UDP socket. Its methods are safe for concurrent use.
+// A socket is one UDP socket. It is no connection of package net, since the
+// runtime must not poll it (see [poller]). Not safe for concurrent use.
 type socket struct {
-	conn      *net.UDPConn
-	raw       syscall.RawConn
+	fd        int            // -1: closed
 	local     netip.AddrPort // as bound
 	connected bool
 	link      linkID  // connected: what it is for
 	key       linkKey // connected
+
+	emptied  moment // when it was last seen empty, see arrival
+	overflow uint32 // datagrams that its buffer has dropped, as told last
+	failures int    // errors in a row
 }
 
-func (s *socket) close() error { return s.conn.Close() }
+func (s *socket) close() error {
+	fd := s.fd
+	s.fd = -1
+	return os.NewSyscallError("close", unix.Close(fd))
+}
 
 // listenWildcard opens the socket that takes datagrams from anybody. It binds
 // without SO_REUSEPORT and sets it afterwards: so a second agent on the same
@@ -37,49 +46,76 @@ func (s *socket) close() error { return s.conn.Close() }
 // still be bound beside it (socket(7), SO_REUSEPORT: the kernel looks at the
 // option of both sockets when the second one binds).
 func listenWildcard(local netip.AddrPort) (*socket, error) {
-	var config net.ListenConfig
-	conn, err := config.ListenPacket(context.Background(), network(local), local.String())
-	if err != nil {
-		return nil, err
-	}
-	return newSocket(conn.(*net.UDPConn), false)
+	return open(local, func(fd int) error {
+		return os.NewSyscallError("bind", unix.Bind(fd, sockaddr(local)))
+	})
 }
 
 // connectLink opens a socket for the datagrams of one remote address. The
 // kernel prefers it to the wildcard socket for that address.
 func connectLink(local, remote netip.AddrPort) (*socket, error) {
-	dialer := net.Dialer{
-		LocalAddr: net.UDPAddrFromAddrPort(local),
-		Control: func(_, _ string, c syscall.RawConn) error {
-			return control(c, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
-		},
-	}
-	conn, err := dialer.Dial(network(local), remote.String())
-	if err != nil {
-		return nil, err
-	}
-	return newSocket(conn.(*net.UDPConn), true)
-}
-
-func network(a netip.AddrPort) string {
-	if a.Addr().Is4() {
-		return "udp4"
-	}
-	return "udp6"
-}
-
-func newSocket(conn *net.UDPConn, connected bool) (*socket, error) {
-	raw, err := conn.SyscallConn()
+	s, err := open(local, func(fd int) error {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+		if err := unix.Bind(fd, sockaddr(local)); err != nil {
+			return os.NewSyscallError("bind", err)
+		}
+		return os.NewSyscallError("connect", unix.Connect(fd, sockaddr(remote)))
+	})
 	if err == nil {
-		s := &socket{
-			conn: conn, raw: raw, connected: connected,
-			local: unmap(conn.LocalAddr().(*net.UDPAddr).AddrPort()),
-		}
-		if err = control(raw, s.options); err == nil {
-			return s, nil
-		}
+		s.connected = true
 	}
-	return nil, errors.Join(err, conn.Close())
+	return s, err
+}
+
+// open makes a socket of the family of an address, binds it and sets its
+// options.
+func open(local netip.AddrPort, bind func(fd int) error) (*socket, error) {
+	family := unix.AF_INET6
+	if local.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	s := &socket{fd: fd, emptied: thisMoment()}
+	if family == unix.AF_INET6 {
+		err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1))
+	}
+	if err == nil {
+		err = bind(fd)
+	}
+	if err == nil {
+		s.local, err = boundTo(fd)
+	}
+	if err == nil {
+		err = s.options(fd)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+// boundTo is the local address of a socket, with the port that it was given.
+func boundTo(fd int) (netip.AddrPort, error) {
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return netip.AddrPort{}, os.NewSyscallError("getsockname", err)
+	}
+	switch name := name.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(name.Addr), uint16(name.Port)), nil
+	case *unix.SockaddrInet6:
+		addr := netip.AddrFrom16(name.Addr)
+		if name.ZoneId != 0 {
+			addr = addr.WithZone(zone(name.ZoneId))
+		}
+		return netip.AddrPortFrom(addr, uint16(name.Port)), nil
+	}
+	return netip.AddrPort{}, fmt.Errorf("getsockname: %w: address of another family", syscall.EAFNOSUPPORT)
 }
 
 func (s *socket) options(fd int) error {
@@ -113,16 +149,15 @@ func (s *socket) options(fd int) error {
 
 // send never waits: EAGAIN and ENOBUFS come back to the caller. pin is the
 // ancillary data that pinTo makes, or nothing.
-func (s *socket) send(datagram []byte, to netip.AddrPort, pin []byte) (err error) {
-	writeErr := s.raw.Write(func(fd uintptr) bool {
-		if s.connected {
-			err = sendConnected(fd, datagram, pin)
-		} else {
-			_, err = unix.SendmsgN(int(fd), datagram, pin, sockaddr(to), unix.MSG_DONTWAIT)
-		}
-		return true
-	})
-	return errors.Join(writeErr, err)
+func (s *socket) send(datagram []byte, to netip.AddrPort, pin []byte) error {
+	if s.fd < 0 {
+		return net.ErrClosed
+	}
+	if s.connected {
+		return sendConnected(uintptr(s.fd), datagram, pin)
+	}
+	_, err := unix.SendmsgN(s.fd, datagram, pin, sockaddr(to), unix.MSG_DONTWAIT)
+	return err
 }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {

@@ -14,9 +14,9 @@ import (
 	"github.com/belfry-ha/belfry/internal/wire"
 )
 
-// UDPConfig is what a UDP is made with. The functions are called by the
-// goroutines that read the sockets, several at a time, and never while a
-// method of UDP holds a lock; all but Deliver may be nil.
+// UDPConfig is what a UDP is made with. Deliver and Dropped are called by
+// [UDP.Wait], the others by a goroutine that may wait for them; none while a
+// lock is held that Send or Keys needs. All but Deliver may be nil.
 type UDPConfig struct {
 	// Local are this node's heartbeat addresses, at least one. Port 0 takes a
 	// free one (see [UDP.Addrs]).
@@ -27,7 +27,7 @@ type UDPConfig struct {
 	Endpoint *wire.Endpoint
 
 	// Deliver takes what is authentic, was not seen before and came from an
-	// address that is bound to its sender. It may wait: the kernel queues.
+	// address that is bound to its sender.
 	Deliver func(Received)
 
 	// Refused says that a peer's kernel has no socket for our datagrams (ICMP
@@ -108,8 +108,12 @@ type UDP struct {
 	cfg UDPConfig
 	log *slog.Logger
 
-	seal sync.Mutex // guards cfg.Endpoint
+	seal sync.Mutex // guards cfg.Endpoint and the descriptors of the sockets
 	buf  []byte     // for sealing, under seal
+
+	poller  *poller
+	waiting sync.Mutex // held by Wait, and guards what is its own:
+	batch   *batch
 
 	table  atomic.Pointer[peerTable] // replaced as a whole
 	budget budget
@@ -120,11 +124,15 @@ type UDP struct {
 	mu       sync.Mutex // guards what follows
 	wildcard []*socket
 	links    map[linkKey]*socket
+	sockets  map[int]*socket // all, by descriptor
 	closed   bool
 
-	notes chan note // to the one goroutine that may wait for the functions of cfg
-	done  chan struct{}
-	group sync.WaitGroup // all goroutines
+	// To the one goroutine that may wait: for the functions of cfg, for the log
+	// and for what is to be read of interfaces.
+	notes  chan note
+	asides chan func()
+	done   chan struct{}
+	group  sync.WaitGroup
 }
 
 // A note is what the kernel said of a datagram that was sent, or was not.
@@ -151,25 +159,29 @@ func ListenUDP(cfg UDPConfig) (*UDP, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	u := &UDP{
-		cfg:   cfg,
-		log:   cfg.Logger,
-		links: map[linkKey]*socket{},
-		notes: make(chan note, 64),
-		done:  make(chan struct{}),
+		cfg:     cfg,
+		log:     cfg.Logger,
+		batch:   newBatch(),
+		links:   map[linkKey]*socket{},
+		sockets: map[int]*socket{},
+		notes:   make(chan note, 64),
+		asides:  make(chan func(), 64),
+		done:    make(chan struct{}),
 	}
 	u.table.Store(&peerTable{})
+	var err error
+	if u.poller, err = newPoller(); err != nil {
+		return nil, &belfry.Error{Op: "udp.listen", Err: err}
+	}
 	for _, local := range cfg.Local {
 		s, err := listenWildcard(unmap(local))
-		if err != nil {
-			for _, open := range u.wildcard {
-				_ = open.close()
-			}
-			return nil, listenError(local, err)
+		if err == nil {
+			u.wildcard = append(u.wildcard, s)
+			err = u.take(s)
 		}
-		u.wildcard = append(u.wildcard, s)
-	}
-	for _, s := range u.wildcard {
-		u.group.Go(func() { u.read(s) })
+		if err != nil {
+			return nil, errors.Join(listenError(local, err), u.Close())
+		}
 	}
 	u.group.Go(u.tell)
 	return u, nil
@@ -208,15 +220,30 @@ func (u *UDP) Keys(f func(*wire.Endpoint) error) error {
 // wraps ErrNotMember for an unknown peer, ErrNotFound for an unknown link,
 // what [wire.Endpoint.Seal] wraps, and else the system's error.
 func (u *UDP) Send(to belfry.NodeID, link uint8, body wire.Body) error {
-	l, err := u.table.Load().link(to, link)
-	if err != nil {
-		return &belfry.Error{Op: "udp.send", Node: to, Err: err}
+	l, size, err := u.sealAndSend(to, link, body)
+	switch {
+	case l == nil:
+		return err
+	case err != nil:
+		u.stats.sendErrors.Add(1)
+		u.note(l.id, err)
+		return &belfry.Error{Op: "udp.send", Node: to, Subject: l.remote.String(), Err: err}
 	}
+	u.stats.sent.Add(1)
+	u.stats.sentBytes.Add(uint64(size))
+	return nil
+}
+
+// sealAndSend has a link where the kernel was asked.
+func (u *UDP) sealAndSend(to belfry.NodeID, link uint8, body wire.Body) (l *link, size int, err error) {
 	u.seal.Lock()
+	defer u.seal.Unlock()
+	if l, err = u.table.Load().link(to, link); err != nil {
+		return nil, 0, &belfry.Error{Op: "udp.send", Node: to, Err: err}
+	}
 	datagram, err := u.cfg.Endpoint.Seal(time.Now(), u.buf[:0], to, body)
 	if err != nil {
-		u.seal.Unlock()
-		return err
+		return nil, 0, err
 	}
 	u.buf = datagram[:0]
 	err = l.send(datagram)
@@ -224,15 +251,7 @@ func (u *UDP) Send(to belfry.NodeID, link uint8, body wire.Body) error {
 		u.note(l.id, syscall.ECONNREFUSED)
 		err = l.send(datagram)
 	}
-	u.seal.Unlock()
-	if err != nil {
-		u.stats.sendErrors.Add(1)
-		u.note(l.id, err)
-		return &belfry.Error{Op: "udp.send", Node: to, Subject: l.remote.String(), Err: err}
-	}
-	u.stats.sent.Add(1)
-	u.stats.sentBytes.Add(uint64(len(datagram)))
-	return nil
+	return l, len(datagram), err
 }
 
 // note counts what the kernel said and passes it on. It never waits, because
@@ -261,11 +280,22 @@ func (u *UDP) note(l linkID, err error) {
 	}
 }
 
+// aside has something done by the goroutine that may wait. A line of the log
+// is lost if it does not keep up; what is counted is not.
+func (u *UDP) aside(f func()) {
+	select {
+	case u.asides <- f:
+	default:
+	}
+}
+
 // tell hands on what the kernel said.
 func (u *UDP) tell() {
 	var pinned time.Time
 	for {
 		select {
+		case f := <-u.asides:
+			f()
 		case n := <-u.notes:
 			if n.err == syscall.EHOSTUNREACH && time.Since(pinned) > time.Second {
 				u.repin()
@@ -300,7 +330,28 @@ func (u *UDP) Stats() UDPStats {
 	return s
 }
 
-// Close closes all sockets and waits for their goroutines: afterwards no
+// take makes Wait read a socket; with an error it is closed. Called with mu, or
+// before anybody else knows u.
+func (u *UDP) take(s *socket) error {
+	u.sockets[s.fd] = s
+	if err := u.poller.add(s.fd); err != nil {
+		return errors.Join(err, u.forget(s))
+	}
+	return nil
+}
+
+// forget closes a socket. Called like take.
+func (u *UDP) forget(s *socket) error {
+	if s.fd < 0 {
+		return nil
+	}
+	delete(u.sockets, s.fd)
+	u.seal.Lock()
+	defer u.seal.Unlock()
+	return s.close()
+}
+
+// Close closes all sockets, ends a Wait and waits for its end: afterwards no
 // function of the configuration is called. So it must not be called by one.
 func (u *UDP) Close() error {
 	u.mu.Lock()
@@ -310,14 +361,14 @@ func (u *UDP) Close() error {
 	}
 	u.closed = true
 	close(u.done)
-	var errs []error
-	for _, s := range u.wildcard {
-		errs = append(errs, s.close())
-	}
-	for _, s := range u.links {
-		errs = append(errs, s.close())
+	errs := []error{u.poller.stop()}
+	for _, s := range u.sockets {
+		errs = append(errs, u.forget(s))
 	}
 	u.mu.Unlock()
 	u.group.Wait()
+	u.waiting.Lock()
+	defer u.waiting.Unlock()
+	u.poller.close()
 	return errors.Join(errs...)
 }

@@ -75,12 +75,28 @@ func listenOn(t *testing.T, number belfry.NodeNumber, local netip.AddrPort) (*da
 	if err != nil {
 		return nil, err
 	}
+	serve(t, n.udp)
 	t.Cleanup(func() {
 		if err := n.udp.Close(); err != nil {
 			t.Error(err)
 		}
 	})
 	return n, nil
+}
+
+// serve reads what arrives until the test ends or u is closed.
+func serve(t *testing.T, u *transport.UDP) {
+	t.Helper()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for err := error(nil); err == nil; err = u.Wait(time.Time{}) {
+		}
+	}()
+	t.Cleanup(func() {
+		_ = u.Close()
+		<-ended
+	})
 }
 
 func (n *datagramNode) addr() netip.AddrPort { return n.udp.Addrs()[0] }

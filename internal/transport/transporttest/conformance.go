@@ -308,7 +308,16 @@ func (b *bench) socket(t *testing.T, i int) *socket {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.Close() })
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for err := error(nil); err == nil; err = s.Wait(time.Time{}) {
+		}
+	}()
+	t.Cleanup(func() {
+		_ = s.Close()
+		<-ended
+	})
 	return s
 }
 

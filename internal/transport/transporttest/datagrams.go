@@ -2,6 +2,7 @@ package transporttest
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -23,6 +24,8 @@ type datagrams struct {
 	self    belfry.NodeID
 	addrs   []netip.AddrPort
 	in      chan arrived
+	bell    chan struct{}
+	asides  chan func() // for functions of cfg that may wait
 	done    chan struct{}
 	group   sync.WaitGroup
 
@@ -48,7 +51,8 @@ type arrived struct {
 // ListenUDP is [transport.ListenUDP] in this network.
 func (n *Network) ListenUDP(self belfry.NodeID, cfg transport.UDPConfig) (transport.Datagrams, error) {
 	d := &datagrams{
-		network: n, cfg: cfg, self: self, in: make(chan arrived, socketQueue), done: make(chan struct{}),
+		network: n, cfg: cfg, self: self, in: make(chan arrived, socketQueue), bell: make(chan struct{}, 1),
+		asides: make(chan func(), socketQueue), done: make(chan struct{}),
 		twins: map[belfry.NodeID]time.Time{},
 		links: map[linkID]transport.PeerLink{}, stats: transport.UDPStats{Rejected: map[wire.Reason]uint64{}},
 	}
@@ -64,7 +68,7 @@ func (n *Network) ListenUDP(self belfry.NodeID, cfg transport.UDPConfig) (transp
 	for _, addr := range d.addrs {
 		n.sockets[addr] = d
 	}
-	d.group.Go(d.read)
+	d.group.Go(d.tell)
 	return d, nil
 }
 
@@ -150,14 +154,49 @@ func (n *Network) arriveLocked(from *datagrams, id linkID, l transport.PeerLink,
 	}
 }
 
-func (d *datagrams) read() {
+func (d *datagrams) Wait(until time.Time) error {
+	var due <-chan time.Time
+	if !until.IsZero() {
+		timer := time.NewTimer(time.Until(until))
+		defer timer.Stop()
+		due = timer.C
+	}
+	select {
+	case a := <-d.in:
+		d.receive(a)
+	case <-d.bell:
+	case <-due:
+	case <-d.done:
+		return &belfry.Error{Op: "udp.wait", Err: net.ErrClosed}
+	}
+	for range len(d.in) {
+		d.receive(<-d.in)
+	}
+	return nil
+}
+
+func (d *datagrams) Wake() {
+	select {
+	case d.bell <- struct{}{}:
+	default:
+	}
+}
+
+func (d *datagrams) tell() {
 	for {
 		select {
-		case a := <-d.in:
-			d.receive(a)
+		case f := <-d.asides:
+			f()
 		case <-d.done:
 			return
 		}
+	}
+}
+
+func (d *datagrams) aside(f func()) {
+	select {
+	case d.asides <- f:
+	case <-d.done:
 	}
 }
 
@@ -167,7 +206,7 @@ func (d *datagrams) receive(a arrived) {
 		d.stats.Refused++
 		d.mu.Unlock()
 		if d.cfg.Refused != nil {
-			d.cfg.Refused(a.refused.peer, a.refused.index)
+			d.aside(func() { d.cfg.Refused(a.refused.peer, a.refused.index) })
 		}
 		return
 	}
@@ -194,7 +233,7 @@ func (d *datagrams) receive(a arrived) {
 	}
 	d.mu.Unlock()
 	if twin {
-		d.cfg.Duplicate(opened.From)
+		d.aside(func() { d.cfg.Duplicate(opened.From) })
 	}
 	if reason == wire.Accepted {
 		d.cfg.Deliver(transport.Received{

@@ -78,6 +78,10 @@ func sides(t *testing.T, n *transporttest.Network) (a, b *side, stop func()) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		go func() {
+			for err := error(nil); err == nil; err = s.udp.Wait(time.Time{}) {
+			}
+		}()
 	}
 	for i, s := range nodes {
 		s.streams.SetPeers(peers)
