@@ -110,6 +110,7 @@ func (m metrics) collectCluster(gauge func(*prometheus.Desc, float64, ...string)
 	gauge(metricIsolated, oneIf(own.Isolated))
 	counter(metricRejected, drops.Stranger, "stranger")
 	counter(metricRejected, drops.OldIncarnation, "old-incarnation")
+	counter(metricRejected, drops.Claim, "claim")
 	counter(metricRejected, drops.Left, "left")
 	counter(metricRejected, drops.Unproven, "unproven")
 	for _, n := range nodes {

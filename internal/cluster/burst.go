@@ -107,7 +107,7 @@ func (m *Machine) verify(now time.Time, p *member, due, began time.Time, linkOnl
 	if p.burst != nil {
 		b.askers = p.burst.askers
 	}
-	p.burst, p.doubt = b, time.Time{}
+	p.burst, p.doubt, p.verified = b, time.Time{}, now
 	if !linkOnly {
 		m.suspect(now)
 	}

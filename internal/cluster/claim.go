@@ -95,6 +95,33 @@ func claimOf(now time.Time, p *member) belfry.Claim {
 	}
 }
 
+const (
+	// What others say of a node is in a turn that the node and its observers can
+	// have reached since its incarnation was first heard of: some at once, as for
+	// one who was cut off meanwhile, and then so many each second. Turns are
+	// finite, and one who lies must not use them up: whoever says something in the
+	// last one can not be answered any more.
+	turnsAtOnce, turnsPerSecond = 64, 4
+	// turnsKnown is the highest turn that an incarnation may be in when this node
+	// hears of it first; the answer to such a claim may be in a higher one.
+	turnsKnown = 1 << 14
+)
+
+// turns is where one member's turns began, for this node.
+type turns struct {
+	first uint16
+	since time.Time
+}
+
+// reached tells whether a claim may be in its turn by now.
+func (t turns) reached(now time.Time, known, c held) bool {
+	if c.Incarnation != known.Incarnation {
+		return c.Turn <= turnsKnown || c.Verdict == belfry.VerdictUp && c.Turn <= turnsKnown+turnsAtOnce
+	}
+	most := float64(t.first) + turnsAtOnce + turnsPerSecond*now.Sub(t.since).Seconds()
+	return float64(c.Turn) <= most
+}
+
 // A rumour is a claim on its way to random members.
 type rumour struct {
 	about  *member
@@ -224,7 +251,11 @@ func (m *Machine) newestClaims(now time.Time) []belfry.Claim {
 func (m *Machine) heardClaims(now, at time.Time, from *member, claims []belfry.Claim) {
 	for _, c := range claims {
 		p := m.numbered(c.Subject)
-		if p == nil || c.Incarnation == 0 || c.Verdict > belfry.VerdictLeft || p.Stopped {
+		if p == nil || c.Incarnation == 0 || p.Stopped {
+			continue
+		}
+		if !goesWith(c.Verdict, c.Cause) {
+			m.drops.Claim++
 			continue
 		}
 		claim := held{
@@ -232,6 +263,8 @@ func (m *Machine) heardClaims(now, at time.Time, from *member, claims []belfry.C
 			Observers: c.Observers, Since: at.Add(-c.Age), Origin: c.Origin,
 		}
 		switch {
+		case from != p && !p.turns.reached(now, p.held, claim):
+			m.drops.Claim++
 		case p == m.self:
 			m.refute(now, from, claim)
 		case c.Verdict == belfry.VerdictUp:
@@ -243,6 +276,26 @@ func (m *Machine) heardClaims(now, at time.Time, from *member, claims []belfry.C
 	}
 }
 
+// goesWith tells whether a verdict can have a cause. What follows from a verdict
+// depends on its cause, so another pair is no claim.
+func goesWith(v belfry.Verdict, c belfry.Cause) bool {
+	switch c {
+	case belfry.CauseNone:
+		return v == belfry.VerdictJoining
+	case belfry.CauseDirect, belfry.CauseIndirect:
+		return v == belfry.VerdictUp
+	case belfry.CauseAgent, belfry.CauseRestarting:
+		return v == belfry.VerdictStalled
+	case belfry.CauseSilent:
+		return v == belfry.VerdictUnreachable || v == belfry.VerdictDown
+	case belfry.CauseProcess, belfry.CauseStalled:
+		return v == belfry.VerdictDown
+	case belfry.CauseLeft, belfry.CauseStopped, belfry.CauseRemoved:
+		return v == belfry.VerdictLeft
+	}
+	return false
+}
+
 // consider adopts a claim if it is greater than the one held, or answers it.
 func (m *Machine) consider(now time.Time, p *member, claim held, from *member) {
 	switch order := claim.compare(p.held); {
@@ -252,9 +305,8 @@ func (m *Machine) consider(now time.Time, p *member, claim held, from *member) {
 	case order < 0:
 		return
 	}
-	silence := claim.Verdict == belfry.VerdictUnreachable ||
-		claim.Verdict == belfry.VerdictDown && claim.Cause != belfry.CauseProcess
-	if silence && claim.Incarnation <= p.incarnation && p.heard.After(claim.Since) {
+	silence := doubtful(claim.Verdict) && claim.Cause != belfry.CauseProcess
+	if silence && p.heard.After(claim.Since) { // of whatever incarnation: that number is hearsay
 		m.answer(now, p, claim, from)
 		return
 	}
@@ -266,7 +318,7 @@ func (m *Machine) consider(now time.Time, p *member, claim held, from *member) {
 			m.note(p, now, from.ID, "", "claims "+p.describe(claim))
 		}
 	}
-	if wait := m.parkTime(now, p, claim); wait > 0 {
+	if wait := m.parkTime(now, p, claim, from); wait > 0 {
 		m.park(now, p, claim, wait)
 		return
 	}
@@ -312,9 +364,14 @@ func (m *Machine) answer(now time.Time, p *member, claim held, from *member) {
 	m.sendClaims(now, from.at, []*member{p})
 }
 
-// refute is the answer of the subject itself.
+// refute is the answer of the subject itself. It also takes over an incarnation
+// that it has not reached: the number orders claims, and somebody lied or
+// remembers a start that this node forgot.
 func (m *Machine) refute(now time.Time, from *member, claim held) {
-	if claim.Incarnation != m.self.held.Incarnation || claim.compare(m.self.held) <= 0 {
+	if claim.compare(m.self.held) <= 0 {
+		if claim.Verdict != belfry.VerdictUp && claim.Verdict != belfry.VerdictJoining {
+			m.sendClaims(now, from.at, []*member{m.self}) // it did not hear of the answer
+		}
 		return
 	}
 	if claim.Verdict == belfry.VerdictDown || claim.Verdict == belfry.VerdictLeft {

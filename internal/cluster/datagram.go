@@ -18,7 +18,7 @@ func (m *Machine) datagram(now time.Time, d Datagram) {
 	case p == nil || p == m.self || p.Stopped || m.self.Stopped:
 		m.drops.Stranger++
 		return
-	case d.Incarnation < p.incarnation:
+	case d.Incarnation < max(p.incarnation, 1): // they count starts, from 1
 		m.drops.OldIncarnation++
 		return
 	case !d.Proven:

@@ -59,6 +59,7 @@ type Drops struct {
 	OldIncarnation uint64 // sender's incarnation was replaced
 	Left           uint64 // sender left in this incarnation
 	Unproven       uint64 // not bound to this node's present boot; answered with it at most
+	Claim          uint64 // claims, not datagrams: of no form that there is, or in a turn that can not have been reached
 }
 
 // New is a machine whose only member is this node. cfg must be valid.
@@ -67,7 +68,8 @@ func New(cfg Config, now time.Time, rng *rand.Rand) *Machine {
 	m.table = NewTable(cfg.Cluster, 0, []Member{{ID: cfg.Self, Number: cfg.Number, Name: cfg.Name}})
 	m.buckets = slices.Clone(m.table.buckets)
 	m.self = m.member(0)
-	m.self.incarnation, m.self.posted = cfg.Incarnation, belfry.VerdictUp
+	m.self.incarnation, m.self.running, m.self.posted = cfg.Incarnation, cfg.Incarnation, belfry.VerdictUp
+	m.self.turns.since = now
 	m.self.held = held{
 		Incarnation: cfg.Incarnation, Verdict: belfry.VerdictUp, Cause: belfry.CauseDirect,
 		Observers: 1, Since: now, Origin: cfg.Number,
@@ -194,11 +196,11 @@ func (m *Machine) doubtAt(p *member) time.Time {
 	}
 	switch p.held.Verdict {
 	case belfry.VerdictUnreachable, belfry.VerdictStalled:
-		return maxTime(m.last, m.health.quiet)
+		return m.again(p)
 	case belfry.VerdictUp:
 		switch {
 		case !p.doubt.IsZero():
-			return maxTime(m.last, m.health.quiet)
+			return m.again(p)
 		case slices.ContainsFunc(p.rows, (*row).watching):
 			return time.Time{}
 		}
@@ -206,6 +208,12 @@ func (m *Machine) doubtAt(p *member) time.Time {
 		return maxTime(last, m.health.quiet)
 	}
 	return time.Time{}
+}
+
+// again is when p may be verified once more: a round after the last time, since
+// who is verified is sent a probe at once, and not while own votes do not count.
+func (m *Machine) again(p *member) time.Time {
+	return maxTime(maxTime(m.last, p.verified.Add(m.roundOf(p))), m.health.quiet)
 }
 
 // NextTimeout is when Advance has something to do without new input; the zero

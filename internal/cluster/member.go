@@ -25,13 +25,17 @@ type member struct {
 	postAt      time.Time          // when down will be posted; zero: nothing waits
 	determined  time.Time          // when the verdict fell that waits
 	parked      *parked            // a claim that is not held yet; nil: none
-	incarnation belfry.Incarnation // newest that was proven or claimed
+	incarnation belfry.Incarnation // newest that p itself proved; older datagrams are void
+	running     belfry.Incarnation // that consumers were told of: proven, or by the word of others
+	turns       turns              // how far the turn can be
 	boot        belfry.Boot        // of the datagrams that count
 
 	heard   time.Time // newest proven reception on any link; zero: never
 	vouched time.Time // newest moment at which another node heard it
 	doubt   time.Time // what the burst that an own pause voided waited for; zero: none, or heard since
-	pause   longestPause
+
+	verified time.Time // when this node's own newest burst began: the next one keeps a round's distance
+	pause    longestPause
 
 	rows  []*row           // by index of the link; empty: not watched
 	spent map[uint8]uint16 // by index of the link: the number last sent there, of rows that ended
@@ -102,7 +106,7 @@ func (m *Machine) member(row int32) *member {
 	t := &m.table.rows[row]
 	p := m.byID[t.ID]
 	if p == nil {
-		p = &member{Member: t, at: row, held: t.base(), posted: t.base().Verdict, incarnation: t.Up}
+		p = &member{Member: t, at: row, held: t.base(), posted: t.base().Verdict, incarnation: t.Up, running: t.Up, turns: turns{since: m.tableAt}}
 		for _, known := range m.cfg.Pauses {
 			if known.Node == t.ID {
 				p.pause = longestPause{d: known.D, at: known.At}

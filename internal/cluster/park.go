@@ -32,19 +32,23 @@ type parked struct {
 }
 
 // parkTime is how long a claim has to wait before it is held; zero: not at all.
-func (m *Machine) parkTime(now time.Time, p *member, claim held) time.Duration {
+func (m *Machine) parkTime(now time.Time, p *member, claim held, from *member) time.Duration {
 	if !doubtful(claim.Verdict) && claim.Verdict != belfry.VerdictLeft {
 		return 0
 	}
-	origin := m.numbered(claim.Origin)
-	switch {
-	case origin == p: // it says so itself
+	if from == p { // it says so itself
 		return 0
+	}
+	origin := m.numbered(claim.Origin)
+	if origin == p { // says somebody else
+		origin = from
+	}
+	switch {
 	case origin == nil || origin.held.Verdict != belfry.VerdictUp:
 		return parkDoubted
 	case claim.Verdict == belfry.VerdictDown && p.held.Verdict == belfry.VerdictUnreachable && now.Sub(p.news) >= parkHearsayMax:
 		return 0 // it is known to be silent, and had its time to answer that
-	case claim.Verdict == belfry.VerdictDown && !m.witnessed(p), claim.Verdict == belfry.VerdictLeft:
+	case claim.Verdict == belfry.VerdictLeft || !m.witnessed(p):
 		return min(max(parkHearsay, 2*m.slowestRound()), parkHearsayMax)
 	}
 	return 0

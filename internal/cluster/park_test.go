@@ -207,7 +207,7 @@ func TestThreeAnsweredClaimsCostTheVote(t *testing.T) {
 	p, by := m.find(nodeID(3)), m.find(nodeID(2))
 	for range 3 {
 		m.conclude(net.now, p, belfry.VerdictUnreachable, belfry.CauseSilent, net.now, 2)
-		m.heardClaims(net.now, net.now, by, []belfry.Claim{{Subject: 3, Incarnation: 1, Turn: p.held.Turn + 1, Verdict: belfry.VerdictUp, Origin: 2}})
+		m.heardClaims(net.now, net.now, by, []belfry.Claim{{Subject: 3, Incarnation: 1, Turn: p.held.Turn + 1, Verdict: belfry.VerdictUp, Cause: belfry.CauseDirect, Origin: 2}})
 	}
 	m.verify(net.now, p, net.now, net.now, false)
 	p.burst.unanswered, p.burst.worth = 60, 1_000_000

@@ -215,8 +215,11 @@ func (m *Machine) change(now time.Time, p *member, c held) {
 	old, wasInRing := p.held, p.inRing()
 	m.count(p, old, c)
 	p.held = c
-	if c.Incarnation > p.incarnation {
-		m.rise(now, p, c.Incarnation)
+	if c.Incarnation > old.Incarnation {
+		p.turns = turns{first: c.Turn, since: now}
+		if c.Incarnation > p.running {
+			m.anew(now, p, c.Incarnation)
+		}
 	}
 	p.private = false
 	if p.parked != nil && p.parked.claim.compare(c) <= 0 {
@@ -272,11 +275,20 @@ func listed(list []*member, p *member, in bool) []*member {
 	return list
 }
 
-// rise notes that a newer incarnation of p is running: all that was held
-// against the older one is void.
+// rise notes that p itself proved a newer incarnation.
 func (m *Machine) rise(now time.Time, p *member, inc belfry.Incarnation) {
-	before := p.incarnation
-	p.incarnation, p.exit, p.burst, p.doubt = inc, exit{}, nil, time.Time{}
+	p.incarnation = inc
+	if inc != p.running { // nobody said so before, or somebody said too much
+		m.anew(now, p, inc)
+	}
+}
+
+// anew notes that another incarnation of p is running: all that was held
+// against the older one is void. Others may have said so: only what p proves
+// voids datagrams of an older one, else whoever lies could silence p.
+func (m *Machine) anew(now time.Time, p *member, inc belfry.Incarnation) {
+	before := p.running
+	p.running, p.exit, p.burst, p.doubt = inc, exit{}, nil, time.Time{}
 	if before == 0 || p == m.self {
 		return
 	}

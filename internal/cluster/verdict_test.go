@@ -49,18 +49,19 @@ func TestExitsAreOfThisStreamAndThisProcess(t *testing.T) {
 	}
 }
 
-// A claim on another incarnation of this node is about another process.
-func TestANodeRefutesOnlyForItself(t *testing.T) {
+// A claim on an incarnation that this node has not reached is refuted too: the
+// number is taken over, as are turns, or nobody could take the claim back.
+func TestANodeRefutesAnyClaimOnItself(t *testing.T) {
 	t.Parallel()
-	for inc, want := range map[belfry.Incarnation]uint16{1: 6, 2: 0} {
+	for _, inc := range []belfry.Incarnation{1, 2, 1<<32 - 1} {
 		net := warm(1, 3)
 		a := net.host("a")
 		net.deliver(a, Datagram{
 			From: nodeID(2), Incarnation: 1, Boot: net.host("b").boot, At: net.now, Proven: true,
-			Body: &Claims{Claims: []belfry.Claim{{Subject: 1, Incarnation: inc, Turn: 5, Verdict: belfry.VerdictDown, Origin: 2}}},
+			Body: &Claims{Claims: []belfry.Claim{{Subject: 1, Incarnation: inc, Turn: 5, Verdict: belfry.VerdictDown, Cause: belfry.CauseSilent, Origin: 2}}},
 		})
-		if got := a.m.self.held; got.Incarnation != 1 || got.Turn != want {
-			t.Errorf("a claim on incarnation %d: a holds itself incarnation %d turn %d, want 1 and %d", inc, got.Incarnation, got.Turn, want)
+		if got := a.m.self.held; got.Verdict != belfry.VerdictUp || got.Incarnation != inc || got.Turn != 6 {
+			t.Errorf("a claim on incarnation %d: a holds itself %v, incarnation %d turn %d, want up, the same, and 6", inc, got.Verdict, got.Incarnation, got.Turn)
 		}
 	}
 }
