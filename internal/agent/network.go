@@ -23,8 +23,9 @@ import (
 	"github.com/belfry-ha/belfry/internal/wire"
 )
 
-// probeTimeout bounds the attempt to reach a peer's stream port.
-const probeTimeout = time.Second
+// probeTimeout bounds the attempt to reach a peer's stream port. It is shorter
+// than the second between two of them.
+const probeTimeout = 900 * time.Millisecond
 
 // openNetwork opens the sockets. What arrives waits in the loops' inputs
 // until they run.

@@ -16,6 +16,9 @@ const (
 	// enoughUnanswered is the fewest unanswered receptions that complete the
 	// evidence, whatever they are worth.
 	enoughUnanswered = 8
+	// speakTime is how long an agent has, whose kernel accepted a dial, to prove
+	// by TLS that it runs, before it is taken for stalled.
+	speakTime = 100 * time.Millisecond
 	// relayTime is how long a co-watcher probes for an asker that is not heard
 	// from again.
 	relayTime = 3 * time.Second
@@ -50,11 +53,19 @@ type burst struct {
 	worth      int64 // of those, 1/1000 nat
 	kernel     kernel
 	dialed     time.Time
+	accepted   time.Time // when the first dial was: its agent has a moment to answer too
 	complete   bool
 
 	results []result // of co-watchers, in the order of their first result
 	askers  []asker
 	expires time.Time // of a burst that only serves askers
+}
+
+// accept notes that a dial was accepted.
+func (b *burst) accept(now time.Time) {
+	if b.kernel != kernelAnswers {
+		b.kernel, b.accepted = kernelAnswers, now
+	}
 }
 
 // A result is the newest count of one co-watcher.
@@ -165,7 +176,7 @@ func (m *Machine) startRound(now time.Time, p *member, others []*member, round i
 	if !b.own || b.linkOnly || round == 0 {
 		return
 	}
-	if round >= 2 && now.Sub(b.dialed) >= redial {
+	if (round >= 2 || !p.spoke.IsZero()) && now.Sub(b.dialed) >= redial {
 		m.dial(now, p)
 	}
 	for _, w := range others {
@@ -220,8 +231,8 @@ func (m *Machine) asked(now time.Time, from *member, ask *RelayAsk) {
 func (m *Machine) sendResult(now time.Time, p *member, a asker) {
 	b := p.burst
 	ago := heardAgoMax
-	if !p.heard.IsZero() {
-		ago = min((now.Sub(p.heard) + time.Millisecond - 1).Truncate(time.Millisecond), heardAgoMax)
+	if last := maxTime(p.heard, p.spoke); !last.IsZero() {
+		ago = min((now.Sub(last) + time.Millisecond - 1).Truncate(time.Millisecond), heardAgoMax)
 	}
 	loss := uint8(0)
 	for _, r := range p.rows {
@@ -248,7 +259,7 @@ func (m *Machine) resulted(now, at time.Time, from *member, res *RelayResult) {
 		return
 	}
 	if res.KernelAnswers && b.kernel != kernelRefuses {
-		b.kernel = kernelAnswers
+		b.accept(now)
 	}
 	i := slices.IndexFunc(b.results, func(r result) bool { return r.from == from })
 	if i < 0 {

@@ -154,6 +154,9 @@ func (m *Machine) judgeLink(now time.Time, p *member, r *row) {
 	if state == r.state {
 		return
 	}
+	if state == belfry.LinkDown && p.burst != nil && p.burst.own && p.spoke.After(p.burst.due) {
+		reason = "datagrams: the agent answers on its stream port; " + reason
+	}
 	m.setLink(now, r, state, reason)
 	if !r.usable() {
 		if p.held.Cause == belfry.CauseDirect && !slices.ContainsFunc(p.rows, (*row).twoWay) {

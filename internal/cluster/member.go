@@ -31,7 +31,8 @@ type member struct {
 	boot        belfry.Boot        // of the datagrams that count
 
 	heard   time.Time // newest proven reception on any link; zero: never
-	vouched time.Time // newest moment at which another node heard it
+	vouched time.Time // newest moment at which another node heard it, or its agent answered a dial
+	spoke   time.Time // when its agent answered a dial although it was not heard; zero: never
 	doubt   time.Time // what the burst that an own pause voided waited for; zero: none, or heard since
 
 	verified time.Time // when this node's own newest burst began: the next one keeps a round's distance

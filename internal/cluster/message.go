@@ -55,6 +55,7 @@ const (
 	DialAccepted DialResult = iota // its kernel lives and something listens
 	DialRefused                    // its kernel lives, its process is gone
 	DialTimeout                    // nothing came back: proves nothing
+	DialAnswered                   // its agent proved who it is, by TLS; comes after DialAccepted, if at all
 )
 
 // Dialed answers a Dial of Output.

@@ -326,6 +326,9 @@ func (n *network) dial(from, to *host, d Dial) {
 		}
 	}
 	n.at(after, func() { n.deliver(from, Dialed{Peer: d.Peer, Link: d.Link, Result: result}) })
+	if result == DialAccepted && to.running && !to.dying && !to.frozen {
+		n.at(2*after, func() { n.deliver(from, Dialed{Peer: d.Peer, Link: d.Link, Result: DialAnswered}) })
+	}
 }
 
 // names of hosts by id, for printing.

@@ -103,6 +103,7 @@ func (m *Machine) judge(now time.Time, p *member) {
 		// Whether this node itself is cut off is about to be known.
 	case b.kernel == kernelRefuses:
 		m.conclude(now, p, belfry.VerdictDown, belfry.CauseProcess, b.began, observers)
+	case b.kernel == kernelAnswers && now.Before(b.accepted.Add(speakTime)):
 	case b.kernel == kernelAnswers && h.Verdict != belfry.VerdictStalled:
 		m.conclude(now, p, belfry.VerdictStalled, belfry.CauseAgent, b.began, observers)
 	case silent && h.Verdict != belfry.VerdictUnreachable:
@@ -184,6 +185,8 @@ func (m *Machine) verdictTimer(now time.Time, p *member) time.Time {
 		return time.Time{}
 	case now.Before(m.health.quiet):
 		return m.health.quiet
+	case p.burst.kernel == kernelAnswers && now.Before(p.burst.accepted.Add(speakTime)):
+		return p.burst.accepted.Add(speakTime)
 	case h.Verdict == belfry.VerdictStalled:
 		return h.Since.Add(m.cfg.StallMax)
 	case h.Verdict == belfry.VerdictUnreachable && m.suspicion.since.IsZero() && !p.private:
@@ -376,7 +379,14 @@ func (m *Machine) dial(now time.Time, p *member) {
 // dialed takes the answer.
 func (m *Machine) dialed(now time.Time, d Dialed) {
 	p := m.find(d.Peer)
-	if p == nil || p.exit.dialing.IsZero() {
+	if p == nil {
+		return
+	}
+	if d.Result == DialAnswered {
+		m.agentAnswers(now, p)
+		return
+	}
+	if p.exit.dialing.IsZero() {
 		return
 	}
 	p.exit.dialing = time.Time{}
@@ -390,7 +400,7 @@ func (m *Machine) dialed(now time.Time, d Dialed) {
 			m.note(p, now, belfry.NodeID{}, m.network(p, d.Link), "dial accepted")
 		}
 		if b != nil {
-			b.kernel = kernelAnswers
+			b.accept(now)
 		}
 	case DialRefused:
 		if !p.exit.reset.IsZero() || b != nil && b.kernel != kernelRefuses {
@@ -406,6 +416,23 @@ func (m *Machine) dialed(now time.Time, d Dialed) {
 			m.note(p, now, belfry.NodeID{}, m.network(p, d.Link), "dial not answered")
 			b.kernel = kernelSilent
 		}
+	}
+}
+
+// agentAnswers is called when p's agent proved by TLS that it runs, although its
+// datagrams do not come: a way is broken, in one direction perhaps, and no node.
+// This node takes it for up, and its links for what they are.
+func (m *Machine) agentAnswers(now time.Time, p *member) {
+	m.allay(now, now)
+	b := p.burst
+	if b == nil || !b.own || b.linkOnly {
+		return // it was heard meanwhile, or is down and has to come back by a link
+	}
+	m.note(p, now, belfry.NodeID{}, "", "the agent answers on its stream port")
+	p.vouched, p.spoke, b.linkOnly = now, now, true
+	p.exit.reset, p.exit.refused = time.Time{}, time.Time{}
+	if p.held.Verdict != belfry.VerdictUp {
+		m.conclude(now, p, belfry.VerdictUp, belfry.CauseIndirect, now, 1)
 	}
 }
 

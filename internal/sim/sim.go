@@ -391,7 +391,12 @@ func (s *simulation) dial(h *host, d cluster.Dial) {
 			result = cluster.DialRefused
 		}
 	}
-	s.plan(event{at: s.now + int64(after), kind: eventMessage, node: h.n, message: cluster.Dialed{Peer: d.Peer, Link: d.Link, Result: result}})
+	answer := cluster.Dialed{Peer: d.Peer, Link: d.Link, Result: result}
+	s.plan(event{at: s.now + int64(after), kind: eventMessage, node: h.n, message: answer})
+	if result == cluster.DialAccepted && peer.state == stateRuns { // TLS takes one more round trip
+		answer.Result = cluster.DialAnswered
+		s.plan(event{at: s.now + int64(2*after), kind: eventMessage, node: h.n, message: answer})
+	}
 }
 
 // peersOf are the nodes that have a stream with h: those that watch each other.

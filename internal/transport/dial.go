@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -186,9 +187,10 @@ func (f dialedFrames) recv() (*belfryv1.PeerFrame, error) {
 
 func (f dialedFrames) closeSend() { _ = f.stream.CloseSend() }
 
-// Probe dials a peer's stream port without speaking, and delivers Dialed: is
-// its kernel alive, is its process gone (cluster.md 6)? While a probe of the
-// same link is under way another one is not started.
+// Probe dials a peer's stream port and delivers Dialed: is its kernel alive, is
+// its process gone (cluster.md 6)? A second Dialed follows if the agent itself
+// answers too, which a process that is stopped does not (cluster.md 7). While a
+// probe of the same link is under way another one is not started.
 func (s *Streams) Probe(peer belfry.NodeID, link uint8, addr netip.AddrPort, timeout time.Duration) {
 	id := linkID{peer, link}
 	s.mu.Lock()
@@ -198,29 +200,45 @@ func (s *Streams) Probe(peer belfry.NodeID, link uint8, addr netip.AddrPort, tim
 	}
 	s.probing[id] = true
 	s.group.Go(func() {
-		result := probe(s.running, addr, timeout)
+		ctx, cancel := context.WithTimeout(s.running, timeout)
+		defer cancel()
+		conn, result := probe(ctx, addr)
+		s.dialed(Dialed{Peer: peer, Link: link, Result: result})
+		answers := conn != nil && s.answers(ctx, conn, peer)
 		s.mu.Lock()
 		delete(s.probing, id)
-		stopped := s.stopped
 		s.mu.Unlock()
-		if !stopped {
-			s.cfg.Deliver(Dialed{Peer: peer, Link: link, Result: result})
+		if answers {
+			s.dialed(Dialed{Peer: peer, Link: link, Result: cluster.DialAnswered})
 		}
 	})
 }
 
-func probe(ctx context.Context, addr netip.AddrPort, timeout time.Duration) cluster.DialResult {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
+func (s *Streams) dialed(d Dialed) {
+	s.mu.Lock()
+	stopped := s.stopped
+	s.mu.Unlock()
+	if !stopped {
+		s.cfg.Deliver(d)
+	}
+}
+
+// probe has a connection if the dial is accepted.
+func probe(ctx context.Context, addr netip.AddrPort) (net.Conn, cluster.DialResult) {
 	conn, err := dialTCP(ctx, addr)
 	switch {
 	case err == nil:
-		_ = conn.Close()
-		return cluster.DialAccepted
+		return conn, cluster.DialAccepted
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return cluster.DialRefused
+		return nil, cluster.DialRefused
 	}
-	return cluster.DialTimeout // no route, no answer: nothing is proven
+	return nil, cluster.DialTimeout // no route, no answer: nothing is proven
+}
+
+// answers tells whether the peer's agent proves who it is, and closes conn.
+func (s *Streams) answers(ctx context.Context, conn net.Conn, peer belfry.NodeID) bool {
+	defer func() { _ = conn.Close() }()
+	return tls.Client(conn, s.cfg.ClientTLS(peer)).HandshakeContext(ctx) == nil
 }
 
 // helloFrame is what this node says first.

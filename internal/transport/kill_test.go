@@ -1,6 +1,7 @@
 package transport_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/tls"
@@ -135,8 +136,12 @@ func TestAStoppedProcessIsNoReset(t *testing.T) {
 	if err := process.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	waitFor(t, func() bool { // the signal takes a moment
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", process.Process.Pid))
+		return err == nil && bytes.Contains(stat, []byte(") T "))
+	})
 	for range 3 {
-		n.Probe(c.ids[1], 0, c.addrs[1], patience)
+		n.probe(t, c.ids[1], c.addrs[1])
 		n.want(t, transport.Dialed{Peer: c.ids[1], Result: cluster.DialAccepted})
 	}
 	// A question waits, as it should; the stream does not end by it.
@@ -148,4 +153,13 @@ func TestAStoppedProcessIsNoReset(t *testing.T) {
 	if len(n.events) != 0 {
 		t.Errorf("events of a stopped process: %v", <-n.events)
 	}
+}
+
+// probe starts a short one, as soon as the one before is over.
+func (n *streamNode) probe(t *testing.T, peer belfry.NodeID, addr netip.AddrPort) {
+	t.Helper()
+	waitFor(t, func() bool {
+		n.Probe(peer, 0, addr, 50*time.Millisecond)
+		return len(n.events) > 0
+	})
 }

@@ -286,9 +286,19 @@ func probe(t *testing.T, b *bench) {
 	low.SetPeers(nil) // so that nothing else happens
 	low.Probe(peer, 3, addr, patience)
 	low.want(t, transport.Dialed{Peer: peer, Link: 3, Result: cluster.DialAccepted})
+	high := b.start(t, 1, 1) // now somebody speaks there
+	for got := (transport.Dialed{}); got.Result != cluster.DialAnswered; {
+		low.Probe(peer, 3, addr, patience)
+		got = low.next(t).(transport.Dialed)
+	}
+	if err := high.Stop(t.Context(), cluster.GoodbyeLeave); err != nil {
+		t.Fatal(err)
+	}
 	_ = b.ports[1].Close()
-	low.Probe(peer, 3, addr, patience)
-	low.want(t, transport.Dialed{Peer: peer, Link: 3, Result: cluster.DialRefused})
+	for got := (transport.Dialed{}); got.Result != cluster.DialRefused; {
+		low.Probe(peer, 3, addr, patience)
+		got = low.next(t).(transport.Dialed)
+	}
 }
 
 // A socket is the datagrams of one node.

@@ -246,7 +246,8 @@ func (s *streams) SendFrame(peer belfry.NodeID, f event.Frame) error {
 	return nil
 }
 
-// Probe tells what a SYN would: who listens at addr, if anybody.
+// Probe tells what a dial would: who listens at addr, if anybody, and whether
+// it is the peer's agent.
 func (s *streams) Probe(peer belfry.NodeID, link uint8, addr netip.AddrPort, timeout time.Duration) {
 	n := s.network
 	n.mu.Lock()
@@ -263,6 +264,9 @@ func (s *streams) Probe(peer belfry.NodeID, link uint8, addr netip.AddrPort, tim
 		})
 	case n.ports[addr]:
 		answer(cluster.DialAccepted)
+		if n.nodes[peer] != nil {
+			answer(cluster.DialAnswered)
+		}
 	default:
 		answer(cluster.DialRefused)
 	}
