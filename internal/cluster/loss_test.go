@@ -144,3 +144,18 @@ func TestSilenceIsNoLoss(t *testing.T) {
 		t.Errorf("after a silence: deviation %d, loss %d, lost %d; want some, at most %d, and %d", after.Deviation, after.Loss, after.Lost, before.Loss, before.Lost)
 	}
 }
+
+// What was only late was not lost: the estimate is what it was before the gap.
+func TestReorderingIsNoLoss(t *testing.T) {
+	t.Parallel()
+	s := newSequence(0)
+	for _, seq := range []uint16{1, 3} {
+		s.take(seq)
+	}
+	if s.loss() == 0 {
+		t.Error("after a gap loss = 0, want some")
+	}
+	if s.take(2); s.loss() != 0 {
+		t.Errorf("after the late one loss = %d/255, want 0", s.loss())
+	}
+}

@@ -123,8 +123,8 @@ func TestPausesAreKeptOverARestart(t *testing.T) {
 	m.Receive(net.now, net.members())
 	p := m.find(nodeID(3))
 	p.held.Since = net.now
-	if got := m.downAt(net.now, p).Sub(net.now); got < 6*time.Second || got > 9*time.Second {
-		t.Errorf("allowance %v after the restart, want 1.25 times the pause", got)
+	if got, want := m.downAt(net.now, p).Sub(net.now), kept[len(kept)-1].D*5/4; got != want {
+		t.Errorf("allowance %v after the restart, want 1.25 times the pause: %v", got, want)
 	}
 }
 
@@ -187,5 +187,69 @@ func TestAKernelThatAnswersAllaysTheSuspicion(t *testing.T) {
 		if verdictAt(a, b) != belfry.VerdictStalled || verdictAt(a, c) != belfry.VerdictStalled {
 			t.Errorf("seed %d: b %v and c %v, want both stalled", seed, verdictAt(a, b), verdictAt(a, c))
 		}
+	}
+}
+
+// A death waits while some observers agree and not yet most: from two votes to
+// three quarters of those that look. Who is no longer up does not look.
+func TestADeathWaitsBetweenTheWatermarks(t *testing.T) {
+	t.Parallel()
+	const few, many = strongVote - 1, strongVote
+	for _, test := range []struct {
+		name   string
+		own    int
+		others []int // unanswered at each
+		dead   int   // how many of the last are down
+		want   bool
+	}{
+		{"nobody else looks", many, nil, 0, false},
+		{"one of four", many, []int{few, few, few}, 0, false},
+		{"two of four", many, []int{many, few, few}, 0, true},
+		{"two others of four", few, []int{many, many, few}, 0, true},
+		{"three of four", many, []int{many, many, few}, 0, false},
+		{"two of two", many, []int{many}, 0, false},
+		{"the dead do not lack", many, []int{many, few, few}, 2, false},
+		{"the dead do not vote", many, []int{few, few, many}, 1, false},
+	} {
+		net := warm(1, 5)
+		m := net.host("a").m
+		p := m.find(nodeID(2))
+		p.burst = &burst{unanswered: test.own}
+		for i, unanswered := range test.others {
+			from := m.find(nodeID(belfry.NodeNumber(3 + i)))
+			if i >= len(test.others)-test.dead {
+				from.held.Verdict = belfry.VerdictDown
+			}
+			p.burst.results = append(p.burst.results, result{from: from, unanswered: unanswered})
+		}
+		if got := m.votesMissing(p); got != test.want {
+			t.Errorf("%s: waits %v, want %v", test.name, got, test.want)
+		}
+	}
+}
+
+// Before a node gives up on itself it asks three others, for as long as four
+// round trips of the slowest path take.
+func TestASuspectAsksThreeForFourRounds(t *testing.T) {
+	t.Parallel()
+	net := warm(1, 8)
+	net.delay = 100 * time.Millisecond
+	net.run(60 * time.Second)
+	m := net.host("a").m
+	for _, p := range m.peers[:3] { // of four
+		p.burst = &burst{own: true, began: net.now}
+	}
+	m.suspect(net.now)
+	if got, want := m.suspicion.until.Sub(net.now), 4*m.slowestRound(); got != want || got <= suspectTime {
+		t.Errorf("others are asked for %v, want %v", got, want)
+	}
+	m.Take()
+	m.advanceSuspicion(net.now)
+	asked := map[belfry.NodeID]bool{}
+	for _, s := range m.Take().Send {
+		asked[s.To] = true
+	}
+	if len(asked) != suspectProbes {
+		t.Errorf("%d others are asked, want %d", len(asked), suspectProbes)
 	}
 }

@@ -80,6 +80,8 @@ func TestAClaimOfADeadOriginWaitsForItsSubject(t *testing.T) {
 	})
 	if k := m.find(nodeID(3)).parked; k == nil || k.passed {
 		t.Fatalf("parked %+v, want the claim parked and not passed on", k)
+	} else if wait := k.until.Sub(net.now); wait != parkDoubted {
+		t.Errorf("parked for %v, want %v", wait, parkDoubted)
 	}
 	net.run(20 * time.Millisecond)
 	if m.find(nodeID(3)).parked != nil {
@@ -197,6 +199,10 @@ func TestWhoAnsweredHasToAgree(t *testing.T) {
 	p.burst.results = append(p.burst.results, result{from: by, at: net.now, unanswered: 1})
 	if enough, observers := m.evidence(net.now, p); !enough || observers != 3 {
 		t.Errorf("enough %v with %d observers, want true with 3", enough, observers)
+	}
+	const needed = 10 * time.Second
+	if p.answerer(net.now.Add(needed-1)) != by || p.answerer(net.now.Add(needed)) != nil {
+		t.Errorf("who answered is not needed for %v, or for longer", needed)
 	}
 }
 

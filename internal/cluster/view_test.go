@@ -96,3 +96,20 @@ func TestOnlyWhatDiffersIsSent(t *testing.T) {
 		t.Errorf("views %x and %x after the answer, want them equal", a.View(), b.View())
 	}
 }
+
+// A guest is let go when the views agreed twice in a row: once may be chance.
+func TestAGuestStaysUntilTheViewsAgreedTwice(t *testing.T) {
+	t.Parallel()
+	net := warm(1, 8)
+	m := net.host("a").m
+	p := m.peers[0]
+	p.guest, p.viewAgrees = true, 0
+	for _, step := range []struct {
+		view  uint32
+		guest bool
+	}{{m.view, true}, {m.view + 1, true}, {m.view, true}, {m.view, false}} {
+		if m.compareView(net.now, p, step.view); p.guest != step.guest {
+			t.Fatalf("agreed %d times: guest %v, want %v", p.viewAgrees, p.guest, step.guest)
+		}
+	}
+}
