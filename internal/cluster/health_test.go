@@ -40,6 +40,10 @@ func TestLongPausesFade(t *testing.T) {
 	if got := l.steps(now.Add(48 * time.Hour)); got != 5 {
 		t.Errorf("steps = %d, want 5: 3s in 0.7s steps rounded up", got)
 	}
+	short := longestPause{d: time.Second, at: now}
+	if got := short.fade(now.Add(48 * time.Hour)); got != time.Second {
+		t.Errorf("a pause of 1s is %v after two days, want 1s: only what exceeds 2s fades", got)
+	}
 }
 
 func TestHushDoesNotChain(t *testing.T) {

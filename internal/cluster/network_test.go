@@ -55,7 +55,12 @@ type host struct {
 	seen        map[string]belfry.Boot
 	inbox       []Message
 	wakeup      uint64
+	stuck       int // times in a row that it wanted to be woken at once
 }
+
+// stuckMax is how often in a row a machine may want to be woken at once: one
+// that always does would keep virtual time from passing.
+const stuckMax = 1000
 
 type event struct {
 	at    time.Time
@@ -271,6 +276,11 @@ func (n *network) schedule(h *host) {
 	next := h.m.NextTimeout()
 	if next.IsZero() {
 		return
+	}
+	if h.stuck++; next.After(n.now) {
+		h.stuck = 0
+	} else if h.stuck > stuckMax {
+		panic(fmt.Sprintf("at %s %s wants to be woken at %s, again and again; want what is due done", n.elapsed(n.now), h.name, n.elapsed(next)))
 	}
 	h.wakeup++
 	token, m := h.wakeup, h.m
