@@ -118,8 +118,8 @@ func (t turns) reached(now time.Time, known, c held) bool {
 	if c.Incarnation != known.Incarnation {
 		return c.Turn <= turnsKnown || c.Verdict == belfry.VerdictUp && c.Turn <= turnsKnown+turnsAtOnce
 	}
-	most := float64(t.first) + turnsAtOnce + turnsPerSecond*now.Sub(t.since).Seconds()
-	return float64(c.Turn) <= most
+	since := now.Sub(t.since) * turnsPerSecond / time.Second
+	return int64(c.Turn) <= int64(t.first)+turnsAtOnce+int64(since)
 }
 
 // A rumour is a claim on its way to random members.
