@@ -27,9 +27,13 @@ func TestDetectionCountsFromTheKillAndOverTheSurvivors(t *testing.T) {
 	t.Parallel()
 	s := scenario(4, sim.Step{At: 10 * second, Kind: sim.StepKillHost, Nodes: []int{3}})
 	f := measure(s, run{Observations: []observation{
-		{5 * second, 0, 3, down}, {6 * second, 0, 3, up}, // before it died
-		{11 * second, 0, 3, unreachable}, {12 * second, 1, 3, unreachable},
-		{13 * second, 1, 3, down}, {14 * second, 2, 3, down}, {15 * second, 0, 3, down},
+		{5 * second, 0, 3, down},
+		{6 * second, 0, 3, up}, // before it died
+		{11 * second, 0, 3, unreachable},
+		{12 * second, 1, 3, unreachable},
+		{13 * second, 1, 3, down},
+		{14 * second, 2, 3, down},
+		{15 * second, 0, 3, down},
 		{16 * second, 3, 0, down}, // the dead do not count
 	}})
 	d := f.Detections[0]
@@ -58,7 +62,10 @@ func TestAVerdictThatIsTakenBackIsNoDetection(t *testing.T) {
 func TestAFalseVerdictLastsUntilTheLastObserverGivesItUp(t *testing.T) {
 	t.Parallel()
 	f := measure(scenario(3), run{Observations: []observation{
-		{10 * second, 0, 2, down}, {11 * second, 1, 2, down}, {12 * second, 0, 2, up}, {15 * second, 1, 2, up},
+		{10 * second, 0, 2, down},
+		{11 * second, 1, 2, down},
+		{12 * second, 0, 2, up},
+		{15 * second, 1, 2, up},
 		{90 * second, 0, 1, unreachable}, // until the end
 	}})
 	if got, want := f.Mistakes["down"], (mistakes{1, 5}); got != want {

@@ -103,7 +103,7 @@ func (c Config) Validate() error {
 	f.check(!c.Self.IsZero(), "self", c.Self, "a node id")
 	f.check(c.Number != 0, "number", c.Number, "a node number from 1")
 	f.check(c.Incarnation != 0, "incarnation", c.Incarnation, "a number from 1")
-	c.Tunables.check(&f)
+	c.check(&f)
 	return f.err()
 }
 

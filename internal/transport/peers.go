@@ -102,7 +102,7 @@ func (u *UDP) SetPeers(peers []Peer) error {
 	u.table.Store(table)
 	for key, s := range u.links {
 		if kept[key] != s {
-			u.forget(s) // what it still holds is from a peer or link that is gone
+			_ = u.forget(s) // what it still holds is from a peer or link that is gone
 		}
 	}
 	u.links = kept
