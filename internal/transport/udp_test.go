@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -401,5 +402,59 @@ func TestOnAllAddressesThePeersAreToldApart(t *testing.T) {
 		if got := a.next(t); got.From != n.id || got.Link != uint8(n.number)-1 {
 			t.Errorf("received from %s on link %d; want %s on %d", got.From, got.Link, n.id, n.number-1)
 		}
+	}
+}
+
+// Peers come and go while others send and one waits: nothing is sent to a
+// descriptor that is somebody else's by now, and Close ends all.
+func TestPeersChangeWhileDatagramsPass(t *testing.T) {
+	t.Parallel()
+	a, b, c := listenNode(t, 1), listenNode(t, 2), listenNode(t, 3)
+	b.sees(t, false, a)
+	c.sees(t, false, a)
+	a.sees(t, false, b, c)
+	stop := make(chan struct{})
+	var group sync.WaitGroup
+	for _, n := range []*datagramNode{b, c} {
+		group.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-n.received: // so that its own goroutine does not wait
+				default:
+				}
+				_ = n.udp.Send(a.id, 0, heartbeat(1))
+				if err := a.udp.Send(n.id, 0, heartbeat(1)); err != nil && !errors.Is(err, belfry.ErrNotFound) && !errors.Is(err, belfry.ErrNotMember) {
+					t.Errorf("send: %v", err)
+					return
+				}
+				a.udp.Wake()
+			}
+		})
+	}
+	group.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-a.received:
+			}
+		}
+	})
+	for i := range 200 {
+		a.sees(t, i%3 == 0, []*datagramNode{b, c}[i%2])
+		a.sees(t, false, b, c)
+	}
+	close(stop)
+	group.Wait()
+	if err := a.udp.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := a.udp.Send(b.id, 0, heartbeat(1)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("send after Close: %v; want net.ErrClosed", err)
+	}
+	if err := a.udp.Wait(time.Time{}); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("wait after Close: %v; want net.ErrClosed", err)
 	}
 }
