@@ -20,6 +20,11 @@ const (
 // maxFailures is how many errors in a row say that a socket is of no use.
 const maxFailures = 1000
 
+// batchesMost is how many batches one turn takes from one socket: all that may
+// have come in while the process was stopped, since nobody is to be judged over
+// unread mail, but only a part of a flood, since other sockets have their turn.
+const batchesMost = 16
+
 // Wait hands what has arrived to Deliver, and what was missed to Dropped, on the
 // caller's goroutine. It returns when something did arrive, at the time (zero:
 // there is none) or after Wake, whatever comes first. What arrives in between
@@ -33,8 +38,8 @@ func (u *UDP) Wait(until time.Time) error {
 		return &belfry.Error{Op: "udp.wait", Err: err}
 	}
 	for _, r := range ready {
-		if s := u.socketOf(int(r.Fd)); s != nil {
-			u.read(s)
+		s := u.socketOf(int(r.Fd))
+		for batches := 0; s != nil && batches < batchesMost && u.read(s); batches++ {
 		}
 	}
 	return nil
@@ -44,15 +49,14 @@ func (u *UDP) Wait(until time.Time) error {
 func (u *UDP) Wake() { u.poller.ring() }
 
 func (u *UDP) socketOf(fd int) *socket {
-	u.mu.Lock()
-	defer u.mu.Unlock()
+	u.fds.Lock()
+	defer u.fds.Unlock()
 	return u.sockets[fd]
 }
 
 // read takes one batch from a socket, opening on this goroutine: nothing
-// unauthenticated is handed on or kept. More waits for the next turn, so that
-// one that is flooded can not keep the others waiting.
-func (u *UDP) read(s *socket) {
+// unauthenticated is handed on or kept. It tells whether there may be more.
+func (u *UDP) read(s *socket) (more bool) {
 	before := thisMoment()
 	u.seal.Lock()
 	fd, n, errno := s.fd, 0, syscall.EAGAIN
@@ -63,17 +67,17 @@ func (u *UDP) read(s *socket) {
 	switch {
 	case errno == syscall.EAGAIN:
 		s.emptied, s.failures = before, 0
-		return
+		return false
 	case errno == syscall.ECONNREFUSED && s.connected:
 		u.note(s.link, errno)
-		return
+		return true // what was said is cleared; there may be datagrams
 	case errno != 0:
 		// An error that ICMP brought is cleared by being told; another is not.
 		if s.failures++; s.failures == maxFailures {
 			u.poller.remove(fd)
 			u.aside(func() { u.log.Error("socket is given up: only errors", "local", s.local, "err", errno) })
 		}
-		return
+		return false
 	}
 	s.failures = 0
 	now := thisMoment()
@@ -89,6 +93,7 @@ func (u *UDP) read(s *socket) {
 	if n < batchSize {
 		s.emptied = before
 	}
+	return n == batchSize
 }
 
 // A moment is one point in time on both clocks.

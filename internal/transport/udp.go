@@ -124,8 +124,12 @@ type UDP struct {
 	mu       sync.Mutex // guards what follows
 	wildcard []*socket
 	links    map[linkKey]*socket
-	sockets  map[int]*socket // all, by descriptor
 	closed   bool
+
+	// By descriptor, for Wait, which must not wait for mu: who holds that may be
+	// opening thousands of sockets.
+	fds     sync.Mutex
+	sockets map[int]*socket
 
 	// To the one goroutine that may wait: for the functions of cfg, for the log
 	// and for what is to be read of interfaces.
@@ -333,7 +337,9 @@ func (u *UDP) Stats() UDPStats {
 // take makes Wait read a socket; with an error it is closed. Called with mu, or
 // before anybody else knows u.
 func (u *UDP) take(s *socket) error {
+	u.fds.Lock()
 	u.sockets[s.fd] = s
+	u.fds.Unlock()
 	if err := u.poller.add(s.fd); err != nil {
 		return errors.Join(err, u.forget(s))
 	}
@@ -345,7 +351,9 @@ func (u *UDP) forget(s *socket) error {
 	if s.fd < 0 {
 		return nil
 	}
+	u.fds.Lock()
 	delete(u.sockets, s.fd)
+	u.fds.Unlock()
 	u.seal.Lock()
 	defer u.seal.Unlock()
 	return s.close()
@@ -362,7 +370,10 @@ func (u *UDP) Close() error {
 	u.closed = true
 	close(u.done)
 	errs := []error{u.poller.stop()}
-	for _, s := range u.sockets {
+	for _, s := range u.wildcard {
+		errs = append(errs, u.forget(s))
+	}
+	for _, s := range u.links {
 		errs = append(errs, u.forget(s))
 	}
 	u.mu.Unlock()
