@@ -40,7 +40,7 @@ var (
 	metricHealth        = metric("health_score", "What this node thinks of itself, 0 to 8; from 4 on its own word needs another observer.")
 	metricPause         = metric("own_pause_seconds", "Longest pause of this node that is remembered.")
 	metricIsolated      = metric("isolated", "1 while this node misses most of its peers and reaches nobody else.")
-	metricRejected      = metric("datagrams_rejected_total", "Datagrams that were dropped before they could change anything.", "reason")
+	metricRejected      = metric("datagrams_rejected_total", "Datagrams, and claims in them, that were dropped before they could change anything.", "reason")
 	metricDatagrams     = metric("datagrams_total", "Datagrams sent, and received and accepted.", "direction")
 	metricSendErrors    = metric("datagram_send_errors_total", "Datagrams that this machine's kernel did not take.", "reason")
 	metricEvents        = metric("events_total", "Occurrences that entered the event machine.", "class")
