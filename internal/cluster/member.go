@@ -355,7 +355,7 @@ func (m *Machine) nodeStatus(now time.Time, p *member) NodeStatus {
 		Turn: p.held.Turn, Observers: int(p.held.Observers), LinksTotal: len(p.rows),
 	}
 	if p == m.self {
-		s.LastHeard = now
+		s.LastHeard, s.Incarnation = now, p.incarnation // whatever others claim
 	}
 	if p.held.Verdict == belfry.VerdictDown {
 		s.PostAt = p.postAt

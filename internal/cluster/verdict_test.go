@@ -63,6 +63,9 @@ func TestANodeRefutesAnyClaimOnItself(t *testing.T) {
 		if got := a.m.self.held; got.Verdict != belfry.VerdictUp || got.Incarnation != inc || got.Turn != 6 {
 			t.Errorf("a claim on incarnation %d: a holds itself %v, incarnation %d turn %d, want up, the same, and 6", inc, got.Verdict, got.Incarnation, got.Turn)
 		}
+		if own := a.m.Nodes(net.now)[0]; !own.Self || own.Incarnation != 1 {
+			t.Errorf("a claim on incarnation %d: a shows itself as incarnation %d, want 1", inc, own.Incarnation)
+		}
 	}
 }
 
