@@ -96,31 +96,64 @@ func claimOf(now time.Time, p *member) belfry.Claim {
 }
 
 const (
-	// What others say of a node is in a turn that the node and its observers can
-	// have reached since its incarnation was first heard of: some at once, as for
-	// one who was cut off meanwhile, and then so many each second. Turns are
+	// What others say of a node is in a turn and an incarnation that can have been
+	// reached since this node heard of it: some at once, as for one who was cut off
+	// meanwhile, and then no more than one each turnTime and startTime. Both are
 	// finite, and one who lies must not use them up: whoever says something in the
 	// last one can not be answered any more.
-	turnsAtOnce, turnsPerSecond = 64, 4
+	turnsAtOnce, turnTime   = 256, 250 * time.Millisecond
+	startsAtOnce, startTime = 64, time.Second
 	// turnsKnown is the highest turn that an incarnation may be in when this node
-	// hears of it first; the answer to such a claim may be in a higher one.
-	turnsKnown = 1 << 14
+	// hears of it first, and startsKnown the highest incarnation of a node of which
+	// nothing is known; the answer to such a claim may be in a higher turn.
+	turnsKnown, startsKnown = 1 << 14, 1 << 31
 )
 
-// turns is where one member's turns began, for this node.
-type turns struct {
-	first uint16
-	since time.Time
+// A reach is how far claims on one member can have come.
+type reach struct {
+	credit time.Duration // for turns, at the time at
+	at     time.Time
+	first  belfry.Incarnation // that was known at the time since
+	since  time.Time
 }
 
-// reached tells whether a claim may be in its turn by now.
-func (t turns) reached(now time.Time, known, c held) bool {
-	if c.Incarnation != known.Incarnation {
-		return c.Turn <= turnsKnown || c.Verdict == belfry.VerdictUp && c.Turn <= turnsKnown+turnsAtOnce
-	}
-	since := now.Sub(t.since) * turnsPerSecond / time.Second
-	return int64(c.Turn) <= int64(t.first)+turnsAtOnce+int64(since)
+// turnsLeft is what is left for turns now.
+func (r *reach) turnsLeft(now time.Time) time.Duration {
+	return min(r.credit+now.Sub(r.at), turnsAtOnce*turnTime)
 }
+
+// reached tells whether a claim may be where it says.
+func (r *reach) reached(now time.Time, known, c held) bool {
+	switch {
+	case c.Incarnation <= known.Incarnation && c.compare(known) <= 0:
+		return true // it changes nothing
+	case c.Incarnation == known.Incarnation:
+		return time.Duration(c.Turn-known.Turn)*turnTime <= r.turnsLeft(now)
+	case c.Turn > turnsKnown && !(c.Verdict == belfry.VerdictUp && c.Turn <= turnsKnown+turnsAtOnce):
+		return false
+	case r.first == 0:
+		return c.Incarnation <= startsKnown
+	}
+	return int64(c.Incarnation) <= int64(r.first)+startsAtOnce+int64(now.Sub(r.since)/startTime)
+}
+
+// moved notes that another claim is held.
+func (r *reach) moved(now time.Time, from, to held) {
+	left := r.turnsLeft(now)
+	switch {
+	case to.Incarnation != from.Incarnation:
+		left = turnsAtOnce * turnTime
+		if r.first == 0 {
+			r.first, r.since = to.Incarnation, now
+		}
+	case to.Turn > from.Turn:
+		left = max(0, left-time.Duration(to.Turn-from.Turn)*turnTime)
+	}
+	r.credit, r.at = left, now
+}
+
+// proved notes an incarnation that the member itself showed.
+func (r *reach) proved(now time.Time, inc belfry.Incarnation) { r.first, r.since = inc, now }
 
 // A rumour is a claim on its way to random members.
 type rumour struct {
@@ -263,7 +296,7 @@ func (m *Machine) heardClaims(now, at time.Time, from *member, claims []belfry.C
 			Observers: c.Observers, Since: at.Add(-c.Age), Origin: c.Origin,
 		}
 		switch {
-		case from != p && !p.turns.reached(now, p.held, claim):
+		case from != p && !p.reach.reached(now, p.held, claim):
 			m.drops.Claim++
 		case p == m.self:
 			m.refute(now, from, claim)
@@ -318,8 +351,8 @@ func (m *Machine) consider(now time.Time, p *member, claim held, from *member) {
 			m.note(p, now, from.ID, "", "claims "+p.describe(claim))
 		}
 	}
-	if wait := m.parkTime(now, p, claim, from); wait > 0 {
-		m.park(now, p, claim, wait)
+	if wait, pass := m.parkTime(now, p, claim, from); wait > 0 {
+		m.park(now, p, claim, wait, pass)
 		return
 	}
 	if claim.Verdict == belfry.VerdictUp && !p.anyHeard() {

@@ -14,7 +14,12 @@ type lie struct {
 	claim belfry.Claim
 	again time.Duration // said once more after each; 0: once
 	alone bool          // to one node only
+	pause time.Duration // before it is said the subject stops for so long; 0: it does not
 }
+
+// paused is how long a subject stops that is lied about meanwhile: what each
+// node survives (the allowance is 2.5 s, and the first miss comes later).
+const paused = 2100 * time.Millisecond
 
 // drawLie draws from what a claim can hold, with its ends in favour.
 func drawLie(rng *rand.Rand) lie {
@@ -32,6 +37,7 @@ func drawLie(rng *rand.Rand) lie {
 		},
 		again: time.Duration(pick(0, 0, 20, 500)) * time.Millisecond,
 		alone: rng.IntN(4) == 0,
+		pause: time.Duration(pick(0, 0, 0, 1, 300, 1000, 1500, 2000)) * time.Millisecond,
 	}
 }
 
@@ -87,6 +93,11 @@ func tellLie(t *testing.T, seed uint64, said lie, size int) {
 		}
 	}
 	before := net.sent
+	if said.pause > 0 {
+		victim.frozen = true
+		net.at(paused, func() { net.thaw(victim) })
+		net.run(said.pause)
+	}
 	tell()
 	net.run(45 * time.Second) // longer than a node may be held stalled
 	if len(gone) > 0 {

@@ -69,7 +69,7 @@ func New(cfg Config, now time.Time, rng *rand.Rand) *Machine {
 	m.buckets = slices.Clone(m.table.buckets)
 	m.self = m.member(0)
 	m.self.incarnation, m.self.running, m.self.posted = cfg.Incarnation, cfg.Incarnation, belfry.VerdictUp
-	m.self.turns.since = now
+	m.self.reach.proved(now, cfg.Incarnation)
 	m.self.held = held{
 		Incarnation: cfg.Incarnation, Verdict: belfry.VerdictUp, Cause: belfry.CauseDirect,
 		Observers: 1, Since: now, Origin: cfg.Number,

@@ -27,7 +27,7 @@ type member struct {
 	parked      *parked            // a claim that is not held yet; nil: none
 	incarnation belfry.Incarnation // newest that p itself proved; older datagrams are void
 	running     belfry.Incarnation // that consumers were told of: proven, or by the word of others
-	turns       turns              // how far the turn can be
+	reach       reach              // how far claims on it can have come
 	boot        belfry.Boot        // of the datagrams that count
 
 	heard   time.Time // newest proven reception on any link; zero: never
@@ -107,7 +107,7 @@ func (m *Machine) member(row int32) *member {
 	t := &m.table.rows[row]
 	p := m.byID[t.ID]
 	if p == nil {
-		p = &member{Member: t, at: row, held: t.base(), posted: t.base().Verdict, incarnation: t.Up, running: t.Up, turns: turns{since: m.tableAt}}
+		p = &member{Member: t, at: row, held: t.base(), posted: t.base().Verdict, incarnation: t.Up, running: t.Up, reach: reach{first: t.Up, since: m.tableAt}}
 		for _, known := range m.cfg.Pauses {
 			if known.Node == t.ID {
 				p.pause = longestPause{d: known.D, at: known.At}

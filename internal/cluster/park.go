@@ -18,6 +18,9 @@ const (
 	parkHearsayMax = time.Second
 	// parkProbes is how often a subject is probed while a claim waits for it.
 	parkProbes = 4
+	// parkSooner is how much earlier than this node's own knowledge of it a silence
+	// may have begun: what honest observers take to find it out and to tell.
+	parkSooner = 400 * time.Millisecond
 )
 
 // A parked claim is one that this node does not hold yet, so that the subject
@@ -28,30 +31,60 @@ type parked struct {
 	since  time.Time
 	until  time.Time
 	next   time.Time // when the subject is probed again
-	passed bool      // sent on meanwhile, to the subject too; it is not probed then
+	passed bool      // sent on meanwhile, to the subject too
 }
 
 // parkTime is how long a claim has to wait before it is held; zero: not at all.
-func (m *Machine) parkTime(now time.Time, p *member, claim held, from *member) time.Duration {
-	if !doubtful(claim.Verdict) && claim.Verdict != belfry.VerdictLeft {
-		return 0
-	}
-	if from == p { // it says so itself
-		return 0
+// A claim whose origin this node does not hold up is not passed on meanwhile.
+func (m *Machine) parkTime(now time.Time, p *member, claim held, from *member) (wait time.Duration, pass bool) {
+	if !doubtful(claim.Verdict) && claim.Verdict != belfry.VerdictLeft || from == p {
+		return 0, true
 	}
 	origin := m.numbered(claim.Origin)
 	if origin == p { // says somebody else
 		origin = from
 	}
+	pass = origin != nil && origin.held.Verdict == belfry.VerdictUp
 	switch {
-	case origin == nil || origin.held.Verdict != belfry.VerdictUp:
-		return parkDoubted
-	case claim.Verdict == belfry.VerdictDown && p.held.Verdict == belfry.VerdictUnreachable && now.Sub(p.news) >= parkHearsayMax:
-		return 0 // it is known to be silent, and had its time to answer that
-	case claim.Verdict == belfry.VerdictLeft || !m.witnessed(p):
-		return min(max(parkHearsay, 2*m.slowestRound()), parkHearsayMax)
+	case claim.Verdict == belfry.VerdictDown || claim.Verdict == belfry.VerdictLeft:
+		wait = max(0, m.goneAt(now, p, claim).Sub(now))
+	case !m.witnessed(p):
+		wait = min(max(parkHearsay, 2*m.slowestRound()), parkHearsayMax)
 	}
-	return 0
+	if !pass {
+		wait = max(wait, parkDoubted)
+	}
+	return wait, pass
+}
+
+// goneAt is when somebody's word that p is gone may be believed: not before this
+// node would say so itself, by what it knows of p's silence. Who lies must not
+// make a pause that p survives one that it does not. An exit needs no time: the
+// kernel is asked meanwhile, and says so at once.
+func (m *Machine) goneAt(now time.Time, p *member, claim held) time.Time {
+	if claim.Cause == belfry.CauseProcess && !p.exit.reset.IsZero() {
+		return now
+	}
+	known := now // since when p is in doubt here
+	if p.missing() && p.burst.complete {
+		known = p.burst.began
+	} else if p.held.Verdict == belfry.VerdictUnreachable || p.held.Verdict == belfry.VerdictStalled {
+		known = p.news
+	}
+	since, hold := maxTime(claim.Since, known.Add(-parkSooner)), m.cfg.Allowance
+	switch {
+	case claim.Cause == belfry.CauseStalled:
+		hold = m.cfg.StallMax
+	case claim.Cause == belfry.CauseSilent && m.cfg.NodeTimeout > 0:
+		hold = m.cfg.NodeTimeout
+	}
+	return since.Add(hold)
+}
+
+// exited tells whether a claim says that p's process has ended, which p's
+// kernel can confirm.
+func (k *parked) exited() bool {
+	return k.claim.Cause == belfry.CauseProcess || k.claim.Verdict == belfry.VerdictLeft
 }
 
 // witnessed tells whether this node has seen itself that p is gone: its own
@@ -70,15 +103,18 @@ func (m *Machine) slowestRound() (slowest time.Duration) {
 
 // park keeps a claim until its subject had time to answer. Of two claims on one
 // subject the greater stays, and its subject has the whole time for it.
-func (m *Machine) park(now time.Time, p *member, claim held, wait time.Duration) {
+func (m *Machine) park(now time.Time, p *member, claim held, wait time.Duration, pass bool) {
 	if p.parked == nil {
 		m.parked = append(m.parked, p)
 	} else if claim.compare(p.parked.claim) <= 0 {
 		return
 	}
-	p.parked = &parked{claim: claim, since: now, until: now.Add(wait), next: now}
-	if wait < parkDoubted { // others need not wait, and the subject hears it from all of them
-		p.parked.passed, p.parked.next = true, p.parked.until
+	k := &parked{claim: claim, since: now, until: now.Add(wait), next: now, passed: pass}
+	p.parked = k
+	if pass { // others need not wait, and the subject hears it from all of them
+		if !k.exited() {
+			k.next = now.Add(parkHearsayMax)
+		}
 		m.spread(now, p)
 	}
 	m.advanceParked(now)
@@ -94,7 +130,12 @@ func (m *Machine) advanceParked(now time.Time) {
 			m.release(now, p)
 		case !k.next.After(now):
 			k.next = now.Add(parkDoubted / parkProbes)
-			m.ask(now, p)
+			if k.exited() {
+				p.exit.dialing = now
+				m.out.Dial = append(m.out.Dial, Dial{Peer: p.ID, Link: m.linkTo(p)})
+			} else {
+				m.ask(now, p)
+			}
 		}
 	}
 }
@@ -106,6 +147,14 @@ func (m *Machine) ask(now time.Time, p *member) {
 		return
 	}
 	m.sendUnwatched(now, p, 0, true, false)
+}
+
+// linkTo is the index of one link to p, watched or not.
+func (m *Machine) linkTo(p *member) uint8 {
+	if len(p.rows) > 0 {
+		return p.rows[0].id.Index
+	}
+	return 0
 }
 
 // unpark forgets a parked claim.

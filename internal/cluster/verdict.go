@@ -218,11 +218,9 @@ func (m *Machine) change(now time.Time, p *member, c held) {
 	old, wasInRing := p.held, p.inRing()
 	m.count(p, old, c)
 	p.held = c
-	if c.Incarnation > old.Incarnation {
-		p.turns = turns{first: c.Turn, since: now}
-		if c.Incarnation > p.running {
-			m.anew(now, p, c.Incarnation)
-		}
+	p.reach.moved(now, old, c)
+	if c.Incarnation > max(old.Incarnation, p.running) {
+		m.anew(now, p, c.Incarnation)
 	}
 	p.private = false
 	if p.parked != nil && p.parked.claim.compare(c) <= 0 {
@@ -281,6 +279,7 @@ func listed(list []*member, p *member, in bool) []*member {
 // rise notes that p itself proved a newer incarnation.
 func (m *Machine) rise(now time.Time, p *member, inc belfry.Incarnation) {
 	p.incarnation = inc
+	p.reach.proved(now, inc)
 	if inc != p.running { // nobody said so before, or somebody said too much
 		m.anew(now, p, inc)
 	}
@@ -392,6 +391,16 @@ func (m *Machine) dialed(now time.Time, d Dialed) {
 	p.exit.dialing = time.Time{}
 	if d.Result != DialTimeout {
 		m.allay(now, now)
+	}
+	if k := p.parked; k != nil && k.exited() {
+		switch {
+		case d.Result == DialRefused:
+			m.note(p, now, belfry.NodeID{}, m.network(p, d.Link), "dial refused")
+			m.release(now, p)
+		case d.Result == DialAccepted && k.claim.Cause == belfry.CauseProcess:
+			m.note(p, now, belfry.NodeID{}, m.network(p, d.Link), "dial accepted: its process runs")
+			m.unpark(p)
+		}
 	}
 	b := p.burst
 	switch d.Result {

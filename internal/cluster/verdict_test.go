@@ -50,18 +50,26 @@ func TestExitsAreOfThisStreamAndThisProcess(t *testing.T) {
 }
 
 // A claim on an incarnation that this node has not reached is refuted too: the
-// number is taken over, as are turns, or nobody could take the claim back.
-func TestANodeRefutesAnyClaimOnItself(t *testing.T) {
+// number is taken over, as are turns, or nobody could take the claim back. One
+// that it can not have reached is nothing.
+func TestANodeRefutesClaimsOnItself(t *testing.T) {
 	t.Parallel()
-	for _, inc := range []belfry.Incarnation{1, 2, 1<<32 - 1} {
+	for inc, want := range map[belfry.Incarnation]held{
+		1:         {Incarnation: 1, Turn: 6},
+		2:         {Incarnation: 2, Turn: 6},
+		50:        {Incarnation: 50, Turn: 6},
+		1000:      {Incarnation: 1},
+		1<<32 - 1: {Incarnation: 1},
+	} {
 		net := warm(1, 3)
 		a := net.host("a")
 		net.deliver(a, Datagram{
 			From: nodeID(2), Incarnation: 1, Boot: net.host("b").boot, At: net.now, Proven: true,
 			Body: &Claims{Claims: []belfry.Claim{{Subject: 1, Incarnation: inc, Turn: 5, Verdict: belfry.VerdictDown, Cause: belfry.CauseSilent, Origin: 2}}},
 		})
-		if got := a.m.self.held; got.Verdict != belfry.VerdictUp || got.Incarnation != inc || got.Turn != 6 {
-			t.Errorf("a claim on incarnation %d: a holds itself %v, incarnation %d turn %d, want up, the same, and 6", inc, got.Verdict, got.Incarnation, got.Turn)
+		if got := a.m.self.held; got.Verdict != belfry.VerdictUp || got.Incarnation != want.Incarnation || got.Turn != want.Turn {
+			t.Errorf("a claim on incarnation %d: a holds itself %v, incarnation %d turn %d, want up, %d and %d",
+				inc, got.Verdict, got.Incarnation, got.Turn, want.Incarnation, want.Turn)
 		}
 		if own := a.m.Nodes(net.now)[0]; !own.Self || own.Incarnation != 1 {
 			t.Errorf("a claim on incarnation %d: a shows itself as incarnation %d, want 1", inc, own.Incarnation)
