@@ -296,7 +296,7 @@ func (m *Machine) heardClaims(now, at time.Time, from *member, claims []belfry.C
 			Observers: c.Observers, Since: at.Add(-c.Age), Origin: c.Origin,
 		}
 		switch {
-		case from != p && !p.reach.reached(now, p.held, claim):
+		case from != p && !p.reach.reached(now, p.held, claim) && !(p == m.self && m.remembered(claim)):
 			m.drops.Claim++
 		case p == m.self:
 			m.refute(now, from, claim)
@@ -395,6 +395,12 @@ func (m *Machine) answer(now time.Time, p *member, claim held, from *member) {
 	}.follows(claim)
 	m.adopt(now, p, alive)
 	m.sendClaims(now, from.at, []*member{p})
+}
+
+// remembered tells whether a claim on this node may be from before its start, in
+// this incarnation all the same: somebody said too much, and others believed it.
+func (m *Machine) remembered(c held) bool {
+	return c.Incarnation == m.self.held.Incarnation && c.Turn <= turnsKnown+turnsAtOnce
 }
 
 // refute is the answer of the subject itself. It also takes over an incarnation

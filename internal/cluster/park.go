@@ -18,8 +18,8 @@ const (
 	parkHearsayMax = time.Second
 	// parkProbes is how often a subject is probed while a claim waits for it.
 	parkProbes = 4
-	// parkSooner is how much earlier than this node's own knowledge of it a silence
-	// may have begun: what honest observers take to find it out and to tell.
+	// parkSooner is how much earlier than this node heard of it a silence may have
+	// begun: what honest observers take to find it out and to tell.
 	parkSooner = 400 * time.Millisecond
 )
 
@@ -65,13 +65,14 @@ func (m *Machine) goneAt(now time.Time, p *member, claim held) time.Time {
 	if claim.Cause == belfry.CauseProcess && !p.exit.reset.IsZero() {
 		return now
 	}
-	known := now // since when p is in doubt here
-	if p.missing() && p.burst.complete {
+	known := now // since when p may be silent, by what is known here
+	switch {
+	case p.missing() && p.burst.complete:
 		known = p.burst.began
-	} else if p.held.Verdict == belfry.VerdictUnreachable || p.held.Verdict == belfry.VerdictStalled {
-		known = p.news
+	case p.held.Verdict == belfry.VerdictUnreachable || p.held.Verdict == belfry.VerdictStalled:
+		known = p.news.Add(-parkSooner)
 	}
-	since, hold := maxTime(claim.Since, known.Add(-parkSooner)), m.cfg.Allowance
+	since, hold := maxTime(claim.Since, known), m.cfg.Allowance
 	switch {
 	case claim.Cause == belfry.CauseStalled:
 		hold = m.cfg.StallMax

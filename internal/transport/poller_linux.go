@@ -12,8 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readyMost is how many descriptors one look at a poller may bring.
-const readyMost = 64
+// readyMost is how many descriptors one look at a poller may bring: in most
+// clusters all.
+const readyMost = 1024
 
 // A poller lets one goroutine wait for sockets, a time and a call from
 // elsewhere at once, at the price of one wake-up of one thread: an epoll(7)

@@ -63,6 +63,14 @@ func (u *UDP) read(s *socket) (more bool) {
 	if fd >= 0 {
 		n, errno = u.batch.receive(uintptr(fd))
 	}
+	if errno != 0 && errno != syscall.EAGAIN && !(errno == syscall.ECONNREFUSED && s.connected) {
+		// An error that ICMP brought is cleared by being told; another is not. Under
+		// the lock, since the number may be another socket's later.
+		if s.failures++; s.failures == maxFailures {
+			u.poller.remove(fd)
+			u.aside(func() { u.log.Error("socket is given up: only errors", "local", s.local, "err", errno) })
+		}
+	}
 	u.seal.Unlock()
 	switch {
 	case errno == syscall.EAGAIN:
@@ -72,11 +80,6 @@ func (u *UDP) read(s *socket) (more bool) {
 		u.note(s.link, errno)
 		return true // what was said is cleared; there may be datagrams
 	case errno != 0:
-		// An error that ICMP brought is cleared by being told; another is not.
-		if s.failures++; s.failures == maxFailures {
-			u.poller.remove(fd)
-			u.aside(func() { u.log.Error("socket is given up: only errors", "local", s.local, "err", errno) })
-		}
 		return false
 	}
 	s.failures = 0
