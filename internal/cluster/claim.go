@@ -105,7 +105,8 @@ const (
 	startsAtOnce, startTime = 64, time.Second
 	// turnsKnown is the highest turn that an incarnation may be in when this node
 	// hears of it first, and startsKnown the highest incarnation of a node of which
-	// nothing is known; the answer to such a claim may be in a higher turn.
+	// nothing is known. That it is up may be said in a higher turn, and of a known
+	// incarnation too: it is the answer to such a claim.
 	turnsKnown, startsKnown = 1 << 14, 1 << 31
 )
 
@@ -127,6 +128,8 @@ func (r *reach) reached(now time.Time, known, c held) bool {
 	switch {
 	case c.Incarnation <= known.Incarnation && c.compare(known) <= 0:
 		return true // it changes nothing
+	case c.Verdict == belfry.VerdictUp && c.Turn <= turnsKnown+turnsAtOnce && c.Incarnation == known.Incarnation:
+		return true
 	case c.Incarnation == known.Incarnation:
 		return time.Duration(c.Turn-known.Turn)*turnTime <= r.turnsLeft(now)
 	case c.Turn > turnsKnown && !(c.Verdict == belfry.VerdictUp && c.Turn <= turnsKnown+turnsAtOnce):
@@ -296,7 +299,7 @@ func (m *Machine) heardClaims(now, at time.Time, from *member, claims []belfry.C
 			Observers: c.Observers, Since: at.Add(-c.Age), Origin: c.Origin,
 		}
 		switch {
-		case from != p && !p.reach.reached(now, p.held, claim) && !(p == m.self && m.remembered(claim)):
+		case from != p && !p.reach.reached(now, p.held, claim):
 			m.drops.Claim++
 		case p == m.self:
 			m.refute(now, from, claim)
@@ -395,12 +398,6 @@ func (m *Machine) answer(now time.Time, p *member, claim held, from *member) {
 	}.follows(claim)
 	m.adopt(now, p, alive)
 	m.sendClaims(now, from.at, []*member{p})
-}
-
-// remembered tells whether a claim on this node may be from before its start, in
-// this incarnation all the same: somebody said too much, and others believed it.
-func (m *Machine) remembered(c held) bool {
-	return c.Incarnation == m.self.held.Incarnation && c.Turn <= turnsKnown+turnsAtOnce
 }
 
 // refute is the answer of the subject itself. It also takes over an incarnation

@@ -18,8 +18,8 @@ const (
 	parkHearsayMax = time.Second
 	// parkProbes is how often a subject is probed while a claim waits for it.
 	parkProbes = 4
-	// parkSooner is how much earlier than this node heard of it a silence may have
-	// begun: what honest observers take to find it out and to tell.
+	// parkSooner is how much earlier than this node missed it, or heard of it, a
+	// silence may have begun: what honest observers take to find it out and to tell.
 	parkSooner = 400 * time.Millisecond
 )
 
@@ -68,7 +68,7 @@ func (m *Machine) goneAt(now time.Time, p *member, claim held) time.Time {
 	known := now // since when p may be silent, by what is known here
 	switch {
 	case p.missing() && p.burst.complete:
-		known = p.burst.began
+		known = p.burst.began.Add(-parkSooner)
 	case p.held.Verdict == belfry.VerdictUnreachable || p.held.Verdict == belfry.VerdictStalled:
 		known = p.news.Add(-parkSooner)
 	}
