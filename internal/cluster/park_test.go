@@ -76,7 +76,7 @@ func TestAClaimOfADeadOriginWaitsForItsSubject(t *testing.T) {
 	m := net.host("a").m
 	net.deliver(net.host("a"), Datagram{
 		From: nodeID(2), Incarnation: 1, Boot: net.host("b").boot, At: net.now, Proven: true,
-		Body: &Claims{Claims: []belfry.Claim{{Subject: 3, Incarnation: 1, Turn: 3, Verdict: belfry.VerdictDown, Cause: belfry.CauseSilent, Origin: 8}}},
+		Body: &Claims{Claims: []belfry.Claim{{Subject: 3, Incarnation: 1, Turn: 3, Verdict: belfry.VerdictUnreachable, Cause: belfry.CauseSilent, Origin: 8}}},
 	})
 	if k := m.find(nodeID(3)).parked; k == nil || k.passed {
 		t.Fatalf("parked %+v, want the claim parked and not passed on", k)
@@ -90,6 +90,58 @@ func TestAClaimOfADeadOriginWaitsForItsSubject(t *testing.T) {
 	net.run(3 * time.Second)
 	if len(told) != 0 || verdictAt(net.host("a"), net.host("c")) != belfry.VerdictUp {
 		t.Errorf("told %v, a holds c %v; want nothing and up", told, verdictAt(net.host("a"), net.host("c")))
+	}
+}
+
+// Down and left by the word of one wait as long as this node would itself, from
+// when it first knew of the silence; an exit does until the kernel has spoken.
+func TestDownByTheWordOfOneWaitsAsLongAsAnOwnVerdict(t *testing.T) {
+	t.Parallel()
+	const allowance, stallMax = 2500 * time.Millisecond, 30 * time.Second
+	for name, c := range map[string]struct {
+		verdict belfry.Verdict
+		cause   belfry.Cause
+		known   time.Duration // unreachable here since; 0: it is up
+		result  DialResult    // of the dial that an exit makes
+		want    time.Duration // to wait; 0: held at once, or settled by the dial
+		holds   belfry.Verdict
+	}{
+		"silent":                      {belfry.VerdictDown, belfry.CauseSilent, 0, 0, allowance, belfry.VerdictUp},
+		"silent, known for a second":  {belfry.VerdictDown, belfry.CauseSilent, time.Second, 0, allowance - time.Second - parkSooner, belfry.VerdictUnreachable},
+		"silent, known for three":     {belfry.VerdictDown, belfry.CauseSilent, 3 * time.Second, 0, 0, belfry.VerdictDown},
+		"stalled":                     {belfry.VerdictDown, belfry.CauseStalled, 3 * time.Second, 0, stallMax - 3*time.Second - parkSooner, belfry.VerdictUnreachable},
+		"process, not answered":       {belfry.VerdictDown, belfry.CauseProcess, 0, DialTimeout, allowance, belfry.VerdictUp},
+		"process, refused":            {belfry.VerdictDown, belfry.CauseProcess, 0, DialRefused, 0, belfry.VerdictDown},
+		"process, accepted: it lives": {belfry.VerdictDown, belfry.CauseProcess, 0, DialAccepted, 0, belfry.VerdictUp},
+		"left, accepted: not yet":     {belfry.VerdictLeft, belfry.CauseLeft, 0, DialAccepted, allowance, belfry.VerdictUp},
+		"left, refused":               {belfry.VerdictLeft, belfry.CauseLeft, 0, DialRefused, 0, belfry.VerdictLeft},
+	} {
+		net := warm(1, 12)
+		m, now := net.host("a").m, net.now
+		p := m.find(nodeID(6))
+		if p.rows != nil {
+			t.Fatalf("%s: the subject is watched; the test is about who does not watch", name)
+		}
+		if c.known > 0 {
+			m.change(now, p, held{Incarnation: 1, Verdict: belfry.VerdictUnreachable, Cause: belfry.CauseSilent, Since: now.Add(-c.known), Origin: 4})
+			p.news = now.Add(-c.known)
+		}
+		p.heard = time.Time{} // what it was heard of when it joined would answer
+		m.heardClaims(now, now, m.find(nodeID(2)), []belfry.Claim{{
+			Subject: 6, Incarnation: 1, Verdict: c.verdict, Cause: c.cause, Age: time.Hour, Origin: 2,
+		}})
+		if dials := len(m.Take().Dial); dials > 0 {
+			m.dialed(now, Dialed{Peer: p.ID, Result: c.result})
+		} else if c.result != 0 {
+			t.Errorf("%s: the kernel was not asked", name)
+		}
+		wait := time.Duration(0)
+		if p.parked != nil {
+			wait = p.parked.until.Sub(now)
+		}
+		if wait != c.want || p.held.Verdict != c.holds {
+			t.Errorf("%s: waits %v and holds %v; want %v and %v", name, wait, p.held.Verdict, c.want, c.holds)
+		}
 	}
 }
 
