@@ -17,7 +17,8 @@ const (
 	// evidence, whatever they are worth.
 	enoughUnanswered = 8
 	// speakTime is how long an agent has, whose kernel accepted a dial, to prove
-	// by TLS that it runs, before it is taken for stalled.
+	// by TLS that it runs, before it is taken for stalled; two rounds of its path
+	// come on top.
 	speakTime = 100 * time.Millisecond
 	// relayTime is how long a co-watcher probes for an asker that is not heard
 	// from again.
@@ -66,6 +67,11 @@ func (b *burst) accept(now time.Time) {
 	if b.kernel != kernelAnswers {
 		b.kernel, b.accepted = kernelAnswers, now
 	}
+}
+
+// speaksBy is until when p's agent may still prove that it runs.
+func (m *Machine) speaksBy(p *member) time.Time {
+	return p.burst.accepted.Add(speakTime + 2*m.roundOf(p))
 }
 
 // A result is the newest count of one co-watcher.

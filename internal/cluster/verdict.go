@@ -103,7 +103,7 @@ func (m *Machine) judge(now time.Time, p *member) {
 		// Whether this node itself is cut off is about to be known.
 	case b.kernel == kernelRefuses:
 		m.conclude(now, p, belfry.VerdictDown, belfry.CauseProcess, b.began, observers)
-	case b.kernel == kernelAnswers && now.Before(b.accepted.Add(speakTime)):
+	case b.kernel == kernelAnswers && now.Before(m.speaksBy(p)):
 	case b.kernel == kernelAnswers && h.Verdict != belfry.VerdictStalled:
 		m.conclude(now, p, belfry.VerdictStalled, belfry.CauseAgent, b.began, observers)
 	case silent && h.Verdict != belfry.VerdictUnreachable:
@@ -185,8 +185,8 @@ func (m *Machine) verdictTimer(now time.Time, p *member) time.Time {
 		return time.Time{}
 	case now.Before(m.health.quiet):
 		return m.health.quiet
-	case p.burst.kernel == kernelAnswers && now.Before(p.burst.accepted.Add(speakTime)):
-		return p.burst.accepted.Add(speakTime)
+	case p.burst.kernel == kernelAnswers && now.Before(m.speaksBy(p)):
+		return m.speaksBy(p)
 	case h.Verdict == belfry.VerdictStalled:
 		return h.Since.Add(m.cfg.StallMax)
 	case h.Verdict == belfry.VerdictUnreachable && m.suspicion.since.IsZero() && !p.private:
