@@ -132,7 +132,7 @@ func (r *reach) reached(now time.Time, known, c held) bool {
 		return true
 	case c.Incarnation == known.Incarnation:
 		return time.Duration(c.Turn-known.Turn)*turnTime <= r.turnsLeft(now)
-	case c.Turn > turnsKnown && !(c.Verdict == belfry.VerdictUp && c.Turn <= turnsKnown+turnsAtOnce):
+	case c.Turn > turnsKnown && (c.Verdict != belfry.VerdictUp || c.Turn > turnsKnown+turnsAtOnce):
 		return false
 	case r.first == 0:
 		return c.Incarnation <= startsKnown

@@ -93,8 +93,8 @@ func TestARingEndsAWaitWheneverItComes(t *testing.T) {
 	}
 	done := waiting(p, time.Time{})
 	select {
-	case <-done:
-		t.Error("a wait ends by a ring that was heard")
+	case err := <-done:
+		t.Errorf("a wait ends by a ring that was heard: %v", err)
 	case <-time.After(20 * time.Millisecond):
 	}
 	p.ring()

@@ -63,7 +63,7 @@ func (u *UDP) read(s *socket) (more bool) {
 	if fd >= 0 {
 		n, errno = u.batch.receive(uintptr(fd))
 	}
-	if errno != 0 && errno != syscall.EAGAIN && !(errno == syscall.ECONNREFUSED && s.connected) {
+	if errno != 0 && errno != syscall.EAGAIN && (errno != syscall.ECONNREFUSED || !s.connected) {
 		// An error that ICMP brought is cleared by being told; another is not. Under
 		// the lock, since the number may be another socket's later.
 		if s.failures++; s.failures == maxFailures {
