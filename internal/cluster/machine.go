@@ -154,7 +154,7 @@ func (m *Machine) judgeLink(now time.Time, p *member, r *row) {
 	if state == r.state {
 		return
 	}
-	if state == belfry.LinkDown && p.burst != nil && p.burst.own && p.spoke.After(p.burst.due) {
+	if state == belfry.LinkDown && p.spoke.After(r.lastRx) {
 		reason = "datagrams: the agent answers on its stream port; " + reason
 	}
 	m.setLink(now, r, state, reason)
