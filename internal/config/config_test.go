@@ -185,6 +185,36 @@ func TestDefaultIsValid(t *testing.T) {
 	}
 }
 
+// shipped is the settings file that packages install.
+var shipped = filepath.Join("..", "..", "packaging", "belfry.yaml")
+
+func TestShippedFileIsTheDefault(t *testing.T) {
+	t.Parallel()
+	got, err := Load(shipped, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(Default(), got); diff != "" {
+		t.Errorf("%s (-default +got):\n%s", shipped, diff)
+	}
+}
+
+// TestShippedFileHasEveryKey, so that it can be found by reading.
+func TestShippedFileHasEveryKey(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(shipped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range keys {
+		parts := strings.Split(k.name, ".")
+		last := len(parts) - 1
+		if !strings.Contains(string(text), "\n"+strings.Repeat("  ", last)+parts[last]+":") {
+			t.Errorf("%s does not have %s", shipped, k.name)
+		}
+	}
+}
+
 func TestSocketPathHasTheKernelsLimit(t *testing.T) {
 	t.Parallel()
 	s := Default()
