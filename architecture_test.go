@@ -104,6 +104,7 @@ var folders = []rule{
 	{folder: "web/src", text: true},
 	{folder: "web/test", text: true},
 	{folder: "packaging", text: true},
+	{folder: "packaging/man", text: true},
 	{folder: "docs", text: true},
 	{folder: "docs/adr", text: true},
 	{folder: "docs/schema", text: true},

@@ -22,7 +22,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-var update = flag.Bool("update", false, "rewrite the expected output in testdata and docs/schema")
+var update = flag.Bool("update", false, "rewrite the expected output in testdata, docs/schema and packaging/man")
 
 func TestMain(m *testing.M) {
 	time.Local = time.UTC // golden files show times of day
