@@ -11,10 +11,11 @@ OURS   := .bin/deps .bin/testsum .bin/stats .bin/mutate .bin/notices
 BUF    := .bin/buf .bin/protoc-gen-go .bin/protoc-gen-go-grpc .bin/protoc-gen-grpc-gateway
 LINTER := .bin/golangci-lint
 
-.PHONY: help build test race lint fmt generate fuzz sim bench mutate soak stats clean deps $(OURS)
+.PHONY: help build package test race lint fmt generate fuzz sim bench mutate soak stats clean deps $(OURS)
 
 help:
 	@echo 'build     bin/belfry'
+	@echo 'package   deb and rpm for amd64 and arm64 into dist'
 	@echo 'test      vet and all tests with -race; SHORT=1: without the scripts, under 2 minutes'
 	@echo 'race      go test -race of PKG=./internal/...'
 	@echo 'lint fmt  golangci-lint, generated files, licenses; format'
@@ -30,6 +31,9 @@ help:
 
 build:
 	CGO_ENABLED=0 $(GO) build -o bin/belfry ./cmd/belfry
+
+package: .bin/nfpm
+	packaging/build.sh
 
 # One run of go test: it vets each package with all checks, compiles once with
 # -race where a C compiler works, and testsum sums up. A simulation has one
@@ -96,7 +100,7 @@ deps: .bin/deps
 	@.bin/deps packaging/test-packages.txt base
 
 clean:
-	rm -rf bin .bin/generated $(OURS)
+	rm -rf bin dist .bin/generated $(OURS)
 	$(GO) clean -testcache
 
 $(OURS):
@@ -110,5 +114,6 @@ $(OURS):
 .bin/protoc-gen-grpc-gateway: tool := github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-grpc-gateway
 .bin/golangci-lint:           tool := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 .bin/govulncheck:             tool := golang.org/x/vuln/cmd/govulncheck
-$(BUF) $(LINTER) .bin/govulncheck: tools/go.mod
+.bin/nfpm:                    tool := github.com/goreleaser/nfpm/v2/cmd/nfpm
+$(BUF) $(LINTER) .bin/govulncheck .bin/nfpm: tools/go.mod
 	CGO_ENABLED=0 $(GO) -C tools build -o ../$@ $(tool)
