@@ -11,11 +11,12 @@ OURS   := .bin/deps .bin/testsum .bin/stats .bin/mutate .bin/notices
 BUF    := .bin/buf .bin/protoc-gen-go .bin/protoc-gen-go-grpc .bin/protoc-gen-grpc-gateway
 LINTER := .bin/golangci-lint
 
-.PHONY: help build package test race lint fmt generate fuzz sim bench mutate soak stats clean deps $(OURS)
+.PHONY: help build package package-test test race lint fmt generate fuzz sim bench mutate soak stats clean deps $(OURS)
 
 help:
 	@echo 'build     bin/belfry'
 	@echo 'package   deb and rpm for amd64 and arm64 into dist'
+	@echo 'package-test  try the deb in a fresh Debian 12, as root'
 	@echo 'test      vet and all tests with -race; SHORT=1: without the scripts, under 2 minutes'
 	@echo 'race      go test -race of PKG=./internal/...'
 	@echo 'lint fmt  golangci-lint, generated files, licenses; format'
@@ -34,6 +35,11 @@ build:
 
 package: .bin/nfpm
 	packaging/build.sh
+
+# Needs root and, the first time, a Debian mirror: not a part of test.
+package-test: .bin/nfpm .bin/deps
+	@.bin/deps packaging/test-packages.txt package
+	@packaging/test.sh
 
 # One run of go test: it vets each package with all checks, compiles once with
 # -race where a C compiler works, and testsum sums up. A simulation has one
@@ -100,7 +106,7 @@ deps: .bin/deps
 	@.bin/deps packaging/test-packages.txt base
 
 clean:
-	rm -rf bin dist .bin/generated $(OURS)
+	rm -rf bin dist .bin/generated .bin/debian12 $(OURS)
 	$(GO) clean -testcache
 
 $(OURS):
