@@ -314,6 +314,9 @@ func (u *UDP) tell() {
 				u.cfg.Congested(1)
 			}
 		case <-u.done:
+			for len(u.asides) > 0 { // the log is whole in the end
+				(<-u.asides)()
+			}
 			return
 		}
 	}
@@ -368,7 +371,6 @@ func (u *UDP) Close() error {
 		return nil
 	}
 	u.closed = true
-	close(u.done)
 	errs := []error{u.poller.stop()}
 	for _, s := range u.wildcard {
 		errs = append(errs, u.forget(s))
@@ -377,9 +379,10 @@ func (u *UDP) Close() error {
 		errs = append(errs, u.forget(s))
 	}
 	u.mu.Unlock()
-	u.group.Wait()
-	u.waiting.Lock()
+	u.waiting.Lock() // from now on nothing is read, and nothing put aside
 	defer u.waiting.Unlock()
 	u.poller.close()
+	close(u.done)
+	u.group.Wait()
 	return errors.Join(errs...)
 }

@@ -433,15 +433,17 @@ func TestPeersChangeWhileDatagramsPass(t *testing.T) {
 			}
 		})
 	}
-	group.Go(func() {
+	closed := make(chan struct{})
+	defer close(closed)
+	go func() { // until after Close, which waits for who delivers
 		for {
 			select {
-			case <-stop:
+			case <-closed:
 				return
 			case <-a.received:
 			}
 		}
-	})
+	}()
 	for i := range 200 {
 		a.sees(t, i%3 == 0, []*datagramNode{b, c}[i%2])
 		a.sees(t, false, b, c)
