@@ -154,7 +154,8 @@ func lacksExitStatus() string {
 }
 
 // cmdAgents starts `belfry up` with N agents in the directory dev and waits
-// until all are up. At the end of the script it stops them and makes sure that
+// until all are up and have streams with each other, by which a death is known
+// at once: a node is up as soon as its datagrams are heard. At the end of the script it stops them and makes sure that
 // no process is left. Its output goes to the file up.out.
 func cmdAgents(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
@@ -170,6 +171,30 @@ func cmdAgents(ts *testscript.TestScript, neg bool, args []string) {
 	if err := waitUntil(20*time.Second, func() error { return fileHas(up.out, " up after ") }); err != nil {
 		ts.Fatalf("agents: %v", err)
 	}
+	states, err := filepath.Glob(ts.MkAbs("dev/*/belfry.sock"))
+	ts.Check(err)
+	for _, at := range states {
+		for _, of := range states {
+			node := filepath.Base(filepath.Dir(of))
+			if err := waitUntil(20*time.Second, func() error { return knowsProcess(ts, at, node) }); err != nil {
+				ts.Fatalf("agents: at %s: %v", at, err)
+			}
+		}
+	}
+}
+
+// knowsProcess fails unless an agent knows the process of a node, of which the
+// stream tells.
+func knowsProcess(ts *testscript.TestScript, socket, node string) error {
+	var view nodeShowView
+	output, err := scriptCommand(ts, []string{"belfry", "node", "show", node, "-o", "json", "--socket", socket}).Output()
+	if err == nil {
+		err = json.Unmarshal(output, &view)
+	}
+	if err == nil && view.PID == nil {
+		err = fmt.Errorf("no stream with %s", node)
+	}
+	return err
 }
 
 // cmdAgent starts the agent of one node again: agent c.

@@ -279,7 +279,13 @@ func (m *Machine) consider(now time.Time, p *member, claim held, from *member) {
 		return
 	}
 	silence := doubtful(claim.Verdict) && claim.Cause != belfry.CauseProcess
-	if silence && p.heard.After(claim.Since) { // of whatever incarnation: that number is hearsay
+	since := claim.Since
+	if claim.Cause == belfry.CauseRestarting {
+		// What it sent until its goodbye refutes nothing, and ages are rounded up
+		// by each who passes them on.
+		since = since.Add(parkHearsay)
+	}
+	if silence && p.heard.After(since) { // of whatever incarnation: that number is hearsay
 		m.answer(now, p, claim, from)
 		return
 	}

@@ -396,7 +396,7 @@ func (m *Machine) dialed(now time.Time, d Dialed) {
 		switch {
 		case d.Result == DialRefused:
 			m.note(p, now, belfry.NodeID{}, m.network(p, d.Link), "dial refused")
-			m.release(now, p)
+			m.settle(now, p)
 		case d.Result == DialAccepted && k.claim.Cause == belfry.CauseProcess:
 			m.note(p, now, belfry.NodeID{}, m.network(p, d.Link), "dial accepted: its process runs")
 			m.unpark(p)
@@ -428,6 +428,15 @@ func (m *Machine) dialed(now time.Time, d Dialed) {
 	}
 }
 
+// settle takes a parked claim that p's kernel confirmed to this node. One that
+// watches p is an observer then, and says so.
+func (m *Machine) settle(now time.Time, p *member) {
+	m.release(now, p)
+	if len(p.rows) > 0 && p.held.Verdict == belfry.VerdictDown && p.held.Cause == belfry.CauseProcess {
+		m.confirm(now, p)
+	}
+}
+
 // agentAnswers is called when p's agent proved by TLS that it runs, although its
 // datagrams do not come: a way is broken, in one direction perhaps, and no node.
 // This node takes it for up, and its links for what they are.
@@ -453,7 +462,7 @@ func (m *Machine) refused(now time.Time, f Refused) {
 	}
 	m.allay(now, now)
 	if p.parked != nil && p.parked.claim.Cause == belfry.CauseProcess {
-		m.release(now, p) // its kernel says so too
+		m.settle(now, p)
 	}
 	switch p.held.Verdict {
 	case belfry.VerdictUp, belfry.VerdictUnreachable, belfry.VerdictStalled:

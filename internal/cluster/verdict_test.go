@@ -114,3 +114,26 @@ func TestALowerClaimChangesNothing(t *testing.T) {
 		t.Errorf("holds %+v, evidence %v, output %+v; want all as it was", p.held, a.m.Why(p.ID), out)
 	}
 }
+
+// A node that says that it restarts was heard until then. That is no reason to
+// answer those who were told, whose claim is some milliseconds older by rounding;
+// what is heard of it later is one.
+func TestARestartThatWasAnnouncedIsNotRefutedByWhatCameBefore(t *testing.T) {
+	t.Parallel()
+	for heard, want := range map[time.Duration]uint16{-time.Millisecond: 0, 15 * time.Millisecond: 0, time.Second: 1} {
+		net := warm(1, 3)
+		a := net.host("a")
+		p := a.m.find(nodeID(3))
+		since := net.now.Add(-2 * time.Second)
+		p.heard = since.Add(heard)
+		net.deliver(a, Datagram{
+			From: nodeID(2), Incarnation: 1, Boot: net.host("b").boot, At: net.now, Proven: true,
+			Body: &Claims{Claims: []belfry.Claim{{
+				Subject: 3, Incarnation: 1, Verdict: belfry.VerdictStalled, Cause: belfry.CauseRestarting, Age: 2 * time.Second, Origin: 2,
+			}}},
+		})
+		if p.held.Turn != want {
+			t.Errorf("heard %v after the restart was announced: turn %d, want %d", heard, p.held.Turn, want)
+		}
+	}
+}
