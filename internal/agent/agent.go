@@ -64,6 +64,7 @@ type Agent struct {
 	udp      *transport.UDP
 	streams  *transport.Streams
 	server   *api.Server
+	calls    map[string]peerCall // never written after openNetwork
 	agents   *agentTable
 	webMu    sync.Mutex // of web
 	web      webListener

@@ -72,6 +72,7 @@ func (a *Agent) openNetwork() error {
 		return listenError("ports.streams", a.id.node.Streams.String(), err)
 	}
 	a.server = api.New(a.apiOptions())
+	a.calls = a.peerCalls()
 	a.onStop("api", a.server.Stop) // after the stream port, which serves it too
 	a.agents = newAgentTable(a.id.table)
 	a.agents.set(a.hello())
@@ -108,7 +109,7 @@ func (a *Agent) streamsConfig(listener net.Listener) transport.StreamsConfig {
 		Deliver:       a.streamEvent,
 		Services:      a.server.Register,
 		ServerOptions: a.server.ServerOptions(),
-		Entries:       a.server.LocalEntries,
+		Serve:         a.serveCall,
 		Logger:        a.log.With("component", "transport"),
 	}
 }

@@ -43,7 +43,8 @@ func (a *Agent) Why(id belfry.NodeID) (evidence []belfry.Evidence) {
 
 // PeerEntries asks another node for its registrations.
 func (a *Agent) PeerEntries(ctx context.Context, id belfry.NodeID, req *belfryv1.ListEntriesRequest) (*belfryv1.ListEntriesResponse, error) {
-	return a.streams.ListEntries(ctx, id, req)
+	resp := new(belfryv1.ListEntriesResponse)
+	return resp, a.ask(ctx, id, belfryv1.EventService_ListEntries_FullMethodName, req, resp)
 }
 
 // An agentTable is what agents say of themselves when their stream opens.

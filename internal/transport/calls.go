@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
@@ -24,15 +22,15 @@ const (
 type calls struct {
 	mu      sync.Mutex
 	next    uint64
-	pending map[uint64]chan *belfryv1.ListEntriesReply
+	pending map[uint64]chan *belfryv1.PeerReply
 	serving int
 }
 
-func newCalls() *calls { return &calls{pending: map[uint64]chan *belfryv1.ListEntriesReply{}} }
+func newCalls() *calls { return &calls{pending: map[uint64]chan *belfryv1.PeerReply{}} }
 
 // call asks and waits for the reply, for ctx, or for the end of the session.
-func (c *calls) call(ctx context.Context, s *session, req *belfryv1.ListEntriesRequest) (*belfryv1.ListEntriesResponse, error) {
-	replied := make(chan *belfryv1.ListEntriesReply, 1)
+func (c *calls) call(ctx context.Context, s *session, method string, request []byte) ([]byte, error) {
+	replied := make(chan *belfryv1.PeerReply, 1)
 	c.mu.Lock()
 	c.next++
 	id := c.next
@@ -44,8 +42,8 @@ func (c *calls) call(ctx context.Context, s *session, req *belfryv1.ListEntriesR
 		c.mu.Unlock()
 	}()
 
-	err := s.queue.put(item{raw: &belfryv1.PeerFrame{Kind: &belfryv1.PeerFrame_ListEntries{
-		ListEntries: &belfryv1.ListEntriesCall{Id: id, Request: req},
+	err := s.queue.put(item{raw: &belfryv1.PeerFrame{Kind: &belfryv1.PeerFrame_Call{
+		Call: &belfryv1.PeerCall{Id: id, Method: method, Request: request},
 	}}})
 	if err != nil {
 		return nil, err
@@ -64,7 +62,7 @@ func (c *calls) call(ctx context.Context, s *session, req *belfryv1.ListEntriesR
 }
 
 // reply hands a reply to who asked; one that nobody waits for is dropped.
-func (c *calls) reply(r *belfryv1.ListEntriesReply) {
+func (c *calls) reply(r *belfryv1.PeerReply) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if replied := c.pending[r.GetId()]; replied != nil {
@@ -92,22 +90,22 @@ func (c *calls) end() {
 
 // serveCall answers a peer's call on a goroutine of its own, so that what it
 // waits for does not hold up the frames behind it.
-func (s *Streams) serveCall(from *session, call *belfryv1.ListEntriesCall) {
-	answer := func(resp *belfryv1.ListEntriesResponse, err error) {
-		if err == nil && proto.Size(resp) > maxMessage-2*overhead {
-			resp, err = nil, fmt.Errorf("%w: the answer is larger than a message; ask for smaller pages", belfry.ErrLimit)
+func (s *Streams) serveCall(from *session, call *belfryv1.PeerCall) {
+	answer := func(response []byte, err error) {
+		if err == nil && len(response) > maxMessage-2*overhead {
+			response, err = nil, fmt.Errorf("%w: the answer is larger than a message; ask for smaller pages", belfry.ErrLimit)
 		}
-		reply := &belfryv1.ListEntriesReply{Id: call.GetId(), Response: resp}
+		reply := &belfryv1.PeerReply{Id: call.GetId(), Response: response}
 		if err != nil {
 			reply.Refusal = refusalOf(err)
 		}
-		err = from.queue.put(item{raw: &belfryv1.PeerFrame{Kind: &belfryv1.PeerFrame_ListEntriesReply{ListEntriesReply: reply}}})
+		err = from.queue.put(item{raw: &belfryv1.PeerFrame{Kind: &belfryv1.PeerFrame_Reply{Reply: reply}}})
 		if err != nil && !errors.Is(err, errNoStream) {
 			from.remote.log.Warn("reply is not sent", "err", err)
 		}
 	}
-	if s.cfg.Entries == nil {
-		answer(nil, fmt.Errorf("%w: this node does not list its entries to others", belfry.ErrUnsupported))
+	if s.cfg.Serve == nil {
+		answer(nil, fmt.Errorf("%w: this node answers no calls of others", belfry.ErrUnsupported))
 		return
 	}
 	if !from.calls.begin() {
@@ -118,6 +116,6 @@ func (s *Streams) serveCall(from *session, call *belfryv1.ListEntriesCall) {
 		defer from.calls.end()
 		ctx, cancel := context.WithTimeout(s.running, callTimeout)
 		defer cancel()
-		answer(s.cfg.Entries(ctx, call.GetRequest()))
+		answer(s.cfg.Serve(ctx, from.remote.id, call.GetMethod(), call.GetRequest()))
 	})
 }

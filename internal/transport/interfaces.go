@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/belfry-ha/belfry"
-	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/cluster"
 	"github.com/belfry-ha/belfry/internal/event"
 	"github.com/belfry-ha/belfry/internal/wire"
@@ -34,15 +33,9 @@ type Peers interface {
 	Disconnect(peer belfry.NodeID)
 	SendFrame(peer belfry.NodeID, f event.Frame) error
 	Probe(peer belfry.NodeID, link uint8, addr netip.AddrPort, timeout time.Duration)
-	ListEntries(context.Context, belfry.NodeID, *ListEntriesRequest) (*ListEntriesResponse, error)
+	Call(ctx context.Context, peer belfry.NodeID, method string, request []byte) ([]byte, error)
 	Stop(ctx context.Context, reason cluster.StreamEvent) error
 }
-
-// ListEntriesRequest is what Peers.ListEntries takes.
-type ListEntriesRequest = belfryv1.ListEntriesRequest
-
-// ListEntriesResponse is what Peers.ListEntries gives.
-type ListEntriesResponse = belfryv1.ListEntriesResponse
 
 var (
 	_ Datagrams = (*UDP)(nil)

@@ -147,7 +147,7 @@ func TestAStoppedProcessIsNoReset(t *testing.T) {
 	// A question waits, as it should; the stream does not end by it.
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if _, err := n.ListEntries(ctx, c.ids[1], &transport.ListEntriesRequest{}); err == nil || errors.Is(err, belfry.ErrUnknown) {
+	if _, err := n.Call(ctx, c.ids[1], "/x", nil); err == nil || errors.Is(err, belfry.ErrUnknown) {
 		t.Errorf("question to a stopped process: %v; want the end of patience", err)
 	}
 	if len(n.events) != 0 {

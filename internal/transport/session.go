@@ -137,10 +137,10 @@ func (s *session) receiveAll() error {
 
 func (s *session) receive(f *belfryv1.PeerFrame, dec *decoder) error {
 	switch k := f.GetKind().(type) {
-	case *belfryv1.PeerFrame_ListEntries:
-		s.remote.streams.serveCall(s, k.ListEntries)
-	case *belfryv1.PeerFrame_ListEntriesReply:
-		s.calls.reply(k.ListEntriesReply)
+	case *belfryv1.PeerFrame_Call:
+		s.remote.streams.serveCall(s, k.Call)
+	case *belfryv1.PeerFrame_Reply:
+		s.calls.reply(k.Reply)
 	case *belfryv1.PeerFrame_Configuration:
 		s.remote.deliver(Configuration{Peer: s.remote.id, Document: k.Configuration.GetDocument()})
 	default:

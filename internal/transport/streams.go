@@ -59,9 +59,10 @@ type StreamsConfig struct {
 	// stream does.
 	Deliver func(StreamEvent)
 
-	// Entries answers a peer's question for this node's entries. Nil answers
-	// ErrUnsupported.
-	Entries func(context.Context, *belfryv1.ListEntriesRequest) (*belfryv1.ListEntriesResponse, error)
+	// Serve answers a peer's call of a method, by name and encoded message. It
+	// runs on a goroutine of its own, at most 8 for one peer, and ctx bounds it
+	// by 5 s. Nil answers ErrUnsupported.
+	Serve func(ctx context.Context, from belfry.NodeID, method string, request []byte) ([]byte, error)
 
 	// Services adds the services that clients may use, with the ServerOptions
 	// that judge their calls. Both may be nil.
@@ -150,7 +151,7 @@ type StreamPeer struct {
 
 // Streams keeps one stream to each peer, dialled by the node with the lower
 // NodeID, and serves the stream port. Its methods are safe for concurrent use
-// and none but Stop and ListEntries waits.
+// and none but Stop and Call waits.
 type Streams struct {
 	cfg    StreamsConfig
 	log    *slog.Logger
@@ -301,19 +302,20 @@ func (s *Streams) SendConfiguration(peer belfry.NodeID, generation uint64, docum
 
 var errNoStream = fmt.Errorf("%w: no stream to that node; it is down, starting or not a member", belfry.ErrUnknown)
 
-// ListEntries asks a peer for its entries. It wraps ErrUnknown if there is no
-// stream or it ends meanwhile, else what the peer says.
-func (s *Streams) ListEntries(ctx context.Context, peer belfry.NodeID, req *belfryv1.ListEntriesRequest) (*belfryv1.ListEntriesResponse, error) {
+// Call asks a peer (StreamsConfig.Serve there) and waits for its answer. It
+// wraps ErrUnknown if there is no stream or it ends meanwhile, the error of ctx,
+// else what the peer says.
+func (s *Streams) Call(ctx context.Context, peer belfry.NodeID, method string, request []byte) ([]byte, error) {
 	err := errNoStream
 	if r := s.remote(peer); r != nil {
 		if session := r.session(); session != nil {
-			var resp *belfryv1.ListEntriesResponse
-			if resp, err = session.calls.call(ctx, session, req); err == nil {
-				return resp, nil
+			var response []byte
+			if response, err = session.calls.call(ctx, session, method, request); err == nil {
+				return response, nil
 			}
 		}
 	}
-	return nil, &belfry.Error{Op: "registration.list", Node: peer, Err: err}
+	return nil, &belfry.Error{Op: "peer.call", Node: peer, Subject: method, Err: err}
 }
 
 // Stop says goodbye to all peers, waits for their answers for 500 ms or until

@@ -17,7 +17,6 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/belfry-ha/belfry"
-	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/cluster"
 	"github.com/belfry-ha/belfry/internal/event"
 	"github.com/belfry-ha/belfry/internal/security"
@@ -116,7 +115,6 @@ func (l *trackedListener) kill() {
 type startOptions struct {
 	incarnation belfry.Incarnation
 	boot        belfry.Boot
-	entries     func(context.Context, *belfryv1.ListEntriesRequest) (*belfryv1.ListEntriesResponse, error)
 	alone       bool // SetPeers is the test's
 }
 
@@ -143,7 +141,6 @@ func (c *streamCluster) start(t *testing.T, i int, opts startOptions) *streamNod
 			Generation: 3, PID: uint32(1000 + i), Version: "test", Started: time.Unix(5, 0),
 		},
 		Deliver:  func(e transport.StreamEvent) { n.events <- e },
-		Entries:  opts.entries,
 		Services: c.services, ServerOptions: c.options,
 	})
 	t.Cleanup(func() { _ = n.Stop(context.Background(), cluster.GoodbyeLeave) })

@@ -172,8 +172,8 @@ type PeerFrame struct {
 	//	*PeerFrame_Positions
 	//	*PeerFrame_Batch
 	//	*PeerFrame_Ack
-	//	*PeerFrame_ListEntries
-	//	*PeerFrame_ListEntriesReply
+	//	*PeerFrame_Call
+	//	*PeerFrame_Reply
 	//	*PeerFrame_Configuration
 	Kind          isPeerFrame_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
@@ -280,19 +280,19 @@ func (x *PeerFrame) GetAck() *Ack {
 	return nil
 }
 
-func (x *PeerFrame) GetListEntries() *ListEntriesCall {
+func (x *PeerFrame) GetCall() *PeerCall {
 	if x != nil {
-		if x, ok := x.Kind.(*PeerFrame_ListEntries); ok {
-			return x.ListEntries
+		if x, ok := x.Kind.(*PeerFrame_Call); ok {
+			return x.Call
 		}
 	}
 	return nil
 }
 
-func (x *PeerFrame) GetListEntriesReply() *ListEntriesReply {
+func (x *PeerFrame) GetReply() *PeerReply {
 	if x != nil {
-		if x, ok := x.Kind.(*PeerFrame_ListEntriesReply); ok {
-			return x.ListEntriesReply
+		if x, ok := x.Kind.(*PeerFrame_Reply); ok {
+			return x.Reply
 		}
 	}
 	return nil
@@ -339,12 +339,12 @@ type PeerFrame_Ack struct {
 	Ack *Ack `protobuf:"bytes,7,opt,name=ack,proto3,oneof"`
 }
 
-type PeerFrame_ListEntries struct {
-	ListEntries *ListEntriesCall `protobuf:"bytes,8,opt,name=list_entries,json=listEntries,proto3,oneof"`
+type PeerFrame_Call struct {
+	Call *PeerCall `protobuf:"bytes,8,opt,name=call,proto3,oneof"`
 }
 
-type PeerFrame_ListEntriesReply struct {
-	ListEntriesReply *ListEntriesReply `protobuf:"bytes,9,opt,name=list_entries_reply,json=listEntriesReply,proto3,oneof"`
+type PeerFrame_Reply struct {
+	Reply *PeerReply `protobuf:"bytes,9,opt,name=reply,proto3,oneof"`
 }
 
 type PeerFrame_Configuration struct {
@@ -365,9 +365,9 @@ func (*PeerFrame_Batch) isPeerFrame_Kind() {}
 
 func (*PeerFrame_Ack) isPeerFrame_Kind() {}
 
-func (*PeerFrame_ListEntries) isPeerFrame_Kind() {}
+func (*PeerFrame_Call) isPeerFrame_Kind() {}
 
-func (*PeerFrame_ListEntriesReply) isPeerFrame_Kind() {}
+func (*PeerFrame_Reply) isPeerFrame_Kind() {}
 
 func (*PeerFrame_Configuration) isPeerFrame_Kind() {}
 
@@ -915,31 +915,31 @@ func (x *Position) GetLast() uint64 {
 	return 0
 }
 
-// ListEntriesCall asks the peer for its registration listing, because a user
-// asked this node for it. A frame, not an RPC: the side that was dialled can
-// not call.
-type ListEntriesCall struct {
+// PeerCall asks the peer something and waits for its PeerReply. A frame, not
+// an RPC: the side that was dialled can not call.
+type PeerCall struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Request       *ListEntriesRequest    `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`          // of the caller; a reply names it
+	Method        string                 `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`   // "/SERVICE/METHOD"
+	Request       []byte                 `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"` // the method's message
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ListEntriesCall) Reset() {
-	*x = ListEntriesCall{}
+func (x *PeerCall) Reset() {
+	*x = PeerCall{}
 	mi := &file_belfry_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ListEntriesCall) String() string {
+func (x *PeerCall) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ListEntriesCall) ProtoMessage() {}
+func (*PeerCall) ProtoMessage() {}
 
-func (x *ListEntriesCall) ProtoReflect() protoreflect.Message {
+func (x *PeerCall) ProtoReflect() protoreflect.Message {
 	mi := &file_belfry_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -951,48 +951,55 @@ func (x *ListEntriesCall) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ListEntriesCall.ProtoReflect.Descriptor instead.
-func (*ListEntriesCall) Descriptor() ([]byte, []int) {
+// Deprecated: Use PeerCall.ProtoReflect.Descriptor instead.
+func (*PeerCall) Descriptor() ([]byte, []int) {
 	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
-func (x *ListEntriesCall) GetId() uint64 {
+func (x *PeerCall) GetId() uint64 {
 	if x != nil {
 		return x.Id
 	}
 	return 0
 }
 
-func (x *ListEntriesCall) GetRequest() *ListEntriesRequest {
+func (x *PeerCall) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *PeerCall) GetRequest() []byte {
 	if x != nil {
 		return x.Request
 	}
 	return nil
 }
 
-type ListEntriesReply struct {
+type PeerReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Response      *ListEntriesResponse   `protobuf:"bytes,2,opt,name=response,proto3" json:"response,omitempty"`
-	Refusal       *Refusal               `protobuf:"bytes,3,opt,name=refusal,proto3" json:"refusal,omitempty"` // instead of a response
+	Response      []byte                 `protobuf:"bytes,2,opt,name=response,proto3" json:"response,omitempty"` // the method's message
+	Refusal       *Refusal               `protobuf:"bytes,3,opt,name=refusal,proto3" json:"refusal,omitempty"`   // instead of a response
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ListEntriesReply) Reset() {
-	*x = ListEntriesReply{}
+func (x *PeerReply) Reset() {
+	*x = PeerReply{}
 	mi := &file_belfry_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ListEntriesReply) String() string {
+func (x *PeerReply) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ListEntriesReply) ProtoMessage() {}
+func (*PeerReply) ProtoMessage() {}
 
-func (x *ListEntriesReply) ProtoReflect() protoreflect.Message {
+func (x *PeerReply) ProtoReflect() protoreflect.Message {
 	mi := &file_belfry_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1004,26 +1011,26 @@ func (x *ListEntriesReply) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ListEntriesReply.ProtoReflect.Descriptor instead.
-func (*ListEntriesReply) Descriptor() ([]byte, []int) {
+// Deprecated: Use PeerReply.ProtoReflect.Descriptor instead.
+func (*PeerReply) Descriptor() ([]byte, []int) {
 	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
-func (x *ListEntriesReply) GetId() uint64 {
+func (x *PeerReply) GetId() uint64 {
 	if x != nil {
 		return x.Id
 	}
 	return 0
 }
 
-func (x *ListEntriesReply) GetResponse() *ListEntriesResponse {
+func (x *PeerReply) GetResponse() []byte {
 	if x != nil {
 		return x.Response
 	}
 	return nil
 }
 
-func (x *ListEntriesReply) GetRefusal() *Refusal {
+func (x *PeerReply) GetRefusal() *Refusal {
 	if x != nil {
 		return x.Refusal
 	}
@@ -1092,7 +1099,7 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\x0eConnectRequest\x12*\n" +
 	"\x05frame\x18\x01 \x01(\v2\x14.belfry.v1.PeerFrameR\x05frame\"=\n" +
 	"\x0fConnectResponse\x12*\n" +
-	"\x05frame\x18\x01 \x01(\v2\x14.belfry.v1.PeerFrameR\x05frame\"\xbb\x04\n" +
+	"\x05frame\x18\x01 \x01(\v2\x14.belfry.v1.PeerFrameR\x05frame\"\x86\x04\n" +
 	"\tPeerFrame\x12,\n" +
 	"\x05hello\x18\x01 \x01(\v2\x14.belfry.v1.PeerHelloH\x00R\x05hello\x12.\n" +
 	"\agoodbye\x18\x02 \x01(\v2\x12.belfry.v1.GoodbyeH\x00R\agoodbye\x124\n" +
@@ -1100,9 +1107,9 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\rinterests_ack\x18\x04 \x01(\v2\x17.belfry.v1.InterestsAckH\x00R\finterestsAck\x124\n" +
 	"\tpositions\x18\x05 \x01(\v2\x14.belfry.v1.PositionsH\x00R\tpositions\x12(\n" +
 	"\x05batch\x18\x06 \x01(\v2\x10.belfry.v1.BatchH\x00R\x05batch\x12\"\n" +
-	"\x03ack\x18\a \x01(\v2\x0e.belfry.v1.AckH\x00R\x03ack\x12?\n" +
-	"\flist_entries\x18\b \x01(\v2\x1a.belfry.v1.ListEntriesCallH\x00R\vlistEntries\x12K\n" +
-	"\x12list_entries_reply\x18\t \x01(\v2\x1b.belfry.v1.ListEntriesReplyH\x00R\x10listEntriesReply\x12@\n" +
+	"\x03ack\x18\a \x01(\v2\x0e.belfry.v1.AckH\x00R\x03ack\x12)\n" +
+	"\x04call\x18\b \x01(\v2\x13.belfry.v1.PeerCallH\x00R\x04call\x12,\n" +
+	"\x05reply\x18\t \x01(\v2\x14.belfry.v1.PeerReplyH\x00R\x05reply\x12@\n" +
 	"\rconfiguration\x18\n" +
 	" \x01(\v2\x18.belfry.v1.ConfigurationH\x00R\rconfigurationB\x06\n" +
 	"\x04kind\"\xf9\x01\n" +
@@ -1151,13 +1158,14 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\tpositions\x18\x02 \x03(\v2\x13.belfry.v1.PositionR\tpositions\"4\n" +
 	"\bPosition\x12\x14\n" +
 	"\x05entry\x18\x01 \x01(\x04R\x05entry\x12\x12\n" +
-	"\x04last\x18\x02 \x01(\x04R\x04last\"Z\n" +
-	"\x0fListEntriesCall\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\x127\n" +
-	"\arequest\x18\x02 \x01(\v2\x1d.belfry.v1.ListEntriesRequestR\arequest\"\x8c\x01\n" +
-	"\x10ListEntriesReply\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\x12:\n" +
-	"\bresponse\x18\x02 \x01(\v2\x1e.belfry.v1.ListEntriesResponseR\bresponse\x12,\n" +
+	"\x04last\x18\x02 \x01(\x04R\x04last\"L\n" +
+	"\bPeerCall\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
+	"\x06method\x18\x02 \x01(\tR\x06method\x12\x18\n" +
+	"\arequest\x18\x03 \x01(\fR\arequest\"e\n" +
+	"\tPeerReply\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1a\n" +
+	"\bresponse\x18\x02 \x01(\fR\bresponse\x12,\n" +
 	"\arefusal\x18\x03 \x01(\v2\x12.belfry.v1.RefusalR\arefusal\"K\n" +
 	"\rConfiguration\x12\x1e\n" +
 	"\n" +
@@ -1187,26 +1195,24 @@ func file_belfry_v1_peer_proto_rawDescGZIP() []byte {
 var file_belfry_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_belfry_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_belfry_v1_peer_proto_goTypes = []any{
-	(GoodbyeReason)(0),          // 0: belfry.v1.GoodbyeReason
-	(*ConnectRequest)(nil),      // 1: belfry.v1.ConnectRequest
-	(*ConnectResponse)(nil),     // 2: belfry.v1.ConnectResponse
-	(*PeerFrame)(nil),           // 3: belfry.v1.PeerFrame
-	(*PeerHello)(nil),           // 4: belfry.v1.PeerHello
-	(*Goodbye)(nil),             // 5: belfry.v1.Goodbye
-	(*Interests)(nil),           // 6: belfry.v1.Interests
-	(*Interest)(nil),            // 7: belfry.v1.Interest
-	(*InterestsAck)(nil),        // 8: belfry.v1.InterestsAck
-	(*InterestRefused)(nil),     // 9: belfry.v1.InterestRefused
-	(*Positions)(nil),           // 10: belfry.v1.Positions
-	(*Position)(nil),            // 11: belfry.v1.Position
-	(*ListEntriesCall)(nil),     // 12: belfry.v1.ListEntriesCall
-	(*ListEntriesReply)(nil),    // 13: belfry.v1.ListEntriesReply
-	(*Configuration)(nil),       // 14: belfry.v1.Configuration
-	(*Batch)(nil),               // 15: belfry.v1.Batch
-	(*Ack)(nil),                 // 16: belfry.v1.Ack
-	(*Refusal)(nil),             // 17: belfry.v1.Refusal
-	(*ListEntriesRequest)(nil),  // 18: belfry.v1.ListEntriesRequest
-	(*ListEntriesResponse)(nil), // 19: belfry.v1.ListEntriesResponse
+	(GoodbyeReason)(0),      // 0: belfry.v1.GoodbyeReason
+	(*ConnectRequest)(nil),  // 1: belfry.v1.ConnectRequest
+	(*ConnectResponse)(nil), // 2: belfry.v1.ConnectResponse
+	(*PeerFrame)(nil),       // 3: belfry.v1.PeerFrame
+	(*PeerHello)(nil),       // 4: belfry.v1.PeerHello
+	(*Goodbye)(nil),         // 5: belfry.v1.Goodbye
+	(*Interests)(nil),       // 6: belfry.v1.Interests
+	(*Interest)(nil),        // 7: belfry.v1.Interest
+	(*InterestsAck)(nil),    // 8: belfry.v1.InterestsAck
+	(*InterestRefused)(nil), // 9: belfry.v1.InterestRefused
+	(*Positions)(nil),       // 10: belfry.v1.Positions
+	(*Position)(nil),        // 11: belfry.v1.Position
+	(*PeerCall)(nil),        // 12: belfry.v1.PeerCall
+	(*PeerReply)(nil),       // 13: belfry.v1.PeerReply
+	(*Configuration)(nil),   // 14: belfry.v1.Configuration
+	(*Batch)(nil),           // 15: belfry.v1.Batch
+	(*Ack)(nil),             // 16: belfry.v1.Ack
+	(*Refusal)(nil),         // 17: belfry.v1.Refusal
 }
 var file_belfry_v1_peer_proto_depIdxs = []int32{
 	3,  // 0: belfry.v1.ConnectRequest.frame:type_name -> belfry.v1.PeerFrame
@@ -1218,24 +1224,22 @@ var file_belfry_v1_peer_proto_depIdxs = []int32{
 	10, // 6: belfry.v1.PeerFrame.positions:type_name -> belfry.v1.Positions
 	15, // 7: belfry.v1.PeerFrame.batch:type_name -> belfry.v1.Batch
 	16, // 8: belfry.v1.PeerFrame.ack:type_name -> belfry.v1.Ack
-	12, // 9: belfry.v1.PeerFrame.list_entries:type_name -> belfry.v1.ListEntriesCall
-	13, // 10: belfry.v1.PeerFrame.list_entries_reply:type_name -> belfry.v1.ListEntriesReply
+	12, // 9: belfry.v1.PeerFrame.call:type_name -> belfry.v1.PeerCall
+	13, // 10: belfry.v1.PeerFrame.reply:type_name -> belfry.v1.PeerReply
 	14, // 11: belfry.v1.PeerFrame.configuration:type_name -> belfry.v1.Configuration
 	0,  // 12: belfry.v1.Goodbye.reason:type_name -> belfry.v1.GoodbyeReason
 	7,  // 13: belfry.v1.Interests.add:type_name -> belfry.v1.Interest
 	9,  // 14: belfry.v1.InterestsAck.refused:type_name -> belfry.v1.InterestRefused
 	17, // 15: belfry.v1.InterestRefused.refusal:type_name -> belfry.v1.Refusal
 	11, // 16: belfry.v1.Positions.positions:type_name -> belfry.v1.Position
-	18, // 17: belfry.v1.ListEntriesCall.request:type_name -> belfry.v1.ListEntriesRequest
-	19, // 18: belfry.v1.ListEntriesReply.response:type_name -> belfry.v1.ListEntriesResponse
-	17, // 19: belfry.v1.ListEntriesReply.refusal:type_name -> belfry.v1.Refusal
-	1,  // 20: belfry.v1.PeerService.Connect:input_type -> belfry.v1.ConnectRequest
-	2,  // 21: belfry.v1.PeerService.Connect:output_type -> belfry.v1.ConnectResponse
-	21, // [21:22] is the sub-list for method output_type
-	20, // [20:21] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	17, // 17: belfry.v1.PeerReply.refusal:type_name -> belfry.v1.Refusal
+	1,  // 18: belfry.v1.PeerService.Connect:input_type -> belfry.v1.ConnectRequest
+	2,  // 19: belfry.v1.PeerService.Connect:output_type -> belfry.v1.ConnectResponse
+	19, // [19:20] is the sub-list for method output_type
+	18, // [18:19] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_peer_proto_init() }
@@ -1252,8 +1256,8 @@ func file_belfry_v1_peer_proto_init() {
 		(*PeerFrame_Positions)(nil),
 		(*PeerFrame_Batch)(nil),
 		(*PeerFrame_Ack)(nil),
-		(*PeerFrame_ListEntries)(nil),
-		(*PeerFrame_ListEntriesReply)(nil),
+		(*PeerFrame_Call)(nil),
+		(*PeerFrame_Reply)(nil),
 		(*PeerFrame_Configuration)(nil),
 	}
 	file_belfry_v1_peer_proto_msgTypes[6].OneofWrappers = []any{}

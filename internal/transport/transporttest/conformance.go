@@ -1,10 +1,12 @@
 package transporttest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -50,7 +52,7 @@ func Run(t *testing.T, start func(t *testing.T) Implementation) {
 		{"dropped", "a node that is not listed any more is closed at both ends, and that is no sign either", dropped},
 		{"disconnect", "either side may close a stream; that is no sign, and the streams come back by themselves", disconnect},
 		{"nobody", "what is sent to a node without stream is refused with ErrUnknown", nobody},
-		{"entries", "a node answers what its peer asks for, in either direction, errors included", entries},
+		{"calls", "a node answers what its peer asks for, in either direction, errors included", call},
 		{"probe", "a listening port is told from a closed one", probe},
 		{"datagram", "a datagram arrives with sender, link and time", datagram},
 		{"stranger", "a node that is not in the table is not heard", stranger},
@@ -110,11 +112,11 @@ func (b *bench) start(t *testing.T, i int, incarnation belfry.Incarnation) *node
 			Generation: 3, PID: uint32(i + 1), Version: "v", Started: time.Unix(9, 0),
 		},
 		Deliver: func(e transport.StreamEvent) { n.events <- e },
-		Entries: func(_ context.Context, req *transport.ListEntriesRequest) (*transport.ListEntriesResponse, error) {
-			if req.GetPageToken() == "bad" {
+		Serve: func(_ context.Context, from belfry.NodeID, method string, request []byte) ([]byte, error) {
+			if method != "/echo" {
 				return nil, belfry.ErrUsage
 			}
-			return &transport.ListEntriesResponse{NodeName: n.id.String()}, nil
+			return slices.Concat(from[:], request), nil
 		},
 	})
 	t.Cleanup(func() { _ = n.Stop(context.Background(), cluster.GoodbyeLeave) })
@@ -260,20 +262,20 @@ func nobody(t *testing.T, b *bench) {
 		if err := low.SendFrame(peer, event.PeerAck{Batch: 1}); !errors.Is(err, belfry.ErrUnknown) {
 			t.Errorf("send to %s: %v; want ErrUnknown", peer, err)
 		}
-		if _, err := low.ListEntries(t.Context(), peer, &transport.ListEntriesRequest{}); !errors.Is(err, belfry.ErrUnknown) {
+		if _, err := low.Call(t.Context(), peer, "/echo", nil); !errors.Is(err, belfry.ErrUnknown) {
 			t.Errorf("question to %s: %v; want ErrUnknown", peer, err)
 		}
 	}
 }
 
-func entries(t *testing.T, b *bench) {
+func call(t *testing.T, b *bench) {
 	low, high := b.pair(t)
 	for _, way := range [][2]*node{{low, high}, {high, low}} {
-		resp, err := way[0].ListEntries(t.Context(), way[1].id, &transport.ListEntriesRequest{})
-		if err != nil || resp.GetNodeName() != way[1].id.String() {
-			t.Errorf("answer %v, %v; want that of %s", resp, err, way[1].id)
+		got, err := way[0].Call(t.Context(), way[1].id, "/echo", []byte("hello"))
+		if want := slices.Concat(way[0].id[:], []byte("hello")); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("answer %q, %v; want %q", got, err, want)
 		}
-		_, err = way[0].ListEntries(t.Context(), way[1].id, &transport.ListEntriesRequest{PageToken: "bad"})
+		_, err = way[0].Call(t.Context(), way[1].id, "/other", nil)
 		if !errors.Is(err, belfry.ErrUsage) {
 			t.Errorf("error %v; want the peer's ErrUsage", err)
 		}

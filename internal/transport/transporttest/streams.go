@@ -272,26 +272,26 @@ func (s *streams) Probe(peer belfry.NodeID, link uint8, addr netip.AddrPort, tim
 	}
 }
 
-func (s *streams) ListEntries(ctx context.Context, peer belfry.NodeID, req *transport.ListEntriesRequest) (*transport.ListEntriesResponse, error) {
+func (s *streams) Call(ctx context.Context, peer belfry.NodeID, method string, request []byte) ([]byte, error) {
 	n := s.network
 	n.mu.Lock()
 	p, to, cut := n.pairs[pairOf(s.id(), peer)], n.nodes[peer], n.cutLocked(s.id(), peer)
 	n.mu.Unlock()
-	resp, err := (*transport.ListEntriesResponse)(nil), errNoStream
+	response, err := []byte(nil), errNoStream
 	switch {
 	case p == nil:
 	case cut:
 		<-ctx.Done()
 		err = ctx.Err()
-	case to.cfg.Entries == nil:
-		err = fmt.Errorf("%w: this node does not list its entries to others", belfry.ErrUnsupported)
+	case to.cfg.Serve == nil:
+		err = fmt.Errorf("%w: this node answers no calls of others", belfry.ErrUnsupported)
 	default:
-		resp, err = to.cfg.Entries(ctx, req)
+		response, err = to.cfg.Serve(ctx, s.id(), method, request)
 	}
 	if err != nil {
-		return nil, &belfry.Error{Op: "registration.list", Node: peer, Err: err}
+		return nil, &belfry.Error{Op: "peer.call", Node: peer, Subject: method, Err: err}
 	}
-	return resp, nil
+	return response, nil
 }
 
 // Stop says goodbye and waits for Deliver to return.

@@ -1,0 +1,62 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+)
+
+// A peerCall answers another member. Who that is has been proved by its
+// certificate; what it may ask is judged here, not there.
+type peerCall func(ctx context.Context, from belfry.NodeID, request []byte) (proto.Message, error)
+
+// peerCalls are the questions that members ask each other, by full method name.
+func (a *Agent) peerCalls() map[string]peerCall {
+	return map[string]peerCall{
+		belfryv1.EventService_ListEntries_FullMethodName: answering(a.server.LocalEntries),
+	}
+}
+
+// answering is for calls that every member may make.
+func answering[R any, Q interface {
+	*R
+	proto.Message
+}, A proto.Message](f func(context.Context, Q) (A, error)) peerCall {
+	return func(ctx context.Context, _ belfry.NodeID, request []byte) (proto.Message, error) {
+		req := Q(new(R))
+		if err := proto.Unmarshal(request, req); err != nil {
+			return nil, fmt.Errorf("%w: malformed request: %w", belfry.ErrUsage, err)
+		}
+		return f(ctx, req)
+	}
+}
+
+// serveCall is transport.StreamsConfig.Serve.
+func (a *Agent) serveCall(ctx context.Context, from belfry.NodeID, method string, request []byte) ([]byte, error) {
+	call := a.calls[method]
+	if call == nil {
+		return nil, fmt.Errorf("%w: no call %q; the agents are of different versions", belfry.ErrUnsupported, method)
+	}
+	response, err := call(ctx, from, request)
+	if err != nil {
+		return nil, err
+	}
+	return proto.Marshal(response)
+}
+
+// ask calls another member.
+func (a *Agent) ask(ctx context.Context, node belfry.NodeID, method string, request, response proto.Message) error {
+	body, err := proto.Marshal(request)
+	if err != nil {
+		return err
+	}
+	answer, err := a.streams.Call(ctx, node, method, body)
+	if err != nil {
+		return err
+	}
+	return proto.Unmarshal(answer, response)
+}
