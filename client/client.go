@@ -57,13 +57,14 @@ func WithTLS(config *tls.Config) Option {
 // A Client is one connection to one agent, which it makes again by itself
 // when it breaks. It is safe for concurrent use.
 type Client struct {
-	target string
-	dialer *dialer
-	conn   *grpc.ClientConn
-	events belfryv1.EventServiceClient
-	nodes  belfryv1.NodeServiceClient
-	links  belfryv1.LinkServiceClient
-	config belfryv1.ConfigServiceClient
+	target  string
+	dialer  *dialer
+	conn    *grpc.ClientConn
+	events  belfryv1.EventServiceClient
+	nodes   belfryv1.NodeServiceClient
+	members belfryv1.MemberServiceClient
+	links   belfryv1.LinkServiceClient
+	config  belfryv1.ConfigServiceClient
 }
 
 // Dial connects to target and makes sure that somebody answers: "/path",
@@ -116,6 +117,7 @@ func Dial(ctx context.Context, target string, opts ...Option) (*Client, error) {
 	}
 	c.conn = conn
 	c.events, c.nodes, c.links = belfryv1.NewEventServiceClient(conn), belfryv1.NewNodeServiceClient(conn), belfryv1.NewLinkServiceClient(conn)
+	c.members = belfryv1.NewMemberServiceClient(conn)
 	c.config = belfryv1.NewConfigServiceClient(conn)
 	if err := c.connect(ctx); err != nil {
 		_ = conn.Close()
@@ -253,6 +255,50 @@ func (c *Client) Config(ctx context.Context, path string) (*belfryv1.GetConfigRe
 // there is no such setting, or the value is out of its range.
 func (c *Client) SetConfig(ctx context.Context, path, value string, dryRun bool) (*belfryv1.SetConfigResponse, error) {
 	resp, err := c.config.SetConfig(ctx, &belfryv1.SetConfigRequest{Path: path, Value: value, DryRun: dryRun})
+	return resp, c.errorOf(err)
+}
+
+// CreateToken makes a token with which one node, or one client, can join the
+// cluster. ErrUsage for a role, name or time that can not be, ErrLimit if too
+// many are alive.
+func (c *Client) CreateToken(ctx context.Context, req *belfryv1.CreateTokenRequest) (*belfryv1.CreateTokenResponse, error) {
+	resp, err := c.members.CreateToken(ctx, req)
+	return resp, c.errorOf(err)
+}
+
+// Tokens are those that can still be used, by the time at which they end.
+func (c *Client) Tokens(ctx context.Context) (tokens []*belfryv1.TokenInfo, err error) {
+	for page := ""; ; {
+		resp, err := c.members.ListTokens(ctx, &belfryv1.ListTokensRequest{PageToken: page})
+		if err != nil {
+			return nil, c.errorOf(err)
+		}
+		tokens = append(tokens, resp.GetTokens()...)
+		if page = resp.GetNextPageToken(); page == "" {
+			return tokens, nil
+		}
+	}
+}
+
+// RevokeToken ends a token before its time and returns the generation of the
+// configuration without it. ErrNotFound if there is none with this id.
+func (c *Client) RevokeToken(ctx context.Context, id string) (generation uint64, err error) {
+	resp, err := c.members.RevokeToken(ctx, &belfryv1.RevokeTokenRequest{Id: id})
+	return resp.GetGeneration(), c.errorOf(err)
+}
+
+// RemoveNode ends the membership of a node, by name or id; empty: of the node
+// whose agent is asked. With dryRun it is only checked. ErrNotFound if it is
+// not a member.
+func (c *Client) RemoveNode(ctx context.Context, node string, dryRun bool) (*belfryv1.RemoveNodeResponse, error) {
+	resp, err := c.members.RemoveNode(ctx, &belfryv1.RemoveNodeRequest{Node: node, DryRun: dryRun})
+	return resp, c.errorOf(err)
+}
+
+// RotateCA has a new authority replace the cluster's. It returns when the new
+// one counts beside the old one, which goes when all nodes have renewed.
+func (c *Client) RotateCA(ctx context.Context) (*belfryv1.RotateCAResponse, error) {
+	resp, err := c.members.RotateCA(ctx, &belfryv1.RotateCARequest{})
 	return resp, c.errorOf(err)
 }
 

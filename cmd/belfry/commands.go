@@ -14,15 +14,18 @@ import (
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		newAgentCommand(a),
+		newCACommand(a),
 		newCompletionCommand(a),
 		newConfigCommand(a),
 		newDemoCommand(a),
 		newEventCommand(a),
+		newLeaveCommand(a),
 		newLinkCommand(a),
 		newNodeCommand(a),
 		newRegistrationCommand(a),
 		newSimCommand(a),
 		newStatusCommand(a),
+		newTokenCommand(a),
 		newUpCommand(a),
 		newVersionCommand(a),
 		newWatchCommand(a),

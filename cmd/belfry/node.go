@@ -95,7 +95,8 @@ time, the node that saw it and the network it was seen on.`,
 		},
 		ValidArgsFunction: a.completeNode,
 	}
-	return newGroup(a, "node", "Show nodes, their verdicts and the evidence; stop and start them", list, show, why, newNodeStop(a), newNodeStart(a))
+	return newGroup(a, "node", "Show nodes, their verdicts and the evidence; stop, start and remove them",
+		list, show, why, newNodeStop(a), newNodeStart(a), newNodeRemove(a))
 }
 
 func (a *app) nodeList(ctx context.Context, c *client.Client) error {

@@ -51,7 +51,11 @@ type Agent struct {
 	id      identity
 	members Membership
 	config  configuration
-	started time.Time
+	commits commits
+	keys    *keyring
+
+	rotating sync.Mutex // held from the draw of a group secret until its epoch
+	started  time.Time
 
 	events   *eventLoop
 	cluster  *clusterLoop
@@ -167,11 +171,8 @@ func (a *Agent) onStop(name string, undo func(context.Context) error) {
 // nothing runs before startLoops.
 func (a *Agent) newEvents() error {
 	a.nodes = node.New()
-	var names []string
-	for _, n := range a.id.table.Nodes {
-		names = append(names, n.Name)
-	}
-	a.notices = node.NewNotices(a.id.table.Name, a.id.node.Name, names)
+	table := a.members.Table()
+	a.notices = node.NewNotices(table.Name, a.id.node.Name, table.nodeNames())
 	producers := []producer.Producer{process.New(), file.New(), filesystem.New(), a.nodes, a.notices, user.New()}
 	var classes []belfry.ClassInfo
 	for _, p := range producers {
@@ -228,8 +229,9 @@ func subjectChecker(producers []producer.Producer) func(belfry.Class, string) er
 func (a *Agent) newCluster() error {
 	cfg := cluster.Default()
 	cfg.Self, cfg.Number, cfg.Name = a.id.node.ID, a.id.node.Number, a.id.node.Name
-	cfg.Incarnation, cfg.Cluster = a.id.incarnation, a.id.table.Cluster
-	settings, err := tunablesOf(a.id.table.Tunables)
+	table := a.members.Table()
+	cfg.Incarnation, cfg.Cluster = a.id.incarnation, table.Cluster
+	settings, err := tunablesOf(table.Tunables)
 	if err != nil {
 		return fmt.Errorf("member table: %w", err)
 	}
@@ -265,12 +267,18 @@ func (a *Agent) startLoops() error {
 	a.group.Go(func() error { return a.changes.run(a.ended, a.passChanges) })
 	a.group.Go(func() error { return a.pauses.run(a.ended) })
 
-	a.cluster.receive(memberTable(a.id.table))
+	a.config.mu.Lock() // nobody changes the table until it is in force
+	defer a.config.mu.Unlock()
+	table := a.members.Table()
+	a.cluster.receive(memberTable(table))
 	a.cluster.call(func(m *cluster.Machine) { a.nodes.Update(nodeStates(m.Nodes(time.Now()))) })
-	if err := a.udp.SetPeers(datagramPeers(a.id.table, a.id.node)); err != nil {
+	if err := a.udp.SetPeers(datagramPeers(table, a.id.node)); err != nil {
 		return err
 	}
-	a.streams.SetPeers(streamPeers(a.id.table, a.id.node))
+	a.streams.SetPeers(streamPeers(table, a.id.node))
+	if _, ok := a.keys.secret(table.Epoch, table.Secret); !ok {
+		a.group.Go(func() error { a.fetchSecret(a.ended, table); return nil })
+	}
 	return nil
 }
 
@@ -316,7 +324,7 @@ func (a *Agent) passChanges(ctx context.Context, changes []cluster.Change) error
 }
 
 func (a *Agent) nameOf(id belfry.NodeID) string {
-	if n, ok := a.id.table.Node(id); ok {
+	if n, ok := a.members.Table().Node(id); ok {
 		return n.Name
 	}
 	return id.String()

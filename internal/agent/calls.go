@@ -8,6 +8,7 @@ import (
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/api"
 )
 
 // A peerCall answers another member. Who that is has been proved by its
@@ -16,9 +17,16 @@ type peerCall func(ctx context.Context, from belfry.NodeID, request []byte) (pro
 
 // peerCalls are the questions that members ask each other, by full method name.
 func (a *Agent) peerCalls() map[string]peerCall {
-	return map[string]peerCall{
-		belfryv1.EventService_ListEntries_FullMethodName: answering(a.server.LocalEntries),
+	calls := map[string]peerCall{
+		belfryv1.EventService_ListEntries_FullMethodName:     answering(a.server.LocalEntries),
+		belfryv1.MemberPeerService_TakeTable_FullMethodName:  answeringWho(a.takeTable),
+		belfryv1.MemberPeerService_TakeSecret_FullMethodName: answering(a.takeSecret),
+		belfryv1.MemberPeerService_GetSecret_FullMethodName:  answering(a.getSecret),
 	}
+	for method, change := range a.server.Changes() {
+		calls[method] = a.leading(change)
+	}
+	return calls
 }
 
 // answering is for calls that every member may make.
@@ -26,12 +34,30 @@ func answering[R any, Q interface {
 	*R
 	proto.Message
 }, A proto.Message](f func(context.Context, Q) (A, error)) peerCall {
-	return func(ctx context.Context, _ belfry.NodeID, request []byte) (proto.Message, error) {
+	return answeringWho(func(ctx context.Context, _ belfry.NodeID, req Q) (A, error) { return f(ctx, req) })
+}
+
+// answeringWho is for calls whose answer depends on the member that asks.
+func answeringWho[R any, Q interface {
+	*R
+	proto.Message
+}, A proto.Message](f func(context.Context, belfry.NodeID, Q) (A, error)) peerCall {
+	return func(ctx context.Context, from belfry.NodeID, request []byte) (proto.Message, error) {
 		req := Q(new(R))
 		if err := proto.Unmarshal(request, req); err != nil {
 			return nil, fmt.Errorf("%w: malformed request: %w", belfry.ErrUsage, err)
 		}
-		return f(ctx, req)
+		return f(ctx, from, req)
+	}
+}
+
+// leading is a member's call of a change that only the leader makes.
+func (a *Agent) leading(change api.Change) peerCall {
+	return func(ctx context.Context, from belfry.NodeID, request []byte) (proto.Message, error) {
+		if a.leader().ID != a.id.node.ID {
+			return nil, notLeader(a.id.node.Name)
+		}
+		return change(ctx, a.nameOf(from), request)
 	}
 }
 

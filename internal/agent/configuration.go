@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 
 	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/api"
-	"github.com/belfry-ha/belfry/internal/cluster"
 )
 
 // A configuration keeps the member table the same on all agents, until the
@@ -42,12 +42,12 @@ func (a *Agent) Settings(path string) ([]api.Setting, uint64, error) {
 }
 
 // SetSetting writes one tunable.
-func (a *Agent) SetSetting(_ context.Context, path, value string, dryRun bool) (before, after api.Setting, c api.Changed, err error) {
+func (a *Agent) SetSetting(ctx context.Context, path, value string, dryRun bool) (before, after api.Setting, c api.Changed, err error) {
 	t, err := tunableAt(path)
 	if err != nil {
 		return before, after, c, err
 	}
-	c, err = a.change(dryRun, func(table *Table) error {
+	c, err = a.change(ctx, dryRun, func(table *Table) error {
 		before = t.setting(table.Tunables)
 		text := t.normal(value)
 		if before.Set && before.Value == text {
@@ -67,8 +67,8 @@ func (a *Agent) SetSetting(_ context.Context, path, value string, dryRun bool) (
 
 // SetStopped writes whether a node is to be held left (stopped), and tells how
 // many members are not.
-func (a *Agent) SetStopped(_ context.Context, node belfry.NodeID, stopped, dryRun bool) (running int, c api.Changed, err error) {
-	c, err = a.change(dryRun, func(table *Table) error {
+func (a *Agent) SetStopped(ctx context.Context, node belfry.NodeID, stopped, dryRun bool) (running int, c api.Changed, err error) {
+	c, err = a.change(ctx, dryRun, func(table *Table) error {
 		running = 0
 		for i := range table.Nodes {
 			if table.Nodes[i].ID == node {
@@ -83,57 +83,62 @@ func (a *Agent) SetStopped(_ context.Context, node belfry.NodeID, stopped, dryRu
 	return running, c, err
 }
 
-// change makes the next generation here and sends it to everybody.
-func (a *Agent) change(dryRun bool, edit func(*Table) error) (api.Changed, error) {
-	a.config.mu.Lock()
-	defer a.config.mu.Unlock()
-	changed, err := a.members.Change(a.id.node.ID, dryRun, edit)
-	if err != nil {
-		return api.Changed{}, err
+// change makes the next generation, here, and has everybody take it. This node
+// is the leader.
+func (a *Agent) change(ctx context.Context, dryRun bool, edit func(*Table) error) (api.Changed, error) {
+	if dryRun {
+		a.config.mu.Lock()
+		defer a.config.mu.Unlock()
+		changed, err := a.members.Change(a.id.node.ID, true, edit)
+		return api.Changed{Changed: changed, Generation: a.members.Table().Generation}, err
 	}
-	if changed && !dryRun {
-		a.tableChanged(belfry.NodeID{})
-	}
-	return api.Changed{Changed: changed, Generation: a.members.Table().Generation}, nil
+	changed, generation, err := a.commit(ctx, edit)
+	return api.Changed{Changed: changed, Generation: generation}, err
 }
 
-// received takes a peer's table, if it is newer than this node's.
-func (a *Agent) received(from belfry.NodeID, document []byte) {
+// passed takes a table that came by itself: with a new stream, or because the
+// leader does not reach everybody. It is passed on, so that it also gets to a
+// node without a stream to who sent it.
+func (a *Agent) passed(from belfry.NodeID, document []byte) {
+	taken, err := a.received(from, document)
+	if err != nil || !taken {
+		return // it is logged
+	}
 	a.config.mu.Lock()
 	defer a.config.mu.Unlock()
-	taken, err := a.members.Take(document)
+	for _, n := range a.members.Table().Nodes {
+		if n.ID != a.id.node.ID && n.ID != from {
+			a.sendTable(n.ID)
+		}
+	}
+}
+
+// received takes a peer's table, if it is newer than this node's. The error
+// says why it can not be this cluster's.
+func (a *Agent) received(from belfry.NodeID, document []byte) (taken bool, err error) {
+	a.config.mu.Lock()
+	defer a.config.mu.Unlock()
+	old := a.members.Table()
+	taken, err = a.members.Take(document)
 	if err != nil {
 		a.config.bad.Add(1)
 		if !a.config.refused[from] {
 			a.log.Error("configuration of a peer refused", "peer", a.nameOf(from), "err", err)
 		}
 		a.config.refused[from] = true
-		return
+		return false, err
 	}
 	delete(a.config.refused, from)
 	if taken {
-		a.tableChanged(from)
+		a.tableChanged(old)
 	}
+	return taken, nil
 }
 
-// tableChanged tells every part of this agent, and all peers but the one that
-// sent the table. The caller holds the lock.
-func (a *Agent) tableChanged(from belfry.NodeID) {
-	table := a.members.Table()
-	settings, err := tunablesOf(table.Tunables)
-	if err != nil { // it was validated before it was kept
-		a.log.Error("settings not taken", "generation", table.Generation, "err", err)
-		return
-	}
-	a.log.Info("configuration", "generation", table.Generation, "by", a.nameOf(table.Origin))
-	a.cluster.receive(cluster.Settings{Tunables: settings})
-	a.cluster.receive(memberTable(table))
-	a.streams.SetGeneration(table.Generation)
-	for _, n := range table.Nodes {
-		if n.ID != a.id.node.ID && n.ID != from {
-			a.sendTable(n.ID)
-		}
-	}
+// takeTable answers the leader, which made a generation.
+func (a *Agent) takeTable(_ context.Context, from belfry.NodeID, req *belfryv1.TakeTableRequest) (*belfryv1.TakeTableResponse, error) {
+	_, err := a.received(from, req.GetDocument())
+	return &belfryv1.TakeTableResponse{Generation: a.members.Table().Generation}, err
 }
 
 // greetTable sends this node's table on a new stream, unless the peer's is

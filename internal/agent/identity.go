@@ -19,9 +19,8 @@ import (
 // An identity is who this agent is: what its state directory says, and what
 // this start adds.
 type identity struct {
-	table       *Table
-	node        Node // its own row
-	keys        *security.Keys
+	node        Node   // its own row
+	epoch       uint32 // that it starts in: its table's, if it has the secret
 	incarnation belfry.Incarnation
 	boot        belfry.Boot
 }
@@ -54,8 +53,19 @@ func (a *Agent) openState() error {
 	if err != nil {
 		return err
 	}
-	a.id = identity{table: table, node: node, keys: keys, incarnation: incarnation, boot: newBoot()}
+	a.keys = newKeyring(filepath.Join(state, "keys"), keys)
+	a.id = identity{node: node, epoch: firstEpoch(table, a.keys), incarnation: incarnation, boot: newBoot()}
 	return nil
+}
+
+// firstEpoch is the table's, or the newest that this node has: then it slept
+// through a change, and is not heard until another member has given it what it
+// lacks, over a stream.
+func firstEpoch(t *Table, keys *keyring) uint32 {
+	if _, ok := keys.secret(t.Epoch, t.Secret); ok {
+		return t.Epoch
+	}
+	return keys.now().Epoch
 }
 
 // ownRow finds this node in the member table and checks that keys, table and
@@ -63,9 +73,6 @@ func (a *Agent) openState() error {
 func (a *Agent) ownRow(t *Table, keys *security.Keys) (Node, error) {
 	if keys.Cluster != t.Cluster {
 		return Node{}, fmt.Errorf("%w: the keys are of cluster %s, the member table of %s; restore both from one place", belfry.ErrNotMember, keys.Cluster, t.Cluster)
-	}
-	if _, ok := keys.Secrets[t.Epoch]; !ok {
-		return Node{}, fmt.Errorf("%w: no group secret of epoch %d; restore keys/group-%d", belfry.ErrNotMember, t.Epoch, t.Epoch)
 	}
 	if err := t.Listed(keys.Node, keys.Public()); err != nil {
 		return Node{}, err
@@ -86,19 +93,21 @@ func (a *Agent) ownRow(t *Table, keys *security.Keys) (Node, error) {
 	return node, nil
 }
 
-// wireConfig is what datagrams are sealed with.
-func (id identity) wireConfig() wire.Config {
+// wireConfig is what datagrams are sealed with at the start.
+func (a *Agent) wireConfig() wire.Config {
 	secrets := map[uint32]wire.Secret{}
-	for epoch, s := range id.keys.Secrets {
-		secrets[epoch] = wire.Secret(s)
+	for epoch, s := range a.keys.now().Secrets {
+		if epoch+1 == a.id.epoch || epoch == a.id.epoch || epoch == a.id.epoch+1 {
+			secrets[epoch] = wire.Secret(s)
+		}
 	}
 	return wire.Config{
-		Cluster:     id.table.Cluster,
-		Self:        id.node.ID,
-		Number:      id.node.Number,
-		Incarnation: id.incarnation,
-		Boot:        id.boot,
-		Epoch:       id.table.Epoch,
+		Cluster:     a.members.Table().Cluster,
+		Self:        a.id.node.ID,
+		Number:      a.id.node.Number,
+		Incarnation: a.id.incarnation,
+		Boot:        a.id.boot,
+		Epoch:       a.id.epoch,
 		Secrets:     secrets,
 	}
 }

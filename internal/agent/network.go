@@ -30,12 +30,12 @@ const probeTimeout = 900 * time.Millisecond
 // openNetwork opens the sockets. What arrives waits in the loops' inputs
 // until they run.
 func (a *Agent) openNetwork() error {
-	endpoint, err := wire.New(a.id.wireConfig(), time.Now())
+	endpoint, err := wire.New(a.wireConfig(), time.Now())
 	if err != nil {
 		return err
 	}
 	var members []wire.Member
-	for _, n := range a.id.table.Nodes {
+	for _, n := range a.members.Table().Nodes {
 		members = append(members, wire.Member{ID: n.ID, Number: n.Number})
 	}
 	if err := endpoint.SetMembers(members); err != nil {
@@ -74,7 +74,7 @@ func (a *Agent) openNetwork() error {
 	a.server = api.New(a.apiOptions())
 	a.calls = a.peerCalls()
 	a.onStop("api", a.server.Stop) // after the stream port, which serves it too
-	a.agents = newAgentTable(a.id.table)
+	a.agents = newAgentTable(a.members.Table())
 	a.agents.set(a.hello())
 	a.streams = transport.NewStreams(a.streamsConfig(listener))
 	a.onStop("streams", func(ctx context.Context) error {
@@ -85,7 +85,7 @@ func (a *Agent) openNetwork() error {
 
 func (a *Agent) streamsConfig(listener net.Listener) transport.StreamsConfig {
 	opts := security.TLSOptions{
-		Keys: func() *security.Keys { return a.id.keys },
+		Keys: a.keys.now,
 		Listed: func(id belfry.NodeID, key ed25519.PublicKey) error {
 			return a.members.Table().Listed(id, key)
 		},
@@ -121,7 +121,7 @@ func (a *Agent) hello() transport.Hello {
 		Name:        a.id.node.Name,
 		Incarnation: a.id.incarnation,
 		Boot:        a.id.boot,
-		Generation:  a.id.table.Generation,
+		Generation:  a.members.Table().Generation,
 		PID:         uint32(os.Getpid()),
 		Version:     a.opts.Version,
 		Started:     a.started,
@@ -154,7 +154,7 @@ func (a *Agent) streamEvent(e transport.StreamEvent) {
 		a.cluster.receive(cluster.Stream{Peer: e.Peer, Incarnation: e.Incarnation, Event: e.Reason})
 		a.streamEnded(e.Peer)
 	case transport.Configuration:
-		a.received(e.Peer, e.Document)
+		a.passed(e.Peer, e.Document)
 	case transport.Frame:
 		a.tellEvents(event.PeerReceived{Node: e.Peer, Frame: e.Frame})
 	case transport.Ready:
@@ -179,7 +179,7 @@ func (a *Agent) tellEvents(m event.Message) { _ = a.events.send(context.Backgrou
 
 // probe tries a peer's stream port for the cluster machine.
 func (a *Agent) probe(d cluster.Dial) {
-	if n, ok := a.id.table.Node(d.Peer); ok {
+	if n, ok := a.members.Table().Node(d.Peer); ok {
 		a.streams.Probe(d.Peer, d.Link, n.Streams, probeTimeout)
 	}
 }

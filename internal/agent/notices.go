@@ -47,7 +47,7 @@ func (a *Agent) tell(change cluster.Change) {
 		} else {
 			a.log.Info("all nodes that are up reach each other again")
 		}
-		a.notices.Tell(node.Nontransitive, a.id.table.Name, c.At, edge, data)
+		a.notices.Tell(node.Nontransitive, a.members.Table().Name, c.At, edge, data)
 	}
 }
 

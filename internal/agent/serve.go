@@ -23,6 +23,8 @@ func (a *Agent) apiOptions() api.Options {
 		Events:  a.events,
 		Cluster: a,
 		Config:  a,
+		Members: a,
+		Leader:  a,
 		Identify: func(conn net.Conn) (api.Subject, error) {
 			local, ok := conn.(*net.UnixConn)
 			if !ok {

@@ -19,12 +19,13 @@ var _ api.Cluster = (*Agent)(nil)
 
 // View is what this node holds of the cluster now.
 func (a *Agent) View() api.ClusterView {
+	table := a.members.Table()
 	v := api.ClusterView{
-		ID:          a.id.table.Cluster,
-		Name:        a.id.table.Name,
+		ID:          table.Cluster,
+		Name:        table.Name,
 		Self:        a.id.node.ID,
 		Incarnation: a.id.incarnation,
-		Generation:  a.members.Table().Generation,
+		Generation:  table.Generation,
 		Time:        time.Now(),
 	}
 	a.cluster.call(func(m *cluster.Machine) {
@@ -58,22 +59,35 @@ type agentEntry struct {
 	incarnation belfry.Incarnation // that said so
 }
 
-func newAgentTable(t *Table) *agentTable {
+func newAgentTable(members *Table) *agentTable {
+	t := &agentTable{agents: map[belfry.NodeID]agentEntry{}}
+	t.follow(members)
+	return t
+}
+
+// follow takes the members as they are now.
+func (t *agentTable) follow(members *Table) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	agents := map[belfry.NodeID]agentEntry{}
-	for _, n := range t.Nodes {
-		var info agentEntry
+	for _, n := range members.Nodes {
+		info := t.agents[n.ID]
+		info.Addresses = nil
 		for _, network := range n.Networks {
 			info.Addresses = append(info.Addresses, network.Heartbeat.String())
 		}
 		agents[n.ID] = info
 	}
-	return &agentTable{agents: agents}
+	t.agents = agents
 }
 
 func (t *agentTable) set(h transport.Hello) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	info := t.agents[h.Node]
+	info, ok := t.agents[h.Node]
+	if !ok {
+		return // removed since
+	}
 	info.PID, info.Version, info.Started, info.incarnation = h.PID, h.Version, h.Started, h.Incarnation
 	t.agents[h.Node] = info
 }

@@ -79,8 +79,8 @@ type AgentInfo struct {
 }
 
 // Configuration is what all nodes share, as far as this node keeps it. It is
-// safe for concurrent use. A change is durable here when a method returns, and
-// on its way to the others.
+// safe for concurrent use. Changes are made on the node that leads; when a
+// method returns it is durable on all nodes that are up.
 type Configuration interface {
 	// Settings are those at or below a path, in the order of the manual, with
 	// the generation that holds them. The error wraps a sentinel.

@@ -25,14 +25,18 @@ func (c *configService) GetConfig(_ context.Context, req *belfryv1.GetConfigRequ
 	return resp, nil
 }
 
-// SetConfig returns when the change is durable on this node.
+// SetConfig returns when every node that is up has the change.
 func (c *configService) SetConfig(ctx context.Context, req *belfryv1.SetConfigRequest) (*belfryv1.SetConfigResponse, error) {
-	before, after, changed, err := c.s.opts.Config.SetSetting(ctx, req.GetPath(), req.GetValue(), req.GetDryRun())
+	return led(ctx, c.s, belfryv1.ConfigService_SetConfig_FullMethodName, req, c.s.setConfig)
+}
+
+func (s *Server) setConfig(ctx context.Context, req *belfryv1.SetConfigRequest) (*belfryv1.SetConfigResponse, error) {
+	before, after, changed, err := s.opts.Config.SetSetting(ctx, req.GetPath(), req.GetValue(), req.GetDryRun())
 	if err != nil {
 		return nil, &belfry.Error{Op: "SetConfig", Subject: req.GetPath(), Err: err}
 	}
 	if changed.Changed && !req.GetDryRun() {
-		c.s.audit(ctx, "SetConfig", req.GetPath(), "before", before.Value, "value", after.Value, "generation", changed.Generation)
+		s.audit(ctx, "SetConfig", req.GetPath(), "before", before.Value, "value", after.Value, "generation", changed.Generation)
 	}
 	return &belfryv1.SetConfigResponse{
 		Setting: settingOf(after), Before: before.Value, Generation: changed.Generation, Changed: changed.Changed,
@@ -43,9 +47,13 @@ func settingOf(s Setting) *belfryv1.Setting {
 	return &belfryv1.Setting{Path: s.Path, Value: s.Value, Default: s.Default, Range: s.Range, Set: s.Set}
 }
 
-// StopNode returns when the intent is durable on this node.
+// StopNode returns when every node that is up has the intent.
 func (n *nodeService) StopNode(ctx context.Context, req *belfryv1.StopNodeRequest) (*belfryv1.StopNodeResponse, error) {
-	id, name, running, changed, err := n.intend(ctx, "StopNode", req.GetNode(), true, req.GetDryRun())
+	return led(ctx, n.s, belfryv1.NodeService_StopNode_FullMethodName, req, n.s.stopNode)
+}
+
+func (s *Server) stopNode(ctx context.Context, req *belfryv1.StopNodeRequest) (*belfryv1.StopNodeResponse, error) {
+	id, name, running, changed, err := s.intend(ctx, "StopNode", req.GetNode(), true, req.GetDryRun())
 	if err != nil {
 		return nil, err
 	}
@@ -54,9 +62,13 @@ func (n *nodeService) StopNode(ctx context.Context, req *belfryv1.StopNodeReques
 	}, nil
 }
 
-// StartNode returns when the intent is durable on this node.
+// StartNode returns when every node that is up has the intent.
 func (n *nodeService) StartNode(ctx context.Context, req *belfryv1.StartNodeRequest) (*belfryv1.StartNodeResponse, error) {
-	id, name, _, changed, err := n.intend(ctx, "StartNode", req.GetNode(), false, req.GetDryRun())
+	return led(ctx, n.s, belfryv1.NodeService_StartNode_FullMethodName, req, n.s.startNode)
+}
+
+func (s *Server) startNode(ctx context.Context, req *belfryv1.StartNodeRequest) (*belfryv1.StartNodeResponse, error) {
+	id, name, _, changed, err := s.intend(ctx, "StartNode", req.GetNode(), false, req.GetDryRun())
 	if err != nil {
 		return nil, err
 	}
@@ -64,17 +76,17 @@ func (n *nodeService) StartNode(ctx context.Context, req *belfryv1.StartNodeRequ
 }
 
 // intend changes what the configuration wants of a node.
-func (n *nodeService) intend(ctx context.Context, op, node string, stopped, dryRun bool) (id belfry.NodeID, name string, running int, changed Changed, err error) {
-	view := n.s.opts.Cluster.View()
+func (s *Server) intend(ctx context.Context, op, node string, stopped, dryRun bool) (id belfry.NodeID, name string, running int, changed Changed, err error) {
+	view := s.opts.Cluster.View()
 	if id, err = findNode(view, node); err == nil {
-		running, changed, err = n.s.opts.Config.SetStopped(ctx, id, stopped, dryRun)
+		running, changed, err = s.opts.Config.SetStopped(ctx, id, stopped, dryRun)
 	}
 	if err != nil {
 		return id, "", 0, changed, &belfry.Error{Op: op, Subject: node, Err: err}
 	}
 	name = nodeName(view, id)
 	if changed.Changed && !dryRun {
-		n.s.audit(ctx, op, name, "generation", changed.Generation)
+		s.audit(ctx, op, name, "generation", changed.Generation)
 	}
 	return id, name, running, changed, nil
 }

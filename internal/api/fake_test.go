@@ -279,6 +279,38 @@ func (*fakeConfiguration) SetStopped(_ context.Context, node belfry.NodeID, stop
 	return 1, Changed{Changed: stopped != (node == nodeB), Generation: 8}, nil
 }
 
+// fakeMembers has one token and lets every node but a be removed.
+type fakeMembers struct{}
+
+func (*fakeMembers) CreateToken(_ context.Context, by string, req *belfryv1.CreateTokenRequest) (*belfryv1.CreateTokenResponse, error) {
+	if req.GetRole() == "admin" {
+		return nil, fmt.Errorf("%w: role admin", belfry.ErrUsage)
+	}
+	return &belfryv1.CreateTokenResponse{Token: "belfry1.secret", Id: "0a", Addresses: []string{by}, Generation: 9}, nil
+}
+
+func (*fakeMembers) Tokens() []*belfryv1.TokenInfo {
+	return []*belfryv1.TokenInfo{{Id: "0a", Role: "node"}, {Id: "0b", Role: "reader"}, {Id: "0c", Role: "node"}}
+}
+
+func (*fakeMembers) RevokeToken(_ context.Context, id string) (uint64, error) {
+	if id != "0a" {
+		return 0, fmt.Errorf("%w: no token %q", belfry.ErrNotFound, id)
+	}
+	return 9, nil
+}
+
+func (*fakeMembers) RemoveNode(_ context.Context, node belfry.NodeID, dryRun bool) (*belfryv1.RemoveNodeResponse, error) {
+	if node == nodeA && !dryRun {
+		return nil, fmt.Errorf("%w: a is the last member", belfry.ErrUsage)
+	}
+	return &belfryv1.RemoveNodeResponse{NodeId: node.String(), NodeName: "x", Generation: 9, Epoch: 2, Members: 1}, nil
+}
+
+func (*fakeMembers) RotateCA(context.Context) (*belfryv1.RotateCAResponse, error) {
+	return &belfryv1.RotateCAResponse{Fingerprint: "ff", Generation: 9}, nil
+}
+
 // agent is a Server on a unix socket, whose callers are all the subject.
 type agent struct {
 	*Server
@@ -286,6 +318,7 @@ type agent struct {
 	cluster *fakeCluster
 	socket  string
 	subject Subject
+	leader  Leader
 }
 
 func startAgent(t *testing.T, subject Subject) *agent {
@@ -299,7 +332,8 @@ func startAgent(t *testing.T, subject Subject) *agent {
 func (a *agent) start(t *testing.T) {
 	t.Helper()
 	a.Server = New(Options{
-		Events: a.events, Cluster: a.cluster, Config: &fakeConfiguration{}, Identify: a.identify,
+		Events: a.events, Cluster: a.cluster, Config: &fakeConfiguration{}, Members: &fakeMembers{}, Identify: a.identify,
+		Leader: a.leader,
 	})
 	if err := a.ServeUnix(a.socket, ""); err != nil {
 		t.Fatal(err)

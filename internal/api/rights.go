@@ -47,11 +47,15 @@ type Subject struct {
 	UID    uint32 // of a local process; without meaning if Client is set
 	PID    int32  // of a local process, for listings only: numbers are used again
 	Client string // name in the client certificate or of the web token; empty: a local process
+	Member string // name of the member that asks, as it has judged its own caller; empty: none
 	Role   Role
 }
 
 // String names the subject in messages and listings.
 func (s Subject) String() string {
+	if s.Member != "" {
+		return "node " + s.Member
+	}
 	if s.Client != "" {
 		return "client " + s.Client
 	}
@@ -79,6 +83,12 @@ var rights = map[string]Role{
 	belfryv1.LinkService_ListLinks_FullMethodName:    RoleReader,
 	belfryv1.ConfigService_GetConfig_FullMethodName:  RoleOperator, // security.md, right configure
 	belfryv1.ConfigService_SetConfig_FullMethodName:  RoleOperator, // likewise, in the section tunables
+
+	belfryv1.MemberService_CreateToken_FullMethodName: RoleAdmin, // right admit
+	belfryv1.MemberService_ListTokens_FullMethodName:  RoleAdmin,
+	belfryv1.MemberService_RevokeToken_FullMethodName: RoleAdmin,
+	belfryv1.MemberService_RemoveNode_FullMethodName:  RoleAdmin,
+	belfryv1.MemberService_RotateCA_FullMethodName:    RoleAdmin,
 }
 
 // judge says whether a subject may call a method.

@@ -30,6 +30,7 @@ func TestEveryMethodHasItsPlace(t *testing.T) {
 		"Subscribe": "reader", "Watch": "reader", "ListEntries": "reader", "ListClasses": "reader", "SendEvent": "operator", "SendEvents": "operator",
 		"GetStatus": "reader", "ListNodes": "reader", "GetNode": "reader", "ListLinks": "reader",
 		"StopNode": "operator", "StartNode": "operator", "GetConfig": "operator", "SetConfig": "operator",
+		"CreateToken": "admin", "ListTokens": "admin", "RevokeToken": "admin", "RemoveNode": "admin", "RotateCA": "admin",
 	}
 	got := map[string]string{}
 	for desc := range New(Options{}).services() {

@@ -37,6 +37,8 @@ type Options struct {
 	Events  Events
 	Cluster Cluster
 	Config  Configuration
+	Members Members
+	Leader  Leader // nil: this node makes all changes
 
 	// Identify says who is at the other end of the unix socket. It is called once
 	// for each connection, from many goroutines. An error refuses the connection.
@@ -81,6 +83,9 @@ func New(opts Options) *Server {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
+	if opts.Leader == nil {
+		opts.Leader = alone{}
+	}
 	return &Server{
 		opts:      opts,
 		log:       opts.Logger.With("component", "api"),
@@ -118,6 +123,7 @@ func (s *Server) services() map[*grpc.ServiceDesc]any {
 		&belfryv1.NodeService_ServiceDesc:   &nodeService{s: s},
 		&belfryv1.LinkService_ServiceDesc:   &linkService{s: s},
 		&belfryv1.ConfigService_ServiceDesc: &configService{s: s},
+		&belfryv1.MemberService_ServiceDesc: &memberService{s: s},
 	}
 }
 

@@ -20,6 +20,8 @@ var messages = map[belfry.Class]protoreflect.MessageType{
 	"filesystem.usage":      (*belfryv1.FilesystemUsage)(nil).ProtoReflect().Type(),
 	"link.state":            (*belfryv1.LinkStateChange)(nil).ProtoReflect().Type(),
 	"node.state":            (*belfryv1.NodeState)(nil).ProtoReflect().Type(),
+	"node.added":            (*belfryv1.NodeMembership)(nil).ProtoReflect().Type(),
+	"node.removed":          (*belfryv1.NodeMembership)(nil).ProtoReflect().Type(),
 	"node.restarted":        (*belfryv1.NodeRestarted)(nil).ProtoReflect().Type(),
 	"node.was-down":         (*belfryv1.NodeWasDown)(nil).ProtoReflect().Type(),
 	"node.isolated":         (*belfryv1.NodeIsolated)(nil).ProtoReflect().Type(),

@@ -253,6 +253,12 @@ func (s *Streams) remote(id belfry.NodeID) *remote {
 	return s.remotes[id]
 }
 
+// Connected tells whether there is a stream to a peer.
+func (s *Streams) Connected(peer belfry.NodeID) bool {
+	r := s.remote(peer)
+	return r != nil && r.session() != nil
+}
+
 // Wake dials a peer at once instead of when its back-off ends, for example
 // because its datagrams say that it has started anew.
 func (s *Streams) Wake(peer belfry.NodeID) {

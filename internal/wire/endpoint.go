@@ -125,7 +125,7 @@ func (e *Endpoint) SetMembers(members []Member) error {
 	}
 	for _, p := range e.peers { // the order can not be seen
 		if !p.member {
-			p.leave()
+			p.forgetKeys()
 		}
 	}
 	return nil
@@ -150,6 +150,18 @@ func (e *Endpoint) Rotate(now time.Time, epoch uint32, grace time.Duration) erro
 		return &belfry.Error{Op: "wire.rotate", Err: err}
 	}
 	return nil
+}
+
+// Adopt makes an epoch the present one, wherever it is from here, and forgets
+// all other secrets: this node slept through changes, or two halves of the
+// cluster have each made an epoch and this is the half that gives way. What was
+// received stays received, and no counter starts anew: going back to a secret
+// that was in use repeats no nonce.
+func (e *Endpoint) Adopt(epoch uint32, secret Secret) {
+	e.epochs.adopt(epoch, secret)
+	for _, p := range e.peers { // the order can not be seen
+		p.forgetKeys()
+	}
 }
 
 // Reboot takes a new boot, as a machine must that was resumed from a snapshot,

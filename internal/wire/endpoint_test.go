@@ -243,3 +243,45 @@ func TestBootsOfOneIncarnationAreCounted(t *testing.T) {
 		t.Errorf("a new incarnation: %v, want it accepted", reason)
 	}
 }
+
+// TestAdoptLeavesNothingOfOtherSecrets goes to an epoch far away, and back to
+// the same number with another secret, as two halves of a cluster may have made.
+func TestAdoptLeavesNothingOfOtherSecrets(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	before := seal(t, a, start, 2, 1)
+	for _, step := range []struct {
+		epoch  uint32
+		secret Secret
+	}{{40, secretOf(40)}, {7, secretOf(99)}} {
+		a.Adopt(step.epoch, step.secret)
+		d := seal(t, a, start, 2, 2)
+		if _, reason := b.Open(start, d, nil); reason == Accepted {
+			t.Fatalf("epoch %d: taken by a node that does not have the secret", step.epoch)
+		}
+		b.Adopt(step.epoch, step.secret)
+		if _, reason := b.Open(start, d, nil); reason != Accepted {
+			t.Fatalf("epoch %d: %v", step.epoch, reason)
+		}
+		if _, reason := b.Open(start, d, nil); reason != RejectReplay {
+			t.Fatalf("epoch %d, the same again: %v", step.epoch, reason)
+		}
+		if _, reason := b.Open(start, before, nil); reason == Accepted {
+			t.Fatalf("epoch %d: what was sealed before is still taken", step.epoch)
+		}
+	}
+}
+
+// TestAdoptRepeatsNoNonce returns to a secret that was in use: the counters go
+// on where they were.
+func TestAdoptRepeatsNoNonce(t *testing.T) {
+	t.Parallel()
+	a, _ := pair(t)
+	last := a.peers[nodeOf(2)].shortCounter + a.peers[nodeOf(2)].longCounter
+	a.Adopt(8, secretOf(8))
+	a.Adopt(7, secretOf(7))
+	seal(t, a, start, 2, 1)
+	if now := a.peers[nodeOf(2)].shortCounter + a.peers[nodeOf(2)].longCounter; now != last+1 {
+		t.Fatalf("counters sum to %d after %d and one datagram", now, last)
+	}
+}

@@ -56,6 +56,16 @@ func (e *epochs) rotate(epoch uint32, until time.Time) error {
 	return nil
 }
 
+// adopt begins again with one epoch.
+func (e *epochs) adopt(epoch uint32, secret Secret) {
+	for _, prk := range e.prk { // the order can not be seen
+		clear(prk)
+	}
+	e.current, e.until = epoch, time.Time{}
+	e.prk = map[uint32][]byte{epoch: extract(secret, e.cluster)}
+	secret.wipe()
+}
+
 // open finds the open epoch whose number mod 16 is given.
 func (e *epochs) open(now time.Time, low byte) (uint32, bool) {
 	switch low {

@@ -166,9 +166,10 @@ func (p *peer) shown() belfry.Boot {
 	return 0
 }
 
-// leave drops the keys of a node that is no member any more. Its windows stay:
-// with them nothing recorded before is taken should it return.
-func (p *peer) leave() {
+// forgetKeys drops the ciphers, of a node that is no member any more or of a
+// secret that counts no more. The windows stay: with them nothing recorded
+// before is taken should either return.
+func (p *peer) forgetKeys() {
 	p.longKeys, p.shortKeys = keys{}, keys{}
 	for s := range p.sessions {
 		s.longKeys, s.shortKeys = keys{}, keys{}

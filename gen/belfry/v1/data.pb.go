@@ -722,6 +722,75 @@ func (x *NodeDuplicate) GetNode() string {
 	return ""
 }
 
+// NodeMembership is the data of node.added and node.removed.
+type NodeMembership struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	NodeId        string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Generation    uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"` // of the configuration that changed it
+	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`                  // the node that wrote that generation
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeMembership) Reset() {
+	*x = NodeMembership{}
+	mi := &file_belfry_v1_data_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeMembership) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeMembership) ProtoMessage() {}
+
+func (x *NodeMembership) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeMembership.ProtoReflect.Descriptor instead.
+func (*NodeMembership) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *NodeMembership) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodeMembership) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *NodeMembership) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *NodeMembership) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
 // ClusterNontransitive is the data of cluster.nontransitive.
 type ClusterNontransitive struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -733,7 +802,7 @@ type ClusterNontransitive struct {
 
 func (x *ClusterNontransitive) Reset() {
 	*x = ClusterNontransitive{}
-	mi := &file_belfry_v1_data_proto_msgTypes[9]
+	mi := &file_belfry_v1_data_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -745,7 +814,7 @@ func (x *ClusterNontransitive) String() string {
 func (*ClusterNontransitive) ProtoMessage() {}
 
 func (x *ClusterNontransitive) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[9]
+	mi := &file_belfry_v1_data_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -758,7 +827,7 @@ func (x *ClusterNontransitive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterNontransitive.ProtoReflect.Descriptor instead.
 func (*ClusterNontransitive) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{9}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ClusterNontransitive) GetPairs() []string {
@@ -789,7 +858,7 @@ type LinkStateChange struct {
 
 func (x *LinkStateChange) Reset() {
 	*x = LinkStateChange{}
-	mi := &file_belfry_v1_data_proto_msgTypes[10]
+	mi := &file_belfry_v1_data_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +870,7 @@ func (x *LinkStateChange) String() string {
 func (*LinkStateChange) ProtoMessage() {}
 
 func (x *LinkStateChange) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[10]
+	mi := &file_belfry_v1_data_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +883,7 @@ func (x *LinkStateChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkStateChange.ProtoReflect.Descriptor instead.
 func (*LinkStateChange) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{10}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LinkStateChange) GetPeer() string {
@@ -864,7 +933,7 @@ type ProducerFailed struct {
 
 func (x *ProducerFailed) Reset() {
 	*x = ProducerFailed{}
-	mi := &file_belfry_v1_data_proto_msgTypes[11]
+	mi := &file_belfry_v1_data_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -876,7 +945,7 @@ func (x *ProducerFailed) String() string {
 func (*ProducerFailed) ProtoMessage() {}
 
 func (x *ProducerFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[11]
+	mi := &file_belfry_v1_data_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -889,7 +958,7 @@ func (x *ProducerFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducerFailed.ProtoReflect.Descriptor instead.
 func (*ProducerFailed) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{11}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ProducerFailed) GetProducer() string {
@@ -983,7 +1052,14 @@ const file_belfry_v1_data_proto_rawDesc = "" +
 	"\bisolated\x18\x02 \x01(\bR\bisolated\x12!\n" +
 	"\fsilent_since\x18\x03 \x01(\x03R\vsilentSince\"#\n" +
 	"\rNodeDuplicate\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\"J\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"m\n" +
+	"\x0eNodeMembership\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
+	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x04R\n" +
+	"generation\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\"J\n" +
 	"\x14ClusterNontransitive\x12\x14\n" +
 	"\x05pairs\x18\x01 \x03(\tR\x05pairs\x12\x1c\n" +
 	"\tconnected\x18\x02 \x03(\tR\tconnected\"{\n" +
@@ -1010,7 +1086,7 @@ func file_belfry_v1_data_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_data_proto_rawDescData
 }
 
-var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_belfry_v1_data_proto_goTypes = []any{
 	(*ProcessExit)(nil),          // 0: belfry.v1.ProcessExit
 	(*FileModify)(nil),           // 1: belfry.v1.FileModify
@@ -1021,9 +1097,10 @@ var file_belfry_v1_data_proto_goTypes = []any{
 	(*NodeWasDown)(nil),          // 6: belfry.v1.NodeWasDown
 	(*NodeIsolated)(nil),         // 7: belfry.v1.NodeIsolated
 	(*NodeDuplicate)(nil),        // 8: belfry.v1.NodeDuplicate
-	(*ClusterNontransitive)(nil), // 9: belfry.v1.ClusterNontransitive
-	(*LinkStateChange)(nil),      // 10: belfry.v1.LinkStateChange
-	(*ProducerFailed)(nil),       // 11: belfry.v1.ProducerFailed
+	(*NodeMembership)(nil),       // 9: belfry.v1.NodeMembership
+	(*ClusterNontransitive)(nil), // 10: belfry.v1.ClusterNontransitive
+	(*LinkStateChange)(nil),      // 11: belfry.v1.LinkStateChange
+	(*ProducerFailed)(nil),       // 12: belfry.v1.ProducerFailed
 }
 var file_belfry_v1_data_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
@@ -1045,7 +1122,7 @@ func file_belfry_v1_data_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_data_proto_rawDesc), len(file_belfry_v1_data_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

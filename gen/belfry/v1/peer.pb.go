@@ -1091,6 +1091,566 @@ func (x *Configuration) GetDocument() []byte {
 	return nil
 }
 
+type TakeTableRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Document      []byte                 `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeTableRequest) Reset() {
+	*x = TakeTableRequest{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeTableRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeTableRequest) ProtoMessage() {}
+
+func (x *TakeTableRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeTableRequest.ProtoReflect.Descriptor instead.
+func (*TakeTableRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *TakeTableRequest) GetDocument() []byte {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+type TakeTableResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"` // that it has now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeTableResponse) Reset() {
+	*x = TakeTableResponse{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeTableResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeTableResponse) ProtoMessage() {}
+
+func (x *TakeTableResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeTableResponse.ProtoReflect.Descriptor instead.
+func (*TakeTableResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *TakeTableResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+type TakeSecretRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint32                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Secret        []byte                 `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"` // 32 bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeSecretRequest) Reset() {
+	*x = TakeSecretRequest{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeSecretRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeSecretRequest) ProtoMessage() {}
+
+func (x *TakeSecretRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeSecretRequest.ProtoReflect.Descriptor instead.
+func (*TakeSecretRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *TakeSecretRequest) GetEpoch() uint32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *TakeSecretRequest) GetSecret() []byte {
+	if x != nil {
+		return x.Secret
+	}
+	return nil
+}
+
+type TakeSecretResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeSecretResponse) Reset() {
+	*x = TakeSecretResponse{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeSecretResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeSecretResponse) ProtoMessage() {}
+
+func (x *TakeSecretResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeSecretResponse.ProtoReflect.Descriptor instead.
+func (*TakeSecretResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{17}
+}
+
+type GetSecretRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint32                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"` // SHA-256 of the secret that is wanted
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSecretRequest) Reset() {
+	*x = GetSecretRequest{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSecretRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSecretRequest) ProtoMessage() {}
+
+func (x *GetSecretRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSecretRequest.ProtoReflect.Descriptor instead.
+func (*GetSecretRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *GetSecretRequest) GetEpoch() uint32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *GetSecretRequest) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+type GetSecretResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Secret        []byte                 `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSecretResponse) Reset() {
+	*x = GetSecretResponse{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSecretResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSecretResponse) ProtoMessage() {}
+
+func (x *GetSecretResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSecretResponse.ProtoReflect.Descriptor instead.
+func (*GetSecretResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *GetSecretResponse) GetSecret() []byte {
+	if x != nil {
+		return x.Secret
+	}
+	return nil
+}
+
+type GetClockRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetClockRequest) Reset() {
+	*x = GetClockRequest{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetClockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetClockRequest) ProtoMessage() {}
+
+func (x *GetClockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetClockRequest.ProtoReflect.Descriptor instead.
+func (*GetClockRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{20}
+}
+
+type GetClockResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Now           int64                  `protobuf:"varint,1,opt,name=now,proto3" json:"now,omitempty"` // unix ns
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetClockResponse) Reset() {
+	*x = GetClockResponse{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetClockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetClockResponse) ProtoMessage() {}
+
+func (x *GetClockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetClockResponse.ProtoReflect.Descriptor instead.
+func (*GetClockResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *GetClockResponse) GetNow() int64 {
+	if x != nil {
+		return x.Now
+	}
+	return 0
+}
+
+type IssueCertificateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        []byte                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"` // empty: for a client
+	Client        string                 `protobuf:"bytes,2,opt,name=client,proto3" json:"client,omitempty"`
+	Csr           []byte                 `protobuf:"bytes,3,opt,name=csr,proto3" json:"csr,omitempty"`         // DER
+	Sealing       []byte                 `protobuf:"bytes,4,opt,name=sealing,proto3" json:"sealing,omitempty"` // X25519 key of a node that is to hold the authority's key too; empty: it is not
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueCertificateRequest) Reset() {
+	*x = IssueCertificateRequest{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueCertificateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueCertificateRequest) ProtoMessage() {}
+
+func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueCertificateRequest.ProtoReflect.Descriptor instead.
+func (*IssueCertificateRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *IssueCertificateRequest) GetNodeId() []byte {
+	if x != nil {
+		return x.NodeId
+	}
+	return nil
+}
+
+func (x *IssueCertificateRequest) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *IssueCertificateRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+func (x *IssueCertificateRequest) GetSealing() []byte {
+	if x != nil {
+		return x.Sealing
+	}
+	return nil
+}
+
+type IssueCertificateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`           // DER
+	SealedCa      []byte                 `protobuf:"bytes,2,opt,name=sealed_ca,json=sealedCa,proto3" json:"sealed_ca,omitempty"` // the authority's key for the new holder
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueCertificateResponse) Reset() {
+	*x = IssueCertificateResponse{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueCertificateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueCertificateResponse) ProtoMessage() {}
+
+func (x *IssueCertificateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueCertificateResponse.ProtoReflect.Descriptor instead.
+func (*IssueCertificateResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *IssueCertificateResponse) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *IssueCertificateResponse) GetSealedCa() []byte {
+	if x != nil {
+		return x.SealedCa
+	}
+	return nil
+}
+
+type RenewCertificateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Csr           []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"` // DER
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewCertificateRequest) Reset() {
+	*x = RenewCertificateRequest{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewCertificateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewCertificateRequest) ProtoMessage() {}
+
+func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
+func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RenewCertificateRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+type RenewCertificateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"` // DER
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewCertificateResponse) Reset() {
+	*x = RenewCertificateResponse{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewCertificateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewCertificateResponse) ProtoMessage() {}
+
+func (x *RenewCertificateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewCertificateResponse.ProtoReflect.Descriptor instead.
+func (*RenewCertificateResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RenewCertificateResponse) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
 var File_belfry_v1_peer_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_peer_proto_rawDesc = "" +
@@ -1171,14 +1731,52 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
 	"generation\x12\x1a\n" +
-	"\bdocument\x18\x02 \x01(\fR\bdocument*\x7f\n" +
+	"\bdocument\x18\x02 \x01(\fR\bdocument\".\n" +
+	"\x10TakeTableRequest\x12\x1a\n" +
+	"\bdocument\x18\x01 \x01(\fR\bdocument\"3\n" +
+	"\x11TakeTableResponse\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\"A\n" +
+	"\x11TakeSecretRequest\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\rR\x05epoch\x12\x16\n" +
+	"\x06secret\x18\x02 \x01(\fR\x06secret\"\x14\n" +
+	"\x12TakeSecretResponse\"<\n" +
+	"\x10GetSecretRequest\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\rR\x05epoch\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\"+\n" +
+	"\x11GetSecretResponse\x12\x16\n" +
+	"\x06secret\x18\x01 \x01(\fR\x06secret\"\x11\n" +
+	"\x0fGetClockRequest\"$\n" +
+	"\x10GetClockResponse\x12\x10\n" +
+	"\x03now\x18\x01 \x01(\x03R\x03now\"v\n" +
+	"\x17IssueCertificateRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\fR\x06nodeId\x12\x16\n" +
+	"\x06client\x18\x02 \x01(\tR\x06client\x12\x10\n" +
+	"\x03csr\x18\x03 \x01(\fR\x03csr\x12\x18\n" +
+	"\asealing\x18\x04 \x01(\fR\asealing\"Y\n" +
+	"\x18IssueCertificateResponse\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x1b\n" +
+	"\tsealed_ca\x18\x02 \x01(\fR\bsealedCa\"+\n" +
+	"\x17RenewCertificateRequest\x12\x10\n" +
+	"\x03csr\x18\x01 \x01(\fR\x03csr\"<\n" +
+	"\x18RenewCertificateResponse\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate*\x7f\n" +
 	"\rGoodbyeReason\x12\x1e\n" +
 	"\x1aGOODBYE_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14GOODBYE_REASON_LEAVE\x10\x01\x12\x1a\n" +
 	"\x16GOODBYE_REASON_RESTART\x10\x02\x12\x18\n" +
 	"\x14GOODBYE_REASON_REKEY\x10\x032S\n" +
 	"\vPeerService\x12D\n" +
-	"\aConnect\x12\x19.belfry.v1.ConnectRequest\x1a\x1a.belfry.v1.ConnectResponse(\x010\x01B4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
+	"\aConnect\x12\x19.belfry.v1.ConnectRequest\x1a\x1a.belfry.v1.ConnectResponse(\x010\x012\xed\x03\n" +
+	"\x11MemberPeerService\x12F\n" +
+	"\tTakeTable\x12\x1b.belfry.v1.TakeTableRequest\x1a\x1c.belfry.v1.TakeTableResponse\x12I\n" +
+	"\n" +
+	"TakeSecret\x12\x1c.belfry.v1.TakeSecretRequest\x1a\x1d.belfry.v1.TakeSecretResponse\x12F\n" +
+	"\tGetSecret\x12\x1b.belfry.v1.GetSecretRequest\x1a\x1c.belfry.v1.GetSecretResponse\x12C\n" +
+	"\bGetClock\x12\x1a.belfry.v1.GetClockRequest\x1a\x1b.belfry.v1.GetClockResponse\x12[\n" +
+	"\x10IssueCertificate\x12\".belfry.v1.IssueCertificateRequest\x1a#.belfry.v1.IssueCertificateResponse\x12[\n" +
+	"\x10RenewCertificate\x12\".belfry.v1.RenewCertificateRequest\x1a#.belfry.v1.RenewCertificateResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
 
 var (
 	file_belfry_v1_peer_proto_rawDescOnce sync.Once
@@ -1193,26 +1791,38 @@ func file_belfry_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_belfry_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_belfry_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_belfry_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_belfry_v1_peer_proto_goTypes = []any{
-	(GoodbyeReason)(0),      // 0: belfry.v1.GoodbyeReason
-	(*ConnectRequest)(nil),  // 1: belfry.v1.ConnectRequest
-	(*ConnectResponse)(nil), // 2: belfry.v1.ConnectResponse
-	(*PeerFrame)(nil),       // 3: belfry.v1.PeerFrame
-	(*PeerHello)(nil),       // 4: belfry.v1.PeerHello
-	(*Goodbye)(nil),         // 5: belfry.v1.Goodbye
-	(*Interests)(nil),       // 6: belfry.v1.Interests
-	(*Interest)(nil),        // 7: belfry.v1.Interest
-	(*InterestsAck)(nil),    // 8: belfry.v1.InterestsAck
-	(*InterestRefused)(nil), // 9: belfry.v1.InterestRefused
-	(*Positions)(nil),       // 10: belfry.v1.Positions
-	(*Position)(nil),        // 11: belfry.v1.Position
-	(*PeerCall)(nil),        // 12: belfry.v1.PeerCall
-	(*PeerReply)(nil),       // 13: belfry.v1.PeerReply
-	(*Configuration)(nil),   // 14: belfry.v1.Configuration
-	(*Batch)(nil),           // 15: belfry.v1.Batch
-	(*Ack)(nil),             // 16: belfry.v1.Ack
-	(*Refusal)(nil),         // 17: belfry.v1.Refusal
+	(GoodbyeReason)(0),               // 0: belfry.v1.GoodbyeReason
+	(*ConnectRequest)(nil),           // 1: belfry.v1.ConnectRequest
+	(*ConnectResponse)(nil),          // 2: belfry.v1.ConnectResponse
+	(*PeerFrame)(nil),                // 3: belfry.v1.PeerFrame
+	(*PeerHello)(nil),                // 4: belfry.v1.PeerHello
+	(*Goodbye)(nil),                  // 5: belfry.v1.Goodbye
+	(*Interests)(nil),                // 6: belfry.v1.Interests
+	(*Interest)(nil),                 // 7: belfry.v1.Interest
+	(*InterestsAck)(nil),             // 8: belfry.v1.InterestsAck
+	(*InterestRefused)(nil),          // 9: belfry.v1.InterestRefused
+	(*Positions)(nil),                // 10: belfry.v1.Positions
+	(*Position)(nil),                 // 11: belfry.v1.Position
+	(*PeerCall)(nil),                 // 12: belfry.v1.PeerCall
+	(*PeerReply)(nil),                // 13: belfry.v1.PeerReply
+	(*Configuration)(nil),            // 14: belfry.v1.Configuration
+	(*TakeTableRequest)(nil),         // 15: belfry.v1.TakeTableRequest
+	(*TakeTableResponse)(nil),        // 16: belfry.v1.TakeTableResponse
+	(*TakeSecretRequest)(nil),        // 17: belfry.v1.TakeSecretRequest
+	(*TakeSecretResponse)(nil),       // 18: belfry.v1.TakeSecretResponse
+	(*GetSecretRequest)(nil),         // 19: belfry.v1.GetSecretRequest
+	(*GetSecretResponse)(nil),        // 20: belfry.v1.GetSecretResponse
+	(*GetClockRequest)(nil),          // 21: belfry.v1.GetClockRequest
+	(*GetClockResponse)(nil),         // 22: belfry.v1.GetClockResponse
+	(*IssueCertificateRequest)(nil),  // 23: belfry.v1.IssueCertificateRequest
+	(*IssueCertificateResponse)(nil), // 24: belfry.v1.IssueCertificateResponse
+	(*RenewCertificateRequest)(nil),  // 25: belfry.v1.RenewCertificateRequest
+	(*RenewCertificateResponse)(nil), // 26: belfry.v1.RenewCertificateResponse
+	(*Batch)(nil),                    // 27: belfry.v1.Batch
+	(*Ack)(nil),                      // 28: belfry.v1.Ack
+	(*Refusal)(nil),                  // 29: belfry.v1.Refusal
 }
 var file_belfry_v1_peer_proto_depIdxs = []int32{
 	3,  // 0: belfry.v1.ConnectRequest.frame:type_name -> belfry.v1.PeerFrame
@@ -1222,21 +1832,33 @@ var file_belfry_v1_peer_proto_depIdxs = []int32{
 	6,  // 4: belfry.v1.PeerFrame.interests:type_name -> belfry.v1.Interests
 	8,  // 5: belfry.v1.PeerFrame.interests_ack:type_name -> belfry.v1.InterestsAck
 	10, // 6: belfry.v1.PeerFrame.positions:type_name -> belfry.v1.Positions
-	15, // 7: belfry.v1.PeerFrame.batch:type_name -> belfry.v1.Batch
-	16, // 8: belfry.v1.PeerFrame.ack:type_name -> belfry.v1.Ack
+	27, // 7: belfry.v1.PeerFrame.batch:type_name -> belfry.v1.Batch
+	28, // 8: belfry.v1.PeerFrame.ack:type_name -> belfry.v1.Ack
 	12, // 9: belfry.v1.PeerFrame.call:type_name -> belfry.v1.PeerCall
 	13, // 10: belfry.v1.PeerFrame.reply:type_name -> belfry.v1.PeerReply
 	14, // 11: belfry.v1.PeerFrame.configuration:type_name -> belfry.v1.Configuration
 	0,  // 12: belfry.v1.Goodbye.reason:type_name -> belfry.v1.GoodbyeReason
 	7,  // 13: belfry.v1.Interests.add:type_name -> belfry.v1.Interest
 	9,  // 14: belfry.v1.InterestsAck.refused:type_name -> belfry.v1.InterestRefused
-	17, // 15: belfry.v1.InterestRefused.refusal:type_name -> belfry.v1.Refusal
+	29, // 15: belfry.v1.InterestRefused.refusal:type_name -> belfry.v1.Refusal
 	11, // 16: belfry.v1.Positions.positions:type_name -> belfry.v1.Position
-	17, // 17: belfry.v1.PeerReply.refusal:type_name -> belfry.v1.Refusal
+	29, // 17: belfry.v1.PeerReply.refusal:type_name -> belfry.v1.Refusal
 	1,  // 18: belfry.v1.PeerService.Connect:input_type -> belfry.v1.ConnectRequest
-	2,  // 19: belfry.v1.PeerService.Connect:output_type -> belfry.v1.ConnectResponse
-	19, // [19:20] is the sub-list for method output_type
-	18, // [18:19] is the sub-list for method input_type
+	15, // 19: belfry.v1.MemberPeerService.TakeTable:input_type -> belfry.v1.TakeTableRequest
+	17, // 20: belfry.v1.MemberPeerService.TakeSecret:input_type -> belfry.v1.TakeSecretRequest
+	19, // 21: belfry.v1.MemberPeerService.GetSecret:input_type -> belfry.v1.GetSecretRequest
+	21, // 22: belfry.v1.MemberPeerService.GetClock:input_type -> belfry.v1.GetClockRequest
+	23, // 23: belfry.v1.MemberPeerService.IssueCertificate:input_type -> belfry.v1.IssueCertificateRequest
+	25, // 24: belfry.v1.MemberPeerService.RenewCertificate:input_type -> belfry.v1.RenewCertificateRequest
+	2,  // 25: belfry.v1.PeerService.Connect:output_type -> belfry.v1.ConnectResponse
+	16, // 26: belfry.v1.MemberPeerService.TakeTable:output_type -> belfry.v1.TakeTableResponse
+	18, // 27: belfry.v1.MemberPeerService.TakeSecret:output_type -> belfry.v1.TakeSecretResponse
+	20, // 28: belfry.v1.MemberPeerService.GetSecret:output_type -> belfry.v1.GetSecretResponse
+	22, // 29: belfry.v1.MemberPeerService.GetClock:output_type -> belfry.v1.GetClockResponse
+	24, // 30: belfry.v1.MemberPeerService.IssueCertificate:output_type -> belfry.v1.IssueCertificateResponse
+	26, // 31: belfry.v1.MemberPeerService.RenewCertificate:output_type -> belfry.v1.RenewCertificateResponse
+	25, // [25:32] is the sub-list for method output_type
+	18, // [18:25] is the sub-list for method input_type
 	18, // [18:18] is the sub-list for extension type_name
 	18, // [18:18] is the sub-list for extension extendee
 	0,  // [0:18] is the sub-list for field type_name
@@ -1267,9 +1889,9 @@ func file_belfry_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_peer_proto_rawDesc), len(file_belfry_v1_peer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   14,
+			NumMessages:   26,
 			NumExtensions: 0,
-			NumServices:   1,
+			NumServices:   2,
 		},
 		GoTypes:           file_belfry_v1_peer_proto_goTypes,
 		DependencyIndexes: file_belfry_v1_peer_proto_depIdxs,

@@ -121,3 +121,315 @@ var PeerService_ServiceDesc = grpc.ServiceDesc{
 	},
 	Metadata: "belfry/v1/peer.proto",
 }
+
+const (
+	MemberPeerService_TakeTable_FullMethodName        = "/belfry.v1.MemberPeerService/TakeTable"
+	MemberPeerService_TakeSecret_FullMethodName       = "/belfry.v1.MemberPeerService/TakeSecret"
+	MemberPeerService_GetSecret_FullMethodName        = "/belfry.v1.MemberPeerService/GetSecret"
+	MemberPeerService_GetClock_FullMethodName         = "/belfry.v1.MemberPeerService/GetClock"
+	MemberPeerService_IssueCertificate_FullMethodName = "/belfry.v1.MemberPeerService/IssueCertificate"
+	MemberPeerService_RenewCertificate_FullMethodName = "/belfry.v1.MemberPeerService/RenewCertificate"
+)
+
+// MemberPeerServiceClient is the client API for MemberPeerService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// MemberPeerService is what members ask each other beside the events, by
+// PeerCall and never otherwise.
+type MemberPeerServiceClient interface {
+	// TakeTable gives the member table to a member and returns when it is
+	// durable there.
+	TakeTable(ctx context.Context, in *TakeTableRequest, opts ...grpc.CallOption) (*TakeTableResponse, error)
+	// TakeSecret gives the group secret of an epoch that is about to begin.
+	TakeSecret(ctx context.Context, in *TakeSecretRequest, opts ...grpc.CallOption) (*TakeSecretResponse, error)
+	// GetSecret asks for the group secret of the present epoch.
+	GetSecret(ctx context.Context, in *GetSecretRequest, opts ...grpc.CallOption) (*GetSecretResponse, error)
+	// GetClock asks for the wall clock.
+	GetClock(ctx context.Context, in *GetClockRequest, opts ...grpc.CallOption) (*GetClockResponse, error)
+	// IssueCertificate asks a holder of the authority's key for a certificate.
+	IssueCertificate(ctx context.Context, in *IssueCertificateRequest, opts ...grpc.CallOption) (*IssueCertificateResponse, error)
+	// RenewCertificate asks a holder for the caller's own next certificate.
+	RenewCertificate(ctx context.Context, in *RenewCertificateRequest, opts ...grpc.CallOption) (*RenewCertificateResponse, error)
+}
+
+type memberPeerServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewMemberPeerServiceClient(cc grpc.ClientConnInterface) MemberPeerServiceClient {
+	return &memberPeerServiceClient{cc}
+}
+
+func (c *memberPeerServiceClient) TakeTable(ctx context.Context, in *TakeTableRequest, opts ...grpc.CallOption) (*TakeTableResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TakeTableResponse)
+	err := c.cc.Invoke(ctx, MemberPeerService_TakeTable_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *memberPeerServiceClient) TakeSecret(ctx context.Context, in *TakeSecretRequest, opts ...grpc.CallOption) (*TakeSecretResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TakeSecretResponse)
+	err := c.cc.Invoke(ctx, MemberPeerService_TakeSecret_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *memberPeerServiceClient) GetSecret(ctx context.Context, in *GetSecretRequest, opts ...grpc.CallOption) (*GetSecretResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetSecretResponse)
+	err := c.cc.Invoke(ctx, MemberPeerService_GetSecret_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *memberPeerServiceClient) GetClock(ctx context.Context, in *GetClockRequest, opts ...grpc.CallOption) (*GetClockResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetClockResponse)
+	err := c.cc.Invoke(ctx, MemberPeerService_GetClock_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *memberPeerServiceClient) IssueCertificate(ctx context.Context, in *IssueCertificateRequest, opts ...grpc.CallOption) (*IssueCertificateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(IssueCertificateResponse)
+	err := c.cc.Invoke(ctx, MemberPeerService_IssueCertificate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *memberPeerServiceClient) RenewCertificate(ctx context.Context, in *RenewCertificateRequest, opts ...grpc.CallOption) (*RenewCertificateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RenewCertificateResponse)
+	err := c.cc.Invoke(ctx, MemberPeerService_RenewCertificate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// MemberPeerServiceServer is the server API for MemberPeerService service.
+// All implementations must embed UnimplementedMemberPeerServiceServer
+// for forward compatibility.
+//
+// MemberPeerService is what members ask each other beside the events, by
+// PeerCall and never otherwise.
+type MemberPeerServiceServer interface {
+	// TakeTable gives the member table to a member and returns when it is
+	// durable there.
+	TakeTable(context.Context, *TakeTableRequest) (*TakeTableResponse, error)
+	// TakeSecret gives the group secret of an epoch that is about to begin.
+	TakeSecret(context.Context, *TakeSecretRequest) (*TakeSecretResponse, error)
+	// GetSecret asks for the group secret of the present epoch.
+	GetSecret(context.Context, *GetSecretRequest) (*GetSecretResponse, error)
+	// GetClock asks for the wall clock.
+	GetClock(context.Context, *GetClockRequest) (*GetClockResponse, error)
+	// IssueCertificate asks a holder of the authority's key for a certificate.
+	IssueCertificate(context.Context, *IssueCertificateRequest) (*IssueCertificateResponse, error)
+	// RenewCertificate asks a holder for the caller's own next certificate.
+	RenewCertificate(context.Context, *RenewCertificateRequest) (*RenewCertificateResponse, error)
+	mustEmbedUnimplementedMemberPeerServiceServer()
+}
+
+// UnimplementedMemberPeerServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedMemberPeerServiceServer struct{}
+
+func (UnimplementedMemberPeerServiceServer) TakeTable(context.Context, *TakeTableRequest) (*TakeTableResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TakeTable not implemented")
+}
+func (UnimplementedMemberPeerServiceServer) TakeSecret(context.Context, *TakeSecretRequest) (*TakeSecretResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TakeSecret not implemented")
+}
+func (UnimplementedMemberPeerServiceServer) GetSecret(context.Context, *GetSecretRequest) (*GetSecretResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetSecret not implemented")
+}
+func (UnimplementedMemberPeerServiceServer) GetClock(context.Context, *GetClockRequest) (*GetClockResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetClock not implemented")
+}
+func (UnimplementedMemberPeerServiceServer) IssueCertificate(context.Context, *IssueCertificateRequest) (*IssueCertificateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method IssueCertificate not implemented")
+}
+func (UnimplementedMemberPeerServiceServer) RenewCertificate(context.Context, *RenewCertificateRequest) (*RenewCertificateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RenewCertificate not implemented")
+}
+func (UnimplementedMemberPeerServiceServer) mustEmbedUnimplementedMemberPeerServiceServer() {}
+func (UnimplementedMemberPeerServiceServer) testEmbeddedByValue()                           {}
+
+// UnsafeMemberPeerServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to MemberPeerServiceServer will
+// result in compilation errors.
+type UnsafeMemberPeerServiceServer interface {
+	mustEmbedUnimplementedMemberPeerServiceServer()
+}
+
+func RegisterMemberPeerServiceServer(s grpc.ServiceRegistrar, srv MemberPeerServiceServer) {
+	// If the following call panics, it indicates UnimplementedMemberPeerServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&MemberPeerService_ServiceDesc, srv)
+}
+
+func _MemberPeerService_TakeTable_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TakeTableRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberPeerServiceServer).TakeTable(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberPeerService_TakeTable_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberPeerServiceServer).TakeTable(ctx, req.(*TakeTableRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MemberPeerService_TakeSecret_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TakeSecretRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberPeerServiceServer).TakeSecret(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberPeerService_TakeSecret_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberPeerServiceServer).TakeSecret(ctx, req.(*TakeSecretRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MemberPeerService_GetSecret_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetSecretRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberPeerServiceServer).GetSecret(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberPeerService_GetSecret_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberPeerServiceServer).GetSecret(ctx, req.(*GetSecretRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MemberPeerService_GetClock_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetClockRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberPeerServiceServer).GetClock(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberPeerService_GetClock_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberPeerServiceServer).GetClock(ctx, req.(*GetClockRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MemberPeerService_IssueCertificate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(IssueCertificateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberPeerServiceServer).IssueCertificate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberPeerService_IssueCertificate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberPeerServiceServer).IssueCertificate(ctx, req.(*IssueCertificateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MemberPeerService_RenewCertificate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RenewCertificateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberPeerServiceServer).RenewCertificate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberPeerService_RenewCertificate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberPeerServiceServer).RenewCertificate(ctx, req.(*RenewCertificateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// MemberPeerService_ServiceDesc is the grpc.ServiceDesc for MemberPeerService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var MemberPeerService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "belfry.v1.MemberPeerService",
+	HandlerType: (*MemberPeerServiceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "TakeTable",
+			Handler:    _MemberPeerService_TakeTable_Handler,
+		},
+		{
+			MethodName: "TakeSecret",
+			Handler:    _MemberPeerService_TakeSecret_Handler,
+		},
+		{
+			MethodName: "GetSecret",
+			Handler:    _MemberPeerService_GetSecret_Handler,
+		},
+		{
+			MethodName: "GetClock",
+			Handler:    _MemberPeerService_GetClock_Handler,
+		},
+		{
+			MethodName: "IssueCertificate",
+			Handler:    _MemberPeerService_IssueCertificate_Handler,
+		},
+		{
+			MethodName: "RenewCertificate",
+			Handler:    _MemberPeerService_RenewCertificate_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "belfry/v1/peer.proto",
+}

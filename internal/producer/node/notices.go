@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/event"
 	"github.com/belfry-ha/belfry/internal/producer"
 )
@@ -24,36 +25,41 @@ const (
 	Isolated      belfry.Class = "node.isolated"
 	Duplicate     belfry.Class = "node.duplicate"
 	Nontransitive belfry.Class = "cluster.nontransitive"
+	Added         belfry.Class = "node.added"
+	Removed       belfry.Class = "node.removed"
 )
+
+// awaitFor is how long an added node's notice waits for those who asked for
+// all nodes: the event machine makes an entry for the new one first.
+const awaitFor = 5 * time.Second
 
 // Notices serves what the cluster machine says beside verdicts: things that
 // happen once and have no state. Like Producer it watches nothing itself.
 type Notices struct {
-	mu       sync.Mutex
-	subjects map[belfry.Class][]string
-	running  bool
-	queue    []notice
+	cluster, self string
+
+	mu      sync.Mutex
+	nodes   []string // sorted
+	running bool
+	queue   []notice
 
 	overflowed bool // notices of the queue were lost
 	wake       chan struct{}
 }
 
+// A notice is something to tell. With nodes set it also begins or ends the
+// subject: these are the nodes from then on.
 type notice struct {
 	class      belfry.Class
 	subject    string
 	occurrence belfry.Occurrence
+	nodes      []string
 }
 
 // NewNotices makes a producer for a cluster with these nodes, of which self is
 // this one. Names are the subjects there are.
 func NewNotices(cluster, self string, nodes []string) *Notices {
-	nodes = slices.Sorted(slices.Values(nodes))
-	return &Notices{
-		subjects: map[belfry.Class][]string{
-			Restarted: nodes, Duplicate: nodes, WasDown: {self}, Isolated: {self}, Nontransitive: {cluster},
-		},
-		wake: make(chan struct{}, 1),
-	}
+	return &Notices{cluster: cluster, self: self, nodes: slices.Sorted(slices.Values(nodes)), wake: make(chan struct{}, 1)}
 }
 
 // Name is for listings.
@@ -72,18 +78,38 @@ func (*Notices) Classes() []belfry.ClassInfo {
 		class(WasDown, "others held this node to be gone while it ran: it was paused, or cut off", "NODE", "NodeWasDown"),
 		class(Isolated, "this node misses most of its peers and reaches nobody else, or no longer", "NODE", "NodeIsolated"),
 		class(Duplicate, "two agents run with the identity of a node, or a copy of its state", "NODE", "NodeDuplicate"),
+		class(Added, "a node has become a member", "NODE", "NodeMembership"),
+		class(Removed, "a node is no member any more", "NODE", "NodeMembership"),
 		class(Nontransitive, "nodes that are up do not reach each other, or do so again", "CLUSTER", "ClusterNontransitive"),
 	}
 }
 
 // Tell posts one notice; it never waits and is safe for concurrent use.
 func (p *Notices) Tell(class belfry.Class, subject string, at time.Time, edge belfry.Edge, data proto.Message) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.put(notice{class: class, subject: subject, occurrence: occurrenceOf(at, edge, data)})
+}
+
+// TellMembership posts node.added or node.removed; nodes are the members from
+// then on. It never waits and is safe for concurrent use.
+func (p *Notices) TellMembership(class belfry.Class, node string, nodes []string, at time.Time, data *belfryv1.NodeMembership) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.nodes = slices.Sorted(slices.Values(nodes))
+	p.put(notice{class: class, subject: node, occurrence: occurrenceOf(at, belfry.EdgeNone, data), nodes: p.nodes})
+}
+
+func occurrenceOf(at time.Time, edge belfry.Edge, data proto.Message) belfry.Occurrence {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(data)
 	if err != nil { // text that is not UTF-8: a broken name
 		b = nil
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	return belfry.Occurrence{Time: at, Edge: edge, Data: b}
+}
+
+// put is called with the lock held.
+func (p *Notices) put(n notice) {
 	if !p.running {
 		return // nobody registered
 	}
@@ -91,7 +117,7 @@ func (p *Notices) Tell(class belfry.Class, subject string, at time.Time, edge be
 		p.queue = p.queue[1:]
 		p.overflowed = true
 	}
-	p.queue = append(p.queue, notice{class: class, subject: subject, occurrence: belfry.Occurrence{Time: at, Edge: edge, Data: b}})
+	p.queue = append(p.queue, n)
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -102,13 +128,13 @@ func (p *Notices) Tell(class belfry.Class, subject string, at time.Time, edge be
 func (p *Notices) Run(ctx context.Context, requests <-chan producer.Request, send producer.Send) error {
 	p.mu.Lock()
 	p.running, p.queue, p.overflowed = true, nil, false
+	s := &noticeSession{producer: p, send: send, nodes: p.nodes, watches: map[event.WatchID]event.Watch{}}
 	p.mu.Unlock()
 	defer func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.running, p.queue = false, nil
 	}()
-	watches := map[event.WatchID]event.Watch{}
 	for {
 		var err error
 		select {
@@ -116,13 +142,13 @@ func (p *Notices) Run(ctx context.Context, requests <-chan producer.Request, sen
 			return nil
 		case r := <-requests:
 			if r.Watch == nil {
-				delete(watches, r.Unwatch)
-			} else if _, known := watches[r.Watch.ID]; !known {
-				watches[r.Watch.ID] = *r.Watch
-				err = p.begin(*r.Watch, send)
+				delete(s.watches, r.Unwatch)
+			} else if _, known := s.watches[r.Watch.ID]; !known {
+				s.watches[r.Watch.ID] = *r.Watch
+				err = s.begin(*r.Watch)
 			}
 		case <-p.wake:
-			err = p.post(watches, send)
+			err = s.post()
 		}
 		if err != nil {
 			return nil // ctx has ended
@@ -130,13 +156,42 @@ func (p *Notices) Run(ctx context.Context, requests <-chan producer.Request, sen
 	}
 }
 
+// A noticeSession is one call of Run. Its nodes are those of the last notice
+// that it has posted.
+type noticeSession struct {
+	producer *Notices
+	send     producer.Send
+	nodes    []string
+	watches  map[event.WatchID]event.Watch
+
+	// awaited are the notices of nodes that were just added, for the entries
+	// that the event machine makes of it.
+	awaited []awaited
+}
+
+type awaited struct {
+	notice
+	until time.Time
+}
+
+// subjects are those that a class has now.
+func (s *noticeSession) subjects(class belfry.Class) []string {
+	switch class {
+	case WasDown, Isolated:
+		return []string{s.producer.self}
+	case Nontransitive:
+		return []string{s.producer.cluster}
+	}
+	return s.nodes
+}
+
 // begin answers a new watch.
-func (p *Notices) begin(w event.Watch, send producer.Send) error {
-	known := p.subjects[w.Class]
+func (s *noticeSession) begin(w event.Watch) error {
+	known := s.subjects(w.Class)
 	if w.Entry == 0 {
 		for _, subject := range known {
 			if producer.Match(w.Subject, subject) {
-				if err := send(event.Found{Watch: w.ID, Subject: subject}); err != nil {
+				if err := s.send(event.Found{Watch: w.ID, Subject: subject}); err != nil {
 					return err
 				}
 			}
@@ -145,27 +200,98 @@ func (p *Notices) begin(w event.Watch, send producer.Send) error {
 	}
 	switch {
 	case slices.Contains(known, w.Subject):
-		return send(event.Associate{Entry: w.Entry})
+		return s.associate(w)
 	case w.Wait:
 		return nil
 	}
-	return send(event.End{Entry: w.Entry, Err: fmt.Errorf("%w: %s of %q; there is %s", belfry.ErrNoEvent, w.Class, w.Subject, strings.Join(known, ", "))})
+	return s.send(event.End{Entry: w.Entry, Err: fmt.Errorf("%w: %s of %q; there is %s", belfry.ErrNoEvent, w.Class, w.Subject, strings.Join(known, ", "))})
 }
 
-func (p *Notices) post(watches map[event.WatchID]event.Watch, send producer.Send) error {
+// associate gives an entry its subject, and what it was made for.
+func (s *noticeSession) associate(w event.Watch) error {
+	if err := s.send(event.Associate{Entry: w.Entry}); err != nil {
+		return err
+	}
+	now := time.Now()
+	s.awaited = slices.DeleteFunc(s.awaited, func(n awaited) bool { return now.After(n.until) })
+	for _, n := range s.awaited {
+		if n.class == w.Class && n.subject == w.Subject {
+			if err := s.send(event.Post{Entry: w.Entry, Occurrence: n.occurrence}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *noticeSession) post() error {
+	p := s.producer
 	p.mu.Lock()
 	queue, overflowed := p.queue, p.overflowed
 	p.queue, p.overflowed = nil, false
 	p.mu.Unlock()
 	for _, n := range queue {
 		n.occurrence.LowerBound = overflowed
-		for _, id := range slices.Sorted(maps.Keys(watches)) {
-			if w := watches[id]; w.Entry != 0 && w.Class == n.class && w.Subject == n.subject {
-				if err := send(event.Post{Entry: w.Entry, Occurrence: n.occurrence}); err != nil {
+		if n.class == Added {
+			s.awaited = append(s.awaited, awaited{n, time.Now().Add(awaitFor)})
+		} else if err := s.tell(n); err != nil {
+			return err
+		}
+		if n.nodes != nil {
+			if err := s.follow(n.nodes); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// tell posts a notice to the entries of its subject.
+func (s *noticeSession) tell(n notice) error {
+	for _, id := range slices.Sorted(maps.Keys(s.watches)) {
+		if w := s.watches[id]; w.Entry != 0 && w.Class == n.class && w.Subject == n.subject {
+			if err := s.send(event.Post{Entry: w.Entry, Occurrence: n.occurrence}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// follow takes the members as they are now: who came is found, who went is a
+// subject no longer.
+func (s *noticeSession) follow(nodes []string) error {
+	old := s.nodes
+	s.nodes = nodes
+	for _, id := range slices.Sorted(maps.Keys(s.watches)) {
+		w := s.watches[id]
+		if w.Class == WasDown || w.Class == Isolated || w.Class == Nontransitive {
+			continue
+		}
+		if err := s.refresh(w, old); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *noticeSession) refresh(w event.Watch, old []string) error {
+	if w.Entry == 0 {
+		for _, name := range s.nodes {
+			if !slices.Contains(old, name) && producer.Match(w.Subject, name) {
+				if err := s.send(event.Found{Watch: w.ID, Subject: name}); err != nil {
 					return err
 				}
 			}
 		}
+		return nil
+	}
+	is, was := slices.Contains(s.nodes, w.Subject), slices.Contains(old, w.Subject)
+	switch {
+	case is && !was:
+		return s.associate(w)
+	case was && !is:
+		return s.send(event.Invalidate{Entry: w.Entry})
 	}
 	return nil
 }

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/belfry-ha/belfry/client"
+)
+
+// removeView is node remove and leave in JSON.
+type removeView struct {
+	ID         string `json:"id" doc:"UUID of the node"`
+	Name       string `json:"name" doc:"name of the node"`
+	DryRun     bool   `json:"dry_run" doc:"nothing was changed"`
+	Generation uint64 `json:"generation" doc:"of the configuration in force"`
+	Epoch      uint32 `json:"epoch" doc:"of the datagram keys: those that the node knows count no more"`
+	Members    uint32 `json:"members" doc:"members that are left"`
+}
+
+// rotateView is ca rotate in JSON.
+type rotateView struct {
+	Fingerprint string `json:"fingerprint" doc:"SHA-256 of the new authority's certificate"`
+	Generation  uint64 `json:"generation" doc:"of the configuration in which both authorities count"`
+}
+
+func newNodeRemove(a *app) *cobra.Command {
+	var dryRun bool
+	remove := &cobra.Command{
+		Use:   "remove NODE",
+		Short: "End the membership of a node, whether its agent runs or not",
+		Long: `End the membership of a node, whether its agent runs or not. Whatever keys it
+holds, it is refused everywhere within two seconds: its certificate, the keys
+of its datagrams, its streams. To come back it needs a token.`,
+		Example: "  belfry node remove c --dry-run\n  belfry node remove c",
+		Args:    exactly(1, "the node's name or id"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+				return a.removeNode(ctx, c, args[0], dryRun)
+			})
+		},
+		ValidArgsFunction: a.completeNode,
+	}
+	dryRunFlag(remove, &dryRun)
+	return remove
+}
+
+func newLeaveCommand(a *app) *cobra.Command {
+	var dryRun bool
+	leave := &cobra.Command{
+		Use:   "leave",
+		Short: "End the membership of this node",
+		Long: `End the membership of this node: the others are told, and its agent ends. Its
+state directory stays; a token lets it join again, this cluster or another.`,
+		Example: "  belfry leave",
+		Args:    none,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+				return a.removeNode(ctx, c, "", dryRun)
+			})
+		},
+	}
+	dryRunFlag(leave, &dryRun)
+	return leave
+}
+
+// removeNode removes a node by name, or the one that is asked.
+func (a *app) removeNode(ctx context.Context, c *client.Client, name string, dryRun bool) error {
+	answer, err := c.RemoveNode(ctx, name, dryRun)
+	if err != nil && name != "" {
+		return a.unknownTo(ctx, c, name, err)
+	}
+	if err != nil {
+		return err
+	}
+	v := removeView{answer.GetNodeId(), answer.GetNodeName(), dryRun, answer.GetGeneration(), answer.GetEpoch(), answer.GetMembers()}
+	return a.show(document{
+		value: v,
+		table: func(o *output, _ bool) {
+			node := printable(v.Name)
+			switch {
+			case v.DryRun:
+				fmt.Fprintf(o, "%s would be a member no more, %d are left; nothing is changed\n", node, v.Members)
+			default:
+				fmt.Fprintf(o, "%s is a member no more, %d are left (generation %d)\n", node, v.Members, v.Generation)
+			}
+		},
+	})
+}
+
+func newCACommand(a *app) *cobra.Command {
+	rotate := &cobra.Command{
+		Use:   "rotate",
+		Short: "Replace the cluster's certificate authority",
+		Long: `Replace the cluster's certificate authority, whose key may have been seen. Both
+count until every node has a certificate of the new one; no node is refused
+meanwhile. Clients and tokens need new ones: they hold on to the old authority.`,
+		Example: "  belfry ca rotate",
+		Args:    none,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+				answer, err := c.RotateCA(ctx)
+				if err != nil {
+					return err
+				}
+				v := rotateView{answer.GetFingerprint(), answer.GetGeneration()}
+				return a.show(document{
+					value: v,
+					table: func(o *output, _ bool) {
+						fmt.Fprintf(o, "new authority %s counts beside the old one (generation %d)\n", v.Fingerprint, v.Generation)
+					},
+				})
+			})
+		},
+	}
+	return newGroup(a, "ca", "Replace the certificate authority", rotate)
+}

@@ -1,0 +1,272 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/cluster"
+)
+
+// Changes of what all nodes share are made by one node, the leader: the
+// lowest-numbered member that is up. All others ask it. So two changes at once
+// follow each other, and none is lost (ADR 0013).
+
+const (
+	// replicateTimeout bounds the wait for members that are held up and do not
+	// confirm a generation: they may have just died.
+	replicateTimeout = 2 * time.Second
+	// leaderTimeout bounds the search for a leader that agrees that it is one.
+	leaderTimeout = 3 * time.Second
+	leaderRetry   = 100 * time.Millisecond
+)
+
+// opLead is the operation of a node that is asked to lead and does not; the
+// views of two nodes may differ for a moment.
+const opLead = "lead"
+
+func notLeader(name string) error {
+	return &belfry.Error{Op: opLead, Subject: name, Err: fmt.Errorf("%w: it does not make the changes, as far as it knows", belfry.ErrConflict)}
+}
+
+func isNotLeader(err error) bool {
+	var e *belfry.Error
+	return errors.As(err, &e) && e.Op == opLead
+}
+
+// An edit is one change that waits for its generation.
+type edit struct {
+	f    func(*Table) error
+	done chan struct{}
+	// What it came to, once done is closed.
+	changed    bool
+	generation uint64
+	err        error
+}
+
+// A commits is the queue of edits. While one generation is written the edits
+// that come meanwhile gather, and become the next one together.
+type commits struct {
+	mu      sync.Mutex
+	waiting []*edit
+	writing bool
+}
+
+// commit makes a change at this node, which must be the leader, and returns
+// when it is durable here and at every member that is up, or when those that
+// are not heard have been waited for. The change is then in force here.
+func (a *Agent) commit(ctx context.Context, f func(*Table) error) (changed bool, generation uint64, err error) {
+	e := &edit{f: f, done: make(chan struct{})}
+	a.commits.mu.Lock()
+	a.commits.waiting = append(a.commits.waiting, e)
+	write := !a.commits.writing
+	a.commits.writing = true
+	a.commits.mu.Unlock()
+	if write {
+		a.group.Go(func() error { a.write(); return nil })
+	}
+	select {
+	case <-e.done:
+		return e.changed, e.generation, e.err
+	case <-ctx.Done():
+		return false, 0, fmt.Errorf("%w: the change may still come into force; look again", ctx.Err())
+	}
+}
+
+// write makes generations until no edit waits.
+func (a *Agent) write() {
+	for {
+		a.commits.mu.Lock()
+		batch := a.commits.waiting
+		a.commits.waiting = nil
+		a.commits.writing = len(batch) > 0
+		a.commits.mu.Unlock()
+		if len(batch) == 0 {
+			return
+		}
+		a.writeGeneration(batch)
+		for _, e := range batch {
+			close(e.done)
+		}
+	}
+}
+
+// writeGeneration makes one generation of all edits that succeed.
+func (a *Agent) writeGeneration(batch []*edit) {
+	a.config.mu.Lock()
+	old := a.members.Table()
+	changed, err := a.members.Change(a.id.node.ID, false, func(next *Table) error {
+		for _, e := range batch {
+			e.changed, e.err = applyEdit(next, e.f)
+		}
+		return nil
+	})
+	table := a.members.Table()
+	_, member := table.Node(a.id.node.ID)
+	if changed && member {
+		a.tableChanged(old)
+	}
+	a.config.mu.Unlock()
+	if err == nil && changed {
+		a.replicate(table)
+	}
+	if !member { // it has removed itself, and ends when the others know
+		a.removed(table)
+	}
+	for _, e := range batch {
+		e.generation, e.err = table.Generation, errors.Join(e.err, err)
+	}
+}
+
+// applyEdit leaves the table as it was if the edit fails, or leads to a table
+// that is not valid.
+func applyEdit(t *Table, f func(*Table) error) (changed bool, err error) {
+	tried := t.clone()
+	if err := f(tried); err != nil {
+		return false, err
+	}
+	if err := tried.Validate(); err != nil {
+		return false, fmt.Errorf("member table: %w", err)
+	}
+	same, err := tried.equal(t)
+	if err != nil || same {
+		return false, err
+	}
+	*t = *tried
+	return true, nil
+}
+
+// replicate returns when every member that can be reached has the table, or has
+// had its time. To those that are up and can not be reached from here, others
+// pass it on.
+func (a *Agent) replicate(t *Table) {
+	document, err := t.encode()
+	if err != nil { // it was encoded for its file
+		a.log.Error("configuration not replicated", "generation", t.Generation, "err", err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(a.ended, replicateTimeout)
+	defer cancel()
+	confirmed, missed := a.askAll(ctx, t, func(id belfry.NodeID) error {
+		return a.ask(ctx, id, belfryv1.MemberPeerService_TakeTable_FullMethodName, &belfryv1.TakeTableRequest{Document: document}, new(belfryv1.TakeTableResponse))
+	})
+	for _, n := range missed {
+		a.log.Warn("member did not confirm the configuration", "peer", n.Name, "generation", t.Generation)
+	}
+	if len(missed) == 0 {
+		return
+	}
+	for _, n := range confirmed {
+		if err := a.streams.SendConfiguration(n.ID, t.Generation, document); err != nil {
+			a.log.Debug("configuration not sent", "peer", n.Name, "err", err)
+		}
+	}
+}
+
+// askAll asks all other members of a table that have a stream, or are up, at
+// once: who answered, and who did not although it is up.
+func (a *Agent) askAll(ctx context.Context, t *Table, ask func(belfry.NodeID) error) (answered, missed []Node) {
+	up := a.up()
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	for _, n := range t.Nodes {
+		if n.ID == a.id.node.ID || !up[n.ID] && !a.streams.Connected(n.ID) {
+			continue
+		}
+		group.Go(func() {
+			err := ask(n.ID)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				answered = append(answered, n)
+			case up[n.ID]:
+				a.log.Debug("member did not answer", "peer", n.Name, "err", err)
+				missed = append(missed, n)
+			}
+		})
+	}
+	group.Wait()
+	return answered, missed
+}
+
+// up tells which members this node holds up, itself included.
+func (a *Agent) up() map[belfry.NodeID]bool {
+	up := map[belfry.NodeID]bool{a.id.node.ID: true}
+	a.cluster.call(func(m *cluster.Machine) {
+		for _, n := range m.Nodes(time.Now()) {
+			if n.Verdict == belfry.VerdictUp {
+				up[n.ID] = true
+			}
+		}
+	})
+	return up
+}
+
+// leader is who makes changes, as far as this node knows. A node that is
+// stopped leads only where nobody else is up.
+func (a *Agent) leader() Node {
+	table, up := a.members.Table(), a.up()
+	lead, found := Node{}, false
+	for _, n := range table.Nodes {
+		if up[n.ID] && !n.Stopped && (!found || n.Number < lead.Number) {
+			lead, found = n, true
+		}
+	}
+	if !found {
+		return a.id.node
+	}
+	return lead
+}
+
+// Lead has a request carried out by the leader: here, or there by a call of
+// the same method. Who that is may change while it is looked for.
+func (a *Agent) Lead(ctx context.Context, method string, request proto.Message, here func(context.Context) error, response proto.Message) error {
+	ctx, cancel := context.WithTimeout(ctx, leaderTimeout+replicateTimeout)
+	defer cancel()
+	for end := time.Now().Add(leaderTimeout); ; {
+		lead := a.leader()
+		if lead.ID == a.id.node.ID {
+			return here(ctx)
+		}
+		err := fmt.Errorf("%w: node %s makes the changes, and there is no stream to it; try again", belfry.ErrUnknown, lead.Name)
+		if a.streams.Connected(lead.ID) {
+			if err = a.ask(ctx, lead.ID, method, request, response); !isNotLeader(err) {
+				return err
+			}
+		}
+		if time.Now().After(end) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(leaderRetry):
+		}
+	}
+}
+
+// majority is what admission takes: two halves that do not see each other must
+// not both grant numbers. Of an even number the half with the lowest number
+// counts.
+func (a *Agent) majority() error {
+	table, up := a.members.Table(), a.up()
+	lowest := slices.MinFunc(table.Nodes, func(x, y Node) int { return int(x.Number) - int(y.Number) })
+	n := 0
+	for _, node := range table.Nodes {
+		if up[node.ID] {
+			n++
+		}
+	}
+	if 2*n > len(table.Nodes) || 2*n == len(table.Nodes) && up[lowest.ID] {
+		return nil
+	}
+	return fmt.Errorf("%w: %d of %d members are up, and more than half must be; bring one back, or remove it with belfry node remove", belfry.ErrRestricted, n, len(table.Nodes))
+}

@@ -1,0 +1,345 @@
+package agent
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// A Table is one generation of the member table.
+type Table struct {
+	Cluster    belfry.ClusterID  `json:"cluster"`
+	Name       string            `json:"name"`
+	Generation uint64            `json:"generation"`           // from 1
+	Origin     belfry.NodeID     `json:"origin,omitzero"`      // who wrote this generation; zero: who made the cluster
+	Epoch      uint32            `json:"epoch"`                // of the datagram keys
+	Secret     Digest            `json:"secret_hash,omitzero"` // of the epoch's group secret, which is nowhere here
+	Since      time.Time         `json:"epoch_since,omitzero"` // when the epoch began
+	LastNumber belfry.NodeNumber `json:"last_number,omitzero"` // highest that was ever granted: none is used twice
+	Nodes      []Node            `json:"nodes"`
+	Clients    []ClientRole      `json:"clients,omitempty"`
+	Tokens     []JoinToken       `json:"tokens,omitempty"`
+
+	// CA are the authorities that count, the one that signs first: one, and two
+	// while one replaces the other. CAKeys are their private keys, sealed to the
+	// nodes that may sign.
+	CA     []Certificate `json:"ca,omitempty"`
+	CAKeys []SealedKey   `json:"ca_keys,omitempty"`
+
+	// Tunables are the settings that were written, by name; the others have
+	// their defaults.
+	Tunables map[string]string `json:"tunables,omitempty"`
+}
+
+// A Node is one member.
+type Node struct {
+	ID       belfry.NodeID     `json:"id"`
+	Number   belfry.NodeNumber `json:"number"`            // from 1, unique
+	Name     string            `json:"name"`              // unique; 1 to 63 of [a-z0-9-]
+	Key      PublicKey         `json:"key"`               // its identity: what its certificate must carry
+	Sealing  []byte            `json:"sealing,omitempty"` // its X25519 key: what is sealed to it
+	Networks []Network         `json:"networks"`
+	Streams  netip.AddrPort    `json:"streams"`
+	Web      netip.AddrPort    `json:"web,omitzero"`      // only shown
+	Stopped  bool              `json:"stopped,omitempty"` // held left until it is started
+}
+
+// A Network is one heartbeat address of a node.
+type Network struct {
+	Name      string         `json:"name"`
+	Heartbeat netip.AddrPort `json:"heartbeat"`
+}
+
+// A JoinToken was handed out and is not used yet. With the table alone nobody
+// can join: the token's secret is not in it.
+type JoinToken struct {
+	ID      string    `json:"id"` // 16 hexadecimal digits
+	Hash    Digest    `json:"hash"`
+	Expires time.Time `json:"expires"`
+	Role    string    `json:"role"`           // node, reader, operator or witness
+	Name    string    `json:"name,omitempty"` // that whoever uses it must take; empty: any
+	Creator string    `json:"creator"`        // who asked for it, where
+}
+
+// A SealedKey is the private key of an authority for one node.
+type SealedKey struct {
+	CA     Digest        `json:"ca"` // SHA-256 of its certificate
+	Holder belfry.NodeID `json:"holder"`
+	Sealed []byte        `json:"sealed"`
+}
+
+// A Certificate is that of an authority, in DER.
+type Certificate []byte
+
+// Digest is the certificate's fingerprint.
+func (c Certificate) Digest() Digest { return sha256.Sum256(c) }
+
+// A Digest is a SHA-256, in hexadecimal digits as text.
+type Digest [sha256.Size]byte
+
+// MarshalText writes 64 hexadecimal digits.
+func (d Digest) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, d[:]), nil }
+
+// UnmarshalText is the inverse of MarshalText.
+func (d *Digest) UnmarshalText(text []byte) error {
+	if len(text) != 2*len(d) {
+		return fmt.Errorf("digest: %d characters; a SHA-256 has %d hexadecimal digits", len(text), 2*len(d))
+	}
+	_, err := hex.Decode(d[:], text)
+	return err
+}
+
+// A ClientRole gives the holder of a client certificate its role.
+type ClientRole struct {
+	Name string `json:"name"`
+	Role string `json:"role"` // reader, operator, witness, admin
+}
+
+// A PublicKey is an Ed25519 key as text.
+type PublicKey ed25519.PublicKey
+
+// MarshalText is base64.
+func (k PublicKey) MarshalText() ([]byte, error) {
+	return []byte(base64.StdEncoding.EncodeToString(k)), nil
+}
+
+// UnmarshalText is the inverse of MarshalText; it refuses keys of another length.
+func (k *PublicKey) UnmarshalText(text []byte) error {
+	raw, err := base64.StdEncoding.DecodeString(string(text))
+	if err != nil {
+		return fmt.Errorf("public key: %w", err)
+	}
+	if len(raw) != ed25519.PublicKeySize {
+		return fmt.Errorf("public key: %d bytes; an Ed25519 key has %d", len(raw), ed25519.PublicKeySize)
+	}
+	*k = raw
+	return nil
+}
+
+func (k PublicKey) equal(o PublicKey) bool { return bytes.Equal(k, o) }
+
+// Node finds a member by its id.
+func (t *Table) Node(id belfry.NodeID) (Node, bool) {
+	i := slices.IndexFunc(t.Nodes, func(n Node) bool { return n.ID == id })
+	if i < 0 {
+		return Node{}, false
+	}
+	return t.Nodes[i], true
+}
+
+// named finds a member by its name.
+func (t *Table) named(name string) (Node, bool) {
+	i := slices.IndexFunc(t.Nodes, func(n Node) bool { return n.Name == name })
+	if i < 0 {
+		return Node{}, false
+	}
+	return t.Nodes[i], true
+}
+
+// Names lists the members for messages, sorted and joined by blanks.
+func (t *Table) Names() string { return strings.Join(t.nodeNames(), " ") }
+
+// nodeNames are those of the members, sorted.
+func (t *Table) nodeNames() []string {
+	names := make([]string, 0, len(t.Nodes))
+	for _, n := range t.Nodes {
+		names = append(names, n.Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Listed is the check of every handshake (security.md, Streams): a node that
+// the table does not list, or lists with another key, is refused whatever
+// certificate it shows.
+func (t *Table) Listed(id belfry.NodeID, key ed25519.PublicKey) error {
+	n, ok := t.Node(id)
+	if !ok {
+		return fmt.Errorf("%w: node %s is not listed in generation %d", belfry.ErrNotMember, id, t.Generation)
+	}
+	if !ed25519.PublicKey(n.Key).Equal(key) {
+		return fmt.Errorf("%w: node %s shows another key than the listed one", belfry.ErrNotMember, n.Name)
+	}
+	return nil
+}
+
+// Limits of security.md.
+const (
+	maxMembers = 1024
+	maxTokens  = 64 // alive
+)
+
+// Validate names everything that is wrong with t.
+func (t *Table) Validate() error {
+	var wrong faults
+	if t.Cluster.IsZero() {
+		wrong.add("cluster: missing")
+	}
+	if t.Generation < 1 || t.Generation > maxGeneration {
+		wrong.add("generation: %d; want 1 to %d", t.Generation, uint64(maxGeneration))
+	}
+	if _, err := tunablesOf(t.Tunables); err != nil {
+		wrong = append(wrong, err)
+	}
+	t.validateNodes(&wrong)
+	t.validateCA(&wrong)
+	if len(t.Tokens) > maxTokens {
+		wrong = append(wrong, fmt.Errorf("%w: tokens: %d; at most %d are alive at a time, revoke some", belfry.ErrLimit, len(t.Tokens), maxTokens))
+	}
+	return errors.Join(wrong...)
+}
+
+// faults are what is wrong with a table.
+type faults []error
+
+func (f *faults) add(format string, args ...any) { *f = append(*f, fmt.Errorf(format, args...)) }
+
+func (t *Table) validateNodes(wrong *faults) {
+	if len(t.Nodes) == 0 {
+		wrong.add("nodes: none")
+	}
+	if len(t.Nodes) > maxMembers {
+		*wrong = append(*wrong, fmt.Errorf("%w: nodes: %d; at most %d", belfry.ErrLimit, len(t.Nodes), maxMembers))
+	}
+	names, numbers, ids := map[string]bool{}, map[belfry.NodeNumber]bool{}, map[belfry.NodeID]bool{}
+	for i, n := range t.Nodes {
+		if n.ID.IsZero() || ids[n.ID] {
+			wrong.add("nodes[%d].id: missing or used twice", i)
+		}
+		if n.Number == 0 || numbers[n.Number] {
+			wrong.add("nodes[%d].number: %d is zero or used twice", i, n.Number)
+		}
+		if !validName(n.Name) || names[n.Name] {
+			wrong.add("nodes[%d].name: %q; want 1 to 63 of a-z, 0-9 and -, used once", i, n.Name)
+		}
+		if len(n.Key) != ed25519.PublicKeySize {
+			wrong.add("nodes[%d].key: missing", i)
+		}
+		if len(n.Networks) == 0 || !n.Streams.IsValid() {
+			wrong.add("nodes[%d]: needs a heartbeat address and a streams address", i)
+		}
+		names[n.Name], numbers[n.Number], ids[n.ID] = true, true, true
+	}
+}
+
+func (t *Table) validateCA(wrong *faults) {
+	known := map[Digest]bool{}
+	for i, c := range t.CA {
+		if _, err := x509.ParseCertificate(c); err != nil {
+			wrong.add("ca[%d]: %w", i, err)
+		}
+		known[c.Digest()] = true
+	}
+	for i, k := range t.CAKeys {
+		if _, ok := t.Node(k.Holder); !ok || !known[k.CA] {
+			wrong.add("ca_keys[%d]: for a node or an authority that is not listed", i)
+		}
+	}
+}
+
+func validName(s string) bool {
+	const letters = "abcdefghijklmnopqrstuvwxyz0123456789-"
+	return s != "" && len(s) <= 63 && strings.Trim(s, letters) == "" && s[0] != '-'
+}
+
+// maxGeneration is far beyond what people can reach, and exact in JSON.
+const maxGeneration = 1 << 53
+
+// newer tells whether t is to replace o. Of two that were written at once on
+// different nodes, all nodes choose the same.
+func (t *Table) newer(o *Table) bool {
+	return cmp.Or(cmp.Compare(t.Generation, o.Generation), t.Origin.Compare(o.Origin)) > 0
+}
+
+// encode is the form of the file and of the wire.
+func (t *Table) encode() ([]byte, error) {
+	data, err := json.MarshalIndent(t, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("member table: %w", err)
+	}
+	return append(data, '\n'), nil
+}
+
+// decodeTable is the inverse of encode; the table is valid.
+func decodeTable(data []byte) (*Table, error) {
+	if len(data) > maxMemberFile {
+		return nil, fmt.Errorf("%w: %d bytes; at most %d", belfry.ErrLimit, len(data), maxMemberFile)
+	}
+	table := new(Table)
+	if err := json.Unmarshal(data, table); err != nil {
+		return nil, err
+	}
+	return table, table.Validate()
+}
+
+// clone is a copy that can be edited: what a change may touch is its own.
+func (t *Table) clone() *Table {
+	next := *t
+	next.Nodes = slices.Clone(t.Nodes)
+	next.Clients = slices.Clone(t.Clients)
+	next.Tokens = slices.Clone(t.Tokens)
+	next.CA = slices.Clone(t.CA)
+	next.CAKeys = slices.Clone(t.CAKeys)
+	next.Tunables = maps.Clone(t.Tunables)
+	return &next
+}
+
+// follows checks what no generation may change: the cluster, and who a node is
+// that stays a member.
+func (t *Table) follows(old *Table) error {
+	if t.Cluster != old.Cluster {
+		return fmt.Errorf("%w: it is of cluster %s, this node is of %s", belfry.ErrNotMember, t.Cluster, old.Cluster)
+	}
+	for _, was := range old.Nodes {
+		if n, ok := t.Node(was.ID); ok && (n.Number != was.Number || !n.Key.equal(was.Key)) {
+			return fmt.Errorf("%w: it gives node %s another key or number; a node keeps both until it is removed", belfry.ErrNotMember, was.Name)
+		}
+	}
+	return nil
+}
+
+// equal compares all but who wrote it, as which generation.
+func (t *Table) equal(o *Table) (bool, error) {
+	a, b := t.clone(), o.clone()
+	a.Generation, a.Origin = b.Generation, b.Origin
+	mine, err := a.encode()
+	if err != nil {
+		return false, err
+	}
+	its, err := b.encode()
+	return bytes.Equal(mine, its), err
+}
+
+// add grants the next number to a node and makes it a member.
+func (t *Table) add(n Node) {
+	for _, other := range t.Nodes { // tables from before numbers were counted
+		t.LastNumber = max(t.LastNumber, other.Number)
+	}
+	t.LastNumber++
+	n.Number = t.LastNumber
+	t.Nodes = append(t.Nodes, n)
+}
+
+// remove ends the membership of a node, and with it its share of the
+// authority's key.
+func (t *Table) remove(id belfry.NodeID) {
+	for _, n := range t.Nodes {
+		t.LastNumber = max(t.LastNumber, n.Number)
+	}
+	t.Nodes = slices.DeleteFunc(t.Nodes, func(n Node) bool { return n.ID == id })
+	t.CAKeys = slices.DeleteFunc(t.CAKeys, func(k SealedKey) bool { return k.Holder == id })
+}

@@ -1,0 +1,74 @@
+package api
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+)
+
+// A Leader has changes of what all nodes share made by one node. It is safe
+// for concurrent use.
+type Leader interface {
+	// Lead runs here, if this node makes the changes; else the node that does
+	// carries out the same method, and its answer is put into response. The error
+	// wraps a sentinel.
+	Lead(ctx context.Context, method string, request proto.Message, here func(context.Context) error, response proto.Message) error
+}
+
+// alone makes all changes itself.
+type alone struct{}
+
+func (alone) Lead(ctx context.Context, _ string, _ proto.Message, here func(context.Context) error, _ proto.Message) error {
+	return here(ctx)
+}
+
+// A Change is a method that the leader carries out for another member, which
+// has judged who asked it.
+type Change func(ctx context.Context, member string, request []byte) (proto.Message, error)
+
+// Changes are all such methods, by full name.
+func (s *Server) Changes() map[string]Change {
+	return map[string]Change{
+		belfryv1.ConfigService_SetConfig_FullMethodName:   changing(s.setConfig),
+		belfryv1.NodeService_StopNode_FullMethodName:      changing(s.stopNode),
+		belfryv1.NodeService_StartNode_FullMethodName:     changing(s.startNode),
+		belfryv1.MemberService_CreateToken_FullMethodName: changing(s.createToken),
+		belfryv1.MemberService_RevokeToken_FullMethodName: changing(s.revokeToken),
+		belfryv1.MemberService_RemoveNode_FullMethodName:  changing(s.removeNode),
+		belfryv1.MemberService_RotateCA_FullMethodName:    changing(s.rotateCA),
+	}
+}
+
+// changing reads the request of another member.
+func changing[R any, Q interface {
+	*R
+	proto.Message
+}, A proto.Message](f func(context.Context, Q) (A, error)) Change {
+	return func(ctx context.Context, member string, request []byte) (proto.Message, error) {
+		req := Q(new(R))
+		if err := proto.Unmarshal(request, req); err != nil {
+			return nil, fmt.Errorf("%w: malformed request: %w", belfry.ErrUsage, err)
+		}
+		return f(withSubject(ctx, Subject{Member: member, Role: RoleAdmin}), req)
+	}
+}
+
+// led has the leader carry out a request of this node's own callers.
+func led[R any, Q proto.Message, A interface {
+	*R
+	proto.Message
+}](ctx context.Context, s *Server, method string, req Q, f func(context.Context, Q) (A, error)) (A, error) {
+	response := A(new(R))
+	here := func(ctx context.Context) (err error) {
+		response, err = f(ctx, req)
+		return err
+	}
+	if err := s.opts.Leader.Lead(ctx, method, req, here, response); err != nil {
+		return nil, err
+	}
+	return response, nil
+}

@@ -1,0 +1,105 @@
+package api
+
+import (
+	"context"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+)
+
+// Members is who belongs to the cluster, and who may come. Its changes are
+// made on the node that leads. It is safe for concurrent use. Errors wrap a
+// sentinel.
+type Members interface {
+	// CreateToken makes a token; by names who asked for it.
+	CreateToken(ctx context.Context, by string, req *belfryv1.CreateTokenRequest) (*belfryv1.CreateTokenResponse, error)
+	// Tokens are those that can still be used.
+	Tokens() []*belfryv1.TokenInfo
+	// RevokeToken ends one before its time.
+	RevokeToken(ctx context.Context, id string) (generation uint64, err error)
+	// RemoveNode ends a membership. With dryRun it only checks.
+	RemoveNode(ctx context.Context, node belfry.NodeID, dryRun bool) (*belfryv1.RemoveNodeResponse, error)
+	// RotateCA begins to replace the authority.
+	RotateCA(ctx context.Context) (*belfryv1.RotateCAResponse, error)
+}
+
+type memberService struct {
+	belfryv1.UnimplementedMemberServiceServer
+	s *Server
+}
+
+// CreateToken answers when every member that is up knows the token.
+func (m *memberService) CreateToken(ctx context.Context, req *belfryv1.CreateTokenRequest) (*belfryv1.CreateTokenResponse, error) {
+	return led(ctx, m.s, belfryv1.MemberService_CreateToken_FullMethodName, req, m.s.createToken)
+}
+
+func (s *Server) createToken(ctx context.Context, req *belfryv1.CreateTokenRequest) (*belfryv1.CreateTokenResponse, error) {
+	resp, err := s.opts.Members.CreateToken(ctx, subjectFrom(ctx).String(), req)
+	if err != nil {
+		return nil, &belfry.Error{Op: "CreateToken", Err: err}
+	}
+	s.audit(ctx, "CreateToken", resp.GetId(), "role", req.GetRole(), "name", req.GetName(), "expires", resp.GetExpires().AsTime(), "generation", resp.GetGeneration())
+	return resp, nil
+}
+
+// ListTokens pages through the tokens by the time at which they end.
+func (m *memberService) ListTokens(_ context.Context, req *belfryv1.ListTokensRequest) (*belfryv1.ListTokensResponse, error) {
+	tokens, next, err := page(m.s.opts.Members.Tokens(), req.GetPageSize(), req.GetPageToken(), func(t **belfryv1.TokenInfo) string {
+		return (*t).GetExpires().AsTime().UTC().Format("2006-01-02T15:04:05.000000000") + "\x00" + (*t).GetId()
+	})
+	if err != nil {
+		return nil, &belfry.Error{Op: "ListTokens", Err: err}
+	}
+	return &belfryv1.ListTokensResponse{Tokens: tokens, NextPageToken: next}, nil
+}
+
+// RevokeToken ends a token before its time.
+func (m *memberService) RevokeToken(ctx context.Context, req *belfryv1.RevokeTokenRequest) (*belfryv1.RevokeTokenResponse, error) {
+	return led(ctx, m.s, belfryv1.MemberService_RevokeToken_FullMethodName, req, m.s.revokeToken)
+}
+
+func (s *Server) revokeToken(ctx context.Context, req *belfryv1.RevokeTokenRequest) (*belfryv1.RevokeTokenResponse, error) {
+	generation, err := s.opts.Members.RevokeToken(ctx, req.GetId())
+	if err != nil {
+		return nil, &belfry.Error{Op: "RevokeToken", Subject: req.GetId(), Err: err}
+	}
+	s.audit(ctx, "RevokeToken", req.GetId(), "generation", generation)
+	return &belfryv1.RevokeTokenResponse{Generation: generation}, nil
+}
+
+// RemoveNode answers when every member that is up refuses the node.
+func (m *memberService) RemoveNode(ctx context.Context, req *belfryv1.RemoveNodeRequest) (*belfryv1.RemoveNodeResponse, error) {
+	if req.GetNode() == "" { // the leader is another node
+		req = &belfryv1.RemoveNodeRequest{Node: m.s.opts.Cluster.View().Self.String(), DryRun: req.GetDryRun()}
+	}
+	return led(ctx, m.s, belfryv1.MemberService_RemoveNode_FullMethodName, req, m.s.removeNode)
+}
+
+func (s *Server) removeNode(ctx context.Context, req *belfryv1.RemoveNodeRequest) (*belfryv1.RemoveNodeResponse, error) {
+	id, err := findNode(s.opts.Cluster.View(), req.GetNode())
+	var resp *belfryv1.RemoveNodeResponse
+	if err == nil {
+		resp, err = s.opts.Members.RemoveNode(ctx, id, req.GetDryRun())
+	}
+	if err != nil {
+		return nil, &belfry.Error{Op: "RemoveNode", Subject: req.GetNode(), Err: err}
+	}
+	if !req.GetDryRun() {
+		s.audit(ctx, "RemoveNode", resp.GetNodeName(), "node_id", resp.GetNodeId(), "generation", resp.GetGeneration())
+	}
+	return resp, nil
+}
+
+// RotateCA answers when the new authority counts beside the old one.
+func (m *memberService) RotateCA(ctx context.Context, req *belfryv1.RotateCARequest) (*belfryv1.RotateCAResponse, error) {
+	return led(ctx, m.s, belfryv1.MemberService_RotateCA_FullMethodName, req, m.s.rotateCA)
+}
+
+func (s *Server) rotateCA(ctx context.Context, _ *belfryv1.RotateCARequest) (*belfryv1.RotateCAResponse, error) {
+	resp, err := s.opts.Members.RotateCA(ctx)
+	if err != nil {
+		return nil, &belfry.Error{Op: "RotateCA", Err: err}
+	}
+	s.audit(ctx, "RotateCA", resp.GetFingerprint(), "generation", resp.GetGeneration())
+	return resp, nil
+}
