@@ -62,6 +62,7 @@ type Node struct {
 type Network struct {
 	Name      string         `json:"name"`
 	Heartbeat netip.AddrPort `json:"heartbeat"`
+	Bits      int            `json:"bits,omitempty"` // of its network's prefix; 0: not known
 }
 
 // A JoinToken was handed out and is not used yet. With the table alone nobody

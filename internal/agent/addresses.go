@@ -1,0 +1,145 @@
+package agent
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// inner are the interfaces of container engines and hypervisors that only this
+// machine's guests see. Their addresses are often the same on all machines.
+var inner = regexp.MustCompile(`^(docker\d*|br-[0-9a-f]{12}|virbr\d+.*|podman\d+|cni.*|veth.*|lxc.*|lxdbr\d+|flannel.*|cali.*|vnet\d+)$`)
+
+// OwnAddresses are the addresses under which a new member is to be reached,
+// with the size of their networks: those that are named, each of which must be
+// this machine's; else one of each interface that is up and leads elsewhere,
+// IPv4 before IPv6.
+func OwnAddresses(named []string) ([]netip.Prefix, error) {
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return nil, fmt.Errorf("addresses of this machine: %w", err)
+	}
+	if len(named) > 0 {
+		return namedAddresses(interfaces, named)
+	}
+	var found []netip.Prefix
+	for _, i := range interfaces {
+		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 || inner.MatchString(i.Name) {
+			continue
+		}
+		all := slices.DeleteFunc(prefixesOf(i), func(p netip.Prefix) bool { return !p.Addr().IsGlobalUnicast() })
+		slices.SortStableFunc(all, func(a, b netip.Prefix) int { return a.Addr().BitLen() - b.Addr().BitLen() })
+		if len(all) > 0 {
+			found = append(found, all[0])
+		}
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("%w: no interface that is up has an address that others could reach; name one with --address", belfry.ErrNotFound)
+	}
+	return found, nil
+}
+
+func namedAddresses(interfaces []net.Interface, named []string) (found []netip.Prefix, err error) {
+	for _, text := range named {
+		addr, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, fmt.Errorf("%w: --address %s: not an IP address; for example 10.0.0.1", belfry.ErrUsage, text)
+		}
+		own, ok := prefixOf(interfaces, addr.Unmap())
+		if !ok {
+			return nil, fmt.Errorf("%w: --address %s: not an address of this machine; ip address lists them", belfry.ErrUsage, text)
+		}
+		if slices.Contains(found, own) {
+			return nil, fmt.Errorf("%w: --address %s: named twice", belfry.ErrUsage, text)
+		}
+		found = append(found, own)
+	}
+	return found, nil
+}
+
+// prefixOf finds the address among those of the interfaces. All of 127.0.0.0/8
+// is this machine's (RFC 1122 3.2.1.3); clusters for trying out use a third
+// number for each network.
+func prefixOf(interfaces []net.Interface, addr netip.Addr) (netip.Prefix, bool) {
+	if addr.Is4() && addr.IsLoopback() {
+		return netip.PrefixFrom(addr, 24), true
+	}
+	for _, i := range interfaces {
+		for _, p := range prefixesOf(i) {
+			if p.Addr() == addr {
+				return p, true
+			}
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+func prefixesOf(i net.Interface) (prefixes []netip.Prefix) {
+	addrs, err := i.Addrs()
+	if err != nil { // it has just gone
+		return nil
+	}
+	for _, a := range addrs {
+		if ip, ok := a.(*net.IPNet); ok {
+			addr, _ := netip.AddrFromSlice(ip.IP)
+			bits, _ := ip.Mask.Size()
+			prefixes = append(prefixes, netip.PrefixFrom(addr.Unmap(), bits))
+		}
+	}
+	return prefixes
+}
+
+// networksFor gives each address of a new member the name of the network that
+// it is on: that of a member with an address of the same prefix, else the next
+// netN. Of two addresses on one network the first counts.
+func (t *Table) networksFor(addresses []netip.Prefix, port uint16) []Network {
+	names, used := map[netip.Prefix]string{}, map[string]bool{}
+	for _, n := range t.Nodes {
+		for _, network := range n.Networks {
+			names[network.prefix()] = network.Name
+			used[network.Name] = true
+		}
+	}
+	var networks []Network
+	taken := map[string]bool{}
+	for _, a := range addresses {
+		name := names[a.Masked()]
+		for i := 1; name == ""; i++ {
+			if next := fmt.Sprintf("net%d", i); !used[next] {
+				name = next
+			}
+		}
+		names[a.Masked()], used[name] = name, true
+		if !taken[name] {
+			networks = append(networks, Network{Name: name, Heartbeat: netip.AddrPortFrom(a.Addr(), port), Bits: a.Bits()})
+		}
+		taken[name] = true
+	}
+	return networks
+}
+
+// prefix is the network of the address; zero if its size is not known.
+func (n Network) prefix() netip.Prefix {
+	if n.Bits == 0 {
+		return netip.Prefix{}
+	}
+	return netip.PrefixFrom(n.Heartbeat.Addr(), n.Bits).Masked()
+}
+
+// owner finds the member that has one of these networks' addresses.
+func (t *Table) owner(networks []Network) (Node, netip.AddrPort, bool) {
+	for _, n := range t.Nodes {
+		for _, its := range n.Networks {
+			for _, mine := range networks {
+				if its.Heartbeat == mine.Heartbeat {
+					return n, its.Heartbeat, true
+				}
+			}
+		}
+	}
+	return Node{}, netip.AddrPort{}, false
+}
