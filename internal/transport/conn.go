@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -119,13 +120,24 @@ type doorConn struct {
 	net.Conn
 	doors   *doors
 	addr    netip.Addr
-	pending bool // guarded by doors.mu
+	pending bool        // guarded by doors.mu
+	limited *time.Timer // likewise; nil: it may live as long as it likes
+}
+
+// limit ends the connection after a time, whatever is done on it.
+func (c *doorConn) limit(d time.Duration) {
+	c.doors.mu.Lock()
+	defer c.doors.mu.Unlock()
+	c.limited = time.AfterFunc(d, func() { _ = c.Close() })
 }
 
 // Close closes the connection and takes it off the books.
 func (c *doorConn) Close() error {
 	remote := c.RemoteAddr().String()
 	c.doors.mu.Lock()
+	if c.limited != nil {
+		c.limited.Stop()
+	}
 	c.doors.settleLocked(c)
 	if c.doors.open[remote] == c {
 		delete(c.doors.open, remote)
@@ -138,14 +150,19 @@ func (c *doorConn) Close() error {
 type doorCredentials struct {
 	credentials.TransportCredentials
 	doors *doors
+	guest func(tls.ConnectionState) bool
 	log   *slog.Logger
 }
 
 func (c *doorCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	if door, ok := conn.(*doorConn); ok {
-		defer c.doors.settle(door)
-	}
 	secured, info, err := c.TransportCredentials.ServerHandshake(conn)
+	if door, ok := conn.(*doorConn); ok {
+		if auth, isTLS := info.(credentials.TLSInfo); err == nil && isTLS && c.guest != nil && c.guest(auth.State) {
+			door.limit(guestTime)
+		} else {
+			c.doors.settle(door)
+		}
+	}
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) { // those are probes
 		c.doors.failed(func(n uint64) {
 			c.log.Warn("handshake refused", "source", conn.RemoteAddr().String(), "err", err, "count", n)
@@ -155,7 +172,7 @@ func (c *doorCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.
 }
 
 func (c *doorCredentials) Clone() credentials.TransportCredentials {
-	return &doorCredentials{TransportCredentials: c.TransportCredentials.Clone(), doors: c.doors, log: c.log}
+	return &doorCredentials{TransportCredentials: c.TransportCredentials.Clone(), doors: c.doors, guest: c.guest, log: c.log}
 }
 
 func hostOf(a net.Addr) netip.Addr {

@@ -30,6 +30,7 @@ const (
 	maxStreams       = 128     // per connection
 	maxHeaders       = 16 << 10
 	handshakeTimeout = 10 * time.Second // TLS, and again until the first frame
+	guestTime        = 15 * time.Second // a join, with its waits
 	userTimeout      = 3 * time.Second  // TCP_USER_TIMEOUT, for what is sent and not acknowledged
 	goodbyeTimeout   = 500 * time.Millisecond
 
@@ -48,6 +49,11 @@ type StreamsConfig struct {
 	ServerTLS *tls.Config
 	// ClientTLS accepts no other than that node.
 	ClientTLS func(peer belfry.NodeID) *tls.Config
+	// Guest tells whether a connection is of somebody without a certificate, whom
+	// ServerTLS lets in for one purpose. Such a connection counts as a pending
+	// handshake for as long as it is open, which is guestTime at most. Nil: there
+	// are none.
+	Guest func(tls.ConnectionState) bool
 	// Identify says which node holds the certificate of a verified connection;
 	// an error means that it is not a node's.
 	Identify func(tls.ConnectionState) (belfry.NodeID, error)
@@ -187,7 +193,7 @@ func NewStreams(cfg StreamsConfig) *Streams {
 	}
 	s.generation.Store(cfg.Self.Generation)
 	s.server = grpc.NewServer(append(slices.Clone(cfg.ServerOptions),
-		grpc.Creds(&doorCredentials{TransportCredentials: credentials.NewTLS(cfg.ServerTLS), doors: s.doors, log: cfg.Logger}),
+		grpc.Creds(&doorCredentials{TransportCredentials: credentials.NewTLS(cfg.ServerTLS), doors: s.doors, guest: cfg.Guest, log: cfg.Logger}),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(maxStreams),

@@ -1016,6 +1016,102 @@ func (x *JoinResponse) GetDocument() []byte {
 	return nil
 }
 
+type RenewRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Csr           []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"` // DER, PKCS #10, by the listed identity
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewRequest) Reset() {
+	*x = RenewRequest{}
+	mi := &file_belfry_v1_member_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewRequest) ProtoMessage() {}
+
+func (x *RenewRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_member_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
+func (*RenewRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RenewRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+type RenewResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"` // DER
+	Ca            [][]byte               `protobuf:"bytes,2,rep,name=ca,proto3" json:"ca,omitempty"`                   // DER
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewResponse) Reset() {
+	*x = RenewResponse{}
+	mi := &file_belfry_v1_member_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewResponse) ProtoMessage() {}
+
+func (x *RenewResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_member_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
+func (*RenewResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RenewResponse) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *RenewResponse) GetCa() [][]byte {
+	if x != nil {
+		return x.Ca
+	}
+	return nil
+}
+
 var File_belfry_v1_member_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_member_proto_rawDesc = "" +
@@ -1102,7 +1198,12 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\x02ca\x18\x04 \x03(\fR\x02ca\x12\x14\n" +
 	"\x05epoch\x18\x05 \x01(\rR\x05epoch\x12\x16\n" +
 	"\x06secret\x18\x06 \x01(\fR\x06secret\x12\x1a\n" +
-	"\bdocument\x18\a \x01(\fR\bdocument2\x86\x03\n" +
+	"\bdocument\x18\a \x01(\fR\bdocument\" \n" +
+	"\fRenewRequest\x12\x10\n" +
+	"\x03csr\x18\x01 \x01(\fR\x03csr\"A\n" +
+	"\rRenewResponse\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
+	"\x02ca\x18\x02 \x03(\fR\x02ca2\x86\x03\n" +
 	"\rMemberService\x12L\n" +
 	"\vCreateToken\x12\x1d.belfry.v1.CreateTokenRequest\x1a\x1e.belfry.v1.CreateTokenResponse\x12I\n" +
 	"\n" +
@@ -1110,10 +1211,11 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\vRevokeToken\x12\x1d.belfry.v1.RevokeTokenRequest\x1a\x1e.belfry.v1.RevokeTokenResponse\x12I\n" +
 	"\n" +
 	"RemoveNode\x12\x1c.belfry.v1.RemoveNodeRequest\x1a\x1d.belfry.v1.RemoveNodeResponse\x12C\n" +
-	"\bRotateCA\x12\x1a.belfry.v1.RotateCARequest\x1a\x1b.belfry.v1.RotateCAResponse2\xa0\x01\n" +
+	"\bRotateCA\x12\x1a.belfry.v1.RotateCARequest\x1a\x1b.belfry.v1.RotateCAResponse2\xdc\x01\n" +
 	"\vJoinService\x12X\n" +
 	"\x0fDescribeCluster\x12!.belfry.v1.DescribeClusterRequest\x1a\".belfry.v1.DescribeClusterResponse\x127\n" +
-	"\x04Join\x12\x16.belfry.v1.JoinRequest\x1a\x17.belfry.v1.JoinResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
+	"\x04Join\x12\x16.belfry.v1.JoinRequest\x1a\x17.belfry.v1.JoinResponse\x12:\n" +
+	"\x05Renew\x12\x17.belfry.v1.RenewRequest\x1a\x18.belfry.v1.RenewResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
 
 var (
 	file_belfry_v1_member_proto_rawDescOnce sync.Once
@@ -1127,7 +1229,7 @@ func file_belfry_v1_member_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_member_proto_rawDescData
 }
 
-var file_belfry_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_belfry_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_belfry_v1_member_proto_goTypes = []any{
 	(*CreateTokenRequest)(nil),      // 0: belfry.v1.CreateTokenRequest
 	(*CreateTokenResponse)(nil),     // 1: belfry.v1.CreateTokenResponse
@@ -1145,14 +1247,16 @@ var file_belfry_v1_member_proto_goTypes = []any{
 	(*JoinRequest)(nil),             // 13: belfry.v1.JoinRequest
 	(*JoinAddress)(nil),             // 14: belfry.v1.JoinAddress
 	(*JoinResponse)(nil),            // 15: belfry.v1.JoinResponse
-	(*durationpb.Duration)(nil),     // 16: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 17: google.protobuf.Timestamp
+	(*RenewRequest)(nil),            // 16: belfry.v1.RenewRequest
+	(*RenewResponse)(nil),           // 17: belfry.v1.RenewResponse
+	(*durationpb.Duration)(nil),     // 18: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 19: google.protobuf.Timestamp
 }
 var file_belfry_v1_member_proto_depIdxs = []int32{
-	16, // 0: belfry.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	17, // 1: belfry.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	18, // 0: belfry.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	19, // 1: belfry.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
 	4,  // 2: belfry.v1.ListTokensResponse.tokens:type_name -> belfry.v1.TokenInfo
-	17, // 3: belfry.v1.TokenInfo.expires:type_name -> google.protobuf.Timestamp
+	19, // 3: belfry.v1.TokenInfo.expires:type_name -> google.protobuf.Timestamp
 	14, // 4: belfry.v1.JoinRequest.networks:type_name -> belfry.v1.JoinAddress
 	0,  // 5: belfry.v1.MemberService.CreateToken:input_type -> belfry.v1.CreateTokenRequest
 	2,  // 6: belfry.v1.MemberService.ListTokens:input_type -> belfry.v1.ListTokensRequest
@@ -1161,15 +1265,17 @@ var file_belfry_v1_member_proto_depIdxs = []int32{
 	9,  // 9: belfry.v1.MemberService.RotateCA:input_type -> belfry.v1.RotateCARequest
 	11, // 10: belfry.v1.JoinService.DescribeCluster:input_type -> belfry.v1.DescribeClusterRequest
 	13, // 11: belfry.v1.JoinService.Join:input_type -> belfry.v1.JoinRequest
-	1,  // 12: belfry.v1.MemberService.CreateToken:output_type -> belfry.v1.CreateTokenResponse
-	3,  // 13: belfry.v1.MemberService.ListTokens:output_type -> belfry.v1.ListTokensResponse
-	6,  // 14: belfry.v1.MemberService.RevokeToken:output_type -> belfry.v1.RevokeTokenResponse
-	8,  // 15: belfry.v1.MemberService.RemoveNode:output_type -> belfry.v1.RemoveNodeResponse
-	10, // 16: belfry.v1.MemberService.RotateCA:output_type -> belfry.v1.RotateCAResponse
-	12, // 17: belfry.v1.JoinService.DescribeCluster:output_type -> belfry.v1.DescribeClusterResponse
-	15, // 18: belfry.v1.JoinService.Join:output_type -> belfry.v1.JoinResponse
-	12, // [12:19] is the sub-list for method output_type
-	5,  // [5:12] is the sub-list for method input_type
+	16, // 12: belfry.v1.JoinService.Renew:input_type -> belfry.v1.RenewRequest
+	1,  // 13: belfry.v1.MemberService.CreateToken:output_type -> belfry.v1.CreateTokenResponse
+	3,  // 14: belfry.v1.MemberService.ListTokens:output_type -> belfry.v1.ListTokensResponse
+	6,  // 15: belfry.v1.MemberService.RevokeToken:output_type -> belfry.v1.RevokeTokenResponse
+	8,  // 16: belfry.v1.MemberService.RemoveNode:output_type -> belfry.v1.RemoveNodeResponse
+	10, // 17: belfry.v1.MemberService.RotateCA:output_type -> belfry.v1.RotateCAResponse
+	12, // 18: belfry.v1.JoinService.DescribeCluster:output_type -> belfry.v1.DescribeClusterResponse
+	15, // 19: belfry.v1.JoinService.Join:output_type -> belfry.v1.JoinResponse
+	17, // 20: belfry.v1.JoinService.Renew:output_type -> belfry.v1.RenewResponse
+	13, // [13:21] is the sub-list for method output_type
+	5,  // [5:13] is the sub-list for method input_type
 	5,  // [5:5] is the sub-list for extension type_name
 	5,  // [5:5] is the sub-list for extension extendee
 	0,  // [0:5] is the sub-list for field type_name
@@ -1186,7 +1292,7 @@ func file_belfry_v1_member_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_member_proto_rawDesc), len(file_belfry_v1_member_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -291,6 +291,7 @@ var MemberService_ServiceDesc = grpc.ServiceDesc{
 const (
 	JoinService_DescribeCluster_FullMethodName = "/belfry.v1.JoinService/DescribeCluster"
 	JoinService_Join_FullMethodName            = "/belfry.v1.JoinService/Join"
+	JoinService_Renew_FullMethodName           = "/belfry.v1.JoinService/Renew"
 )
 
 // JoinServiceClient is the client API for JoinService service.
@@ -306,6 +307,9 @@ type JoinServiceClient interface {
 	// Join uses up a token. Every refusal is the same answer after the same
 	// time; the reason is in the audit log of the node that was asked.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
+	// Renew gives a listed member its next certificate. It is how a node comes
+	// back whose certificate has ended while it did not run.
+	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
 }
 
 type joinServiceClient struct {
@@ -336,6 +340,16 @@ func (c *joinServiceClient) Join(ctx context.Context, in *JoinRequest, opts ...g
 	return out, nil
 }
 
+func (c *joinServiceClient) Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RenewResponse)
+	err := c.cc.Invoke(ctx, JoinService_Renew_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // JoinServiceServer is the server API for JoinService service.
 // All implementations must embed UnimplementedJoinServiceServer
 // for forward compatibility.
@@ -349,6 +363,9 @@ type JoinServiceServer interface {
 	// Join uses up a token. Every refusal is the same answer after the same
 	// time; the reason is in the audit log of the node that was asked.
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
+	// Renew gives a listed member its next certificate. It is how a node comes
+	// back whose certificate has ended while it did not run.
+	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
 	mustEmbedUnimplementedJoinServiceServer()
 }
 
@@ -364,6 +381,9 @@ func (UnimplementedJoinServiceServer) DescribeCluster(context.Context, *Describe
 }
 func (UnimplementedJoinServiceServer) Join(context.Context, *JoinRequest) (*JoinResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Join not implemented")
+}
+func (UnimplementedJoinServiceServer) Renew(context.Context, *RenewRequest) (*RenewResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Renew not implemented")
 }
 func (UnimplementedJoinServiceServer) mustEmbedUnimplementedJoinServiceServer() {}
 func (UnimplementedJoinServiceServer) testEmbeddedByValue()                     {}
@@ -422,6 +442,24 @@ func _JoinService_Join_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _JoinService_Renew_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RenewRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JoinServiceServer).Renew(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JoinService_Renew_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JoinServiceServer).Renew(ctx, req.(*RenewRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // JoinService_ServiceDesc is the grpc.ServiceDesc for JoinService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -436,6 +474,10 @@ var JoinService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Join",
 			Handler:    _JoinService_Join_Handler,
+		},
+		{
+			MethodName: "Renew",
+			Handler:    _JoinService_Renew_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -1363,26 +1363,26 @@ func (x *GetSecretResponse) GetSecret() []byte {
 	return nil
 }
 
-type GetClockRequest struct {
+type GetMemberRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *GetClockRequest) Reset() {
-	*x = GetClockRequest{}
+func (x *GetMemberRequest) Reset() {
+	*x = GetMemberRequest{}
 	mi := &file_belfry_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *GetClockRequest) String() string {
+func (x *GetMemberRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*GetClockRequest) ProtoMessage() {}
+func (*GetMemberRequest) ProtoMessage() {}
 
-func (x *GetClockRequest) ProtoReflect() protoreflect.Message {
+func (x *GetMemberRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_belfry_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1394,32 +1394,34 @@ func (x *GetClockRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use GetClockRequest.ProtoReflect.Descriptor instead.
-func (*GetClockRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use GetMemberRequest.ProtoReflect.Descriptor instead.
+func (*GetMemberRequest) Descriptor() ([]byte, []int) {
 	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
-type GetClockResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Now           int64                  `protobuf:"varint,1,opt,name=now,proto3" json:"now,omitempty"` // unix ns
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+type GetMemberResponse struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Now            int64                  `protobuf:"varint,1,opt,name=now,proto3" json:"now,omitempty"`                                             // unix ns, by its wall clock
+	Ca             []byte                 `protobuf:"bytes,2,opt,name=ca,proto3" json:"ca,omitempty"`                                                // SHA-256 of the authority's certificate that its own is under
+	CertificateEnd int64                  `protobuf:"varint,3,opt,name=certificate_end,json=certificateEnd,proto3" json:"certificate_end,omitempty"` // unix ns
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
-func (x *GetClockResponse) Reset() {
-	*x = GetClockResponse{}
+func (x *GetMemberResponse) Reset() {
+	*x = GetMemberResponse{}
 	mi := &file_belfry_v1_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *GetClockResponse) String() string {
+func (x *GetMemberResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*GetClockResponse) ProtoMessage() {}
+func (*GetMemberResponse) ProtoMessage() {}
 
-func (x *GetClockResponse) ProtoReflect() protoreflect.Message {
+func (x *GetMemberResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_belfry_v1_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1431,14 +1433,28 @@ func (x *GetClockResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use GetClockResponse.ProtoReflect.Descriptor instead.
-func (*GetClockResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use GetMemberResponse.ProtoReflect.Descriptor instead.
+func (*GetMemberResponse) Descriptor() ([]byte, []int) {
 	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{21}
 }
 
-func (x *GetClockResponse) GetNow() int64 {
+func (x *GetMemberResponse) GetNow() int64 {
 	if x != nil {
 		return x.Now
+	}
+	return 0
+}
+
+func (x *GetMemberResponse) GetCa() []byte {
+	if x != nil {
+		return x.Ca
+	}
+	return nil
+}
+
+func (x *GetMemberResponse) GetCertificateEnd() int64 {
+	if x != nil {
+		return x.CertificateEnd
 	}
 	return 0
 }
@@ -1746,10 +1762,12 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\x05epoch\x18\x01 \x01(\rR\x05epoch\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\"+\n" +
 	"\x11GetSecretResponse\x12\x16\n" +
-	"\x06secret\x18\x01 \x01(\fR\x06secret\"\x11\n" +
-	"\x0fGetClockRequest\"$\n" +
-	"\x10GetClockResponse\x12\x10\n" +
-	"\x03now\x18\x01 \x01(\x03R\x03now\"v\n" +
+	"\x06secret\x18\x01 \x01(\fR\x06secret\"\x12\n" +
+	"\x10GetMemberRequest\"^\n" +
+	"\x11GetMemberResponse\x12\x10\n" +
+	"\x03now\x18\x01 \x01(\x03R\x03now\x12\x0e\n" +
+	"\x02ca\x18\x02 \x01(\fR\x02ca\x12'\n" +
+	"\x0fcertificate_end\x18\x03 \x01(\x03R\x0ecertificateEnd\"v\n" +
 	"\x17IssueCertificateRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\fR\x06nodeId\x12\x16\n" +
 	"\x06client\x18\x02 \x01(\tR\x06client\x12\x10\n" +
@@ -1768,13 +1786,13 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\x16GOODBYE_REASON_RESTART\x10\x02\x12\x18\n" +
 	"\x14GOODBYE_REASON_REKEY\x10\x032S\n" +
 	"\vPeerService\x12D\n" +
-	"\aConnect\x12\x19.belfry.v1.ConnectRequest\x1a\x1a.belfry.v1.ConnectResponse(\x010\x012\xed\x03\n" +
+	"\aConnect\x12\x19.belfry.v1.ConnectRequest\x1a\x1a.belfry.v1.ConnectResponse(\x010\x012\xf0\x03\n" +
 	"\x11MemberPeerService\x12F\n" +
 	"\tTakeTable\x12\x1b.belfry.v1.TakeTableRequest\x1a\x1c.belfry.v1.TakeTableResponse\x12I\n" +
 	"\n" +
 	"TakeSecret\x12\x1c.belfry.v1.TakeSecretRequest\x1a\x1d.belfry.v1.TakeSecretResponse\x12F\n" +
-	"\tGetSecret\x12\x1b.belfry.v1.GetSecretRequest\x1a\x1c.belfry.v1.GetSecretResponse\x12C\n" +
-	"\bGetClock\x12\x1a.belfry.v1.GetClockRequest\x1a\x1b.belfry.v1.GetClockResponse\x12[\n" +
+	"\tGetSecret\x12\x1b.belfry.v1.GetSecretRequest\x1a\x1c.belfry.v1.GetSecretResponse\x12F\n" +
+	"\tGetMember\x12\x1b.belfry.v1.GetMemberRequest\x1a\x1c.belfry.v1.GetMemberResponse\x12[\n" +
 	"\x10IssueCertificate\x12\".belfry.v1.IssueCertificateRequest\x1a#.belfry.v1.IssueCertificateResponse\x12[\n" +
 	"\x10RenewCertificate\x12\".belfry.v1.RenewCertificateRequest\x1a#.belfry.v1.RenewCertificateResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
 
@@ -1814,8 +1832,8 @@ var file_belfry_v1_peer_proto_goTypes = []any{
 	(*TakeSecretResponse)(nil),       // 18: belfry.v1.TakeSecretResponse
 	(*GetSecretRequest)(nil),         // 19: belfry.v1.GetSecretRequest
 	(*GetSecretResponse)(nil),        // 20: belfry.v1.GetSecretResponse
-	(*GetClockRequest)(nil),          // 21: belfry.v1.GetClockRequest
-	(*GetClockResponse)(nil),         // 22: belfry.v1.GetClockResponse
+	(*GetMemberRequest)(nil),         // 21: belfry.v1.GetMemberRequest
+	(*GetMemberResponse)(nil),        // 22: belfry.v1.GetMemberResponse
 	(*IssueCertificateRequest)(nil),  // 23: belfry.v1.IssueCertificateRequest
 	(*IssueCertificateResponse)(nil), // 24: belfry.v1.IssueCertificateResponse
 	(*RenewCertificateRequest)(nil),  // 25: belfry.v1.RenewCertificateRequest
@@ -1847,14 +1865,14 @@ var file_belfry_v1_peer_proto_depIdxs = []int32{
 	15, // 19: belfry.v1.MemberPeerService.TakeTable:input_type -> belfry.v1.TakeTableRequest
 	17, // 20: belfry.v1.MemberPeerService.TakeSecret:input_type -> belfry.v1.TakeSecretRequest
 	19, // 21: belfry.v1.MemberPeerService.GetSecret:input_type -> belfry.v1.GetSecretRequest
-	21, // 22: belfry.v1.MemberPeerService.GetClock:input_type -> belfry.v1.GetClockRequest
+	21, // 22: belfry.v1.MemberPeerService.GetMember:input_type -> belfry.v1.GetMemberRequest
 	23, // 23: belfry.v1.MemberPeerService.IssueCertificate:input_type -> belfry.v1.IssueCertificateRequest
 	25, // 24: belfry.v1.MemberPeerService.RenewCertificate:input_type -> belfry.v1.RenewCertificateRequest
 	2,  // 25: belfry.v1.PeerService.Connect:output_type -> belfry.v1.ConnectResponse
 	16, // 26: belfry.v1.MemberPeerService.TakeTable:output_type -> belfry.v1.TakeTableResponse
 	18, // 27: belfry.v1.MemberPeerService.TakeSecret:output_type -> belfry.v1.TakeSecretResponse
 	20, // 28: belfry.v1.MemberPeerService.GetSecret:output_type -> belfry.v1.GetSecretResponse
-	22, // 29: belfry.v1.MemberPeerService.GetClock:output_type -> belfry.v1.GetClockResponse
+	22, // 29: belfry.v1.MemberPeerService.GetMember:output_type -> belfry.v1.GetMemberResponse
 	24, // 30: belfry.v1.MemberPeerService.IssueCertificate:output_type -> belfry.v1.IssueCertificateResponse
 	26, // 31: belfry.v1.MemberPeerService.RenewCertificate:output_type -> belfry.v1.RenewCertificateResponse
 	25, // [25:32] is the sub-list for method output_type

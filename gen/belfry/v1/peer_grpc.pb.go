@@ -126,7 +126,7 @@ const (
 	MemberPeerService_TakeTable_FullMethodName        = "/belfry.v1.MemberPeerService/TakeTable"
 	MemberPeerService_TakeSecret_FullMethodName       = "/belfry.v1.MemberPeerService/TakeSecret"
 	MemberPeerService_GetSecret_FullMethodName        = "/belfry.v1.MemberPeerService/GetSecret"
-	MemberPeerService_GetClock_FullMethodName         = "/belfry.v1.MemberPeerService/GetClock"
+	MemberPeerService_GetMember_FullMethodName        = "/belfry.v1.MemberPeerService/GetMember"
 	MemberPeerService_IssueCertificate_FullMethodName = "/belfry.v1.MemberPeerService/IssueCertificate"
 	MemberPeerService_RenewCertificate_FullMethodName = "/belfry.v1.MemberPeerService/RenewCertificate"
 )
@@ -145,8 +145,8 @@ type MemberPeerServiceClient interface {
 	TakeSecret(ctx context.Context, in *TakeSecretRequest, opts ...grpc.CallOption) (*TakeSecretResponse, error)
 	// GetSecret asks for the group secret of the present epoch.
 	GetSecret(ctx context.Context, in *GetSecretRequest, opts ...grpc.CallOption) (*GetSecretResponse, error)
-	// GetClock asks for the wall clock.
-	GetClock(ctx context.Context, in *GetClockRequest, opts ...grpc.CallOption) (*GetClockResponse, error)
+	// GetMember asks what a member holds itself: its clock and its certificate.
+	GetMember(ctx context.Context, in *GetMemberRequest, opts ...grpc.CallOption) (*GetMemberResponse, error)
 	// IssueCertificate asks a holder of the authority's key for a certificate.
 	IssueCertificate(ctx context.Context, in *IssueCertificateRequest, opts ...grpc.CallOption) (*IssueCertificateResponse, error)
 	// RenewCertificate asks a holder for the caller's own next certificate.
@@ -191,10 +191,10 @@ func (c *memberPeerServiceClient) GetSecret(ctx context.Context, in *GetSecretRe
 	return out, nil
 }
 
-func (c *memberPeerServiceClient) GetClock(ctx context.Context, in *GetClockRequest, opts ...grpc.CallOption) (*GetClockResponse, error) {
+func (c *memberPeerServiceClient) GetMember(ctx context.Context, in *GetMemberRequest, opts ...grpc.CallOption) (*GetMemberResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(GetClockResponse)
-	err := c.cc.Invoke(ctx, MemberPeerService_GetClock_FullMethodName, in, out, cOpts...)
+	out := new(GetMemberResponse)
+	err := c.cc.Invoke(ctx, MemberPeerService_GetMember_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -235,8 +235,8 @@ type MemberPeerServiceServer interface {
 	TakeSecret(context.Context, *TakeSecretRequest) (*TakeSecretResponse, error)
 	// GetSecret asks for the group secret of the present epoch.
 	GetSecret(context.Context, *GetSecretRequest) (*GetSecretResponse, error)
-	// GetClock asks for the wall clock.
-	GetClock(context.Context, *GetClockRequest) (*GetClockResponse, error)
+	// GetMember asks what a member holds itself: its clock and its certificate.
+	GetMember(context.Context, *GetMemberRequest) (*GetMemberResponse, error)
 	// IssueCertificate asks a holder of the authority's key for a certificate.
 	IssueCertificate(context.Context, *IssueCertificateRequest) (*IssueCertificateResponse, error)
 	// RenewCertificate asks a holder for the caller's own next certificate.
@@ -260,8 +260,8 @@ func (UnimplementedMemberPeerServiceServer) TakeSecret(context.Context, *TakeSec
 func (UnimplementedMemberPeerServiceServer) GetSecret(context.Context, *GetSecretRequest) (*GetSecretResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetSecret not implemented")
 }
-func (UnimplementedMemberPeerServiceServer) GetClock(context.Context, *GetClockRequest) (*GetClockResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method GetClock not implemented")
+func (UnimplementedMemberPeerServiceServer) GetMember(context.Context, *GetMemberRequest) (*GetMemberResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetMember not implemented")
 }
 func (UnimplementedMemberPeerServiceServer) IssueCertificate(context.Context, *IssueCertificateRequest) (*IssueCertificateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method IssueCertificate not implemented")
@@ -344,20 +344,20 @@ func _MemberPeerService_GetSecret_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
-func _MemberPeerService_GetClock_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(GetClockRequest)
+func _MemberPeerService_GetMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetMemberRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(MemberPeerServiceServer).GetClock(ctx, in)
+		return srv.(MemberPeerServiceServer).GetMember(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: MemberPeerService_GetClock_FullMethodName,
+		FullMethod: MemberPeerService_GetMember_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(MemberPeerServiceServer).GetClock(ctx, req.(*GetClockRequest))
+		return srv.(MemberPeerServiceServer).GetMember(ctx, req.(*GetMemberRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -418,8 +418,8 @@ var MemberPeerService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _MemberPeerService_GetSecret_Handler,
 		},
 		{
-			MethodName: "GetClock",
-			Handler:    _MemberPeerService_GetClock_Handler,
+			MethodName: "GetMember",
+			Handler:    _MemberPeerService_GetMember_Handler,
 		},
 		{
 			MethodName: "IssueCertificate",
