@@ -19,6 +19,8 @@ func (a *app) commands() []*cobra.Command {
 		newConfigCommand(a),
 		newDemoCommand(a),
 		newEventCommand(a),
+		newInitCommand(a),
+		newJoinCommand(a),
 		newLeaveCommand(a),
 		newLinkCommand(a),
 		newNodeCommand(a),

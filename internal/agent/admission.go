@@ -12,6 +12,7 @@ import (
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/api"
+	"github.com/belfry-ha/belfry/internal/security"
 )
 
 // The methods below are api.Members: who belongs to the cluster, and who may
@@ -32,6 +33,100 @@ func (a *Agent) Tokens() []*belfryv1.TokenInfo {
 		return cmp.Or(x.GetExpires().AsTime().Compare(y.GetExpires().AsTime()), cmp.Compare(x.GetId(), y.GetId()))
 	})
 	return tokens
+}
+
+// Bounds of a token's life (security.md, Joining).
+const (
+	tokenLife    = 15 * time.Minute
+	tokenLifeMin = time.Minute
+	tokenLifeMax = 24 * time.Hour
+)
+
+// roleNode is the role of a token that makes a member.
+const roleNode = "node"
+
+// CreateToken makes a token; by names who asked for it.
+func (a *Agent) CreateToken(ctx context.Context, by string, req *belfryv1.CreateTokenRequest) (*belfryv1.CreateTokenResponse, error) {
+	record, err := newToken(by, req)
+	if err != nil {
+		return nil, err
+	}
+	table := a.members.Table()
+	if len(table.CA) == 0 {
+		return nil, fmt.Errorf("%w: the key of this cluster's authority is gone, nobody can join; make another cluster", belfry.ErrUnsupported)
+	}
+	authorities, err := security.ParseAuthorities(table.authorities())
+	if err != nil {
+		return nil, err
+	}
+	token := security.NewToken(table.Cluster, authorities[0])
+	record.ID, record.Hash = token.ID.String(), token.Secret.Hash()
+	record.Expires = a.clusterTime().Add(record.life).UTC().Truncate(time.Second)
+	_, generation, err := a.commit(ctx, func(t *Table) error {
+		t.dropTokens(a.clusterTime())
+		if _, taken := t.named(record.Name); taken && record.Role == roleNode {
+			return fmt.Errorf("%w: a node %s is a member; name another, or remove it first", belfry.ErrExist, record.Name)
+		}
+		t.Tokens = append(t.Tokens, record.JoinToken)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &belfryv1.CreateTokenResponse{
+		Token: token.Text(), Id: record.ID, Expires: timestamppb.New(record.Expires), Generation: generation,
+		Addresses: a.doors(),
+	}, nil
+}
+
+// A tokenRequest is a token that is to be made.
+type tokenRequest struct {
+	JoinToken
+	life time.Duration
+}
+
+func newToken(by string, req *belfryv1.CreateTokenRequest) (tokenRequest, error) {
+	t := tokenRequest{JoinToken: JoinToken{Role: cmp.Or(req.GetRole(), roleNode), Name: req.GetName(), Creator: by}, life: tokenLife}
+	if req.GetTtl() != nil {
+		t.life = req.GetTtl().AsDuration()
+	}
+	if t.life < tokenLifeMin || t.life > tokenLifeMax {
+		return t, fmt.Errorf("%w: --ttl %s: a token lives %s to %s", belfry.ErrUsage, t.life, tokenLifeMin, tokenLifeMax)
+	}
+	switch t.Role {
+	case roleNode:
+		if t.Name != "" && !validName(t.Name) {
+			return t, fmt.Errorf("%w: --name %q: want 1 to 63 of a-z, 0-9 and -, not first a -", belfry.ErrUsage, t.Name)
+		}
+	case "reader", "operator", "witness":
+		if t.Name == "" {
+			return t, fmt.Errorf("%w: --role %s: --name is missing: what the client is called", belfry.ErrUsage, t.Role)
+		}
+		if err := security.CheckClientName(t.Name); err != nil {
+			return t, err
+		}
+	case "admin":
+		return t, fmt.Errorf("%w: --role admin: a token never makes an administrator; that is whoever may use the agent's socket as root", belfry.ErrPermission)
+	default:
+		return t, fmt.Errorf("%w: --role %q: not known; reader, operator or witness, or leave it out for a node", belfry.ErrUsage, t.Role)
+	}
+	if req.GetAnnounce() != "" {
+		return t, fmt.Errorf("%w: --announce: this version does not tell; give the address to belfry join", belfry.ErrUnsupported)
+	}
+	return t, nil
+}
+
+// doors are the addresses where members that are up let others in, this
+// node's first.
+func (a *Agent) doors() []string {
+	up := a.up()
+	doors := []string{a.id.node.Streams.String()}
+	for _, n := range a.members.Table().Nodes {
+		if up[n.ID] && n.ID != a.id.node.ID {
+			doors = append(doors, n.Streams.String())
+		}
+	}
+	return doors
 }
 
 // RevokeToken ends a token before its time.
@@ -77,12 +172,4 @@ func (a *Agent) RemoveNode(ctx context.Context, id belfry.NodeID, dryRun bool) (
 	}
 	resp.Generation, resp.Epoch = generation, table.Epoch+1
 	return resp, nil
-}
-
-func (a *Agent) CreateToken(ctx context.Context, by string, req *belfryv1.CreateTokenRequest) (*belfryv1.CreateTokenResponse, error) {
-	return nil, belfry.ErrUnsupported
-}
-
-func (a *Agent) RotateCA(ctx context.Context) (*belfryv1.RotateCAResponse, error) {
-	return nil, belfry.ErrUnsupported
 }

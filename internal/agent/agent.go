@@ -26,6 +26,7 @@ import (
 	"github.com/belfry-ha/belfry/internal/producer/node"
 	"github.com/belfry-ha/belfry/internal/producer/process"
 	"github.com/belfry-ha/belfry/internal/producer/user"
+	"github.com/belfry-ha/belfry/internal/security"
 	"github.com/belfry-ha/belfry/internal/transport"
 )
 
@@ -53,6 +54,13 @@ type Agent struct {
 	config  configuration
 	commits commits
 	keys    *keyring
+	sealing *security.SealingKey // nil: the node has none
+	polled  poll
+	due     chan struct{} // something is due now: capacity 1
+	renewAt time.Duration // age of the certificate at which it is renewed
+
+	failures failures // of those who join, by address
+	misses   misses   // of tokens
 
 	rotating sync.Mutex // held from the draw of a group secret until its epoch
 	started  time.Time
@@ -102,6 +110,7 @@ func New(opts Options) (*Agent, error) {
 	return &Agent{
 		opts: opts, log: opts.Logger, changes: newMailbox[cluster.Change](),
 		config: configuration{refused: map[belfry.NodeID]bool{}},
+		due:    make(chan struct{}, 1), renewAt: renewAge(),
 	}, nil
 }
 
@@ -266,6 +275,7 @@ func (a *Agent) startLoops() error {
 	})
 	a.group.Go(func() error { return a.changes.run(a.ended, a.passChanges) })
 	a.group.Go(func() error { return a.pauses.run(a.ended) })
+	a.group.Go(func() error { return a.runDuties(a.ended) })
 
 	a.config.mu.Lock() // nobody changes the table until it is in force
 	defer a.config.mu.Unlock()

@@ -28,6 +28,7 @@ func (a *Agent) tableChanged(old *Table) {
 	}
 	a.cluster.receive(cluster.Settings{Tunables: settings})
 	a.streams.SetGeneration(table.Generation)
+	a.followAuthorities(table)
 	a.followEpoch(old, table)
 	if !sameNodes(old, table) {
 		a.membersChanged(old, table)

@@ -22,7 +22,13 @@ func (a *Agent) peerCalls() map[string]peerCall {
 		belfryv1.MemberPeerService_TakeTable_FullMethodName:  answeringWho(a.takeTable),
 		belfryv1.MemberPeerService_TakeSecret_FullMethodName: answering(a.takeSecret),
 		belfryv1.MemberPeerService_GetSecret_FullMethodName:  answering(a.getSecret),
+		belfryv1.MemberPeerService_GetMember_FullMethodName:  answering(a.getMember),
+
+		belfryv1.MemberPeerService_IssueCertificate_FullMethodName: answering(a.issueHere),
 	}
+	calls[belfryv1.JoinService_Join_FullMethodName] = a.leading(func(ctx context.Context, _ string, request []byte) (proto.Message, error) {
+		return answering(a.admit)(ctx, belfry.NodeID{}, request)
+	})
 	for method, change := range a.server.Changes() {
 		calls[method] = a.leading(change)
 	}

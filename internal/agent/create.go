@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -51,23 +52,22 @@ func CreateLocal(name string, nodes []LocalNode, clientDir string) (*Table, erro
 	if err := security.CreateClient(clientDir, made.CA, opts.Now, LocalClient); err != nil {
 		return nil, err
 	}
-	table := &Table{
-		Cluster:    made.Cluster,
-		Name:       name,
-		Generation: 1,
-		Epoch:      made.Epoch,
-		Clients:    []ClientRole{{Name: LocalClient, Role: "admin"}},
-	}
+	table := newTable(name, made, opts.Now)
+	table.Clients = []ClientRole{{Name: LocalClient, Role: "admin"}}
 	for i, n := range nodes {
 		table.Nodes = append(table.Nodes, Node{
 			ID:       made.Nodes[i].Node,
 			Number:   belfry.NodeNumber(i + 1),
 			Name:     n.Name,
 			Key:      PublicKey(made.Nodes[i].Public),
+			Sealing:  made.Nodes[i].Sealing,
 			Networks: []Network{{Name: localNetwork, Heartbeat: n.Heartbeat}},
 			Streams:  n.Streams,
 			Web:      n.Web,
 		})
+	}
+	if err := table.sealCA(made.CA); err != nil {
+		return nil, err
 	}
 	// The table is written last: a directory that has one is complete.
 	for _, n := range nodes {
@@ -76,6 +76,49 @@ func CreateLocal(name string, nodes []LocalNode, clientDir string) (*Table, erro
 		}
 	}
 	return table, nil
+}
+
+// newTable is the first generation of a cluster that was just made, without
+// its nodes.
+func newTable(name string, made security.Created, now time.Time) *Table {
+	return &Table{
+		Cluster: made.Cluster, Name: name, Generation: 1,
+		Epoch: made.Epoch, Secret: made.Secret, Since: now.UTC().Truncate(time.Second),
+		CA: []Certificate{made.CA.Certificate.Raw},
+	}
+}
+
+// caHolders is how many nodes can sign, the first ones unless they are removed.
+const caHolders = 3
+
+// sealCA gives an authority's key to the nodes that are to sign.
+func (t *Table) sealCA(ca *security.CA) error {
+	for _, n := range t.Nodes {
+		if len(n.Sealing) == 0 || t.holders(Certificate(ca.Certificate.Raw).Digest()) >= caHolders {
+			continue
+		}
+		sealed, err := security.SealCA(ca, n.Sealing)
+		if err != nil {
+			return err
+		}
+		t.CAKeys = append(t.CAKeys, SealedKey{CA: Certificate(ca.Certificate.Raw).Digest(), Holder: n.ID, Sealed: sealed})
+	}
+	return nil
+}
+
+// holders counts the nodes that can sign with an authority's key.
+func (t *Table) holders(ca Digest) (n int) {
+	for _, k := range t.CAKeys {
+		if k.CA == ca {
+			n++
+		}
+	}
+	return n
+}
+
+// dropKeys forgets the sealed keys of an authority that counts no more.
+func (t *Table) dropKeys(ca Digest) {
+	t.CAKeys = slices.DeleteFunc(t.CAKeys, func(k SealedKey) bool { return k.CA == ca })
 }
 
 // webTokenFile holds the token of the web listener, 0600: 128 bits as text.

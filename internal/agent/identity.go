@@ -53,6 +53,9 @@ func (a *Agent) openState() error {
 	if err != nil {
 		return err
 	}
+	if a.sealing, err = security.LoadSealingKey(filepath.Join(state, "keys")); err != nil {
+		return err
+	}
 	a.keys = newKeyring(filepath.Join(state, "keys"), keys)
 	a.id = identity{node: node, epoch: firstEpoch(table, a.keys), incarnation: incarnation, boot: newBoot()}
 	return nil

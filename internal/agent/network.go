@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/api"
@@ -93,6 +95,7 @@ func (a *Agent) streamsConfig(listener net.Listener) transport.StreamsConfig {
 			_, err := a.clientRole(name)
 			return err
 		},
+		Guests: true,
 	}
 	return transport.StreamsConfig{
 		Listener:  listener,
@@ -105,9 +108,13 @@ func (a *Agent) streamsConfig(listener net.Listener) transport.StreamsConfig {
 			}
 			return id.Node, err
 		},
-		Self:          a.hello(),
-		Deliver:       a.streamEvent,
-		Services:      a.server.Register,
+		Self:    a.hello(),
+		Deliver: a.streamEvent,
+		Guest:   security.IsJoin,
+		Services: func(g *grpc.Server) {
+			a.server.Register(g)
+			belfryv1.RegisterJoinServiceServer(g, &joinService{a: a})
+		},
 		ServerOptions: a.server.ServerOptions(),
 		Serve:         a.serveCall,
 		Logger:        a.log.With("component", "transport"),

@@ -142,6 +142,23 @@ func (t *Table) Node(id belfry.NodeID) (Node, bool) {
 	return t.Nodes[i], true
 }
 
+// authorities are those that count, in DER.
+func (t *Table) authorities() (all [][]byte) {
+	for _, c := range t.CA {
+		all = append(all, c)
+	}
+	return all
+}
+
+// token finds one that was made and not used.
+func (t *Table) token(id string) (JoinToken, bool) {
+	i := slices.IndexFunc(t.Tokens, func(k JoinToken) bool { return k.ID == id })
+	if i < 0 {
+		return JoinToken{}, false
+	}
+	return t.Tokens[i], true
+}
+
 // named finds a member by its name.
 func (t *Table) named(name string) (Node, bool) {
 	i := slices.IndexFunc(t.Nodes, func(n Node) bool { return n.Name == name })

@@ -3,7 +3,10 @@ package security
 import (
 	"crypto/ed25519"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -84,4 +87,48 @@ func loadClient(dir string) (opts ClientOptions, err error) {
 	opts.Cluster = id.Cluster
 	opts.Certificate = tls.Certificate{Certificate: [][]byte{chain[0].Raw}, PrivateKey: key, Leaf: chain[0]}
 	return opts, nil
+}
+
+// PrepareClient makes the key of a client in a folder, or takes the one that an
+// earlier try left there. It wraps ErrExist if the folder holds a client's
+// certificate already, and what Load wraps.
+func PrepareClient(dir string) (*Joiner, error) {
+	j, err := prepareClient(dir)
+	if err != nil {
+		return nil, &belfry.Error{Op: "keys.create", Subject: dir, Err: err}
+	}
+	return j, nil
+}
+
+func prepareClient(dir string) (*Joiner, error) {
+	if err := makeDir(dir); err != nil {
+		return nil, err
+	}
+	if _, err := os.Lstat(filepath.Join(dir, clientCertFile)); err == nil {
+		return nil, fmt.Errorf("%w: a client's identity is there; name another directory", belfry.ErrExist)
+	}
+	key, err := readKey(filepath.Join(dir, clientKeyFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, key, err = newKey(); err == nil {
+			err = writeKey(filepath.Join(dir, clientKeyFile), key)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Joiner{dir: dir, identity: key}, nil
+}
+
+// FinishClient completes a client's folder with what the cluster gave, the
+// certificate last, and checks that it belongs together.
+func (j *Joiner) FinishClient(certificate []byte, authorities [][]byte) error {
+	err := WriteAuthorities(j.dir, authorities)
+	if err == nil {
+		err = ReplaceFile(filepath.Join(j.dir, clientCertFile), encodeCertificate(certificate))
+	}
+	if err != nil {
+		return &belfry.Error{Op: "keys.create", Subject: j.dir, Err: err}
+	}
+	_, err = LoadClient(j.dir)
+	return err
 }

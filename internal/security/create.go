@@ -2,6 +2,7 @@ package security
 
 import (
 	"crypto/ed25519"
+	"crypto/sha256"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -16,7 +17,7 @@ type CreateOptions struct {
 	Nodes   []NewNode        // at least one
 	Epoch   uint32           // of the group secret; zero: 1
 	// CAKeyFile is where the authority's private key is written, 0600. Empty:
-	// it is thrown away, and nobody can join later.
+	// nowhere; whoever calls seals it to nodes with SealCA.
 	CAKeyFile string
 }
 
@@ -31,13 +32,15 @@ type Created struct {
 	Cluster belfry.ClusterID
 	CA      *CA
 	Epoch   uint32
-	Nodes   []CreatedNode // in the order of CreateOptions
+	Secret  [sha256.Size]byte // SHA-256 of the epoch's group secret
+	Nodes   []CreatedNode     // in the order of CreateOptions
 }
 
-// CreatedNode is one node and the public half of its identity.
+// CreatedNode is one node and the public halves of its keys.
 type CreatedNode struct {
-	Node   belfry.NodeID
-	Public ed25519.PublicKey
+	Node    belfry.NodeID
+	Public  ed25519.PublicKey
+	Sealing []byte // X25519
 }
 
 // CreateCluster makes an authority, a group secret and the identities of all
@@ -77,6 +80,7 @@ func create(opts CreateOptions) (made Created, err error) {
 	}
 	made = Created{Cluster: opts.Cluster, CA: ca, Epoch: opts.Epoch}
 	secret := NewSecret()
+	made.Secret = sha256.Sum256(secret[:])
 	for _, n := range opts.Nodes {
 		node, err := createNode(ca, n, opts, secret)
 		if err != nil {
@@ -106,7 +110,14 @@ func createNode(ca *CA, n NewNode, opts CreateOptions, secret Secret) (CreatedNo
 	if err := writeIdentity(n.Dir, private, cert, ca.Certificate); err != nil {
 		return CreatedNode{}, err
 	}
-	return CreatedNode{Node: n.Node, Public: public}, WriteSecret(n.Dir, opts.Epoch, secret)
+	seal, err := NewSealingKey()
+	if err != nil {
+		return CreatedNode{}, err
+	}
+	if err := WriteSealingKey(n.Dir, seal); err != nil {
+		return CreatedNode{}, err
+	}
+	return CreatedNode{Node: n.Node, Public: public, Sealing: seal.Public()}, WriteSecret(n.Dir, opts.Epoch, secret)
 }
 
 // LoadCA reads the authority from its certificate (ca.crt of any node) and its

@@ -23,6 +23,10 @@ type TLSOptions struct {
 	// Client is the same for clients of the API, by name. Nil: no client is
 	// let in.
 	Client func(name string) error
+	// Guests lets in who has no certificate yet, under the server name for
+	// joining. [IsJoin] tells who that is; whoever serves must keep them to the
+	// service for joining.
+	Guests bool
 	// Now is the clock for the dates of certificates. Nil: time.Now.
 	Now func() time.Time
 }
@@ -44,6 +48,13 @@ func NodeServerConfig(opts TLSOptions) *tls.Config {
 	cfg.VerifyConnection = func(state tls.ConnectionState) error {
 		_, err := opts.verify(state, x509.ExtKeyUsageClientAuth)
 		return refuse(err)
+	}
+	guests := opts.joinServer()
+	cfg.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if opts.Guests && hello.ServerName == joinPrefix+opts.Keys().Cluster.String() {
+			return guests, nil
+		}
+		return nil, nil //nolint:nilnil // cfg itself
 	}
 	return cfg
 }

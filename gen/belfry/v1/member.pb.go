@@ -775,6 +775,7 @@ type JoinRequest struct {
 	Networks         []*JoinAddress         `protobuf:"bytes,7,rep,name=networks,proto3" json:"networks,omitempty"` // heartbeat
 	Streams          string                 `protobuf:"bytes,8,opt,name=streams,proto3" json:"streams,omitempty"`   // HOST:PORT
 	Web              string                 `protobuf:"bytes,9,opt,name=web,proto3" json:"web,omitempty"`           // HOST:PORT
+	Proof            []byte                 `protobuf:"bytes,10,opt,name=proof,proto3" json:"proof,omitempty"`      // that the identity is at the other end of this connection
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -872,6 +873,13 @@ func (x *JoinRequest) GetWeb() string {
 	return ""
 }
 
+func (x *JoinRequest) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
 type JoinAddress struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"` // HOST:PORT
@@ -931,8 +939,11 @@ type JoinResponse struct {
 	Certificate   []byte                 `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"` // DER
 	Ca            [][]byte               `protobuf:"bytes,4,rep,name=ca,proto3" json:"ca,omitempty"`                   // DER
 	Epoch         uint32                 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Secret        []byte                 `protobuf:"bytes,6,opt,name=secret,proto3" json:"secret,omitempty"`     // of the epoch
-	Document      []byte                 `protobuf:"bytes,7,opt,name=document,proto3" json:"document,omitempty"` // the member table that lists the node
+	Secret        []byte                 `protobuf:"bytes,6,opt,name=secret,proto3" json:"secret,omitempty"`           // of the epoch
+	Document      []byte                 `protobuf:"bytes,7,opt,name=document,proto3" json:"document,omitempty"`       // the member table that lists the node
+	Role          string                 `protobuf:"bytes,8,opt,name=role,proto3" json:"role,omitempty"`               // node, or the client's
+	Cluster       string                 `protobuf:"bytes,9,opt,name=cluster,proto3" json:"cluster,omitempty"`         // its name
+	Generation    uint64                 `protobuf:"varint,10,opt,name=generation,proto3" json:"generation,omitempty"` // that admitted it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1016,9 +1027,31 @@ func (x *JoinResponse) GetDocument() []byte {
 	return nil
 }
 
+func (x *JoinResponse) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *JoinResponse) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *JoinResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 type RenewRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Csr           []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"` // DER, PKCS #10, by the listed identity
+	Csr           []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"`     // DER, PKCS #10, by the listed identity
+	Proof         []byte                 `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"` // as in JoinRequest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1056,6 +1089,13 @@ func (*RenewRequest) Descriptor() ([]byte, []int) {
 func (x *RenewRequest) GetCsr() []byte {
 	if x != nil {
 		return x.Csr
+	}
+	return nil
+}
+
+func (x *RenewRequest) GetProof() []byte {
+	if x != nil {
+		return x.Proof
 	}
 	return nil
 }
@@ -1177,7 +1217,7 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\x05epoch\x18\x04 \x01(\rR\x05epoch\x12\x1e\n" +
 	"\n" +
 	"repository\x18\x05 \x01(\tR\n" +
-	"repository\"\x98\x02\n" +
+	"repository\"\xae\x02\n" +
 	"\vJoinRequest\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\fR\atokenId\x12!\n" +
 	"\ftoken_secret\x18\x02 \x01(\fR\vtokenSecret\x12\x10\n" +
@@ -1187,10 +1227,12 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\x04name\x18\x06 \x01(\tR\x04name\x122\n" +
 	"\bnetworks\x18\a \x03(\v2\x16.belfry.v1.JoinAddressR\bnetworks\x12\x18\n" +
 	"\astreams\x18\b \x01(\tR\astreams\x12\x10\n" +
-	"\x03web\x18\t \x01(\tR\x03web\"?\n" +
+	"\x03web\x18\t \x01(\tR\x03web\x12\x14\n" +
+	"\x05proof\x18\n" +
+	" \x01(\fR\x05proof\"?\n" +
 	"\vJoinAddress\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
-	"\x06prefix\x18\x02 \x01(\rR\x06prefix\"\xb7\x01\n" +
+	"\x06prefix\x18\x02 \x01(\rR\x06prefix\"\x85\x02\n" +
 	"\fJoinResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12 \n" +
@@ -1198,9 +1240,16 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\x02ca\x18\x04 \x03(\fR\x02ca\x12\x14\n" +
 	"\x05epoch\x18\x05 \x01(\rR\x05epoch\x12\x16\n" +
 	"\x06secret\x18\x06 \x01(\fR\x06secret\x12\x1a\n" +
-	"\bdocument\x18\a \x01(\fR\bdocument\" \n" +
+	"\bdocument\x18\a \x01(\fR\bdocument\x12\x12\n" +
+	"\x04role\x18\b \x01(\tR\x04role\x12\x18\n" +
+	"\acluster\x18\t \x01(\tR\acluster\x12\x1e\n" +
+	"\n" +
+	"generation\x18\n" +
+	" \x01(\x04R\n" +
+	"generation\"6\n" +
 	"\fRenewRequest\x12\x10\n" +
-	"\x03csr\x18\x01 \x01(\fR\x03csr\"A\n" +
+	"\x03csr\x18\x01 \x01(\fR\x03csr\x12\x14\n" +
+	"\x05proof\x18\x02 \x01(\fR\x05proof\"A\n" +
 	"\rRenewResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
 	"\x02ca\x18\x02 \x03(\fR\x02ca2\x86\x03\n" +

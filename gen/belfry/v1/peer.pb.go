@@ -1579,94 +1579,6 @@ func (x *IssueCertificateResponse) GetSealedCa() []byte {
 	return nil
 }
 
-type RenewCertificateRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Csr           []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"` // DER
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *RenewCertificateRequest) Reset() {
-	*x = RenewCertificateRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[24]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *RenewCertificateRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*RenewCertificateRequest) ProtoMessage() {}
-
-func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[24]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
-func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{24}
-}
-
-func (x *RenewCertificateRequest) GetCsr() []byte {
-	if x != nil {
-		return x.Csr
-	}
-	return nil
-}
-
-type RenewCertificateResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"` // DER
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *RenewCertificateResponse) Reset() {
-	*x = RenewCertificateResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[25]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *RenewCertificateResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*RenewCertificateResponse) ProtoMessage() {}
-
-func (x *RenewCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[25]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use RenewCertificateResponse.ProtoReflect.Descriptor instead.
-func (*RenewCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{25}
-}
-
-func (x *RenewCertificateResponse) GetCertificate() []byte {
-	if x != nil {
-		return x.Certificate
-	}
-	return nil
-}
-
 var File_belfry_v1_peer_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_peer_proto_rawDesc = "" +
@@ -1775,26 +1687,21 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\asealing\x18\x04 \x01(\fR\asealing\"Y\n" +
 	"\x18IssueCertificateResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x1b\n" +
-	"\tsealed_ca\x18\x02 \x01(\fR\bsealedCa\"+\n" +
-	"\x17RenewCertificateRequest\x12\x10\n" +
-	"\x03csr\x18\x01 \x01(\fR\x03csr\"<\n" +
-	"\x18RenewCertificateResponse\x12 \n" +
-	"\vcertificate\x18\x01 \x01(\fR\vcertificate*\x7f\n" +
+	"\tsealed_ca\x18\x02 \x01(\fR\bsealedCa*\x7f\n" +
 	"\rGoodbyeReason\x12\x1e\n" +
 	"\x1aGOODBYE_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14GOODBYE_REASON_LEAVE\x10\x01\x12\x1a\n" +
 	"\x16GOODBYE_REASON_RESTART\x10\x02\x12\x18\n" +
 	"\x14GOODBYE_REASON_REKEY\x10\x032S\n" +
 	"\vPeerService\x12D\n" +
-	"\aConnect\x12\x19.belfry.v1.ConnectRequest\x1a\x1a.belfry.v1.ConnectResponse(\x010\x012\xf0\x03\n" +
+	"\aConnect\x12\x19.belfry.v1.ConnectRequest\x1a\x1a.belfry.v1.ConnectResponse(\x010\x012\x93\x03\n" +
 	"\x11MemberPeerService\x12F\n" +
 	"\tTakeTable\x12\x1b.belfry.v1.TakeTableRequest\x1a\x1c.belfry.v1.TakeTableResponse\x12I\n" +
 	"\n" +
 	"TakeSecret\x12\x1c.belfry.v1.TakeSecretRequest\x1a\x1d.belfry.v1.TakeSecretResponse\x12F\n" +
 	"\tGetSecret\x12\x1b.belfry.v1.GetSecretRequest\x1a\x1c.belfry.v1.GetSecretResponse\x12F\n" +
 	"\tGetMember\x12\x1b.belfry.v1.GetMemberRequest\x1a\x1c.belfry.v1.GetMemberResponse\x12[\n" +
-	"\x10IssueCertificate\x12\".belfry.v1.IssueCertificateRequest\x1a#.belfry.v1.IssueCertificateResponse\x12[\n" +
-	"\x10RenewCertificate\x12\".belfry.v1.RenewCertificateRequest\x1a#.belfry.v1.RenewCertificateResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
+	"\x10IssueCertificate\x12\".belfry.v1.IssueCertificateRequest\x1a#.belfry.v1.IssueCertificateResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
 
 var (
 	file_belfry_v1_peer_proto_rawDescOnce sync.Once
@@ -1809,7 +1716,7 @@ func file_belfry_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_belfry_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_belfry_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_belfry_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_belfry_v1_peer_proto_goTypes = []any{
 	(GoodbyeReason)(0),               // 0: belfry.v1.GoodbyeReason
 	(*ConnectRequest)(nil),           // 1: belfry.v1.ConnectRequest
@@ -1836,11 +1743,9 @@ var file_belfry_v1_peer_proto_goTypes = []any{
 	(*GetMemberResponse)(nil),        // 22: belfry.v1.GetMemberResponse
 	(*IssueCertificateRequest)(nil),  // 23: belfry.v1.IssueCertificateRequest
 	(*IssueCertificateResponse)(nil), // 24: belfry.v1.IssueCertificateResponse
-	(*RenewCertificateRequest)(nil),  // 25: belfry.v1.RenewCertificateRequest
-	(*RenewCertificateResponse)(nil), // 26: belfry.v1.RenewCertificateResponse
-	(*Batch)(nil),                    // 27: belfry.v1.Batch
-	(*Ack)(nil),                      // 28: belfry.v1.Ack
-	(*Refusal)(nil),                  // 29: belfry.v1.Refusal
+	(*Batch)(nil),                    // 25: belfry.v1.Batch
+	(*Ack)(nil),                      // 26: belfry.v1.Ack
+	(*Refusal)(nil),                  // 27: belfry.v1.Refusal
 }
 var file_belfry_v1_peer_proto_depIdxs = []int32{
 	3,  // 0: belfry.v1.ConnectRequest.frame:type_name -> belfry.v1.PeerFrame
@@ -1850,33 +1755,31 @@ var file_belfry_v1_peer_proto_depIdxs = []int32{
 	6,  // 4: belfry.v1.PeerFrame.interests:type_name -> belfry.v1.Interests
 	8,  // 5: belfry.v1.PeerFrame.interests_ack:type_name -> belfry.v1.InterestsAck
 	10, // 6: belfry.v1.PeerFrame.positions:type_name -> belfry.v1.Positions
-	27, // 7: belfry.v1.PeerFrame.batch:type_name -> belfry.v1.Batch
-	28, // 8: belfry.v1.PeerFrame.ack:type_name -> belfry.v1.Ack
+	25, // 7: belfry.v1.PeerFrame.batch:type_name -> belfry.v1.Batch
+	26, // 8: belfry.v1.PeerFrame.ack:type_name -> belfry.v1.Ack
 	12, // 9: belfry.v1.PeerFrame.call:type_name -> belfry.v1.PeerCall
 	13, // 10: belfry.v1.PeerFrame.reply:type_name -> belfry.v1.PeerReply
 	14, // 11: belfry.v1.PeerFrame.configuration:type_name -> belfry.v1.Configuration
 	0,  // 12: belfry.v1.Goodbye.reason:type_name -> belfry.v1.GoodbyeReason
 	7,  // 13: belfry.v1.Interests.add:type_name -> belfry.v1.Interest
 	9,  // 14: belfry.v1.InterestsAck.refused:type_name -> belfry.v1.InterestRefused
-	29, // 15: belfry.v1.InterestRefused.refusal:type_name -> belfry.v1.Refusal
+	27, // 15: belfry.v1.InterestRefused.refusal:type_name -> belfry.v1.Refusal
 	11, // 16: belfry.v1.Positions.positions:type_name -> belfry.v1.Position
-	29, // 17: belfry.v1.PeerReply.refusal:type_name -> belfry.v1.Refusal
+	27, // 17: belfry.v1.PeerReply.refusal:type_name -> belfry.v1.Refusal
 	1,  // 18: belfry.v1.PeerService.Connect:input_type -> belfry.v1.ConnectRequest
 	15, // 19: belfry.v1.MemberPeerService.TakeTable:input_type -> belfry.v1.TakeTableRequest
 	17, // 20: belfry.v1.MemberPeerService.TakeSecret:input_type -> belfry.v1.TakeSecretRequest
 	19, // 21: belfry.v1.MemberPeerService.GetSecret:input_type -> belfry.v1.GetSecretRequest
 	21, // 22: belfry.v1.MemberPeerService.GetMember:input_type -> belfry.v1.GetMemberRequest
 	23, // 23: belfry.v1.MemberPeerService.IssueCertificate:input_type -> belfry.v1.IssueCertificateRequest
-	25, // 24: belfry.v1.MemberPeerService.RenewCertificate:input_type -> belfry.v1.RenewCertificateRequest
-	2,  // 25: belfry.v1.PeerService.Connect:output_type -> belfry.v1.ConnectResponse
-	16, // 26: belfry.v1.MemberPeerService.TakeTable:output_type -> belfry.v1.TakeTableResponse
-	18, // 27: belfry.v1.MemberPeerService.TakeSecret:output_type -> belfry.v1.TakeSecretResponse
-	20, // 28: belfry.v1.MemberPeerService.GetSecret:output_type -> belfry.v1.GetSecretResponse
-	22, // 29: belfry.v1.MemberPeerService.GetMember:output_type -> belfry.v1.GetMemberResponse
-	24, // 30: belfry.v1.MemberPeerService.IssueCertificate:output_type -> belfry.v1.IssueCertificateResponse
-	26, // 31: belfry.v1.MemberPeerService.RenewCertificate:output_type -> belfry.v1.RenewCertificateResponse
-	25, // [25:32] is the sub-list for method output_type
-	18, // [18:25] is the sub-list for method input_type
+	2,  // 24: belfry.v1.PeerService.Connect:output_type -> belfry.v1.ConnectResponse
+	16, // 25: belfry.v1.MemberPeerService.TakeTable:output_type -> belfry.v1.TakeTableResponse
+	18, // 26: belfry.v1.MemberPeerService.TakeSecret:output_type -> belfry.v1.TakeSecretResponse
+	20, // 27: belfry.v1.MemberPeerService.GetSecret:output_type -> belfry.v1.GetSecretResponse
+	22, // 28: belfry.v1.MemberPeerService.GetMember:output_type -> belfry.v1.GetMemberResponse
+	24, // 29: belfry.v1.MemberPeerService.IssueCertificate:output_type -> belfry.v1.IssueCertificateResponse
+	24, // [24:30] is the sub-list for method output_type
+	18, // [18:24] is the sub-list for method input_type
 	18, // [18:18] is the sub-list for extension type_name
 	18, // [18:18] is the sub-list for extension extendee
 	0,  // [0:18] is the sub-list for field type_name
@@ -1907,7 +1810,7 @@ func file_belfry_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_peer_proto_rawDesc), len(file_belfry_v1_peer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   26,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

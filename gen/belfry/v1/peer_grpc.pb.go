@@ -128,7 +128,6 @@ const (
 	MemberPeerService_GetSecret_FullMethodName        = "/belfry.v1.MemberPeerService/GetSecret"
 	MemberPeerService_GetMember_FullMethodName        = "/belfry.v1.MemberPeerService/GetMember"
 	MemberPeerService_IssueCertificate_FullMethodName = "/belfry.v1.MemberPeerService/IssueCertificate"
-	MemberPeerService_RenewCertificate_FullMethodName = "/belfry.v1.MemberPeerService/RenewCertificate"
 )
 
 // MemberPeerServiceClient is the client API for MemberPeerService service.
@@ -149,8 +148,6 @@ type MemberPeerServiceClient interface {
 	GetMember(ctx context.Context, in *GetMemberRequest, opts ...grpc.CallOption) (*GetMemberResponse, error)
 	// IssueCertificate asks a holder of the authority's key for a certificate.
 	IssueCertificate(ctx context.Context, in *IssueCertificateRequest, opts ...grpc.CallOption) (*IssueCertificateResponse, error)
-	// RenewCertificate asks a holder for the caller's own next certificate.
-	RenewCertificate(ctx context.Context, in *RenewCertificateRequest, opts ...grpc.CallOption) (*RenewCertificateResponse, error)
 }
 
 type memberPeerServiceClient struct {
@@ -211,16 +208,6 @@ func (c *memberPeerServiceClient) IssueCertificate(ctx context.Context, in *Issu
 	return out, nil
 }
 
-func (c *memberPeerServiceClient) RenewCertificate(ctx context.Context, in *RenewCertificateRequest, opts ...grpc.CallOption) (*RenewCertificateResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(RenewCertificateResponse)
-	err := c.cc.Invoke(ctx, MemberPeerService_RenewCertificate_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
 // MemberPeerServiceServer is the server API for MemberPeerService service.
 // All implementations must embed UnimplementedMemberPeerServiceServer
 // for forward compatibility.
@@ -239,8 +226,6 @@ type MemberPeerServiceServer interface {
 	GetMember(context.Context, *GetMemberRequest) (*GetMemberResponse, error)
 	// IssueCertificate asks a holder of the authority's key for a certificate.
 	IssueCertificate(context.Context, *IssueCertificateRequest) (*IssueCertificateResponse, error)
-	// RenewCertificate asks a holder for the caller's own next certificate.
-	RenewCertificate(context.Context, *RenewCertificateRequest) (*RenewCertificateResponse, error)
 	mustEmbedUnimplementedMemberPeerServiceServer()
 }
 
@@ -265,9 +250,6 @@ func (UnimplementedMemberPeerServiceServer) GetMember(context.Context, *GetMembe
 }
 func (UnimplementedMemberPeerServiceServer) IssueCertificate(context.Context, *IssueCertificateRequest) (*IssueCertificateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method IssueCertificate not implemented")
-}
-func (UnimplementedMemberPeerServiceServer) RenewCertificate(context.Context, *RenewCertificateRequest) (*RenewCertificateResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method RenewCertificate not implemented")
 }
 func (UnimplementedMemberPeerServiceServer) mustEmbedUnimplementedMemberPeerServiceServer() {}
 func (UnimplementedMemberPeerServiceServer) testEmbeddedByValue()                           {}
@@ -380,24 +362,6 @@ func _MemberPeerService_IssueCertificate_Handler(srv interface{}, ctx context.Co
 	return interceptor(ctx, in, info, handler)
 }
 
-func _MemberPeerService_RenewCertificate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(RenewCertificateRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(MemberPeerServiceServer).RenewCertificate(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: MemberPeerService_RenewCertificate_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(MemberPeerServiceServer).RenewCertificate(ctx, req.(*RenewCertificateRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
 // MemberPeerService_ServiceDesc is the grpc.ServiceDesc for MemberPeerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -424,10 +388,6 @@ var MemberPeerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "IssueCertificate",
 			Handler:    _MemberPeerService_IssueCertificate_Handler,
-		},
-		{
-			MethodName: "RenewCertificate",
-			Handler:    _MemberPeerService_RenewCertificate_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

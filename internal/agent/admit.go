@@ -1,0 +1,251 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/security"
+)
+
+// An applicant is who wants to join, as far as its request says.
+type applicant struct {
+	node      Node   // without id and number; of a client only name and key
+	sealed    []byte // the authority's key for it, if it is to hold one
+	token     JoinToken
+	csr       []byte
+	addresses []netip.Prefix
+}
+
+// maxAddresses bounds the networks of one node: a link has four bits
+// (cluster.md 2).
+const maxAddresses = 16
+
+// admit lets in whoever proves that it has a token: the node gets a number,
+// and the token is used up, in one generation. This node is the leader.
+func (a *Agent) admit(ctx context.Context, req *belfryv1.JoinRequest) (*belfryv1.JoinResponse, error) {
+	table := a.members.Table()
+	public, err := security.CheckRequest(req.GetCsr())
+	if err != nil {
+		return nil, err
+	}
+	if n, ok := table.holder(public); ok { // it was admitted and did not hear of it
+		return a.welcome(ctx, n, req.GetCsr())
+	}
+	token, err := a.spend(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	who, err := newApplicant(req, token, public)
+	if err != nil {
+		return nil, err
+	}
+	if token.Role != roleNode {
+		return a.admitClient(ctx, who)
+	}
+	if err := security.CheckSealingKey(public, req.GetSealing(), req.GetSealingSignature()); err != nil {
+		return nil, err
+	}
+	if err := a.majority(); err != nil {
+		return nil, err
+	}
+	return a.admitNode(ctx, who)
+}
+
+// spend finds the token and compares its secret, in constant time. It is used
+// up in the generation that admits its holder, or by too many failures.
+func (a *Agent) spend(ctx context.Context, req *belfryv1.JoinRequest) (JoinToken, error) {
+	id := hex.EncodeToString(req.GetTokenId())
+	token, known := a.members.Table().token(id)
+	given := sha256.Sum256(req.GetTokenSecret())
+	if subtle.ConstantTimeCompare(given[:], token.Hash[:]) != 1 || !known {
+		if known && a.misses.count(id) >= tokenFailures {
+			if _, err := a.RevokeToken(ctx, id); err != nil {
+				a.log.Warn("token not revoked after failures", "token", id, "err", err)
+			}
+		}
+		return JoinToken{}, fmt.Errorf("%w: no token %s with this secret", belfry.ErrPermission, id)
+	}
+	if now := a.clusterTime(); !now.Before(token.Expires) {
+		return JoinToken{}, fmt.Errorf("%w: token %s ended at %s", belfry.ErrStale, id, token.Expires)
+	}
+	return token, nil
+}
+
+func newApplicant(req *belfryv1.JoinRequest, token JoinToken, public []byte) (applicant, error) {
+	who := applicant{token: token, csr: req.GetCsr(), node: Node{Name: token.Name, Key: public, Sealing: req.GetSealing()}}
+	if who.node.Name == "" {
+		who.node.Name = req.GetName()
+	}
+	if token.Role != roleNode {
+		return who, nil
+	}
+	if !validName(who.node.Name) {
+		return who, fmt.Errorf("%w: name %q; 1 to 63 of a-z, 0-9 and -, not first a -", belfry.ErrUsage, who.node.Name)
+	}
+	if n := len(req.GetNetworks()); n == 0 || n > maxAddresses {
+		return who, fmt.Errorf("%w: %d addresses; 1 to %d", belfry.ErrUsage, n, maxAddresses)
+	}
+	return who, who.readAddresses(req)
+}
+
+func (who *applicant) readAddresses(req *belfryv1.JoinRequest) error {
+	for _, network := range req.GetNetworks() {
+		at, err := netip.ParseAddrPort(network.GetAddress())
+		if err != nil {
+			return fmt.Errorf("%w: heartbeat address: %w", belfry.ErrUsage, err)
+		}
+		prefix := netip.PrefixFrom(at.Addr().Unmap(), int(network.GetPrefix()))
+		if !prefix.IsValid() || at.Port() == 0 || at.Addr().IsUnspecified() || at.Addr().IsMulticast() {
+			return fmt.Errorf("%w: heartbeat address %s of a network of %d bits; an address of one machine", belfry.ErrUsage, at, network.GetPrefix())
+		}
+		who.node.Networks = append(who.node.Networks, Network{Heartbeat: netip.AddrPortFrom(prefix.Addr(), at.Port())})
+		who.addresses = append(who.addresses, prefix)
+	}
+	var err error
+	if who.node.Streams, err = netip.ParseAddrPort(req.GetStreams()); err != nil {
+		return fmt.Errorf("%w: streams address: %w", belfry.ErrUsage, err)
+	}
+	if req.GetWeb() == "" {
+		return nil
+	}
+	if who.node.Web, err = netip.ParseAddrPort(req.GetWeb()); err != nil {
+		return fmt.Errorf("%w: web address: %w", belfry.ErrUsage, err)
+	}
+	return nil
+}
+
+// admitNode has the certificate issued first: a member that has none would be
+// one that nobody can reach.
+func (a *Agent) admitNode(ctx context.Context, who applicant) (*belfryv1.JoinResponse, error) {
+	table := a.members.Table()
+	who.node.ID = belfry.NewNodeID()
+	req := &belfryv1.IssueCertificateRequest{NodeId: who.node.ID[:], Csr: who.csr}
+	if table.holders(table.CA[0].Digest()) < caHolders && len(table.CAKeys) > 0 {
+		req.Sealing = who.node.Sealing
+	}
+	issued, err := a.issue(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	who.sealed = issued.GetSealedCa()
+	_, _, err = a.commit(ctx, func(t *Table) error { return t.admit(who, table.CA[0].Digest()) })
+	if err != nil {
+		return nil, err
+	}
+	return a.reply(who.node.ID, issued.GetCertificate())
+}
+
+// admit is the one change that a token buys.
+func (t *Table) admit(who applicant, ca Digest) error {
+	if err := t.useToken(who.token); err != nil {
+		return err
+	}
+	if n, taken := t.named(who.node.Name); taken {
+		return fmt.Errorf("%w: %s is node %s already; give another name with node.name, or remove that one first", belfry.ErrExist, n.Name, n.ID)
+	}
+	if n, known := t.holder([]byte(who.node.Key)); known {
+		return fmt.Errorf("%w: the key is that of node %s", belfry.ErrExist, n.Name)
+	}
+	port := who.node.Networks[0].Heartbeat.Port()
+	who.node.Networks = t.networksFor(who.addresses, port)
+	if n, address, taken := t.owner(who.node.Networks); taken {
+		return fmt.Errorf("%w: %s is the address of node %s; name this node's own with --address", belfry.ErrExist, address, n.Name)
+	}
+	t.add(who.node)
+	if who.sealed != nil && t.holders(ca) < caHolders {
+		t.CAKeys = append(t.CAKeys, SealedKey{CA: ca, Holder: who.node.ID, Sealed: who.sealed})
+	}
+	return nil
+}
+
+func (t *Table) useToken(token JoinToken) error {
+	for i, k := range t.Tokens {
+		if k.ID == token.ID && k.Hash == token.Hash {
+			t.Tokens = append(t.Tokens[:i:i], t.Tokens[i+1:]...)
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: token %s was used or revoked meanwhile", belfry.ErrPermission, token.ID)
+}
+
+// admitClient gives the token's name its role, and its holder a certificate.
+func (a *Agent) admitClient(ctx context.Context, who applicant) (*belfryv1.JoinResponse, error) {
+	issued, err := a.issue(ctx, &belfryv1.IssueCertificateRequest{Client: who.node.Name, Csr: who.csr})
+	if err != nil {
+		return nil, err
+	}
+	_, generation, err := a.commit(ctx, func(t *Table) error {
+		if err := t.useToken(who.token); err != nil {
+			return err
+		}
+		for _, c := range t.Clients {
+			if c.Name == who.node.Name && c.Role != who.token.Role {
+				return fmt.Errorf("%w: client %s is %s already", belfry.ErrExist, c.Name, c.Role)
+			} else if c.Name == who.node.Name {
+				return nil // a new certificate for it
+			}
+		}
+		t.Clients = append(t.Clients, ClientRole{Name: who.node.Name, Role: who.token.Role})
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	table := a.members.Table()
+	return &belfryv1.JoinResponse{
+		Name: who.node.Name, Role: who.token.Role, Cluster: table.Name, Generation: generation,
+		Certificate: issued.GetCertificate(), Ca: table.authorities(),
+	}, nil
+}
+
+// welcome answers a node that is a member already and has proved that it has
+// the listed key: its answer was lost.
+func (a *Agent) welcome(ctx context.Context, n Node, csr []byte) (*belfryv1.JoinResponse, error) {
+	issued, err := a.issue(ctx, &belfryv1.IssueCertificateRequest{NodeId: n.ID[:], Csr: csr})
+	if err != nil {
+		return nil, err
+	}
+	return a.reply(n.ID, issued.GetCertificate())
+}
+
+// reply is what a new member starts with.
+func (a *Agent) reply(id belfry.NodeID, certificate []byte) (*belfryv1.JoinResponse, error) {
+	table := a.members.Table()
+	secret, ok := a.keys.secret(table.Epoch, table.Secret)
+	if !ok {
+		return nil, fmt.Errorf("%w: the group secret of epoch %d is not here yet", belfry.ErrUnknown, table.Epoch)
+	}
+	document, err := table.encode()
+	if err != nil {
+		return nil, err
+	}
+	n, _ := table.Node(id)
+	return &belfryv1.JoinResponse{
+		NodeId: id.String(), Name: n.Name, Role: roleNode, Cluster: table.Name, Generation: table.Generation,
+		Certificate: certificate, Ca: table.authorities(),
+		Epoch: table.Epoch, Secret: secret[:], Document: document,
+	}, nil
+}
+
+// misses counts the wrong secrets of each token. Safe for concurrent use.
+type misses struct {
+	mu sync.Mutex
+	of map[string]int // at most one for each token that is alive
+}
+
+func (m *misses) count(token string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.of == nil || len(m.of) > maxTokens {
+		m.of = map[string]int{}
+	}
+	m.of[token]++
+	return m.of[token]
+}

@@ -1,0 +1,150 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+)
+
+// dutyEvery is how often an agent looks whether something is due: an epoch, a
+// certificate, a token that has ended. It varies by a tenth, so that the nodes
+// of a cluster do not all ask at once.
+const dutyEvery = time.Minute
+
+// runDuties does what is due until ctx ends.
+func (a *Agent) runDuties(ctx context.Context) error {
+	for {
+		a.doDuties(ctx)
+		wait := dutyEvery + time.Duration(rand.Int64N(int64(dutyEvery/10)))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		case <-a.due:
+		}
+	}
+}
+
+// doDuties leaves what fails to the next time.
+func (a *Agent) doDuties(ctx context.Context) {
+	a.polled.set(a.pollMembers(ctx))
+	if err := a.renewIfDue(ctx); err != nil {
+		a.log.Warn("certificate not renewed; it is tried again", "ends", a.keys.now().Certificate.Leaf.NotAfter, "err", err)
+	}
+	if a.leader().ID != a.id.node.ID {
+		return
+	}
+	if err := a.leadDuties(ctx); err != nil {
+		a.log.Warn("what was due is not done; it is tried again", "err", err)
+	}
+}
+
+// leadDuties are those of the leader.
+func (a *Agent) leadDuties(ctx context.Context) error {
+	table, now := a.members.Table(), time.Now()
+	if slices.ContainsFunc(table.Tokens, func(t JoinToken) bool { return !now.Before(t.Expires) }) {
+		if _, _, err := a.commit(ctx, func(t *Table) error { t.dropTokens(now); return nil }); err != nil {
+			return err
+		}
+	}
+	if err := a.finishRotation(ctx); err != nil {
+		return err
+	}
+	if now.Sub(table.Since) < epochLife || a.majority() != nil {
+		return nil
+	}
+	_, _, err := a.rotate(ctx, belfry.NodeID{}, func(*Table) error { return nil })
+	return err
+}
+
+// dropTokens forgets those that have ended.
+func (t *Table) dropTokens(now time.Time) {
+	t.Tokens = slices.DeleteFunc(t.Tokens, func(k JoinToken) bool { return !now.Before(k.Expires) })
+}
+
+// A memberState is what a member said of itself when it was last asked.
+type memberState struct {
+	offset time.Duration // of its clock from this node's
+	ca     Digest        // of the authority that its certificate is under
+	ends   time.Time     // its certificate
+}
+
+// A poll is what all members said, by node. Safe for concurrent use.
+type poll struct {
+	mu    sync.Mutex
+	state map[belfry.NodeID]memberState
+}
+
+func (p *poll) set(state map[belfry.NodeID]memberState) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state = state
+}
+
+func (p *poll) get() map[belfry.NodeID]memberState {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state
+}
+
+// pollMembers asks all members that can be reached, and this node itself.
+func (a *Agent) pollMembers(ctx context.Context) map[belfry.NodeID]memberState {
+	ctx, cancel := context.WithTimeout(ctx, replicateTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	self := a.ownState()
+	states := map[belfry.NodeID]memberState{
+		a.id.node.ID: {ca: Digest(self.GetCa()), ends: time.Unix(0, self.GetCertificateEnd())},
+	}
+	a.askAll(ctx, a.members.Table(), func(id belfry.NodeID) error {
+		resp, begin := new(belfryv1.GetMemberResponse), time.Now()
+		if err := a.ask(ctx, id, belfryv1.MemberPeerService_GetMember_FullMethodName, &belfryv1.GetMemberRequest{}, resp); err != nil {
+			return err
+		}
+		took := time.Since(begin)
+		s := memberState{offset: time.Unix(0, resp.GetNow()).Sub(begin.Add(took / 2)), ends: time.Unix(0, resp.GetCertificateEnd())}
+		copy(s.ca[:], resp.GetCa())
+		mu.Lock()
+		defer mu.Unlock()
+		states[id] = s
+		return nil
+	})
+	return states
+}
+
+// ownState is what this node says of itself.
+func (a *Agent) ownState() *belfryv1.GetMemberResponse {
+	keys := a.keys.now()
+	resp := &belfryv1.GetMemberResponse{Now: time.Now().UnixNano(), CertificateEnd: keys.Certificate.Leaf.NotAfter.UnixNano()}
+	for _, ca := range keys.CA {
+		if keys.Certificate.Leaf.CheckSignatureFrom(ca) == nil {
+			digest := sha256.Sum256(ca.Raw)
+			resp.Ca = digest[:]
+		}
+	}
+	return resp
+}
+
+func (a *Agent) getMember(context.Context, *belfryv1.GetMemberRequest) (*belfryv1.GetMemberResponse, error) {
+	return a.ownState(), nil
+}
+
+// clusterTime is the time by the median of the members' clocks, as of the last
+// poll: a token must not live longer because one clock is slow.
+func (a *Agent) clusterTime() time.Time {
+	var offsets []time.Duration
+	for _, s := range a.polled.get() { // the order can not be seen
+		offsets = append(offsets, s.offset)
+	}
+	if len(offsets) == 0 {
+		return time.Now()
+	}
+	slices.Sort(offsets)
+	return time.Now().Add(offsets[len(offsets)/2])
+}

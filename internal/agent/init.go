@@ -1,0 +1,92 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/security"
+)
+
+// InitOptions say what cluster is made.
+type InitOptions struct {
+	Name      string // of the cluster; as a node's
+	CAKeyFile string // for the authority's key, which then nobody in the cluster has; empty: the first nodes hold it
+	Now       time.Time
+}
+
+// Init makes a cluster whose only node is at this place. It wraps ErrExist if
+// the directory belongs to one already.
+func Init(p Place, opts InitOptions) (*Table, error) {
+	for what, name := range map[string]string{"--name": opts.Name, "node.name": p.Name} {
+		if !validName(name) {
+			return nil, fmt.Errorf("%w: %s %q: want 1 to 63 of a-z, 0-9 and -, not first a -", belfry.ErrUsage, what, name)
+		}
+	}
+	lock, err := claim(p.State)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	keys := filepath.Join(p.State, joiningDir)
+	if err := os.RemoveAll(keys); err != nil { // of a try that was cut off: nobody knows them
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	made, err := security.CreateCluster(security.CreateOptions{Now: opts.Now, Nodes: []security.NewNode{{Dir: keys}}, CAKeyFile: opts.CAKeyFile})
+	if err != nil {
+		return nil, err
+	}
+	if err := putKeys(p.State); err != nil {
+		return nil, err
+	}
+	table := newTable(opts.Name, made, opts.Now)
+	table.add(Node{
+		ID: made.Nodes[0].Node, Name: p.Name, Key: PublicKey(made.Nodes[0].Public), Sealing: made.Nodes[0].Sealing,
+		Networks: table.networksFor(p.Addresses, p.HeartbeatPort),
+		Streams:  netip.AddrPortFrom(p.Addresses[0].Addr(), p.StreamsPort), Web: p.Web,
+	})
+	if opts.CAKeyFile == "" {
+		if err := table.sealCA(made.CA); err != nil {
+			return nil, err
+		}
+	}
+	return table, errors.Join(writeWebToken(p.State), WriteMembers(p.State, table), handOver(p.State))
+}
+
+// putKeys makes the new folder of keys the state directory's. One that is there
+// is never overwritten.
+func putKeys(state string) error {
+	to := filepath.Join(state, keysDir)
+	if err := os.Remove(to); err != nil && !errors.Is(err, os.ErrNotExist) { // an empty one, as packages make
+		return &belfry.Error{Op: "keys.create", Subject: to, Err: fmt.Errorf("%w: keys are never overwritten, move the old ones away first", belfry.ErrExist)}
+	}
+	if err := os.Rename(filepath.Join(state, joiningDir), to); err != nil {
+		return fmt.Errorf("put the keys in place: %w", err)
+	}
+	return nil
+}
+
+// handOver gives what root wrote to the owner of the state directory, as whom
+// the agent will run.
+func handOver(state string) error {
+	info, err := os.Stat(state)
+	if err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || os.Geteuid() != 0 || owner.Uid == 0 {
+		return nil
+	}
+	return filepath.WalkDir(state, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, int(owner.Uid), int(owner.Gid))
+	})
+}

@@ -1,0 +1,351 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/security"
+)
+
+// A Place is where an agent is to run: its state directory, and how others are
+// to reach it.
+type Place struct {
+	State         string // made 0700 if it is not there
+	Name          string
+	Addresses     []netip.Prefix // one for each network
+	HeartbeatPort uint16         // UDP
+	StreamsPort   uint16         // TCP
+	Web           netip.AddrPort // only shown
+}
+
+// JoinOptions say where to join, with what.
+type JoinOptions struct {
+	Token    string
+	Address  string                           // HOST or HOST:PORT of a member
+	Identity string                           // with a client's token: its folder
+	Say      func(format string, args ...any) // tells a person how it goes; nil: nobody
+}
+
+// Joined is what came of it: a node, or a client.
+type Joined struct {
+	Table *Table // of a node
+	Node  Node
+	State string // its directory
+
+	Client, Role, Cluster string // of a client
+	ClusterID             belfry.ClusterID
+	Generation            uint64
+}
+
+const (
+	joiningDir = "keys.joining" // in the state directory; becomes keys
+	keysDir    = "keys"
+	formerDir  = "former" // what is left of a membership that ended
+
+	joinRetry = 250 * time.Millisecond
+)
+
+// Join makes this machine a member, or gives a client its identity: whichever
+// the token is for. place is asked only for a node. Until the member table is
+// in place, last, the state directory belongs to no cluster, and the same call
+// goes on where an earlier one was cut off. It returns ErrUsage for a token
+// that is mistyped, ErrPermission if the other side is not of the token's
+// cluster, or refuses, ErrExist if the directory belongs to a cluster.
+func Join(ctx context.Context, place func() (Place, error), opts JoinOptions) (Joined, error) {
+	if opts.Say == nil {
+		opts.Say = func(string, ...any) {}
+	}
+	token, err := security.ParseToken(opts.Token)
+	if err != nil {
+		return Joined{}, err
+	}
+	address, err := doorAddress(opts.Address)
+	if err != nil {
+		return Joined{}, err
+	}
+	if opts.Identity != "" {
+		return joinClient(ctx, token, address, opts)
+	}
+	p, err := place()
+	if err != nil {
+		return Joined{}, err
+	}
+	return joinNode(ctx, token, address, p, opts)
+}
+
+func doorAddress(address string) (string, error) {
+	if address == "" {
+		return "", fmt.Errorf("%w: ADDRESS is missing: HOST or HOST:PORT of a member", belfry.ErrUsage)
+	}
+	if _, _, err := net.SplitHostPort(address); err == nil {
+		return address, nil
+	}
+	if addr, err := netip.ParseAddr(address); err == nil {
+		return netip.AddrPortFrom(addr, defaultStreamsPort).String(), nil
+	}
+	return net.JoinHostPort(address, strconv.Itoa(defaultStreamsPort)), nil
+}
+
+const defaultStreamsPort = 7432
+
+func joinNode(ctx context.Context, token security.Token, address string, p Place, opts JoinOptions) (Joined, error) {
+	lock, err := claim(p.State)
+	if err != nil {
+		return Joined{}, err
+	}
+	defer lock.Close()
+	j, err := security.PrepareJoin(filepath.Join(p.State, joiningDir))
+	if err != nil {
+		return Joined{}, err
+	}
+	req := &belfryv1.JoinRequest{
+		TokenId: token.ID[:], TokenSecret: token.Secret[:],
+		Sealing: j.Sealing.Public(), SealingSignature: j.SealingSignature(),
+		Name: p.Name, Streams: netip.AddrPortFrom(p.Addresses[0].Addr(), p.StreamsPort).String(),
+	}
+	for _, a := range p.Addresses {
+		at := netip.AddrPortFrom(a.Addr(), p.HeartbeatPort)
+		req.Networks = append(req.Networks, &belfryv1.JoinAddress{Address: at.String(), Prefix: uint32(a.Bits())})
+	}
+	if p.Web.IsValid() {
+		req.Web = p.Web.String()
+	}
+	resp, err := askToJoin(ctx, token, address, p.Addresses[0].Addr(), j, req, opts)
+	if err != nil {
+		return Joined{}, err
+	}
+	if resp.GetNodeId() == "" {
+		return Joined{}, fmt.Errorf("%w: the token was for a client, and is used up; make one for a node", belfry.ErrUsage)
+	}
+	return settle(p, token, j, resp)
+}
+
+// claim locks a state directory that belongs to no cluster, and puts away what
+// is left of one that it belonged to.
+func claim(state string) (*os.File, error) {
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	lock, err := lockState(state)
+	if err != nil {
+		return nil, err
+	}
+	if err := putAway(state); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return lock, nil
+}
+
+// putAway moves the keys and the table of a membership that has ended. One that
+// has not is left alone: ErrExist.
+func putAway(state string) error {
+	members, err := OpenMembers(state)
+	if errors.Is(err, belfry.ErrNotMember) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	table := members.Table()
+	keys, err := security.Load(filepath.Join(state, keysDir))
+	if err != nil {
+		return err
+	}
+	if n, ok := table.Node(keys.Node); ok {
+		return &belfry.Error{Op: "join", Subject: state, Err: fmt.Errorf("%w: it is of node %s of cluster %s; belfry leave ends that, or set state to another directory", belfry.ErrExist, n.Name, table.Name)}
+	}
+	to := filepath.Join(state, formerDir, keys.Node.String())
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return fmt.Errorf("put away the former membership: %w", err)
+	}
+	for _, name := range []string{memberFile, keysDir, "incarnation"} { // the table first: without it the directory belongs to nobody
+		if err := os.Rename(filepath.Join(state, name), filepath.Join(to, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("put away the former membership: %w", err)
+		}
+	}
+	return nil
+}
+
+// settle writes what the cluster gave. The table comes last: a directory that
+// has one is complete.
+func settle(p Place, token security.Token, j *security.Joiner, resp *belfryv1.JoinResponse) (Joined, error) {
+	secret, err := secretOf(resp.GetSecret())
+	if err != nil {
+		return Joined{}, err
+	}
+	table, err := decodeTable(resp.GetDocument())
+	if err != nil {
+		return Joined{}, fmt.Errorf("member table: %w", err)
+	}
+	keys, err := j.Finish(resp.GetCertificate(), resp.GetCa(), resp.GetEpoch(), secret)
+	if err != nil {
+		return Joined{}, err
+	}
+	node, ok := table.Node(keys.Node)
+	if !ok || table.Cluster != token.Cluster || keys.Cluster != token.Cluster || !node.Key.equal(PublicKey(keys.Public())) {
+		return Joined{}, fmt.Errorf("%w: what the cluster gave does not belong together", belfry.ErrNotMember)
+	}
+	if err := putKeys(p.State); err != nil {
+		return Joined{}, err
+	}
+	if err := errors.Join(writeWebToken(p.State), WriteMembers(p.State, table), handOver(p.State)); err != nil {
+		return Joined{}, err
+	}
+	return Joined{Table: table, Node: node, State: p.State}, nil
+}
+
+func joinClient(ctx context.Context, token security.Token, address string, opts JoinOptions) (Joined, error) {
+	j, err := security.PrepareClient(opts.Identity)
+	if err != nil {
+		return Joined{}, err
+	}
+	req := &belfryv1.JoinRequest{TokenId: token.ID[:], TokenSecret: token.Secret[:]}
+	resp, err := askToJoin(ctx, token, address, netip.Addr{}, j, req, opts)
+	if err != nil {
+		return Joined{}, err
+	}
+	if err := j.FinishClient(resp.GetCertificate(), resp.GetCa()); err != nil {
+		return Joined{}, err
+	}
+	return Joined{Client: resp.GetName(), Role: resp.GetRole(), Cluster: resp.GetCluster(), ClusterID: token.Cluster, Generation: resp.GetGeneration()}, nil
+}
+
+// askToJoin asks until there is an answer that will not change by asking again,
+// or ctx ends.
+func askToJoin(ctx context.Context, token security.Token, address string, from netip.Addr, j *security.Joiner, req *belfryv1.JoinRequest, opts JoinOptions) (*belfryv1.JoinResponse, error) {
+	for {
+		resp, err := askOnce(ctx, token, address, from, j, req)
+		if err == nil {
+			return resp, nil
+		}
+		if !errors.Is(err, belfry.ErrUnknown) {
+			return nil, err
+		}
+		opts.Say("%s: %v; asking again", address, err)
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %s: %w", ctx.Err(), address, err)
+		case <-time.After(joinRetry):
+		}
+	}
+}
+
+func askOnce(ctx context.Context, token security.Token, address string, from netip.Addr, j *security.Joiner, req *belfryv1.JoinRequest) (*belfryv1.JoinResponse, error) {
+	var refusal error
+	cfg := watched(security.JoinClientConfig(token, nil), &refusal)
+	conn, err := dialDoor(address, from, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	client := belfryv1.NewJoinServiceClient(conn)
+	state, err := describe(ctx, client)
+	if err != nil {
+		return nil, doorError(err, refusal)
+	}
+	if req.Csr, err = j.Request(); err != nil {
+		return nil, err
+	}
+	if req.Proof, err = j.Prove(state); err != nil {
+		return nil, err
+	}
+	resp, err := client.Join(ctx, req)
+	if err != nil {
+		return nil, doorError(err, refusal)
+	}
+	return resp, nil
+}
+
+// askRenewal asks one member for the next certificate of a listed node.
+func askRenewal(ctx context.Context, address string, keys *security.Keys, csr []byte) (*belfryv1.RenewResponse, error) {
+	var refusal error
+	conn, err := dialDoor(address, netip.Addr{}, watched(security.RenewClientConfig(keys, nil), &refusal))
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	client := belfryv1.NewJoinServiceClient(conn)
+	state, err := describe(ctx, client)
+	if err != nil {
+		return nil, doorError(err, refusal)
+	}
+	proof, err := keys.Prove(state)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Renew(ctx, &belfryv1.RenewRequest{Csr: csr, Proof: proof})
+	if err != nil {
+		return nil, doorError(err, refusal)
+	}
+	return resp, nil
+}
+
+// describe makes the connection and is its state, to which the proof is bound.
+func describe(ctx context.Context, client belfryv1.JoinServiceClient) (tls.ConnectionState, error) {
+	var at peer.Peer
+	if _, err := client.DescribeCluster(ctx, &belfryv1.DescribeClusterRequest{}, grpc.Peer(&at)); err != nil {
+		return tls.ConnectionState{}, err
+	}
+	auth, ok := at.AuthInfo.(credentials.TLSInfo)
+	if !ok {
+		return tls.ConnectionState{}, fmt.Errorf("%w: no TLS", belfry.ErrPermission)
+	}
+	return auth.State, nil
+}
+
+// watched keeps why the other side was not believed: the library only says that
+// there is no connection.
+func watched(cfg *tls.Config, refusal *error) *tls.Config {
+	verify := cfg.VerifyConnection
+	cfg.VerifyConnection = func(state tls.ConnectionState) error {
+		*refusal = verify(state)
+		return *refusal
+	}
+	return cfg
+}
+
+// dialDoor connects from the address that the node will have, where it has one:
+// its limits are its own.
+func dialDoor(address string, from netip.Addr, cfg *tls.Config) (*grpc.ClientConn, error) {
+	dialer := &net.Dialer{}
+	if from.IsValid() && !from.IsUnspecified() {
+		dialer.LocalAddr = &net.TCPAddr{IP: from.AsSlice()}
+	}
+	return grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(credentials.NewTLS(cfg)),
+		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "tcp", addr)
+		}))
+}
+
+// doorError is ErrUnknown where asking again may help.
+func doorError(err, refusal error) error {
+	s := status.Convert(err)
+	switch {
+	case refusal != nil:
+		return refusal
+	case s.Code() == codes.PermissionDenied:
+		return fmt.Errorf("%w: %s", belfry.ErrPermission, s.Message())
+	case s.Code() == codes.Unavailable:
+		return fmt.Errorf("%w: %s", belfry.ErrUnknown, s.Message())
+	case errors.Is(err, context.DeadlineExceeded) || s.Code() == codes.DeadlineExceeded:
+		return context.DeadlineExceeded
+	}
+	return fmt.Errorf("%w: %s", belfry.ErrUnsupported, s.Message())
+}

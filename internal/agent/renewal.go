@@ -1,0 +1,176 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/security"
+)
+
+// renewAge is when this start of the agent renews, around the age of
+// security.md, so that nodes that were made together do not all ask at once.
+func renewAge() time.Duration {
+	return security.RenewAfter + time.Duration(rand.Int64N(int64(2*security.RenewSpread))) - security.RenewSpread
+}
+
+// renewIfDue has this node's certificate replaced when it is old enough, or
+// under an authority that is on its way out.
+func (a *Agent) renewIfDue(ctx context.Context) error {
+	table, keys := a.members.Table(), a.keys.now()
+	if len(table.CA) == 0 {
+		return nil // of a cluster whose authority's key was thrown away
+	}
+	issuer := keys.Issuer()
+	young := time.Since(keys.Certificate.Leaf.NotBefore) < a.renewAt
+	if young && issuer != nil && bytes.Equal(issuer.Raw, table.CA[0]) {
+		return nil
+	}
+	csr, err := keys.Request()
+	if err != nil {
+		return err
+	}
+	resp, err := a.issue(ctx, &belfryv1.IssueCertificateRequest{NodeId: a.id.node.ID[:], Csr: csr})
+	if err != nil && time.Now().After(keys.Certificate.Leaf.NotAfter) {
+		resp, err = a.renewAsGuest(ctx, csr)
+	}
+	if err != nil {
+		return err
+	}
+	if err := a.keys.renew(resp.GetCertificate(), table.authorities()); err != nil {
+		return err
+	}
+	a.log.Info("certificate renewed", "ends", a.keys.now().Certificate.Leaf.NotAfter)
+	return nil
+}
+
+// renewAsGuest asks the members one after the other, without a certificate that
+// they would take: this one has ended while the node did not run.
+func (a *Agent) renewAsGuest(ctx context.Context, csr []byte) (*belfryv1.IssueCertificateResponse, error) {
+	err := fmt.Errorf("%w: no other member", belfry.ErrNotFound)
+	for _, n := range a.members.Table().Nodes {
+		if n.ID == a.id.node.ID {
+			continue
+		}
+		var resp *belfryv1.RenewResponse
+		if resp, err = askRenewal(ctx, n.Streams.String(), a.keys.now(), csr); err == nil {
+			return &belfryv1.IssueCertificateResponse{Certificate: resp.GetCertificate()}, nil
+		}
+		a.log.Debug("certificate not renewed by this member", "peer", n.Name, "err", err)
+	}
+	return nil, err
+}
+
+// renew puts a certificate and the authorities that count in force.
+func (k *keyring) renew(certificate []byte, authorities [][]byte) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	next, err := k.now().Renewed(certificate, authorities)
+	if err != nil {
+		return err
+	}
+	if err := security.WriteAuthorities(k.dir, authorities); err != nil {
+		return err
+	}
+	if err := security.WriteCertificate(k.dir, certificate); err != nil {
+		return err
+	}
+	k.keys.Store(next)
+	return nil
+}
+
+// follow has the authorities of a table count. The node's own certificate may
+// still be under one that is gone then: it is renewed next.
+func (k *keyring) follow(authorities [][]byte) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	certs, err := security.ParseAuthorities(authorities)
+	if err != nil {
+		return err
+	}
+	if err := security.WriteAuthorities(k.dir, authorities); err != nil {
+		return err
+	}
+	next := *k.now()
+	next.CA = certs
+	k.keys.Store(&next)
+	return nil
+}
+
+// followAuthorities has the authorities of a table count here.
+func (a *Agent) followAuthorities(t *Table) {
+	held := a.keys.now().CA
+	same := len(held) == len(t.CA)
+	for i := range t.CA {
+		same = same && bytes.Equal(held[i].Raw, t.CA[i])
+	}
+	if same || len(t.CA) == 0 {
+		return
+	}
+	if err := a.keys.follow(t.authorities()); err != nil {
+		a.log.Error("authorities not taken", "generation", t.Generation, "err", err) // the table was validated
+		return
+	}
+	a.log.Info("authorities", "generation", t.Generation, "count", len(t.CA))
+	select {
+	case a.due <- struct{}{}: // the certificate is under the old one
+	default:
+	}
+}
+
+// RotateCA begins to replace the authority: both count until every member has
+// a certificate of the new one.
+func (a *Agent) RotateCA(ctx context.Context) (*belfryv1.RotateCAResponse, error) {
+	table := a.members.Table()
+	switch {
+	case len(table.CA) == 0 || len(table.CAKeys) == 0:
+		return nil, fmt.Errorf("%w: the authority's key is not in the cluster; it can not be replaced from here", belfry.ErrUnsupported)
+	case len(table.CA) > 1:
+		return nil, fmt.Errorf("%w: the authority is being replaced; wait until every node has renewed, belfry doctor tells which has not", belfry.ErrConflict)
+	}
+	ca, err := security.NewCA(table.Cluster, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	digest := Certificate(ca.Certificate.Raw).Digest()
+	_, generation, err := a.commit(ctx, func(t *Table) error {
+		if len(t.CA) != 1 {
+			return fmt.Errorf("%w: the authority is being replaced already", belfry.ErrConflict)
+		}
+		t.CA = []Certificate{ca.Certificate.Raw, t.CA[0]}
+		return t.sealCA(ca)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &belfryv1.RotateCAResponse{Fingerprint: fmt.Sprintf("%x", digest), Generation: generation}, nil
+}
+
+// finishRotation removes the old authority when every member, those that do not
+// run included, has been seen with a certificate of the new one.
+func (a *Agent) finishRotation(ctx context.Context) error {
+	table := a.members.Table()
+	if len(table.CA) < 2 {
+		return nil
+	}
+	states := a.polled.get()
+	for _, n := range table.Nodes {
+		if states[n.ID].ca != table.CA[0].Digest() {
+			return nil
+		}
+	}
+	_, _, err := a.commit(ctx, func(t *Table) error {
+		if len(t.CA) != 2 {
+			return nil
+		}
+		old := t.CA[1].Digest()
+		t.CA = t.CA[:1]
+		t.dropKeys(old)
+		return nil
+	})
+	return err
+}
