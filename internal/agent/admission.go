@@ -142,6 +142,9 @@ func (a *Agent) RevokeToken(ctx context.Context, id string) (generation uint64, 
 	return generation, err
 }
 
+// Leaving says that the removal that follows is this node's own wish.
+func (a *Agent) Leaving(wish bool) { a.leaving.Store(wish) }
+
 // RemoveNode ends a membership, and begins a new epoch of the datagram keys
 // with the same generation.
 func (a *Agent) RemoveNode(ctx context.Context, id belfry.NodeID, dryRun bool) (*belfryv1.RemoveNodeResponse, error) {

@@ -42,6 +42,19 @@ func (a *Agent) admit(ctx context.Context, req *belfryv1.JoinRequest) (*belfryv1
 	if err != nil {
 		return nil, err
 	}
+	resp, err := a.admitHolder(ctx, req, token, public)
+	if err != nil {
+		return nil, &belfry.Error{Op: opAdmit, Err: err}
+	}
+	return resp, nil
+}
+
+// opAdmit marks an error that may be told to whoever asked: it has proved that
+// it has a token, and what it learns is no help to those who have none.
+const opAdmit = "admit"
+
+// admitHolder admits whoever has a token that can still be used.
+func (a *Agent) admitHolder(ctx context.Context, req *belfryv1.JoinRequest, token JoinToken, public []byte) (*belfryv1.JoinResponse, error) {
 	who, err := newApplicant(req, token, public)
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -62,7 +63,8 @@ type Agent struct {
 	failures failures // of those who join, by address
 	misses   misses   // of tokens
 
-	rotating sync.Mutex // held from the draw of a group secret until its epoch
+	leaving  atomic.Bool // somebody here has asked that it be removed
+	rotating sync.Mutex  // held from the draw of a group secret until its epoch
 	started  time.Time
 
 	events   *eventLoop
@@ -167,7 +169,9 @@ func (a *Agent) Stop(ctx context.Context) error {
 	a.cleanups = nil
 	if a.cancel != nil {
 		a.cancel()
-		errs = append(errs, a.group.Wait())
+		if err := a.group.Wait(); !errors.Is(err, errLeft) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -107,12 +108,20 @@ func (a *Agent) farewell(id belfry.NodeID, table *Table) {
 	}
 }
 
+// errLeft ends an agent that was asked to leave: no failure.
+var errLeft = errors.New("left")
+
 // removed ends this agent: it is no member any more.
 func (a *Agent) removed(table *Table) {
-	err := &belfry.Error{
+	err := error(&belfry.Error{
 		Op: "agent", Subject: a.id.node.Name,
 		Err: fmt.Errorf("%w: removed from cluster %s with generation %d; belfry join TOKEN makes it one again", belfry.ErrNotMember, table.Name, table.Generation),
+	})
+	if a.leaving.Load() {
+		err = errLeft
+		a.log.Info("this node has left its cluster", "generation", table.Generation)
+	} else {
+		a.log.Error("this node was removed from its cluster", "generation", table.Generation, "by", table.Origin)
 	}
-	a.log.Error("this node was removed from its cluster", "generation", table.Generation, "by", table.Origin)
 	a.group.Go(func() error { return err }) // which ends the agent
 }

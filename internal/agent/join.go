@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -105,6 +106,9 @@ func doorAddress(address string) (string, error) {
 const defaultStreamsPort = 7432
 
 func joinNode(ctx context.Context, token security.Token, address string, p Place, opts JoinOptions) (Joined, error) {
+	if !validName(p.Name) {
+		return Joined{}, fmt.Errorf("%w: node.name %q: want 1 to 63 of a-z, 0-9 and -, not first a -; set it in the agent's settings", belfry.ErrUsage, p.Name)
+	}
 	lock, err := claim(p.State)
 	if err != nil {
 		return Joined{}, err
@@ -337,13 +341,12 @@ func dialDoor(address string, from netip.Addr, cfg *tls.Config) (*grpc.ClientCon
 // doorError is ErrUnknown where asking again may help.
 func doorError(err, refusal error) error {
 	s := status.Convert(err)
+	sentinel, told := joinCodes[s.Code()]
 	switch {
 	case refusal != nil:
 		return refusal
-	case s.Code() == codes.PermissionDenied:
-		return fmt.Errorf("%w: %s", belfry.ErrPermission, s.Message())
-	case s.Code() == codes.Unavailable:
-		return fmt.Errorf("%w: %s", belfry.ErrUnknown, s.Message())
+	case told:
+		return fmt.Errorf("%w: %s", sentinel, strings.TrimPrefix(s.Message(), sentinel.Error()+": "))
 	case errors.Is(err, context.DeadlineExceeded) || s.Code() == codes.DeadlineExceeded:
 		return context.DeadlineExceeded
 	}

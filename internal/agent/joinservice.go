@@ -31,13 +31,13 @@ type joinService struct {
 	a *Agent
 }
 
-// DescribeCluster names the cluster and shows nothing else.
+// DescribeCluster says which cluster this is and shows nothing else.
 func (j *joinService) DescribeCluster(ctx context.Context, _ *belfryv1.DescribeClusterRequest) (*belfryv1.DescribeClusterResponse, error) {
 	if _, err := guest(ctx); err != nil {
 		return nil, err
 	}
 	t := j.a.members.Table()
-	return &belfryv1.DescribeClusterResponse{ClusterId: t.Cluster.String(), ClusterName: t.Name, Generation: t.Generation, Epoch: t.Epoch}, nil
+	return &belfryv1.DescribeClusterResponse{ClusterId: t.Cluster.String(), Generation: t.Generation, Epoch: t.Epoch}, nil
 }
 
 // Join has the leader admit whoever proves that it has a token.
@@ -102,10 +102,33 @@ func (j *joinService) guarded(ctx context.Context, op string, do func(context.Co
 	case <-time.After(time.Until(begin.Add(refusalTime))):
 	case <-ctx.Done():
 	}
-	if errors.Is(err, belfry.ErrUnknown) { // the cluster's state, not the caller's doing
+	var told *belfry.Error
+	switch {
+	case errors.As(err, &told) && told.Op == opAdmit:
+		return status.Error(toldAs(told.Err), told.Err.Error())
+	case errors.Is(err, belfry.ErrUnknown): // the cluster's state, not the caller's doing
 		return status.Error(codes.Unavailable, "the cluster can not admit now; try again (audit "+id+")")
 	}
 	return status.Error(codes.PermissionDenied, "join refused; the reason is in the log of the node that was asked (audit "+id+")")
+}
+
+// joinCodes carry the sentinels of what may be told.
+var joinCodes = map[codes.Code]error{
+	codes.InvalidArgument:    belfry.ErrUsage,
+	codes.AlreadyExists:      belfry.ErrExist,
+	codes.FailedPrecondition: belfry.ErrRestricted,
+	codes.ResourceExhausted:  belfry.ErrLimit,
+	codes.Unavailable:        belfry.ErrUnknown,
+	codes.PermissionDenied:   belfry.ErrPermission,
+}
+
+func toldAs(err error) codes.Code {
+	for code, sentinel := range joinCodes { // no error wraps two
+		if errors.Is(err, sentinel) {
+			return code
+		}
+	}
+	return codes.Internal
 }
 
 // identityOf is the key of a request whose holder is at the other end of the

@@ -307,6 +307,8 @@ func (*fakeMembers) RemoveNode(_ context.Context, node belfry.NodeID, dryRun boo
 	return &belfryv1.RemoveNodeResponse{NodeId: node.String(), NodeName: "x", Generation: 9, Epoch: 2, Members: 1}, nil
 }
 
+func (*fakeMembers) Leaving(bool) {}
+
 func (*fakeMembers) RotateCA(context.Context) (*belfryv1.RotateCAResponse, error) {
 	return &belfryv1.RotateCAResponse{Fingerprint: "ff", Generation: 9}, nil
 }

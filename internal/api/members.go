@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/belfry-ha/belfry"
@@ -17,6 +18,9 @@ type Members interface {
 	Tokens() []*belfryv1.TokenInfo
 	// RevokeToken ends one before its time.
 	RevokeToken(ctx context.Context, id string) (generation uint64, err error)
+	// Leaving says that the removal of this node, which follows, is asked for
+	// here; or that it did not come about.
+	Leaving(bool)
 	// RemoveNode ends a membership. With dryRun it only checks.
 	RemoveNode(ctx context.Context, node belfry.NodeID, dryRun bool) (*belfryv1.RemoveNodeResponse, error)
 	// RotateCA begins to replace the authority.
@@ -69,10 +73,21 @@ func (s *Server) revokeToken(ctx context.Context, req *belfryv1.RevokeTokenReque
 
 // RemoveNode answers when every member that is up refuses the node.
 func (m *memberService) RemoveNode(ctx context.Context, req *belfryv1.RemoveNodeRequest) (*belfryv1.RemoveNodeResponse, error) {
-	if req.GetNode() == "" { // the leader is another node
-		req = &belfryv1.RemoveNodeRequest{Node: m.s.opts.Cluster.View().Self.String(), DryRun: req.GetDryRun()}
+	self := m.s.opts.Cluster.View().Self
+	id, err := findNode(m.s.opts.Cluster.View(), cmp.Or(req.GetNode(), self.String()))
+	if err != nil {
+		return nil, &belfry.Error{Op: "RemoveNode", Subject: req.GetNode(), Err: err}
 	}
-	return led(ctx, m.s, belfryv1.MemberService_RemoveNode_FullMethodName, req, m.s.removeNode)
+	leaving := id == self && !req.GetDryRun()
+	if leaving {
+		m.s.opts.Members.Leaving(true)
+	}
+	req = &belfryv1.RemoveNodeRequest{Node: id.String(), DryRun: req.GetDryRun()} // the leader is another node
+	resp, err := led(ctx, m.s, belfryv1.MemberService_RemoveNode_FullMethodName, req, m.s.removeNode)
+	if err != nil && leaving {
+		m.s.opts.Members.Leaving(false)
+	}
+	return resp, err
 }
 
 func (s *Server) removeNode(ctx context.Context, req *belfryv1.RemoveNodeRequest) (*belfryv1.RemoveNodeResponse, error) {

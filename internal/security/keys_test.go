@@ -64,7 +64,7 @@ func TestFilesOfKeysAreTheirOwnersOnly(t *testing.T) {
 	}
 	want := []string{
 		"drwx------ keys", "-rw------- ca.crt", "-rw------- ca.key", "-rw------- group-1",
-		"-rw------- node.crt", "-rw------- node.key",
+		"-rw------- node.crt", "-rw------- node.key", "-rw------- seal.key",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("files:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -691,10 +691,9 @@ func (*DescribeClusterRequest) Descriptor() ([]byte, []int) {
 type DescribeClusterResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	ClusterName   string                 `protobuf:"bytes,2,opt,name=cluster_name,json=clusterName,proto3" json:"cluster_name,omitempty"`
-	Generation    uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
-	Epoch         uint32                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Repository    string                 `protobuf:"bytes,5,opt,name=repository,proto3" json:"repository,omitempty"` // kind; empty: there is none
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Epoch         uint32                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Repository    string                 `protobuf:"bytes,4,opt,name=repository,proto3" json:"repository,omitempty"` // kind; empty: there is none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -732,13 +731,6 @@ func (*DescribeClusterResponse) Descriptor() ([]byte, []int) {
 func (x *DescribeClusterResponse) GetClusterId() string {
 	if x != nil {
 		return x.ClusterId
-	}
-	return ""
-}
-
-func (x *DescribeClusterResponse) GetClusterName() string {
-	if x != nil {
-		return x.ClusterName
 	}
 	return ""
 }
@@ -1206,17 +1198,16 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\"\x18\n" +
-	"\x16DescribeClusterRequest\"\xb1\x01\n" +
+	"\x16DescribeClusterRequest\"\x8e\x01\n" +
 	"\x17DescribeClusterResponse\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12!\n" +
-	"\fcluster_name\x18\x02 \x01(\tR\vclusterName\x12\x1e\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1e\n" +
 	"\n" +
-	"generation\x18\x03 \x01(\x04R\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x12\x14\n" +
-	"\x05epoch\x18\x04 \x01(\rR\x05epoch\x12\x1e\n" +
+	"\x05epoch\x18\x03 \x01(\rR\x05epoch\x12\x1e\n" +
 	"\n" +
-	"repository\x18\x05 \x01(\tR\n" +
+	"repository\x18\x04 \x01(\tR\n" +
 	"repository\"\xae\x02\n" +
 	"\vJoinRequest\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\fR\atokenId\x12!\n" +
