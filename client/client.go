@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/belfry-ha/belfry"
@@ -258,10 +259,22 @@ func (c *Client) SetConfig(ctx context.Context, path, value string, dryRun bool)
 	return resp, c.errorOf(err)
 }
 
+// A TokenRequest says what token is to be made. All fields may be zero.
+type TokenRequest struct {
+	TTL      time.Duration // 1 min to 24 h; zero: 15 min
+	Name     string        // that whoever uses it must take; empty: any
+	Role     string        // reader, operator or witness; empty: a node
+	Announce string        // address that is told of the cluster while the token lives
+}
+
 // CreateToken makes a token with which one node, or one client, can join the
 // cluster. ErrUsage for a role, name or time that can not be, ErrLimit if too
 // many are alive.
-func (c *Client) CreateToken(ctx context.Context, req *belfryv1.CreateTokenRequest) (*belfryv1.CreateTokenResponse, error) {
+func (c *Client) CreateToken(ctx context.Context, r TokenRequest) (*belfryv1.CreateTokenResponse, error) {
+	req := &belfryv1.CreateTokenRequest{Name: r.Name, Role: r.Role, Announce: r.Announce}
+	if r.TTL != 0 {
+		req.Ttl = durationpb.New(r.TTL)
+	}
 	resp, err := c.members.CreateToken(ctx, req)
 	return resp, c.errorOf(err)
 }

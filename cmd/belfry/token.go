@@ -7,10 +7,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/belfry-ha/belfry/client"
-	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
 
 // tokenCreateView is token create in JSON.
@@ -94,7 +92,7 @@ With --role it is for a client of the API instead of a node.`,
 		Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
-				return a.tokenCreate(ctx, c, &belfryv1.CreateTokenRequest{Ttl: durationpb.New(ttl), Name: name, Role: role, Announce: announce})
+				return a.tokenCreate(ctx, c, client.TokenRequest{TTL: ttl, Name: name, Role: role, Announce: announce})
 			})
 		},
 	}
@@ -107,7 +105,7 @@ With --role it is for a client of the API instead of a node.`,
 
 // tokenCreate writes the token alone to standard output, so that it can be
 // piped; what to do with it goes to standard error.
-func (a *app) tokenCreate(ctx context.Context, c *client.Client, req *belfryv1.CreateTokenRequest) error {
+func (a *app) tokenCreate(ctx context.Context, c *client.Client, req client.TokenRequest) error {
 	answer, err := c.CreateToken(ctx, req)
 	if err != nil {
 		return err
@@ -118,7 +116,7 @@ func (a *app) tokenCreate(ctx context.Context, c *client.Client, req *belfryv1.C
 		table: func(o *output, _ bool) {
 			fmt.Fprintln(o, answer.GetToken())
 			where := ""
-			if len(answer.GetAddresses()) > 0 && req.GetAnnounce() == "" {
+			if len(answer.GetAddresses()) > 0 && req.Announce == "" {
 				where = " " + answer.GetAddresses()[0]
 			}
 			fmt.Fprintf(a.errOut, "valid once, until %s; on the other machine: belfry join TOKEN%s\n",

@@ -11,6 +11,7 @@ import (
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/api"
 	"github.com/belfry-ha/belfry/internal/security"
 )
 
@@ -44,14 +45,10 @@ func (a *Agent) admit(ctx context.Context, req *belfryv1.JoinRequest) (*belfryv1
 	}
 	resp, err := a.admitHolder(ctx, req, token, public)
 	if err != nil {
-		return nil, &belfry.Error{Op: opAdmit, Err: err}
+		return nil, &belfry.Error{Op: api.OpAdmit, Err: err}
 	}
 	return resp, nil
 }
-
-// opAdmit marks an error that may be told to whoever asked: it has proved that
-// it has a token, and what it learns is no help to those who have none.
-const opAdmit = "admit"
 
 // admitHolder admits whoever has a token that can still be used.
 func (a *Agent) admitHolder(ctx context.Context, req *belfryv1.JoinRequest, token JoinToken, public []byte) (*belfryv1.JoinResponse, error) {
@@ -246,6 +243,9 @@ func (a *Agent) reply(id belfry.NodeID, certificate []byte) (*belfryv1.JoinRespo
 		Epoch: table.Epoch, Secret: secret[:], Document: document,
 	}, nil
 }
+
+// tokenFailures is how many wrong secrets use a token up.
+const tokenFailures = 10
 
 // misses counts the wrong secrets of each token. Safe for concurrent use.
 type misses struct {

@@ -60,8 +60,7 @@ type Agent struct {
 	due     chan struct{} // something is due now: capacity 1
 	renewAt time.Duration // age of the certificate at which it is renewed
 
-	failures failures // of those who join, by address
-	misses   misses   // of tokens
+	misses misses // of tokens
 
 	leaving  atomic.Bool // somebody here has asked that it be removed
 	rotating sync.Mutex  // held from the draw of a group secret until its epoch

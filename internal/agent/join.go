@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -10,18 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/peer"
-	"google.golang.org/grpc/status"
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/security"
+	"github.com/belfry-ha/belfry/internal/transport"
 )
 
 // A Place is where an agent is to run: its state directory, and how others are
@@ -251,104 +244,30 @@ func askToJoin(ctx context.Context, token security.Token, address string, from n
 }
 
 func askOnce(ctx context.Context, token security.Token, address string, from netip.Addr, j *security.Joiner, req *belfryv1.JoinRequest) (*belfryv1.JoinResponse, error) {
-	var refusal error
-	cfg := watched(security.JoinClientConfig(token, nil), &refusal)
-	conn, err := dialDoor(address, from, cfg)
+	door, err := transport.OpenDoor(ctx, address, from, security.JoinClientConfig(token, nil))
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
-	client := belfryv1.NewJoinServiceClient(conn)
-	state, err := describe(ctx, client)
-	if err != nil {
-		return nil, doorError(err, refusal)
-	}
+	defer door.Close()
 	if req.Csr, err = j.Request(); err != nil {
 		return nil, err
 	}
-	if req.Proof, err = j.Prove(state); err != nil {
+	if req.Proof, err = j.Prove(door.State()); err != nil {
 		return nil, err
 	}
-	resp, err := client.Join(ctx, req)
-	if err != nil {
-		return nil, doorError(err, refusal)
-	}
-	return resp, nil
+	return door.Join(ctx, req)
 }
 
 // askRenewal asks one member for the next certificate of a listed node.
 func askRenewal(ctx context.Context, address string, keys *security.Keys, csr []byte) (*belfryv1.RenewResponse, error) {
-	var refusal error
-	conn, err := dialDoor(address, netip.Addr{}, watched(security.RenewClientConfig(keys, nil), &refusal))
+	door, err := transport.OpenDoor(ctx, address, netip.Addr{}, security.RenewClientConfig(keys, nil))
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
-	client := belfryv1.NewJoinServiceClient(conn)
-	state, err := describe(ctx, client)
-	if err != nil {
-		return nil, doorError(err, refusal)
-	}
-	proof, err := keys.Prove(state)
+	defer door.Close()
+	proof, err := keys.Prove(door.State())
 	if err != nil {
 		return nil, err
 	}
-	resp, err := client.Renew(ctx, &belfryv1.RenewRequest{Csr: csr, Proof: proof})
-	if err != nil {
-		return nil, doorError(err, refusal)
-	}
-	return resp, nil
-}
-
-// describe makes the connection and is its state, to which the proof is bound.
-func describe(ctx context.Context, client belfryv1.JoinServiceClient) (tls.ConnectionState, error) {
-	var at peer.Peer
-	if _, err := client.DescribeCluster(ctx, &belfryv1.DescribeClusterRequest{}, grpc.Peer(&at)); err != nil {
-		return tls.ConnectionState{}, err
-	}
-	auth, ok := at.AuthInfo.(credentials.TLSInfo)
-	if !ok {
-		return tls.ConnectionState{}, fmt.Errorf("%w: no TLS", belfry.ErrPermission)
-	}
-	return auth.State, nil
-}
-
-// watched keeps why the other side was not believed: the library only says that
-// there is no connection.
-func watched(cfg *tls.Config, refusal *error) *tls.Config {
-	verify := cfg.VerifyConnection
-	cfg.VerifyConnection = func(state tls.ConnectionState) error {
-		*refusal = verify(state)
-		return *refusal
-	}
-	return cfg
-}
-
-// dialDoor connects from the address that the node will have, where it has one:
-// its limits are its own.
-func dialDoor(address string, from netip.Addr, cfg *tls.Config) (*grpc.ClientConn, error) {
-	dialer := &net.Dialer{}
-	if from.IsValid() && !from.IsUnspecified() {
-		dialer.LocalAddr = &net.TCPAddr{IP: from.AsSlice()}
-	}
-	return grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(credentials.NewTLS(cfg)),
-		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "tcp", addr)
-		}))
-}
-
-// doorError is ErrUnknown where asking again may help.
-func doorError(err, refusal error) error {
-	s := status.Convert(err)
-	sentinel, told := joinCodes[s.Code()]
-	switch {
-	case refusal != nil:
-		return refusal
-	case told:
-		return fmt.Errorf("%w: %s", sentinel, strings.TrimPrefix(s.Message(), sentinel.Error()+": "))
-	case errors.Is(err, context.DeadlineExceeded) || s.Code() == codes.DeadlineExceeded:
-		return context.DeadlineExceeded
-	}
-	return fmt.Errorf("%w: %s", belfry.ErrUnsupported, s.Message())
+	return door.Renew(ctx, &belfryv1.RenewRequest{Csr: csr, Proof: proof})
 }

@@ -12,8 +12,6 @@ import (
 	"syscall"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/api"
@@ -108,13 +106,10 @@ func (a *Agent) streamsConfig(listener net.Listener) transport.StreamsConfig {
 			}
 			return id.Node, err
 		},
-		Self:    a.hello(),
-		Deliver: a.streamEvent,
-		Guest:   security.IsJoin,
-		Services: func(g *grpc.Server) {
-			a.server.Register(g)
-			belfryv1.RegisterJoinServiceServer(g, &joinService{a: a})
-		},
+		Self:          a.hello(),
+		Deliver:       a.streamEvent,
+		Guest:         security.IsJoin,
+		Services:      a.server.RegisterRemote,
 		ServerOptions: a.server.ServerOptions(),
 		Serve:         a.serveCall,
 		Logger:        a.log.With("component", "transport"),

@@ -25,6 +25,8 @@ func (a *Agent) apiOptions() api.Options {
 		Config:  a,
 		Members: a,
 		Leader:  a,
+		Joins:   joinDesk{a},
+		Guest:   security.IsJoin,
 		Identify: func(conn net.Conn) (api.Subject, error) {
 			local, ok := conn.(*net.UnixConn)
 			if !ok {

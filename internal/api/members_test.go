@@ -13,14 +13,13 @@ import (
 
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/client"
-	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
 
 func TestTokensAndMembersAreForAdministrators(t *testing.T) {
 	t.Parallel()
 	calls := map[string]func(*client.Client) error{
 		"create": func(c *client.Client) error {
-			_, err := c.CreateToken(t.Context(), &belfryv1.CreateTokenRequest{})
+			_, err := c.CreateToken(t.Context(), client.TokenRequest{})
 			return err
 		},
 		"list":   func(c *client.Client) error { _, err := c.Tokens(t.Context()); return err },
@@ -51,7 +50,7 @@ func TestErrorsOfMembersNameTheirSubject(t *testing.T) {
 		text string
 	}{
 		"a role that there is not": {func() error {
-			_, err := c.CreateToken(t.Context(), &belfryv1.CreateTokenRequest{Role: "admin"})
+			_, err := c.CreateToken(t.Context(), client.TokenRequest{Role: "admin"})
 			return err
 		}, belfry.ErrUsage, "role admin"},
 		"a token that there is not": {func() error { _, err := c.RevokeToken(t.Context(), "ff"); return err }, belfry.ErrNotFound, `no token "ff"`},
@@ -93,7 +92,7 @@ func TestChangesAreMadeByTheLeader(t *testing.T) {
 	}
 	a.start(t)
 	c := a.dial(t)
-	token, err := c.CreateToken(t.Context(), &belfryv1.CreateTokenRequest{})
+	token, err := c.CreateToken(t.Context(), client.TokenRequest{})
 	if err != nil || !slices.Equal(token.GetAddresses(), []string{"node a"}) {
 		t.Errorf("token: %v, %v; want that node a is who asked", token, err)
 	}

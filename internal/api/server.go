@@ -40,6 +40,11 @@ type Options struct {
 	Members Members
 	Leader  Leader // nil: this node makes all changes
 
+	// Joins lets in who has no certificate, on connections that are a Guest's.
+	// Nil Guest: there are none.
+	Joins Joins
+	Guest func(tls.ConnectionState) bool
+
 	// Identify says who is at the other end of the unix socket. It is called once
 	// for each connection, from many goroutines. An error refuses the connection.
 	Identify func(net.Conn) (Subject, error)

@@ -1,0 +1,116 @@
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+)
+
+// A Door is a connection to a member's stream port by somebody who has no
+// certificate yet, or none that counts. For one goroutine.
+type Door struct {
+	conn   *grpc.ClientConn
+	client belfryv1.JoinServiceClient
+	state  tls.ConnectionState
+	doubt  error // why the other side was not believed; the library only says that there is no connection
+}
+
+// OpenDoor connects to HOST:PORT, if from is valid with that source address,
+// and returns when the other side has proved itself as cfg wants it: then it
+// can be asked. The errors of Door's methods wrap ErrUnknown where asking again
+// may help, what cfg's verification says, or what the member tells.
+func OpenDoor(ctx context.Context, address string, from netip.Addr, cfg *tls.Config) (*Door, error) {
+	d := &Door{}
+	cfg = cfg.Clone()
+	verify := cfg.VerifyConnection
+	cfg.VerifyConnection = func(state tls.ConnectionState) error {
+		d.doubt = verify(state)
+		return d.doubt
+	}
+	dialer := &net.Dialer{}
+	if from.IsValid() && !from.IsUnspecified() {
+		dialer.LocalAddr = &net.TCPAddr{IP: from.AsSlice()}
+	}
+	var err error
+	d.conn, err = grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(credentials.NewTLS(cfg)),
+		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "tcp", addr)
+		}))
+	if err != nil {
+		return nil, fmt.Errorf("%w: address %q: %w", belfry.ErrUsage, address, err)
+	}
+	d.client = belfryv1.NewJoinServiceClient(d.conn)
+	var at peer.Peer
+	_, err = d.client.DescribeCluster(ctx, &belfryv1.DescribeClusterRequest{}, grpc.Peer(&at))
+	auth, ok := at.AuthInfo.(credentials.TLSInfo)
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: no TLS", belfry.ErrPermission)
+	}
+	if err != nil {
+		err = d.explain(err)
+		return nil, errors.Join(err, d.Close())
+	}
+	d.state = auth.State
+	return d, nil
+}
+
+// State is that of the connection, for proofs that are bound to it.
+func (d *Door) State() tls.ConnectionState { return d.state }
+
+// Close ends the connection.
+func (d *Door) Close() error { return d.conn.Close() }
+
+// Join uses up a token.
+func (d *Door) Join(ctx context.Context, req *belfryv1.JoinRequest) (*belfryv1.JoinResponse, error) {
+	resp, err := d.client.Join(ctx, req)
+	return resp, d.explain(err)
+}
+
+// Renew asks for a listed member's next certificate.
+func (d *Door) Renew(ctx context.Context, req *belfryv1.RenewRequest) (*belfryv1.RenewResponse, error) {
+	resp, err := d.client.Renew(ctx, req)
+	return resp, d.explain(err)
+}
+
+// explain gives an error its sentinel back.
+func (d *Door) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	if d.doubt != nil {
+		return d.doubt
+	}
+	s := status.Convert(err)
+	if s.Code() == codes.DeadlineExceeded || s.Code() == codes.Canceled {
+		return context.DeadlineExceeded
+	}
+	sentinel, ok := doorSentinels[s.Code()]
+	if !ok {
+		sentinel = belfry.ErrUnsupported
+	}
+	return fmt.Errorf("%w: %s", sentinel, strings.TrimPrefix(s.Message(), sentinel.Error()+": "))
+}
+
+// doorSentinels are what the codes of answers mean here.
+var doorSentinels = map[codes.Code]error{
+	codes.InvalidArgument:   belfry.ErrUsage,
+	codes.AlreadyExists:     belfry.ErrExist,
+	codes.PermissionDenied:  belfry.ErrPermission,
+	codes.ResourceExhausted: belfry.ErrLimit,
+	codes.Unavailable:       belfry.ErrUnknown,
+	codes.Unknown:           belfry.ErrUnknown,
+}
