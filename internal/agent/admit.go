@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
@@ -135,7 +136,7 @@ func (who *applicant) readAddresses(req *belfryv1.JoinRequest) error {
 // one that nobody can reach.
 func (a *Agent) admitNode(ctx context.Context, who applicant) (*belfryv1.JoinResponse, error) {
 	table := a.members.Table()
-	who.node.ID = belfry.NewNodeID()
+	who.node.ID, who.node.Added = belfry.NewNodeID(), time.Now().UTC().Truncate(time.Second)
 	req := &belfryv1.IssueCertificateRequest{NodeId: who.node.ID[:], Csr: who.csr}
 	if table.holders(table.CA[0].Digest()) < caHolders && len(table.CAKeys) > 0 {
 		req.Sealing = who.node.Sealing

@@ -37,8 +37,12 @@ func notLeader(name string) error {
 }
 
 func isNotLeader(err error) bool {
-	var e *belfry.Error
-	return errors.As(err, &e) && e.Op == opLead
+	for e := (*belfry.Error)(nil); errors.As(err, &e); err = e.Err { // the call to it may stand around it
+		if e.Op == opLead {
+			return true
+		}
+	}
+	return false
 }
 
 // An edit is one change that waits for its generation.
@@ -253,20 +257,27 @@ func (a *Agent) Lead(ctx context.Context, method string, request proto.Message, 
 	}
 }
 
+// newcomer is how long a member that was never up counts neither way in a
+// majority: it was admitted, and its agent is about to start.
+const newcomer = 15 * time.Minute
+
 // majority is what admission takes: two halves that do not see each other must
 // not both grant numbers. Of an even number the half with the lowest number
 // counts.
 func (a *Agent) majority() error {
 	table, up := a.members.Table(), a.up()
 	lowest := slices.MinFunc(table.Nodes, func(x, y Node) int { return int(x.Number) - int(y.Number) })
-	n := 0
+	n, of := 0, 0
 	for _, node := range table.Nodes {
 		if up[node.ID] {
 			n++
+		} else if time.Since(node.Added) < newcomer {
+			continue
 		}
+		of++
 	}
-	if 2*n > len(table.Nodes) || 2*n == len(table.Nodes) && up[lowest.ID] {
+	if 2*n > of || 2*n == of && up[lowest.ID] {
 		return nil
 	}
-	return fmt.Errorf("%w: %d of %d members are up, and more than half must be; bring one back, or remove it with belfry node remove", belfry.ErrRestricted, n, len(table.Nodes))
+	return fmt.Errorf("%w: %d of %d members are up, and more than half must be; bring one back, or remove it with belfry node remove", belfry.ErrRestricted, n, of)
 }

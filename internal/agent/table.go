@@ -56,6 +56,7 @@ type Node struct {
 	Streams  netip.AddrPort    `json:"streams"`
 	Web      netip.AddrPort    `json:"web,omitzero"`      // only shown
 	Stopped  bool              `json:"stopped,omitempty"` // held left until it is started
+	Added    time.Time         `json:"added,omitzero"`    // when it was admitted; zero: with the cluster
 }
 
 // A Network is one heartbeat address of a node.
@@ -130,6 +131,8 @@ func (k *PublicKey) UnmarshalText(text []byte) error {
 	*k = raw
 	return nil
 }
+
+func (k PublicKey) ed25519() ed25519.PublicKey { return ed25519.PublicKey(k) }
 
 func (k PublicKey) equal(o PublicKey) bool { return bytes.Equal(k, o) }
 

@@ -109,11 +109,12 @@ func (j *joinService) guarded(ctx context.Context, op string, do func(tls.Connec
 	case <-time.After(time.Until(begin.Add(refusalTime))):
 	case <-ctx.Done():
 	}
-	var told *belfry.Error
-	switch {
-	case errors.As(err, &told) && told.Op == OpAdmit:
-		return statusOf(told)
-	case errors.Is(err, belfry.ErrUnknown): // the cluster's state, not the caller's doing
+	for e := (*belfry.Error)(nil); errors.As(err, &e); err = e.Err { // the leader's answer may stand inside
+		if e.Op == OpAdmit {
+			return statusOf(e)
+		}
+	}
+	if errors.Is(err, belfry.ErrUnknown) { // the cluster's state, not the caller's doing
 		return status.Error(codes.Unavailable, "the cluster can not admit now; try again (audit "+id+")")
 	}
 	return status.Error(codes.PermissionDenied, "join refused; the reason is in the log of the node that was asked (audit "+id+")")

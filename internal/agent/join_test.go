@@ -1,0 +1,490 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/client"
+	"github.com/belfry-ha/belfry/internal/config"
+	"github.com/belfry-ha/belfry/internal/security"
+)
+
+// A machine is where one agent of a test may run: addresses of its own on two
+// loopback networks, with the ports of all others.
+type machine struct {
+	Place
+	agent *Agent // nil: it does not run
+}
+
+// machines gives each an address 127.0.61.n and 127.0.62.n.
+func machines(t *testing.T, n int) []*machine {
+	t.Helper()
+	dir, heartbeat, streams := t.TempDir(), freePort(t).Port(), freePort(t).Port()
+	all := make([]*machine, n)
+	for i := range all {
+		name := fmt.Sprintf("n%d", i+1)
+		all[i] = &machine{Place: Place{
+			State: filepath.Join(dir, name), Name: name, HeartbeatPort: heartbeat, StreamsPort: streams,
+			Addresses: []netip.Prefix{
+				netip.PrefixFrom(netip.AddrFrom4([4]byte{127, 0, 61, byte(i + 1)}), 24),
+				netip.PrefixFrom(netip.AddrFrom4([4]byte{127, 0, 62, byte(i + 1)}), 24),
+			},
+		}}
+	}
+	return all
+}
+
+func (m *machine) settings() config.Settings {
+	s := config.Default()
+	s.State, s.Socket = m.State, config.Socket{Path: filepath.Join(m.State, "s")}
+	s.Ports = config.Ports{Heartbeat: int(m.HeartbeatPort), Streams: int(m.StreamsPort)}
+	s.Web.Listen = ""
+	return s
+}
+
+func (m *machine) address() string {
+	return netip.AddrPortFrom(m.Addresses[0].Addr(), m.StreamsPort).String()
+}
+
+func (m *machine) start(t *testing.T) {
+	t.Helper()
+	var err error
+	if m.agent, err = New(Options{Config: m.settings(), Version: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.agent.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.stop(t) })
+}
+
+func (m *machine) stop(t *testing.T) {
+	t.Helper()
+	if m.agent == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), testTimeout) // also when the test is over
+	defer cancel()
+	if err := m.agent.Stop(ctx); err != nil && !errors.Is(err, belfry.ErrNotMember) {
+		t.Error(err)
+	}
+	m.agent = nil
+}
+
+func (m *machine) dial(t *testing.T) *client.Client {
+	t.Helper()
+	c, err := client.Dial(t.Context(), m.settings().Socket.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// waitHolds returns when the agent holds exactly these nodes up.
+func (m *machine) waitHolds(t *testing.T, names ...string) {
+	t.Helper()
+	slices.Sort(names)
+	c := m.dial(t)
+	defer c.Close()
+	for end := time.Now().Add(testTimeout); ; {
+		nodes, err := c.Nodes(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, n := range nodes {
+			if n.GetVerdict() == "up" {
+				got = append(got, n.GetName())
+			}
+		}
+		if slices.Sort(got); slices.Equal(got, names) && len(nodes) == len(names) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s holds %v up of %d; want %v", m.Name, got, len(nodes), names)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func (m *machine) token(t *testing.T, r client.TokenRequest) string {
+	t.Helper()
+	c := m.dial(t)
+	defer c.Close()
+	answer, err := c.CreateToken(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.GetToken()
+}
+
+func (m *machine) join(ctx context.Context, by *machine, token string) (Joined, error) {
+	return Join(ctx, func() (Place, error) { return m.Place, nil }, JoinOptions{Token: token, Address: by.address()})
+}
+
+// mustJoin has the machine join with a new token, and starts its agent.
+func (m *machine) mustJoin(t *testing.T, by *machine) {
+	t.Helper()
+	if _, err := m.join(t.Context(), by, by.token(t, client.TokenRequest{})); err != nil {
+		t.Fatal(err)
+	}
+	m.start(t)
+}
+
+// formed has machines form a cluster.
+func formed(t *testing.T, machines []*machine) {
+	t.Helper()
+	formedAt(t, time.Now(), machines)
+}
+
+// formedAt has them form one that began at another time.
+func formedAt(t *testing.T, begin time.Time, machines []*machine) {
+	t.Helper()
+	if _, err := Init(machines[0].Place, InitOptions{Name: "test", Now: begin}); err != nil {
+		t.Fatal(err)
+	}
+	machines[0].start(t)
+	names := []string{machines[0].Name}
+	for _, m := range machines[1:] {
+		m.mustJoin(t, machines[0])
+		names = append(names, m.Name)
+	}
+	for _, m := range machines {
+		m.waitHolds(t, names...)
+	}
+}
+
+func TestMachinesFormACluster(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 4)
+	formed(t, m[:3])
+	table := m[2].agent.members.Table()
+	for i, n := range table.Nodes {
+		if int(n.Number) != i+1 || n.Name != m[i].Name || len(n.Networks) != 2 || n.Networks[1].Name != "net2" {
+			t.Errorf("node %d is %+v", i, n)
+		}
+	}
+	if got := table.holders(table.CA[0].Digest()); got != 3 || len(table.Tokens) != 0 {
+		t.Errorf("%d nodes hold the authority's key, %d tokens are left; want 3, 0", got, len(table.Tokens))
+	}
+	// Any member lets others in, also one that does not lead.
+	m[3].mustJoin(t, m[2])
+	m[0].waitHolds(t, "n1", "n2", "n3", "n4")
+	if got := m[3].agent.members.Table(); got.holders(got.CA[0].Digest()) != 3 {
+		t.Error("the fourth node was given the authority's key too")
+	}
+}
+
+func TestATokenIsUsedOnce(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 12)
+	formed(t, m[:2])
+	token := m[0].token(t, client.TokenRequest{})
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	in := 0
+	for i, machine := range m[2:] {
+		group.Go(func() {
+			_, err := machine.join(t.Context(), m[i%2], token)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				in++
+			} else if !errors.Is(err, belfry.ErrPermission) {
+				t.Errorf("%s: %v; want ErrPermission", machine.Name, err)
+			}
+		})
+	}
+	group.Wait()
+	if n := len(m[0].agent.members.Table().Nodes); in != 1 || n != 3 {
+		t.Errorf("%d of 10 joined with one token, the table has %d nodes; want 1 and 3", in, n)
+	}
+}
+
+func TestWhoIsRefusedIsToldWhyOnlyWithAToken(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 4)
+	formed(t, m[:2])
+	for _, tt := range []struct {
+		name  string
+		token client.TokenRequest
+		edit  func(*Place, *security.Token)
+		is    error
+		text  string
+	}{
+		{"another secret", client.TokenRequest{}, func(_ *Place, k *security.Token) { k.Secret[3]++ }, belfry.ErrPermission, "join refused"},
+		{"another id", client.TokenRequest{}, func(_ *Place, k *security.Token) { k.ID[0]++ }, belfry.ErrPermission, "join refused"},
+		{"another authority", client.TokenRequest{}, func(_ *Place, k *security.Token) { k.CA[0]++ }, belfry.ErrPermission, "another authority than the token names"},
+		{"a name that is taken", client.TokenRequest{}, func(p *Place, _ *security.Token) { p.Name = "n1" }, belfry.ErrExist, "n1 is node"},
+		{"an address that is taken", client.TokenRequest{}, func(p *Place, _ *security.Token) { p.Addresses = m[0].Addresses }, belfry.ErrExist, "is the address of node n1"},
+		{"a name that can not be", client.TokenRequest{}, func(p *Place, _ *security.Token) { p.Name = "N_3" }, belfry.ErrUsage, "node.name \"N_3\""},
+	} {
+		token, err := security.ParseToken(m[0].token(t, tt.token))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := m[2].Place
+		tt.edit(&p, &token)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		_, err = Join(ctx, func() (Place, error) { return p, nil }, JoinOptions{Token: token.Text(), Address: m[1].address()})
+		cancel()
+		if !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.text) {
+			t.Errorf("%s: %v; want %v with %q", tt.name, err, tt.is, tt.text)
+		}
+		if _, err := os.Stat(filepath.Join(p.State, memberFile)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: the state directory belongs to a cluster now (%v)", tt.name, err)
+		}
+	}
+	// Nothing of it is in the way of a join that is right.
+	m[2].mustJoin(t, m[1])
+	m[0].waitHolds(t, "n1", "n2", "n3")
+	if n := len(m[0].agent.members.Table().Nodes); n != 3 {
+		t.Errorf("%d nodes; want 3", n)
+	}
+}
+
+func TestARemovedNodeIsRefusedEverywhere(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 3)
+	formed(t, m)
+	gone := m[2].agent.id.node
+	begin := time.Now()
+	answer, err := m[1].dial(t).RemoveNode(t.Context(), "n3", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, other := range m[:2] {
+		if err := other.agent.members.Table().Listed(gone.ID, gone.Key.ed25519()); !errors.Is(err, belfry.ErrNotMember) {
+			t.Errorf("%s: certificate: %v; want ErrNotMember", other.Name, err)
+		}
+		if epoch := other.agent.members.Table().Epoch; epoch != 2 || answer.GetEpoch() != 2 {
+			t.Errorf("%s: epoch %d, the answer says %d; want 2", other.Name, epoch, answer.GetEpoch())
+		}
+		if other.agent.streams.Connected(gone.ID) {
+			t.Errorf("%s still has a stream to it", other.Name)
+		}
+		other.waitHolds(t, "n1", "n2")
+	}
+	if took := time.Since(begin); took > 2*time.Second {
+		t.Errorf("refused everywhere after %v; within 2 s", took)
+	}
+	select {
+	case <-m[2].agent.ended.Done():
+	case <-time.After(testTimeout):
+		t.Fatal("the removed node's agent goes on")
+	}
+	m[2].stop(t)
+	// What it has is worth nothing.
+	stranger, err := New(Options{Config: m[2].settings()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stranger.Start(t.Context()); !errors.Is(err, belfry.ErrNotMember) {
+		t.Errorf("the removed node starts: %v; want ErrNotMember", err)
+	}
+	// With a token it comes back, as another node.
+	m[2].mustJoin(t, m[0])
+	m[0].waitHolds(t, "n1", "n2", "n3")
+	if again := m[2].agent.id.node; again.ID == gone.ID || again.Number != 4 {
+		t.Errorf("it is %s with number %d again; want another id, and number 4", again.ID, again.Number)
+	}
+}
+
+func TestAnyNodeCanLeaveAlsoTheOneThatLeads(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 3)
+	formed(t, m)
+	if _, err := m[0].dial(t).RemoveNode(t.Context(), "", false); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-m[0].agent.ended.Done():
+	case <-time.After(testTimeout):
+		t.Fatal("the agent of the node that left goes on")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
+	defer cancel()
+	if err := m[0].agent.Stop(ctx); err != nil {
+		t.Errorf("leaving is no failure: %v", err)
+	}
+	m[0].agent = nil
+	for _, other := range m[1:] {
+		other.waitHolds(t, "n2", "n3")
+	}
+	if _, err := m[1].dial(t).RemoveNode(t.Context(), "", false); err != nil {
+		t.Fatal(err)
+	}
+	m[2].waitHolds(t, "n3")
+	if _, err := m[2].dial(t).RemoveNode(t.Context(), "", false); !errors.Is(err, belfry.ErrUsage) || !strings.Contains(err.Error(), "last member") {
+		t.Errorf("the last one leaves: %v; want ErrUsage", err)
+	}
+}
+
+// TestWhoSleptThroughEpochsIsHeardAgain rotates the group secret while one node
+// is down, more often than its neighbours are kept.
+func TestWhoSleptThroughEpochsIsHeardAgain(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 3)
+	formed(t, m)
+	m[2].stop(t)
+	for want := uint32(2); want <= 5; want++ {
+		if _, _, err := m[0].agent.rotate(t.Context(), belfry.NodeID{}, func(*Table) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		for _, other := range m[:2] {
+			if got := other.agent.members.Table().Epoch; got != want {
+				t.Fatalf("%s is in epoch %d; want %d", other.Name, got, want)
+			}
+		}
+	}
+	m[2].start(t)
+	for _, other := range m {
+		other.waitHolds(t, "n1", "n2", "n3")
+	}
+	kept, err := filepath.Glob(filepath.Join(m[0].State, keysDir, "group-*"))
+	if err != nil || len(kept) != 2 {
+		t.Errorf("secrets that are kept: %v, %v; want those of epochs 4 and 5", kept, err)
+	}
+}
+
+func TestAuthorityIsReplacedWhileAllRun(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 3)
+	formed(t, m)
+	old := m[0].agent.members.Table().CA[0].Digest()
+	if _, err := m[1].dial(t).RotateCA(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(testTimeout); ; {
+		m[0].agent.doDuties(t.Context()) // the clock of duties, faster
+		table := m[2].agent.members.Table()
+		if len(table.CA) == 1 && table.CA[0].Digest() != old {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d authorities count", len(table.CA))
+		}
+	}
+	for _, node := range m {
+		keys := node.agent.keys.now()
+		if issuer := keys.Issuer(); issuer == nil || len(keys.CA) != 1 || Certificate(issuer.Raw).Digest() == old {
+			t.Errorf("%s: certificate is not under the new authority", node.Name)
+		}
+		node.stop(t)
+	}
+	for _, node := range m { // what is on disk is enough to start
+		node.start(t)
+	}
+	m[0].waitHolds(t, "n1", "n2", "n3")
+}
+
+// TestACertificateThatEndedWhileAsleepIsRenewed gives a node that does not run
+// a certificate of long ago.
+func TestACertificateThatEndedWhileAsleepIsRenewed(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 4)
+	formedAt(t, time.Now().Add(-3*security.CertificateLife), m) // the first node renews its own at once
+	sleeper := m[3] // holds no key of the authority
+	id := sleeper.agent.id.node
+	sleeper.stop(t)
+	ca, err := m[0].agent.signer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended, err := ca.IssueNode(time.Now().Add(-2*security.CertificateLife), id.ID, id.Key.ed25519())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := security.WriteCertificate(filepath.Join(sleeper.State, keysDir), ended); err != nil {
+		t.Fatal(err)
+	}
+	sleeper.start(t)
+	m[0].waitHolds(t, "n1", "n2", "n3", "n4")
+	for end := time.Now().Add(testTimeout); !m[0].agent.streams.Connected(id.ID); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("no stream to the node whose certificate had ended")
+		}
+	}
+	if left := time.Until(sleeper.agent.keys.now().Certificate.Leaf.NotAfter); left < security.CertificateLife-time.Hour {
+		t.Errorf("the certificate ends in %v", left)
+	}
+}
+
+// TestAdmissionNeedsAMajority has one of two members down.
+func TestAdmissionNeedsAMajority(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 3)
+	formed(t, m[:2])
+	table := m[1].agent.members.Table().clone()
+	for i := range table.Nodes {
+		table.Nodes[i].Added = time.Time{} // long ago
+	}
+	token := m[0].token(t, client.TokenRequest{})
+	m[0].stop(t)
+	m[1].waitVerdict(t, "n1", "left", "down", "stalled")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if _, err := m[2].join(ctx, m[1], token); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "1 of 2 members are up") {
+		t.Errorf("joined with half of the members: %v", err)
+	}
+	m[0].start(t)
+	m[2].mustJoin(t, m[1])
+}
+
+func (m *machine) waitVerdict(t *testing.T, node string, verdicts ...string) {
+	t.Helper()
+	c := m.dial(t)
+	defer c.Close()
+	for end := time.Now().Add(testTimeout); ; time.Sleep(10 * time.Millisecond) {
+		n, err := c.Node(t.Context(), node)
+		if err == nil && slices.Contains(verdicts, n.GetNode().GetVerdict()) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s at %s: %v, %v; want one of %v", node, m.Name, n.GetNode().GetVerdict(), err, verdicts)
+		}
+	}
+}
+
+func TestAClientJoinsWithATokenOfItsRole(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 2)
+	formed(t, m)
+	dir := filepath.Join(t.TempDir(), "web")
+	token := m[0].token(t, client.TokenRequest{Role: "reader", Name: "web"})
+	joined, err := Join(t.Context(), nil, JoinOptions{Token: token, Address: m[1].address(), Identity: dir})
+	if err != nil || joined.Client != "web" || joined.Role != "reader" {
+		t.Fatalf("%+v, %v", joined, err)
+	}
+	identity, err := ClientTLS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.Dial(t.Context(), m[1].address(), client.WithTLS(identity))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if nodes, err := c.Nodes(t.Context()); err != nil || len(nodes) != 2 {
+		t.Errorf("a reader lists %d nodes, %v", len(nodes), err)
+	}
+	if _, err := c.RemoveNode(t.Context(), "n1", true); !errors.Is(err, belfry.ErrPermission) {
+		t.Errorf("a reader removes a node: %v; want ErrPermission", err)
+	}
+	for _, r := range []client.TokenRequest{{Role: "admin", Name: "x"}, {Role: "reader"}, {TTL: time.Second}, {TTL: 48 * time.Hour}, {Name: "A"}, {Role: "king", Name: "x"}} {
+		if _, err := m[0].dial(t).CreateToken(t.Context(), r); err == nil {
+			t.Errorf("%+v: a token was made", r)
+		}
+	}
+}
