@@ -57,8 +57,10 @@ type Agent struct {
 	keys    *keyring
 	sealing *security.SealingKey // nil: the node has none
 	polled  poll
-	due     chan struct{} // something is due now: capacity 1
-	renewAt time.Duration // age of the certificate at which it is renewed
+
+	forwarding chan struct{} // one token for each change that waits for the leader
+	due        chan struct{} // something is due now: capacity 1
+	renewAt    time.Duration // age of the certificate at which it is renewed
 
 	misses misses // of tokens
 
@@ -111,7 +113,7 @@ func New(opts Options) (*Agent, error) {
 	return &Agent{
 		opts: opts, log: opts.Logger, changes: newMailbox[cluster.Change](),
 		config: configuration{refused: map[belfry.NodeID]bool{}},
-		due:    make(chan struct{}, 1), renewAt: renewAge(),
+		due:    make(chan struct{}, 1), forwarding: make(chan struct{}, maxForwarded), renewAt: renewAge(),
 	}, nil
 }
 

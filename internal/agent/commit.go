@@ -26,6 +26,8 @@ const (
 	// leaderTimeout bounds the search for a leader that agrees that it is one.
 	leaderTimeout = 3 * time.Second
 	leaderRetry   = 100 * time.Millisecond
+	// maxForwarded is half of what a member serves another at a time.
+	maxForwarded = 4
 )
 
 // opLead is the operation of a node that is asked to lead and does not; the
@@ -242,7 +244,7 @@ func (a *Agent) Lead(ctx context.Context, method string, request proto.Message, 
 		}
 		err := fmt.Errorf("%w: node %s makes the changes, and there is no stream to it; try again", belfry.ErrUnknown, lead.Name)
 		if a.streams.Connected(lead.ID) {
-			if err = a.ask(ctx, lead.ID, method, request, response); !isNotLeader(err) {
+			if err = a.forward(ctx, lead.ID, method, request, response); !isNotLeader(err) {
 				return err
 			}
 		}
@@ -260,6 +262,18 @@ func (a *Agent) Lead(ctx context.Context, method string, request proto.Message, 
 // newcomer is how long a member that was never up counts neither way in a
 // majority: it was admitted, and its agent is about to start.
 const newcomer = 15 * time.Minute
+
+// forward keeps the number of changes that wait for the leader below what it
+// serves one member at a time.
+func (a *Agent) forward(ctx context.Context, lead belfry.NodeID, method string, request, response proto.Message) error {
+	select {
+	case a.forwarding <- struct{}{}:
+		defer func() { <-a.forwarding }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return a.ask(ctx, lead, method, request, response)
+}
 
 // majority is what admission takes: two halves that do not see each other must
 // not both grant numbers. Of an even number the half with the lowest number

@@ -395,7 +395,7 @@ func TestACertificateThatEndedWhileAsleepIsRenewed(t *testing.T) {
 	t.Parallel()
 	m := machines(t, 4)
 	formedAt(t, time.Now().Add(-3*security.CertificateLife), m) // the first node renews its own at once
-	sleeper := m[3] // holds no key of the authority
+	sleeper := m[3]                                             // holds no key of the authority
 	id := sleeper.agent.id.node
 	sleeper.stop(t)
 	ca, err := m[0].agent.signer()
