@@ -145,6 +145,29 @@ func (a *Agent) RevokeToken(ctx context.Context, id string) (generation uint64, 
 // Leaving says that the removal that follows is this node's own wish.
 func (a *Agent) Leaving(wish bool) { a.leaving.Store(wish) }
 
+// newsTimeout bounds the wait for the table that ends this node's membership.
+const newsTimeout = time.Second
+
+// Left tells what this node's own removal came to.
+func (a *Agent) Left(ctx context.Context) (*belfryv1.RemoveNodeResponse, bool) {
+	ctx, cancel := context.WithTimeout(ctx, newsTimeout)
+	defer cancel()
+	for {
+		table := a.members.Table()
+		if _, member := table.Node(a.id.node.ID); !member {
+			return &belfryv1.RemoveNodeResponse{
+				NodeId: a.id.node.ID.String(), NodeName: a.id.node.Name,
+				Generation: table.Generation, Epoch: table.Epoch, Members: uint32(len(table.Nodes)),
+			}, true
+		}
+		select {
+		case <-ctx.Done():
+			return nil, false
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
 // RemoveNode ends a membership, and begins a new epoch of the datagram keys
 // with the same generation.
 func (a *Agent) RemoveNode(ctx context.Context, id belfry.NodeID, dryRun bool) (*belfryv1.RemoveNodeResponse, error) {

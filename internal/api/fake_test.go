@@ -309,6 +309,8 @@ func (*fakeMembers) RemoveNode(_ context.Context, node belfry.NodeID, dryRun boo
 
 func (*fakeMembers) Leaving(bool) {}
 
+func (*fakeMembers) Left(context.Context) (*belfryv1.RemoveNodeResponse, bool) { return nil, false }
+
 func (*fakeMembers) RotateCA(context.Context) (*belfryv1.RotateCAResponse, error) {
 	return &belfryv1.RotateCAResponse{Fingerprint: "ff", Generation: 9}, nil
 }

@@ -21,6 +21,10 @@ type Members interface {
 	// Leaving says that the removal of this node, which follows, is asked for
 	// here; or that it did not come about.
 	Leaving(bool)
+	// Left tells what this node's own removal came to, whose answer was lost: the
+	// stream that it would have come by ends with the membership. It waits a
+	// moment for the news; false: this node is still a member.
+	Left(ctx context.Context) (*belfryv1.RemoveNodeResponse, bool)
 	// RemoveNode ends a membership. With dryRun it only checks.
 	RemoveNode(ctx context.Context, node belfry.NodeID, dryRun bool) (*belfryv1.RemoveNodeResponse, error)
 	// RotateCA begins to replace the authority.
@@ -85,6 +89,9 @@ func (m *memberService) RemoveNode(ctx context.Context, req *belfryv1.RemoveNode
 	req = &belfryv1.RemoveNodeRequest{Node: id.String(), DryRun: req.GetDryRun()} // the leader is another node
 	resp, err := led(ctx, m.s, belfryv1.MemberService_RemoveNode_FullMethodName, req, m.s.removeNode)
 	if err != nil && leaving {
+		if left, ok := m.s.opts.Members.Left(ctx); ok {
+			return left, nil
+		}
 		m.s.opts.Members.Leaving(false)
 	}
 	return resp, err
