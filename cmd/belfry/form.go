@@ -206,7 +206,7 @@ func (a *app) join(ctx context.Context, flags *placeFlags, token, address, ident
 	}
 	ctx, cancel := a.request(ctx)
 	defer cancel()
-	opts := agent.JoinOptions{Token: token, Address: address, Identity: identity, Say: a.sayf}
+	opts := agent.JoinOptions{Token: token, Address: address, Identity: identity, Say: a.onChange()}
 	joined, err := agent.Join(ctx, flags.place, opts)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return failf(belfry.ErrUnknown, "%v; the same command goes on where it stopped", err)
@@ -221,6 +221,17 @@ func (a *app) join(ctx context.Context, flags *placeFlags, token, address, ident
 		}, flags)
 	}
 	return a.formed(formedViewOf(joined.State, joined.Table, joined.Node), flags)
+}
+
+// onChange tells what a command waits for, once.
+func (a *app) onChange() func(format string, args ...any) {
+	last := ""
+	return func(format string, args ...any) {
+		if text := fmt.Sprintf(format, args...); text != last {
+			a.notef("%s", text)
+			last = text
+		}
+	}
 }
 
 func formedViewOf(state string, t *agent.Table, n agent.Node) formedView {

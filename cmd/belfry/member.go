@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/belfry-ha/belfry/client"
+	"github.com/belfry-ha/belfry/internal/agent"
 )
 
 // removeView is node remove and leave in JSON.
@@ -23,6 +25,12 @@ type removeView struct {
 type rotateView struct {
 	Fingerprint string `json:"fingerprint" doc:"SHA-256 of the new authority's certificate"`
 	Generation  uint64 `json:"generation" doc:"of the configuration in which both authorities count"`
+}
+
+// signView is ca sign in JSON.
+type signView struct {
+	Identity string `json:"identity" doc:"node ID or client NAME that the certificate is for"`
+	File     string `json:"file" doc:"where the certificate is"`
 }
 
 func newNodeRemove(a *app) *cobra.Command {
@@ -114,5 +122,38 @@ meanwhile. Clients and tokens need new ones: they hold on to the old authority.`
 			})
 		},
 	}
-	return newGroup(a, "ca", "Replace the certificate authority", rotate)
+	return newGroup(a, "ca", "Replace the certificate authority, or sign for it", rotate, newCASign(a))
+}
+
+func newCASign(a *app) *cobra.Command {
+	var key string
+	sign := &cobra.Command{
+		Use:   "sign FILE",
+		Short: "Sign a request with an authority's key that is kept out of the cluster",
+		Long: `Sign a request with an authority's key that is kept out of the cluster (belfry
+init --ca offline). FILE lies in keys/requests of the state directory of the
+member that was asked to let somebody join, or that wants to renew. It may be
+carried to where the key is; the certificate, which is written beside it, is
+carried back. This asks no agent.`,
+		Example: "  belfry ca sign /var/lib/belfry/keys/requests/3f9a0c4e8d217b66.request --key /media/usb/ca.key",
+		Args:    exactly(1, "the file with the request"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if key == "" {
+				return usagef("--key FILE is missing: the authority's key")
+			}
+			who, to, err := agent.SignRequest(args[0], key, time.Now())
+			if err != nil {
+				return err
+			}
+			v := signView{who, to}
+			return a.show(document{
+				value: v,
+				table: func(o *output, _ bool) {
+					fmt.Fprintf(o, "signed for %s: %s\n", v.Identity, v.File)
+				},
+			})
+		},
+	}
+	sign.Flags().StringVar(&key, "key", "", "file with the authority's key")
+	return sign
 }

@@ -25,15 +25,21 @@ var outputs = map[string]struct {
 	command string
 	value   any
 }{
+	"ca-rotate":         {"belfry ca rotate -o json", rotateView{}},
+	"ca-sign":           {"belfry ca sign FILE --key FILE -o json", signView{}},
 	"config-get":        {"belfry config get -o json", configGetView{}},
 	"config-set":        {"belfry config set PATH VALUE -o json", configSetView{}},
 	"demo":              {"belfry demo -o json, each line", step{}},
 	"error":             {"what every command with -o json writes to standard error when it fails", errorObject{}},
 	"event-emit":        {"belfry event emit -o json", emitView{}},
 	"event-types":       {"belfry event types -o json", classListView{}},
+	"init":              {"belfry init -o json", formedView{}},
+	"join":              {"belfry join TOKEN -o json", formedView{}},
+	"leave":             {"belfry leave -o json", removeView{}},
 	"link-list":         {"belfry link list -o json", linkListView{}},
 	"link-show":         {"belfry link show PEER -o json", linkListView{}},
 	"node-list":         {"belfry node list -o json", nodeListView{}},
+	"node-remove":       {"belfry node remove NODE -o json", removeView{}},
 	"node-show":         {"belfry node show NODE -o json", nodeShowView{}},
 	"node-start":        {"belfry node start NODE -o json", intentView{}},
 	"node-stop":         {"belfry node stop NODE -o json", intentView{}},
@@ -41,6 +47,9 @@ var outputs = map[string]struct {
 	"registration-list": {"belfry registration list -o json", registrationListView{}},
 	"sim-run":           {"belfry sim run FILE -o json", simRunView{}},
 	"status":            {"belfry status -o json", statusView{}},
+	"token-create":      {"belfry token create -o json", tokenCreateView{}},
+	"token-list":        {"belfry token list -o json", tokenListView{}},
+	"token-revoke":      {"belfry token revoke ID -o json", tokenRevokeView{}},
 	"version":           {"belfry version -o json", versionView{}},
 	"watch":             {"belfry watch -o json, each line", notificationView{}},
 }

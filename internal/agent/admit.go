@@ -136,7 +136,7 @@ func (who *applicant) readAddresses(req *belfryv1.JoinRequest) error {
 // one that nobody can reach.
 func (a *Agent) admitNode(ctx context.Context, who applicant) (*belfryv1.JoinResponse, error) {
 	table := a.members.Table()
-	who.node.ID, who.node.Added = belfry.NewNodeID(), time.Now().UTC().Truncate(time.Second)
+	who.node.ID, who.node.Added = a.newNodeID([]byte(who.node.Key)), time.Now().UTC().Truncate(time.Second)
 	req := &belfryv1.IssueCertificateRequest{NodeId: who.node.ID[:], Csr: who.csr}
 	if table.holders(table.CA[0].Digest()) < caHolders && len(table.CAKeys) > 0 {
 		req.Sealing = who.node.Sealing

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -66,6 +67,9 @@ func (a *Agent) issue(ctx context.Context, req *belfryv1.IssueCertificateRequest
 		return resp, err
 	}
 	table := a.members.Table()
+	if len(table.CA) > 0 && len(table.CAKeys) == 0 {
+		return a.issueOffline(table, req)
+	}
 	errs := []error{err}
 	for _, k := range table.CAKeys {
 		if k.Holder == a.id.node.ID || k.CA != table.CA[0].Digest() || !a.streams.Connected(k.Holder) {
@@ -80,6 +84,53 @@ func (a *Agent) issue(ctx context.Context, req *belfryv1.IssueCertificateRequest
 	}
 	return nil, fmt.Errorf("%w: no node that holds the authority's key can be reached; start one of %s: %w",
 		belfry.ErrUnknown, a.holderNames(table), errors.Join(errs...))
+}
+
+// issueOffline leaves the request for an administrator who has the authority's
+// key, and is the answer once it is signed. Until then it is ErrUnknown: asking
+// again helps.
+func (a *Agent) issueOffline(t *Table, req *belfryv1.IssueCertificateRequest) (*belfryv1.IssueCertificateResponse, error) {
+	public, err := security.CheckRequest(req.GetCsr())
+	if err != nil {
+		return nil, err
+	}
+	id := security.Identity{Cluster: t.Cluster, Client: req.GetClient()}
+	copy(id.Node[:], req.GetNodeId())
+	pending, err := security.FindRequest(a.keys.dir, public)
+	if err != nil || pending.Identity != id { // an identity that was asked for before keeps its request
+		authorities, err := security.ParseAuthorities(t.authorities())
+		if err != nil {
+			return nil, err
+		}
+		if pending, err = security.LeaveRequest(a.keys.dir, authorities[0], id, req.GetCsr()); err != nil {
+			return nil, err
+		}
+	}
+	certificate, err := pending.Signed()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: it waits for a signature: on node %s run belfry ca sign %s --key FILE", belfry.ErrUnknown, a.id.node.Name, pending.File)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &belfryv1.IssueCertificateResponse{Certificate: certificate}, pending.Done()
+}
+
+// SignRequest makes the certificate that a request file asks for, with the
+// authority's key in another file, for where no agent need run. It returns whom
+// it is for and where it is.
+func SignRequest(file, keyFile string, now time.Time) (who, to string, err error) {
+	id, to, err := security.SignRequest(file, keyFile, now)
+	return id.String(), to, err
+}
+
+// newNodeID draws the id of a node that is to join, or is the one that its
+// request for a signature names already.
+func (a *Agent) newNodeID(public []byte) belfry.NodeID {
+	if pending, err := security.FindRequest(a.keys.dir, public); err == nil && !pending.Identity.Node.IsZero() {
+		return pending.Identity.Node
+	}
+	return belfry.NewNodeID()
 }
 
 // holderNames are for messages.
