@@ -55,7 +55,6 @@ func (a *Agent) membersChanged(old, table *Table) {
 		if _, ok := table.Node(n.ID); !ok {
 			a.log.Info("node removed", "peer", n.Name, "generation", table.Generation)
 			a.tellEvents(event.PeerGone{Node: n.ID})
-			a.farewell(n.ID, table)
 		}
 	}
 	for _, n := range table.Nodes {
@@ -98,14 +97,6 @@ func (a *Agent) tellMembership(old, table *Table) {
 func (a *Agent) refreshNodes() {
 	a.cluster.call(func(*cluster.Machine) {}) // the turn that took the table tells its changes at its end
 	a.cluster.call(func(m *cluster.Machine) { a.nodes.Update(nodeStates(m.Nodes(time.Now()))) })
-}
-
-// farewell tells a node that it is no member any more, as far as it can still
-// be told: the stream is closed next, with a goodbye behind this.
-func (a *Agent) farewell(id belfry.NodeID, table *Table) {
-	if document, err := table.encode(); err == nil {
-		_ = a.streams.SendConfiguration(id, table.Generation, document) // where there is a stream
-	}
 }
 
 // errLeft ends an agent that was asked to leave: no failure.

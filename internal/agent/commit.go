@@ -25,7 +25,9 @@ const (
 	replicateTimeout = 2 * time.Second
 	// leaderTimeout bounds the search for a leader that agrees that it is one.
 	leaderTimeout = 3 * time.Second
-	leaderRetry   = 100 * time.Millisecond
+	// farewellTimeout bounds what a node that is removed can delay its removal.
+	farewellTimeout = 300 * time.Millisecond
+	leaderRetry     = 100 * time.Millisecond
 	// maxForwarded is half of what a member serves another at a time.
 	maxForwarded = 4
 )
@@ -116,6 +118,9 @@ func (a *Agent) writeGeneration(batch []*edit) {
 	})
 	table := a.members.Table()
 	_, member := table.Node(a.id.node.ID)
+	if changed {
+		a.farewell(old, table)
+	}
 	if changed && member {
 		a.tableChanged(old)
 	}
@@ -174,6 +179,23 @@ func (a *Agent) replicate(t *Table) {
 			a.log.Debug("configuration not sent", "peer", n.Name, "err", err)
 		}
 	}
+}
+
+// farewell tells nodes that they are no members any more, as far as they can
+// still be told: nobody lets them in after this. It does not wait long for one
+// that does not care.
+func (a *Agent) farewell(old, t *Table) {
+	gone := old.clone()
+	gone.Nodes = slices.DeleteFunc(gone.Nodes, func(n Node) bool { _, ok := t.Node(n.ID); return ok })
+	document, err := t.encode()
+	if err != nil || len(gone.Nodes) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(a.ended, farewellTimeout)
+	defer cancel()
+	a.askAll(ctx, gone, func(id belfry.NodeID) error {
+		return a.ask(ctx, id, belfryv1.MemberPeerService_TakeTable_FullMethodName, &belfryv1.TakeTableRequest{Document: document}, new(belfryv1.TakeTableResponse))
+	})
 }
 
 // askAll asks all other members of a table that have a stream, or are up, at

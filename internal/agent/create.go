@@ -93,17 +93,23 @@ const caHolders = 3
 
 // sealCA gives an authority's key to the nodes that are to sign.
 func (t *Table) sealCA(ca *security.CA) error {
+	digest := Certificate(ca.Certificate.Raw).Digest()
 	for _, n := range t.Nodes {
-		if len(n.Sealing) == 0 || t.holders(Certificate(ca.Certificate.Raw).Digest()) >= caHolders {
+		if len(n.Sealing) == 0 || t.holds(n.ID, digest) || t.holders(digest) >= caHolders {
 			continue
 		}
 		sealed, err := security.SealCA(ca, n.Sealing)
 		if err != nil {
 			return err
 		}
-		t.CAKeys = append(t.CAKeys, SealedKey{CA: Certificate(ca.Certificate.Raw).Digest(), Holder: n.ID, Sealed: sealed})
+		t.CAKeys = append(t.CAKeys, SealedKey{CA: digest, Holder: n.ID, Sealed: sealed})
 	}
 	return nil
+}
+
+// holds tells whether a node can sign with an authority's key.
+func (t *Table) holds(node belfry.NodeID, ca Digest) bool {
+	return slices.ContainsFunc(t.CAKeys, func(k SealedKey) bool { return k.Holder == node && k.CA == ca })
 }
 
 // holders counts the nodes that can sign with an authority's key.

@@ -56,6 +56,9 @@ func (a *Agent) leadDuties(ctx context.Context) error {
 	if err := a.finishRotation(ctx); err != nil {
 		return err
 	}
+	if err := a.careForCA(ctx); err != nil {
+		return err
+	}
 	if now.Sub(table.Since) < epochLife || a.majority() != nil {
 		return nil
 	}

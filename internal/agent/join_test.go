@@ -389,6 +389,31 @@ func TestAuthorityIsReplacedWhileAllRun(t *testing.T) {
 	m[0].waitHolds(t, "n1", "n2", "n3")
 }
 
+// TestWhoHeldTheAuthoritysKeyTakesNothingAlong removes one of the three nodes
+// that hold it.
+func TestWhoHeldTheAuthoritysKeyTakesNothingAlong(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 4)
+	formed(t, m)
+	old := m[0].agent.members.Table().CA[0].Digest()
+	if _, err := m[0].dial(t).RemoveNode(t.Context(), "n2", false); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(testTimeout); ; {
+		m[0].agent.doDuties(t.Context())
+		table := m[3].agent.members.Table()
+		if len(table.CA) == 1 && table.CA[0].Digest() != old {
+			if n := table.holders(table.CA[0].Digest()); n != 3 || table.Exposed {
+				t.Errorf("%d nodes hold the new authority's key, exposed %t; want 3, false", n, table.Exposed)
+			}
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d authorities count, the first is new: %t", len(table.CA), table.CA[0].Digest() != old)
+		}
+	}
+}
+
 // TestACertificateThatEndedWhileAsleepIsRenewed gives a node that does not run
 // a certificate of long ago.
 func TestACertificateThatEndedWhileAsleepIsRenewed(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -142,12 +143,46 @@ func (a *Agent) RotateCA(ctx context.Context) (*belfryv1.RotateCAResponse, error
 			return fmt.Errorf("%w: the authority is being replaced already", belfry.ErrConflict)
 		}
 		t.CA = []Certificate{ca.Certificate.Raw, t.CA[0]}
+		t.Exposed = false
 		return t.sealCA(ca)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &belfryv1.RotateCAResponse{Fingerprint: fmt.Sprintf("%x", digest), Generation: generation}, nil
+}
+
+// careForCA has the authority replaced when a node that held its key was
+// removed, and gives the key to another node when fewer hold it than should.
+func (a *Agent) careForCA(ctx context.Context) error {
+	table := a.members.Table()
+	if len(table.CA) != 1 || len(table.CAKeys) == 0 {
+		return nil
+	}
+	if table.Exposed {
+		_, err := a.RotateCA(ctx)
+		return err
+	}
+	ca, err := a.signer()
+	if err != nil || !table.wantsHolder() {
+		return nil //nolint:nilerr // another node holds the key, and has this duty when it leads
+	}
+	_, _, err = a.commit(ctx, func(t *Table) error {
+		if len(t.CA) != 1 || !t.wantsHolder() {
+			return nil
+		}
+		return t.sealCA(ca)
+	})
+	return err
+}
+
+// wantsHolder tells whether there is a node that could hold the authority's
+// key and should.
+func (t *Table) wantsHolder() bool {
+	if t.holders(t.CA[0].Digest()) >= caHolders {
+		return false
+	}
+	return slices.ContainsFunc(t.Nodes, func(n Node) bool { return len(n.Sealing) > 0 && !t.holds(n.ID, t.CA[0].Digest()) })
 }
 
 // finishRotation removes the old authority when every member, those that do not

@@ -39,6 +39,9 @@ type Table struct {
 	// nodes that may sign.
 	CA     []Certificate `json:"ca,omitempty"`
 	CAKeys []SealedKey   `json:"ca_keys,omitempty"`
+	// Exposed says that a node was removed that may know the authority's key: it
+	// is to be replaced.
+	Exposed bool `json:"ca_exposed,omitempty"`
 
 	// Tunables are the settings that were written, by name; the others have
 	// their defaults.
@@ -362,5 +365,6 @@ func (t *Table) remove(id belfry.NodeID) {
 		t.LastNumber = max(t.LastNumber, n.Number)
 	}
 	t.Nodes = slices.DeleteFunc(t.Nodes, func(n Node) bool { return n.ID == id })
+	t.Exposed = t.Exposed || slices.ContainsFunc(t.CAKeys, func(k SealedKey) bool { return k.Holder == id })
 	t.CAKeys = slices.DeleteFunc(t.CAKeys, func(k SealedKey) bool { return k.Holder == id })
 }

@@ -94,6 +94,8 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if !ours(info.FullMethod) {
 		return handler(ctx, req)
 	}
+	s.calls.Add(1)
+	defer func() { s.answered.Store(time.Now().UnixNano()); s.calls.Add(-1) }()
 	ctx, err := s.admit(ctx, info.FullMethod)
 	if err != nil {
 		return nil, err

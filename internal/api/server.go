@@ -65,8 +65,10 @@ type Server struct {
 	opts      Options
 	log       *slog.Logger
 	consumers *consumers
-	senders   senders // rate of user events, per subject
-	callers   buckets // rate of requests, per remote client
+	senders   senders      // rate of user events, per subject
+	callers   buckets      // rate of requests, per remote client
+	calls     atomic.Int64 // under way, but for streams
+	answered  atomic.Int64 // when the last of them ended, unix ns: its answer may not be out yet
 	denied    atomic.Uint64
 	limited   atomic.Uint64
 	malformed atomic.Uint64
@@ -159,9 +161,24 @@ func (s *Server) ServeUnix(path, group string) error {
 	options := append(s.ServerOptions(), grpc.Creds(newLocalCredentials(s.identifyLocal, &s.limited)), grpc.WaitForHandlers(true))
 	g := grpc.NewServer(options...)
 	s.Register(g)
-	return s.serve(func() error { return g.Serve(l) }, func(context.Context) {
-		g.Stop() // not gracefully: streams never end by themselves
-	})
+	return s.serve(func() error { return g.Serve(l) }, func(context.Context) { s.end(g) })
+}
+
+// lastAnswers bounds the wait for requests that are being answered when the
+// agent stops: a node that leaves is answered and stops at once.
+const lastAnswers = 200 * time.Millisecond
+
+// end stops a server. Streams never end by themselves, and are cut.
+func (s *Server) end(g *grpc.Server) {
+	if s.calls.Load() > 0 || time.Since(time.Unix(0, s.answered.Load())) < lastAnswers {
+		answered := make(chan struct{})
+		go func() { g.GracefulStop(); close(answered) }()
+		select {
+		case <-answered:
+		case <-time.After(lastAnswers):
+		}
+	}
+	g.Stop()
 }
 
 // identifyLocal counts and logs who is not let in.
