@@ -61,8 +61,9 @@ func (t *peerTable) link(to belfry.NodeID, index uint8) (*link, error) {
 
 // SetPeers replaces the peers: from now on datagrams of these are taken and
 // no others. Sockets of links that stay are kept. A link whose own socket can
-// not be opened uses the wildcard one; the next call tries again. The error
-// wraps ErrUsage if the table is wrong, and nothing is changed then.
+// not be opened uses the wildcard one; the next call tries again, and so does
+// AddressesChanged. The error wraps ErrUsage if the table is wrong, and nothing
+// is changed then. The peers must not be written to afterwards.
 func (u *UDP) SetPeers(peers []Peer) error {
 	if err := checkPeers(peers); err != nil {
 		return &belfry.Error{Op: "udp.peers", Err: err}
@@ -79,10 +80,16 @@ func (u *UDP) SetPeers(peers []Peer) error {
 	if u.closed {
 		return nil
 	}
-	own := ownAddresses()
+	u.peers = peers
+	u.connect(ownAddresses())
+	return nil
+}
+
+// connect gives each link a socket and tells Send and Wait. Called with mu.
+func (u *UDP) connect(own []ownAddress) {
 	table := &peerTable{links: map[linkID]*link{}, bound: map[linkKey]*link{}, watched: map[netip.AddrPort]bool{}}
 	kept := map[linkKey]*socket{}
-	for _, p := range peers {
+	for _, p := range u.peers {
 		for _, pl := range p.Links {
 			key := linkKey{p.ID, unmap(pl.Local), unmap(pl.Remote)}
 			l := &link{id: linkID{p.ID, pl.Index}, local: key.local, remote: key.remote}
@@ -106,23 +113,6 @@ func (u *UDP) SetPeers(peers []Peer) error {
 		}
 	}
 	u.links = kept
-	return nil
-}
-
-// repin looks again at which interface has which address: one may have gone,
-// and come back under another index.
-func (u *UDP) repin() {
-	own := ownAddresses()
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	old := u.table.Load()
-	table := &peerTable{links: map[linkID]*link{}, bound: map[linkKey]*link{}, watched: old.watched}
-	for key, l := range old.bound { // the order can not be seen
-		again := *l
-		again.repin(own)
-		table.links[again.id], table.bound[key] = &again, &again
-	}
-	u.table.Store(table)
 }
 
 // socketFor is the socket that a link sends with: its own, if it is watched
@@ -135,17 +125,21 @@ func (u *UDP) socketFor(key linkKey, distant bool, id linkID) *socket {
 	if s := u.links[key]; s != nil && s.link == id {
 		return s
 	}
+	if wildcard.absent {
+		return wildcard // the kernel connects no socket whose address it has not got
+	}
 	s, err := connectLink(key.local, key.remote)
-	if err != nil {
-		u.log.Warn("link uses the shared socket", "peer", key.peer, "local", key.local, "remote", key.remote, "err", err)
-		return wildcard
+	if err == nil {
+		s.link, s.key = id, key
+		err = u.take(s)
 	}
-	s.link, s.key = id, key
-	if err := u.take(s); err != nil {
-		u.log.Warn("link uses the shared socket", "peer", key.peer, "local", key.local, "remote", key.remote, "err", err)
-		return wildcard
+	if err == nil {
+		return s
 	}
-	return s
+	if old := u.table.Load().bound[key]; old == nil || old.socket.connected { // else it is known
+		u.log.Warn("link uses the shared socket", "peer", key.peer, "local", key.local, "remote", key.remote, "err", err)
+	}
+	return wildcard
 }
 
 // wildcardOf is the socket that is bound to local, or to its port on all

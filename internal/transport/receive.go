@@ -63,7 +63,9 @@ func (u *UDP) read(s *socket) (more bool) {
 	if fd >= 0 {
 		n, errno = u.batch.receive(uintptr(fd))
 	}
-	if errno != 0 && errno != syscall.EAGAIN && (errno != syscall.ECONNREFUSED || !s.connected) {
+	said, icmp := saidByICMP(errno)
+	icmp = icmp && s.connected
+	if errno != 0 && errno != syscall.EAGAIN && !icmp {
 		// An error that ICMP brought is cleared by being told; another is not. Under
 		// the lock, since the number may be another socket's later.
 		if s.failures++; s.failures == maxFailures {
@@ -76,8 +78,8 @@ func (u *UDP) read(s *socket) (more bool) {
 	case errno == syscall.EAGAIN:
 		s.emptied, s.failures = before, 0
 		return false
-	case errno == syscall.ECONNREFUSED && s.connected:
-		u.note(s.link, errno)
+	case icmp:
+		u.note(s.link, said)
 		return true // what was said is cleared; there may be datagrams
 	case errno != 0:
 		return false
@@ -97,6 +99,21 @@ func (u *UDP) read(s *socket) (more bool) {
 		s.emptied = before
 	}
 	return n == batchSize
+}
+
+// saidByICMP tells whether an error of a connected socket is what ICMP said of
+// a datagram that was sent (icmp(7), RFC 1122 4.1.3.3, RFC 4443 3), and what it
+// comes to: the peer's kernel has no socket, or there is no way to it. Linux
+// hands on what is final: a port that is closed, a filter that refuses. The
+// third, a datagram too large for a network on the way, is no fault of the link.
+func saidByICMP(errno syscall.Errno) (said syscall.Errno, ok bool) {
+	switch errno {
+	case syscall.ECONNREFUSED, syscall.EMSGSIZE:
+		return errno, true
+	case syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.EACCES, syscall.ENOPROTOOPT, syscall.EPROTO:
+		return syscall.EHOSTUNREACH, true
+	}
+	return 0, false
 }
 
 // A moment is one point in time on both clocks.

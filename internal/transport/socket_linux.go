@@ -29,6 +29,8 @@ type socket struct {
 	link      linkID  // connected: what it is for
 	key       linkKey // connected
 
+	absent bool // wildcard: this machine has not got its address; guarded by UDP.mu
+
 	emptied  moment // when it was last seen empty, see arrival
 	overflow uint32 // datagrams that its buffer has dropped, as told last
 	failures int    // errors in a row
@@ -83,6 +85,9 @@ func open(local netip.AddrPort, bind func(fd int) error) (*socket, error) {
 	s := &socket{fd: fd, emptied: thisMoment()}
 	if family == unix.AF_INET6 {
 		err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1))
+	}
+	if err == nil {
+		err = freeBind(fd, local.Addr())
 	}
 	if err == nil {
 		err = bind(fd)

@@ -244,8 +244,8 @@ func TestEachLinkLeavesByItsOwnInterface(t *testing.T) {
 
 	ip("link delete v1")
 	plug("v1", "10.77.0.2", "fd77::2")
-	// u repins on a goroutine of another thread, outside of this namespace.
-	u.repin()
+	// u looks by itself on a goroutine of another thread, outside of this namespace.
+	u.AddressesChanged()
 	before := transmitted(t, "v1")
 	if err := u.Send(peer.ID, 1, &wire.Heartbeat{}); err != nil {
 		t.Errorf("the interface is back: %v", err)

@@ -19,7 +19,8 @@ import (
 // lock is held that Send or Keys needs. All but Deliver may be nil.
 type UDPConfig struct {
 	// Local are this node's heartbeat addresses, at least one. Port 0 takes a
-	// free one (see [UDP.Addrs]).
+	// free one (see [UDP.Addrs]). This machine must have one of them; the others
+	// may come later (see [UDP.AddressesChanged]).
 	Local []netip.AddrPort
 
 	// Endpoint seals and opens. From now on it is used under the lock of the
@@ -97,6 +98,7 @@ type UDPStats struct {
 	Unreachable             uint64 // for want of a way
 	Refused                 uint64 // ICMP port unreachable
 	KernelDropped           uint64 // socket buffer overflows, watched or not
+	AddressLosses           uint64 // how often a local address vanished
 	Rejected                map[wire.Reason]uint64
 }
 
@@ -124,6 +126,7 @@ type UDP struct {
 	mu       sync.Mutex // guards what follows
 	wildcard []*socket
 	links    map[linkKey]*socket
+	peers    []Peer
 	closed   bool
 
 	// By descriptor, for Wait, which must not wait for mu: who holds that may be
@@ -148,13 +151,13 @@ type note struct {
 type udpCounters struct {
 	sent, sentBytes, received, receivedBytes atomic.Uint64
 	sendErrors, congested, unreachable       atomic.Uint64
-	refused, dropped                         atomic.Uint64
+	refused, dropped, addressLosses          atomic.Uint64
 	rejected                                 [32]atomic.Uint64 // by wire.Reason
 }
 
 // ListenUDP opens the wildcard sockets. The error names the address and wraps
-// ErrExist if somebody has it, ErrNotFound if this machine has not, ErrUsage
-// if cfg is wrong.
+// ErrExist if somebody has it, ErrNotFound if this machine has none of them,
+// ErrUsage if cfg is wrong.
 func ListenUDP(cfg UDPConfig) (*UDP, error) {
 	if len(cfg.Local) == 0 || cfg.Endpoint == nil || cfg.Deliver == nil {
 		return nil, &belfry.Error{Op: "udp.listen", Err: fmt.Errorf("%w: an address, an endpoint and a function to deliver to are needed", belfry.ErrUsage)}
@@ -186,6 +189,9 @@ func ListenUDP(cfg UDPConfig) (*UDP, error) {
 		if err != nil {
 			return nil, errors.Join(listenError(local, err), u.Close())
 		}
+	}
+	if !u.start(ownAddresses()) {
+		return nil, errors.Join(listenError(cfg.Local[0], syscall.EADDRNOTAVAIL), u.Close())
 	}
 	u.group.Go(u.tell)
 	return u, nil
@@ -251,9 +257,13 @@ func (u *UDP) sealAndSend(to belfry.NodeID, link uint8, body wire.Body) (l *link
 	}
 	u.buf = datagram[:0]
 	err = l.send(datagram)
-	if errors.Is(err, syscall.ECONNREFUSED) { // what ICMP said of an earlier one; this one was not sent
-		u.note(l.id, syscall.ECONNREFUSED)
-		err = l.send(datagram)
+	var errno syscall.Errno
+	if l.socket.connected && errors.As(err, &errno) {
+		if said, ok := saidByICMP(errno); ok { // of an earlier one; this one was not sent
+			if err = l.send(datagram); err == nil {
+				u.note(l.id, said)
+			}
+		}
 	}
 	return l, len(datagram), err
 }
@@ -295,15 +305,15 @@ func (u *UDP) aside(f func()) {
 
 // tell hands on what the kernel said.
 func (u *UDP) tell() {
-	var pinned time.Time
+	var looked time.Time
 	for {
 		select {
 		case f := <-u.asides:
 			f()
 		case n := <-u.notes:
-			if n.err == syscall.EHOSTUNREACH && time.Since(pinned) > time.Second {
-				u.repin()
-				pinned = time.Now()
+			if n.err == syscall.EHOSTUNREACH && time.Since(looked) > time.Second {
+				u.AddressesChanged()
+				looked = time.Now()
 			}
 			switch {
 			case n.err == syscall.ECONNREFUSED && u.cfg.Refused != nil:
@@ -329,7 +339,7 @@ func (u *UDP) Stats() UDPStats {
 		Received: u.stats.received.Load(), ReceivedBytes: u.stats.receivedBytes.Load(),
 		SendErrors: u.stats.sendErrors.Load(), Congested: u.stats.congested.Load(),
 		Unreachable: u.stats.unreachable.Load(), Refused: u.stats.refused.Load(),
-		KernelDropped: u.stats.dropped.Load(), Rejected: map[wire.Reason]uint64{},
+		KernelDropped: u.stats.dropped.Load(), AddressLosses: u.stats.addressLosses.Load(), Rejected: map[wire.Reason]uint64{},
 	}
 	for _, r := range wire.Reasons() {
 		s.Rejected[r] = u.stats.rejected[r].Load()
