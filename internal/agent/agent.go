@@ -291,6 +291,7 @@ func (a *Agent) startLoops() error {
 		return err
 	}
 	a.streams.SetPeers(streamPeers(table, a.id.node))
+	a.group.Go(func() error { return a.watchInterfaces(a.ended) })
 	if _, ok := a.keys.secret(table.Epoch, table.Secret); !ok {
 		a.group.Go(func() error { a.fetchSecret(a.ended, table); return nil })
 	}

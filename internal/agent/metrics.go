@@ -43,6 +43,7 @@ var (
 	metricRejected      = metric("datagrams_rejected_total", "Datagrams, and claims in them, that were dropped before they could change anything.", "reason")
 	metricDatagrams     = metric("datagrams_total", "Datagrams sent, and received and accepted.", "direction")
 	metricSendErrors    = metric("datagram_send_errors_total", "Datagrams that this machine's kernel did not take.", "reason")
+	metricAddressLosses = metric("address_losses_total", "How often a heartbeat address of this node vanished from its machine.")
 	metricEvents        = metric("events_total", "Occurrences that entered the event machine.", "class")
 	metricCoalesced     = metric("events_coalesced_total", "Occurrences merged into one that was still queued.", "class")
 	metricLost          = metric("events_lost_total", "Occurrences that a consumer was told of by a gap only.", "stage", "reason")
@@ -83,6 +84,7 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(metricSendErrors, udp.Congested, "congested")
 	counter(metricSendErrors, udp.Unreachable, "unreachable")
 	counter(metricSendErrors, udp.SendErrors-min(udp.SendErrors, udp.Congested+udp.Unreachable), "other")
+	counter(metricAddressLosses, udp.AddressLosses)
 	for _, p := range a.runner.Running() {
 		gauge(metricProducerUp, oneIf(p.Up), p.Name)
 		counter(metricRestarts, p.Restarts, p.Name)

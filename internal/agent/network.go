@@ -67,7 +67,7 @@ func (a *Agent) openNetwork() error {
 	a.cluster.network = a.udp
 	a.onStop("datagrams", func(context.Context) error { return a.udp.Close() })
 
-	listener, err := net.Listen("tcp", a.id.node.Streams.String())
+	listener, err := transport.ListenStreams(a.id.node.Streams)
 	if err != nil {
 		return listenError("ports.streams", a.id.node.Streams.String(), err)
 	}
