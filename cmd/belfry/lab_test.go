@@ -97,11 +97,11 @@ func (l *lab) start(ts *testscript.TestScript, _ bool, args []string) {
 		name := string(rune('a' + i))
 		addr := netip.AddrFrom4([4]byte{10, 77, 1, byte(i + 1)})
 		n := agent.LocalNode{
-			Name:      name,
-			State:     filepath.Join(dir, name),
-			Heartbeat: netip.AddrPortFrom(addr, labPort),
-			Streams:   netip.AddrPortFrom(addr, labPort+1),
-			Web:       netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), labPort+2),
+			Name:     name,
+			State:    filepath.Join(dir, name),
+			Networks: []agent.Network{{Name: "net1", Heartbeat: netip.AddrPortFrom(addr, labPort)}},
+			Streams:  netip.AddrPortFrom(addr, labPort+1),
+			Web:      netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), labPort+2),
 		}
 		made = append(made, n)
 		l.cluster.add(n)
@@ -134,7 +134,7 @@ func (n *labNode) connect(w *wire) (err error) {
 	if err != nil {
 		return err
 	}
-	addr := n.Heartbeat.Addr()
+	addr := n.Networks[0].Heartbeat.Addr()
 	w.join(n.Name, addr, port)
 	return errors.Join(
 		n.ns.run("", "ip", "link", "set", "lo", "up"),
@@ -233,7 +233,7 @@ func (l *lab) directions(ts *testscript.TestScript, args []string) (all []direct
 func (l *lab) drop(ts *testscript.TestScript, _ bool, args []string) {
 	for _, d := range l.directions(ts, args) {
 		from, to := l.node(ts, d.from), l.node(ts, d.to)
-		ts.Check(to.ns.run("", "nft", "add", "rule", "ip", "lab", "input", "ip", "saddr", from.Heartbeat.Addr().String(), "drop"))
+		ts.Check(to.ns.run("", "nft", "add", "rule", "ip", "lab", "input", "ip", "saddr", from.Networks[0].Heartbeat.Addr().String(), "drop"))
 		to.dropped = append(to.dropped, from.Name)
 	}
 }
@@ -245,7 +245,7 @@ func (l *lab) undrop(ts *testscript.TestScript, _ bool, args []string) {
 		to.dropped = slices.DeleteFunc(to.dropped, func(name string) bool { return name == d.from })
 		rules := "flush chain ip lab input\n"
 		for _, name := range to.dropped {
-			rules += fmt.Sprintf("add rule ip lab input ip saddr %s drop\n", l.node(ts, name).Heartbeat.Addr())
+			rules += fmt.Sprintf("add rule ip lab input ip saddr %s drop\n", l.node(ts, name).Networks[0].Heartbeat.Addr())
 		}
 		ts.Check(to.ns.run(rules, "nft", "-f", "-"))
 	}

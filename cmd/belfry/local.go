@@ -118,7 +118,7 @@ func (c *localCluster) takeUp(t *agent.Table, count int) error {
 	}
 	c.ports = locks
 	for _, n := range t.Nodes {
-		c.add(agent.LocalNode{Name: n.Name, State: c.nodeDir(n.Name), Heartbeat: n.Networks[0].Heartbeat, Streams: n.Streams, Web: n.Web})
+		c.add(agent.LocalNode{Name: n.Name, State: c.nodeDir(n.Name), Networks: n.Networks, Streams: n.Streams, Web: n.Web})
 	}
 	return c.writeSettings()
 }
@@ -145,17 +145,17 @@ func (c *localCluster) create(count int) error {
 	return c.writeSettings()
 }
 
-// localAddresses gives node i the address 127.0.11.(i+1) and three ports.
+// localAddresses gives node i the addresses 127.0.11.(i+1) on net1 and
+// 127.0.12.(i+1) on net2, so that one of the two can be cut, and three ports.
 func localAddresses(name, state string, i, base int) agent.LocalNode {
-	addr := netip.AddrFrom4([4]byte{127, 0, 11, byte(i + 1)})
 	port := uint16(base + i*portBlock)
-	return agent.LocalNode{
-		Name:      name,
-		State:     state,
-		Heartbeat: netip.AddrPortFrom(addr, port),
-		Streams:   netip.AddrPortFrom(addr, port+1),
-		Web:       netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port+2),
+	n := agent.LocalNode{Name: name, State: state, Web: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port+2)}
+	for k := range byte(2) {
+		addr := netip.AddrFrom4([4]byte{127, 0, 11 + k, byte(i + 1)})
+		n.Networks = append(n.Networks, agent.Network{Name: fmt.Sprintf("net%d", k+1), Heartbeat: netip.AddrPortFrom(addr, port), Bits: 24})
 	}
+	n.Streams = netip.AddrPortFrom(n.Networks[0].Heartbeat.Addr(), port+1)
+	return n
 }
 
 func (c *localCluster) add(n agent.LocalNode) {
@@ -204,12 +204,16 @@ func closeAll(locks []net.Listener) {
 func (c *localCluster) allFree(count, base int) bool {
 	for i := range count {
 		n := localAddresses("", "", i, base)
-		udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(n.Heartbeat))
-		if err != nil {
-			return false
+		streams := []netip.AddrPort{n.Web}
+		for _, network := range n.Networks {
+			udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(network.Heartbeat))
+			if err != nil {
+				return false
+			}
+			udp.Close()
+			streams = append(streams, netip.AddrPortFrom(network.Heartbeat.Addr(), n.Streams.Port()))
 		}
-		udp.Close()
-		for _, a := range []netip.AddrPort{n.Streams, n.Web} {
+		for _, a := range streams {
 			tcp, err := net.Listen("tcp", a.String())
 			if err != nil {
 				return false
@@ -235,7 +239,7 @@ func (c *localCluster) writeSettings() error {
 		if err != nil {
 			return err
 		}
-		text := fmt.Sprintf(settingsText, n.Name, state, filepath.Join(state, "belfry.sock"), n.Heartbeat.Port(), n.Streams.Port(), n.Web)
+		text := fmt.Sprintf(settingsText, n.Name, state, filepath.Join(state, "belfry.sock"), n.Networks[0].Heartbeat.Port(), n.Streams.Port(), n.Web)
 		if err := os.WriteFile(n.settings(), []byte(text), 0o600); err != nil {
 			return err
 		}

@@ -36,7 +36,7 @@ func localNodes(t *testing.T, n int) []LocalNode {
 		if err := os.Mkdir(state, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		nodes = append(nodes, LocalNode{Name: name, State: state, Heartbeat: freePort(t), Streams: freePort(t), Web: freePort(t)})
+		nodes = append(nodes, LocalNode{Name: name, State: state, Networks: []Network{{Name: "net1", Heartbeat: freePort(t)}}, Streams: freePort(t), Web: freePort(t)})
 	}
 	if _, err := CreateLocal("test", nodes, filepath.Join(dir, "client")); err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func settingsOf(n LocalNode) config.Settings {
 	s.Node.Name = n.Name
 	s.State = n.State
 	s.Socket = config.Socket{Path: filepath.Join(n.State, "s")}
-	s.Ports = config.Ports{Heartbeat: int(n.Heartbeat.Port()), Streams: int(n.Streams.Port())}
+	s.Ports = config.Ports{Heartbeat: int(n.Networks[0].Heartbeat.Port()), Streams: int(n.Streams.Port())}
 	s.Web.Listen = n.Web.String()
 	return s
 }

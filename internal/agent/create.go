@@ -17,15 +17,12 @@ import (
 
 // A LocalNode says where one agent of a cluster on one machine lives.
 type LocalNode struct {
-	Name      string
-	State     string         // its state directory; made 0700
-	Heartbeat netip.AddrPort // UDP
-	Streams   netip.AddrPort // TCP
-	Web       netip.AddrPort // TCP
+	Name     string
+	State    string         // its state directory; made 0700
+	Networks []Network      // UDP
+	Streams  netip.AddrPort // TCP; the same port on the address of each network
+	Web      netip.AddrPort // TCP
 }
-
-// localNetwork is the name of the one network of such a cluster.
-const localNetwork = "net1"
 
 // LocalClient is the name in the client certificate of such a cluster; its
 // holder may do everything, as whoever holds the directory can.
@@ -61,7 +58,7 @@ func CreateLocal(name string, nodes []LocalNode, clientDir string) (*Table, erro
 			Name:     n.Name,
 			Key:      PublicKey(made.Nodes[i].Public),
 			Sealing:  made.Nodes[i].Sealing,
-			Networks: []Network{{Name: localNetwork, Heartbeat: n.Heartbeat}},
+			Networks: n.Networks,
 			Streams:  n.Streams,
 			Web:      n.Web,
 		})

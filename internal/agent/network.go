@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -179,11 +180,20 @@ func (a *Agent) streamEnded(peer belfry.NodeID) {
 // tellEvents fails only when the loop has ended.
 func (a *Agent) tellEvents(m event.Message) { _ = a.events.send(context.Background(), m) }
 
-// probe tries a peer's stream port for the cluster machine.
+// probe tries a peer's stream port for the cluster machine, on the network of
+// the link that is in doubt.
 func (a *Agent) probe(d cluster.Dial) {
-	if n, ok := a.members.Table().Node(d.Peer); ok {
-		a.streams.Probe(d.Peer, d.Link, n.Streams, probeTimeout)
+	n, ok := a.members.Table().Node(d.Peer)
+	if !ok {
+		return
 	}
+	at := n.Streams
+	for _, l := range linksTo(a.id.node, n) {
+		if l.Index == d.Link {
+			at = netip.AddrPortFrom(l.Remote.Addr(), n.Streams.Port())
+		}
+	}
+	a.streams.Probe(d.Peer, d.Link, at, probeTimeout)
 }
 
 // linksTo are the links from this node to a member: one for each network that
@@ -229,10 +239,22 @@ func datagramPeers(t *Table, self Node) (peers []transport.Peer) {
 func streamPeers(t *Table, self Node) (peers []transport.StreamPeer) {
 	for _, n := range t.Nodes {
 		if n.ID != self.ID {
-			peers = append(peers, transport.StreamPeer{ID: n.ID, Addrs: []netip.AddrPort{n.Streams}})
+			peers = append(peers, transport.StreamPeer{ID: n.ID, Addrs: streamAddresses(n)})
 		}
 	}
 	return peers
+}
+
+// streamAddresses are where a node's stream port is: on each of its networks,
+// so that one that is cut takes no stream with it for longer than a redial.
+func streamAddresses(n Node) []netip.AddrPort {
+	addrs := []netip.AddrPort{n.Streams}
+	for _, network := range n.Networks {
+		if at := netip.AddrPortFrom(network.Heartbeat.Addr(), n.Streams.Port()); !slices.Contains(addrs, at) {
+			addrs = append(addrs, at)
+		}
+	}
+	return addrs
 }
 
 // listenError says what to do about an address that can not be had.

@@ -57,11 +57,13 @@ func (a *Agent) renewAsGuest(ctx context.Context, csr []byte) (*belfryv1.IssueCe
 		if n.ID == a.id.node.ID {
 			continue
 		}
-		var resp *belfryv1.RenewResponse
-		if resp, err = askRenewal(ctx, n.Streams.String(), a.keys.now(), csr); err == nil {
-			return &belfryv1.IssueCertificateResponse{Certificate: resp.GetCertificate()}, nil
+		for _, address := range streamAddresses(n) {
+			var resp *belfryv1.RenewResponse
+			if resp, err = askRenewal(ctx, address.String(), a.keys.now(), csr); err == nil {
+				return &belfryv1.IssueCertificateResponse{Certificate: resp.GetCertificate()}, nil
+			}
+			a.log.Debug("certificate not renewed by this member", "peer", n.Name, "address", address, "err", err)
 		}
-		a.log.Debug("certificate not renewed by this member", "peer", n.Name, "err", err)
 	}
 	return nil, err
 }
