@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -59,7 +60,7 @@ func (m *machine) address() string {
 func (m *machine) start(t *testing.T) {
 	t.Helper()
 	var err error
-	if m.agent, err = New(Options{Config: m.settings(), Version: "test"}); err != nil {
+	if m.agent, err = New(Options{Config: m.settings(), Version: "test", Logger: slog.New(slog.NewTextHandler(t.Output(), nil)).With("self", m.Name)}); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.agent.Start(t.Context()); err != nil {
@@ -162,6 +163,26 @@ func formedAt(t *testing.T, begin time.Time, machines []*machine) {
 	}
 	for _, m := range machines {
 		m.waitHolds(t, names...)
+		m.waitConnected(t, len(machines)-1)
+	}
+}
+
+// waitConnected returns when the agent has so many streams.
+func (m *machine) waitConnected(t *testing.T, want int) {
+	t.Helper()
+	for end := time.Now().Add(testTimeout); ; time.Sleep(time.Millisecond) {
+		n := 0
+		for _, other := range m.agent.members.Table().Nodes {
+			if m.agent.streams.Connected(other.ID) {
+				n++
+			}
+		}
+		if n == want {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s has %d streams; want %d", m.Name, n, want)
+		}
 	}
 }
 

@@ -68,7 +68,7 @@ func (a *Agent) openNetwork() error {
 	a.cluster.network = a.udp
 	a.onStop("datagrams", func(context.Context) error { return a.udp.Close() })
 
-	listener, err := transport.ListenStreams(a.id.node.Streams)
+	listener, err := transport.ListenStreams(streamAddresses(a.id.node))
 	if err != nil {
 		return listenError("ports.streams", a.id.node.Streams.String(), err)
 	}

@@ -1,11 +1,8 @@
 package transport
 
 import (
-	"context"
-	"net"
 	"net/netip"
 	"os"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -83,13 +80,4 @@ func freeBind(fd int, addr netip.Addr) error {
 		level, option = unix.IPPROTO_IPV6, unix.IPV6_FREEBIND
 	}
 	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, level, option, 1))
-}
-
-// ListenStreams opens the port for the streams of other nodes, whether or not
-// this machine has the address yet. The error is that of the system.
-func ListenStreams(addr netip.AddrPort) (net.Listener, error) {
-	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		return control(c, func(fd int) error { return freeBind(fd, addr.Addr()) })
-	}}
-	return config.Listen(context.Background(), "tcp", addr.String())
 }

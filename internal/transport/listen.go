@@ -1,9 +1,9 @@
 package transport
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -11,92 +11,41 @@ import (
 	"time"
 )
 
-// listenAgain is how often an address that is not this machine's is tried.
-const listenAgain = time.Second
+// acceptPause keeps a listener from spinning while the machine is out of
+// descriptors.
+const acceptPause = 100 * time.Millisecond
 
-// A listeners accepts on several addresses as if they were one.
-type listeners struct {
+// A streamListener accepts on several addresses as if they were one.
+type streamListener struct {
+	open     []net.Listener // at least one; never written after ListenStreams
 	accepted chan net.Conn
 	closed   chan struct{}
+	once     sync.Once
 	group    sync.WaitGroup
-	log      *slog.Logger
-
-	mu    sync.Mutex
-	open  []net.Listener
-	ended bool
 }
 
-// Listen listens for TCP on all of the addresses. One that this machine does
-// not have now is listened on as soon as it does; if it has none of them, or one
-// is in use, that is the error. Nil log: no log.
-func Listen(addrs []netip.AddrPort, log *slog.Logger) (net.Listener, error) {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	l := &listeners{accepted: make(chan net.Conn), closed: make(chan struct{}), log: log}
-	var absent []netip.AddrPort
-	var missing error
+// ListenStreams opens the port for the streams of other nodes on all of the
+// addresses, whether or not this machine has them yet. The error wraps that of
+// the system.
+func ListenStreams(addrs []netip.AddrPort) (net.Listener, error) {
+	l := &streamListener{accepted: make(chan net.Conn), closed: make(chan struct{})}
 	for _, addr := range addrs {
-		err := l.listen(addr)
-		if errors.Is(err, syscall.EADDRNOTAVAIL) {
-			absent, missing = append(absent, addr), err
-			continue
-		}
+		config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+			return control(c, func(fd int) error { return freeBind(fd, addr.Addr()) })
+		}}
+		one, err := config.Listen(context.Background(), "tcp", addr.String())
 		if err != nil {
-			return nil, errors.Join(err, l.Close())
+			return nil, errors.Join(fmt.Errorf("listen on %s: %w", addr, err), l.Close())
 		}
+		l.open = append(l.open, one)
 	}
-	if len(absent) == len(addrs) {
-		return nil, errors.Join(missing, l.Close())
-	}
-	for _, addr := range absent {
-		log.Warn("this machine does not have the address now; it is listened on when it does", "address", addr)
-		l.group.Go(func() { l.await(addr) })
+	for _, one := range l.open {
+		l.group.Go(func() { l.accept(one) })
 	}
 	return l, nil
 }
 
-// listen adds one address.
-func (l *listeners) listen(addr netip.AddrPort) error {
-	one, err := net.Listen("tcp", addr.String())
-	if err != nil {
-		return fmt.Errorf("listen on %s: %w", addr, err)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.ended {
-		return errors.Join(net.ErrClosed, one.Close())
-	}
-	l.open = append(l.open, one)
-	l.group.Go(func() { l.accept(one) })
-	return nil
-}
-
-// await tries an address until it can be had.
-func (l *listeners) await(addr netip.AddrPort) {
-	tick := time.NewTicker(listenAgain)
-	defer tick.Stop()
-	for {
-		select {
-		case <-l.closed:
-			return
-		case <-tick.C:
-		}
-		switch err := l.listen(addr); {
-		case err == nil:
-			l.log.Info("address is listened on", "address", addr)
-			return
-		case !errors.Is(err, syscall.EADDRNOTAVAIL):
-			l.log.Warn("address is not listened on", "address", addr, "err", err)
-		}
-	}
-}
-
-// acceptPause keeps a loop from spinning while the machine is out of
-// descriptors.
-const acceptPause = 100 * time.Millisecond
-
-func (l *listeners) accept(one net.Listener) {
+func (l *streamListener) accept(one net.Listener) {
 	for {
 		conn, err := one.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -120,7 +69,7 @@ func (l *listeners) accept(one net.Listener) {
 }
 
 // Accept is [net.Listener].
-func (l *listeners) Accept() (net.Conn, error) {
+func (l *streamListener) Accept() (net.Conn, error) {
 	select {
 	case conn := <-l.accepted:
 		return conn, nil
@@ -130,29 +79,17 @@ func (l *listeners) Accept() (net.Conn, error) {
 }
 
 // Close ends all of them; it can be called again.
-func (l *listeners) Close() error {
-	l.mu.Lock()
-	if l.ended {
-		l.mu.Unlock()
-		return nil
-	}
-	l.ended = true
-	close(l.closed)
+func (l *streamListener) Close() error {
 	var errs []error
-	for _, one := range l.open {
-		errs = append(errs, one.Close())
-	}
-	l.mu.Unlock()
+	l.once.Do(func() {
+		close(l.closed)
+		for _, one := range l.open {
+			errs = append(errs, one.Close())
+		}
+	})
 	l.group.Wait()
 	return errors.Join(errs...)
 }
 
-// Addr is that of the first that is open.
-func (l *listeners) Addr() net.Addr {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.open) == 0 {
-		return &net.TCPAddr{}
-	}
-	return l.open[0].Addr()
-}
+// Addr is the first address.
+func (l *streamListener) Addr() net.Addr { return l.open[0].Addr() }
