@@ -53,7 +53,7 @@ func (a *Agent) leadDuties(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := a.finishRotation(ctx); err != nil {
+	if err := a.carryOnRotation(ctx); err != nil {
 		return err
 	}
 	if err := a.careForCA(ctx); err != nil {
@@ -75,6 +75,7 @@ func (t *Table) dropTokens(now time.Time) {
 type memberState struct {
 	offset time.Duration // of its clock from this node's
 	ca     Digest        // of the authority that its certificate is under
+	knows  []Digest      // the authorities that count for it
 	ends   time.Time     // its certificate
 }
 
@@ -102,23 +103,31 @@ func (a *Agent) pollMembers(ctx context.Context) map[belfry.NodeID]memberState {
 	defer cancel()
 	var mu sync.Mutex
 	self := a.ownState()
-	states := map[belfry.NodeID]memberState{
-		a.id.node.ID: {ca: Digest(self.GetCa()), ends: time.Unix(0, self.GetCertificateEnd())},
-	}
+	states := map[belfry.NodeID]memberState{a.id.node.ID: stateFrom(self, 0)}
 	a.askAll(ctx, a.members.Table(), func(id belfry.NodeID) error {
 		resp, begin := new(belfryv1.GetMemberResponse), time.Now()
 		if err := a.ask(ctx, id, belfryv1.MemberPeerService_GetMember_FullMethodName, &belfryv1.GetMemberRequest{}, resp); err != nil {
 			return err
 		}
-		took := time.Since(begin)
-		s := memberState{offset: time.Unix(0, resp.GetNow()).Sub(begin.Add(took / 2)), ends: time.Unix(0, resp.GetCertificateEnd())}
-		copy(s.ca[:], resp.GetCa())
+		offset := time.Unix(0, resp.GetNow()).Sub(begin.Add(time.Since(begin) / 2))
 		mu.Lock()
 		defer mu.Unlock()
-		states[id] = s
+		states[id] = stateFrom(resp, offset)
 		return nil
 	})
 	return states
+}
+
+// stateFrom reads what a member says of itself.
+func stateFrom(m *belfryv1.GetMemberResponse, offset time.Duration) memberState {
+	s := memberState{offset: offset, ends: time.Unix(0, m.GetCertificateEnd())}
+	copy(s.ca[:], m.GetCa())
+	for _, known := range m.GetAuthorities() {
+		var d Digest
+		copy(d[:], known)
+		s.knows = append(s.knows, d)
+	}
+	return s
 }
 
 // ownState is what this node says of itself.
@@ -126,8 +135,9 @@ func (a *Agent) ownState() *belfryv1.GetMemberResponse {
 	keys := a.keys.now()
 	resp := &belfryv1.GetMemberResponse{Now: time.Now().UnixNano(), CertificateEnd: keys.Certificate.Leaf.NotAfter.UnixNano()}
 	for _, ca := range keys.CA {
+		digest := sha256.Sum256(ca.Raw)
+		resp.Authorities = append(resp.Authorities, digest[:])
 		if keys.Certificate.Leaf.CheckSignatureFrom(ca) == nil {
-			digest := sha256.Sum256(ca.Raw)
 			resp.Ca = digest[:]
 		}
 	}

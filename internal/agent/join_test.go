@@ -410,6 +410,32 @@ func TestAuthorityIsReplacedWhileAllRun(t *testing.T) {
 	m[0].waitHolds(t, "n1", "n2", "n3")
 }
 
+// TestAReplacedAuthorityWaitsForWhoIsDown has a node miss the beginning.
+func TestAReplacedAuthorityWaitsForWhoIsDown(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 3)
+	formed(t, m)
+	old := m[0].agent.members.Table().CA[0].Digest()
+	m[2].stop(t)
+	if _, err := m[0].dial(t).RotateCA(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		m[0].agent.doDuties(t.Context())
+	}
+	if table := m[0].agent.members.Table(); table.CA[0].Digest() != old || !table.CANext {
+		t.Fatal("the new authority signs, and a node that is down does not know it")
+	}
+	m[2].start(t)
+	m[0].waitHolds(t, "n1", "n2", "n3")
+	for end := time.Now().Add(testTimeout); m[2].agent.members.Table().CA[0].Digest() == old || len(m[2].agent.members.Table().CA) > 1; {
+		m[0].agent.doDuties(t.Context())
+		if time.Now().After(end) {
+			t.Fatal("the authority is not replaced, though all are back")
+		}
+	}
+}
+
 // TestWhoHeldTheAuthoritysKeyTakesNothingAlong removes one of the three nodes
 // that hold it.
 func TestWhoHeldTheAuthoritysKeyTakesNothingAlong(t *testing.T) {

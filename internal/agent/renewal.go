@@ -125,8 +125,9 @@ func (a *Agent) followAuthorities(t *Table) {
 	}
 }
 
-// RotateCA begins to replace the authority: both count until every member has
-// a certificate of the new one.
+// RotateCA begins to replace the authority. Each step waits for all members,
+// those that do not run included, so that none refuses a good node: all know the
+// new one, then it signs, then all have its certificates, then the old one goes.
 func (a *Agent) RotateCA(ctx context.Context) (*belfryv1.RotateCAResponse, error) {
 	table := a.members.Table()
 	switch {
@@ -144,7 +145,7 @@ func (a *Agent) RotateCA(ctx context.Context) (*belfryv1.RotateCAResponse, error
 		if len(t.CA) != 1 {
 			return fmt.Errorf("%w: the authority is being replaced already", belfry.ErrConflict)
 		}
-		t.CA = []Certificate{ca.Certificate.Raw, t.CA[0]}
+		t.CA, t.CANext = []Certificate{t.CA[0], ca.Certificate.Raw}, true
 		t.Exposed = false
 		return t.sealCA(ca)
 	})
@@ -187,26 +188,30 @@ func (t *Table) wantsHolder() bool {
 	return slices.ContainsFunc(t.Nodes, func(n Node) bool { return len(n.Sealing) > 0 && !t.holds(n.ID, t.CA[0].Digest()) })
 }
 
-// finishRotation removes the old authority when every member, those that do not
-// run included, has been seen with a certificate of the new one.
-func (a *Agent) finishRotation(ctx context.Context) error {
-	table := a.members.Table()
+// carryOnRotation takes the next step of a replacement when all members are
+// ready for it. This node has asked them.
+func (a *Agent) carryOnRotation(ctx context.Context) error {
+	table, states := a.members.Table(), a.polled.get()
 	if len(table.CA) < 2 {
 		return nil
 	}
-	states := a.polled.get()
+	first, second := table.CA[0].Digest(), table.CA[1].Digest()
 	for _, n := range table.Nodes {
-		if states[n.ID].ca != table.CA[0].Digest() {
+		s := states[n.ID]
+		if table.CANext && !slices.Contains(s.knows, second) || !table.CANext && s.ca != first {
 			return nil
 		}
 	}
 	_, _, err := a.commit(ctx, func(t *Table) error {
-		if len(t.CA) != 2 {
-			return nil
+		switch {
+		case len(t.CA) != 2 || t.CA[0].Digest() != first || t.CANext != table.CANext:
+			return nil // somebody else was faster
+		case t.CANext:
+			t.CA[0], t.CA[1], t.CANext = t.CA[1], t.CA[0], false
+		default:
+			t.CA = t.CA[:1]
+			t.dropKeys(second)
 		}
-		old := t.CA[1].Digest()
-		t.CA = t.CA[:1]
-		t.dropKeys(old)
 		return nil
 	})
 	return err

@@ -35,9 +35,11 @@ type Table struct {
 	Tokens     []JoinToken       `json:"tokens,omitempty"`
 
 	// CA are the authorities that count, the one that signs first: one, and two
-	// while one replaces the other. CAKeys are their private keys, sealed to the
-	// nodes that may sign.
+	// while one replaces the other. CANext says that the second is the one that is
+	// to sign, when all know it; else it is on its way out. CAKeys are their
+	// private keys, sealed to the nodes that may sign.
 	CA     []Certificate `json:"ca,omitempty"`
+	CANext bool          `json:"ca_next,omitempty"`
 	CAKeys []SealedKey   `json:"ca_keys,omitempty"`
 	// Exposed says that a node was removed that may know the authority's key: it
 	// is to be replaced.

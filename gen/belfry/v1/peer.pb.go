@@ -1404,6 +1404,7 @@ type GetMemberResponse struct {
 	Now            int64                  `protobuf:"varint,1,opt,name=now,proto3" json:"now,omitempty"`                                             // unix ns, by its wall clock
 	Ca             []byte                 `protobuf:"bytes,2,opt,name=ca,proto3" json:"ca,omitempty"`                                                // SHA-256 of the authority's certificate that its own is under
 	CertificateEnd int64                  `protobuf:"varint,3,opt,name=certificate_end,json=certificateEnd,proto3" json:"certificate_end,omitempty"` // unix ns
+	Authorities    [][]byte               `protobuf:"bytes,4,rep,name=authorities,proto3" json:"authorities,omitempty"`                              // SHA-256 of the certificates of those that count for it
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1457,6 +1458,13 @@ func (x *GetMemberResponse) GetCertificateEnd() int64 {
 		return x.CertificateEnd
 	}
 	return 0
+}
+
+func (x *GetMemberResponse) GetAuthorities() [][]byte {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
 }
 
 type IssueCertificateRequest struct {
@@ -1675,11 +1683,12 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\"+\n" +
 	"\x11GetSecretResponse\x12\x16\n" +
 	"\x06secret\x18\x01 \x01(\fR\x06secret\"\x12\n" +
-	"\x10GetMemberRequest\"^\n" +
+	"\x10GetMemberRequest\"\x80\x01\n" +
 	"\x11GetMemberResponse\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x03R\x03now\x12\x0e\n" +
 	"\x02ca\x18\x02 \x01(\fR\x02ca\x12'\n" +
-	"\x0fcertificate_end\x18\x03 \x01(\x03R\x0ecertificateEnd\"v\n" +
+	"\x0fcertificate_end\x18\x03 \x01(\x03R\x0ecertificateEnd\x12 \n" +
+	"\vauthorities\x18\x04 \x03(\fR\vauthorities\"v\n" +
 	"\x17IssueCertificateRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\fR\x06nodeId\x12\x16\n" +
 	"\x06client\x18\x02 \x01(\tR\x06client\x12\x10\n" +
