@@ -58,8 +58,7 @@ func ParseCause(s string) (Cause, error) { return parseName[Cause]("cause", caus
 // (cluster.md 10).
 type LinkState uint8
 
-// The states of cluster.md 10 that a single network knows; the others come
-// with more than one.
+// The states of cluster.md 10.
 const (
 	LinkInit      LinkState = iota // fewer than three receptions, or no proven echo yet
 	LinkUp                         // heard, and the echo comes back
@@ -81,6 +80,17 @@ func (s LinkState) String() string { return name(linkStateNames, int(s)) }
 // ParseLinkState reads the form that String writes.
 func ParseLinkState(s string) (LinkState, error) {
 	return parseName[LinkState]("link state", linkStateNames, s)
+}
+
+// MaxLinks is how many links a pair of nodes has at most (cluster.md 2).
+const MaxLinks = 4
+
+// A LinkView is what the sender of a heartbeat holds of another link of the
+// same pair: else nobody could tell a node that it is not heard on a link.
+type LinkView struct {
+	Link  uint8     // the sender's index
+	State LinkState // the sender's
+	Loss  uint8     // that it measures inbound, 1/255
 }
 
 // A Claim is a verdict as it travels between nodes. Claims on one subject are

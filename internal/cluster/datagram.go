@@ -58,9 +58,12 @@ const leaveTime = 2 * time.Second
 
 // welcome makes rows for a member that comes back, and for one that sends
 // heartbeats although this node's own order does not say so: as long as their
-// views differ, their rings may too.
+// views differ, their rings may too; and it may have been asked to.
 func (m *Machine) welcome(now time.Time, p *member, hb *Heartbeat) {
-	if len(p.rows) > 0 || hb == nil || p.inRing() && (hb.Probe || hb.Answer || hb.View == m.view) {
+	if hb != nil && hb.Wanted {
+		p.wanted = now
+	}
+	if len(p.rows) > 0 || hb == nil || p.inRing() && (hb.Probe || hb.Answer || hb.View == m.view) && !hb.Wanted {
 		return
 	}
 	p.guest = true
@@ -112,6 +115,7 @@ func (m *Machine) content(now, at time.Time, p *member, d Datagram) {
 // gossip takes what a heartbeat says of its sender and of third nodes.
 func (m *Machine) gossip(now, at time.Time, p *member, hb *Heartbeat) {
 	m.sawPause(now, p, max(time.Duration(hb.Pause)*pauseUnit, hb.ExactPause))
+	m.heardOthers(now, at, p, hb)
 	m.mention(p, hb)
 	if q := m.numbered(hb.Fresh.Subject); q != nil && hb.Fresh.Verdict == belfry.VerdictUp {
 		m.vouch(now, at.Add(-hb.Fresh.Age), q, p)
@@ -137,6 +141,9 @@ func (m *Machine) plan(now time.Time, r *row) {
 		out.loss = max(out.loss, r.peerLoss)
 	}
 	wish, why := out.interval(&m.cfg.Tunables, share{keff: m.keff(), ringLinks: m.ringLinks(r.link.Network)})
+	if m.byID[r.id.Peer].onRequest(now) {
+		wish, why = extraEvery, "interest"
+	}
 	r.pace.sending(now, wish)
 	r.adapted(now, p, why)
 	r.nextTx = r.slot.following(m.start, now, m.cycle(), r.pace.interval)
@@ -190,6 +197,9 @@ func (m *Machine) sendHeartbeat(now time.Time, r *row, probe, answer bool) {
 	if !probe && !answer {
 		hb.Fresh = m.freshness(now, r)
 	}
+	p := m.byID[r.id.Peer]
+	hb.Wanted = p.extra
+	p.othersOf(r, hb)
 	m.sendOn(now, r, hb)
 }
 
@@ -220,7 +230,7 @@ func (m *Machine) sendOn(now time.Time, r *row, body Body) {
 	r.txSeq = nextSeq(r.txSeq)
 	r.lastTx = now
 	r.sent++
-	address(body, r.id.Index, r.state, r.txSeq)
+	address(body, r.id.Index, r.shown.state, r.txSeq)
 	m.out.Send = append(m.out.Send, Send{To: r.id.Peer, Link: r.id.Index, Body: body})
 }
 

@@ -26,10 +26,22 @@ type row struct {
 	link Link
 	slot slot
 
+	// state, since and reason are what is heard; shown is what that means, with
+	// what is known besides, and what others are told (cluster.md 10).
 	state   belfry.LinkState
 	since   time.Time
 	reason  string
+	shown   shown
 	version uint64
+
+	theirs      uint8 // the peer's index of this link
+	blocked     bool  // the local interface does not work
+	quality     quality
+	traffic     traffic
+	trips       trips
+	flap        flap
+	ups, downs  uint64
+	transitions []Transition // the newest, oldest first
 
 	seq     sequence
 	rtt     roundTrip
@@ -115,10 +127,12 @@ func (r *row) maxWait(p path) time.Duration { return max(r.announced, r.interval
 
 // receive records one proven datagram that arrived at the time at.
 func (r *row) receive(at time.Time, start time.Time, seq uint16, p path, hb *Heartbeat, pauseEnd time.Time) {
+	lost := r.seq.lost
 	fresh, newest := r.seq.take(seq)
 	if !fresh {
 		return
 	}
+	r.measure(at, start, int(r.seq.lost)-int(lost))
 	r.lastRx = maxTime(r.lastRx, at)
 	r.deviation, r.pending = 0, nil
 	r.receptions++
@@ -161,6 +175,18 @@ func (r *row) echo(at, start time.Time, p path, hb *Heartbeat, pauseEnd time.Tim
 		return // it spans a pause of either side
 	}
 	r.rtt.sample(age-hb.Hold, r.maxWait(p))
+	r.quality.trip(max(age-hb.Hold, 0))
+	r.trips.add(max(age-hb.Hold, 0))
+}
+
+// measure counts one reception, with which it showed that lost numbers are
+// missing; negative: one that had been missing came late.
+func (r *row) measure(at, start time.Time, lost int) {
+	if r.state == belfry.LinkInit || r.state == belfry.LinkDown {
+		lost = min(lost, 0) // what an outage took says nothing of the quality
+	}
+	r.quality.received(at, max(lost, 0))
+	r.traffic.count(at.Sub(start), 1, max(lost, 0))
 }
 
 // wait puts off what is expected by an own pause of length d.
@@ -219,6 +245,8 @@ func (r *row) oneWay(now time.Time, p path) bool {
 // judge gives the state that the row should have, and why (cluster.md 10).
 func (r *row) judge(now time.Time, p path) (belfry.LinkState, string) {
 	switch {
+	case r.blocked:
+		return belfry.LinkDown, r.reason
 	case r.state == belfry.LinkDown:
 		if r.receptions > 0 {
 			return belfry.LinkInit, "heard again"

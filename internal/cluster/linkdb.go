@@ -19,6 +19,12 @@ type LinkStatus struct {
 	Since   time.Time
 	Reason  string
 	Version uint64 // of the database when state or reason last changed
+	Rx      bool   // the peer is heard
+
+	Interface string // of this node; empty: not known
+	Speed     uint64 // Mbit/s; 0: not known
+	MTU       int    // bytes; 0: not known
+	Carrier   bool   // the interface works, as far as is known
 
 	LastTx, LastRx, LastEcho             time.Time
 	Sent                                 uint64
@@ -26,6 +32,12 @@ type LinkStatus struct {
 	Received, Lost, Reordered, Duplicate uint64
 	Loss                                 uint8 // P that the formulas use of this row, 1/255; begins at the prior
 	RecentLoss                           uint8 // measured over the newest 64 numbers, 1/255
+
+	Loss10, Loss60, Loss600 Ratio         // of the last 10, 60 and 600 s
+	RTTMin, RTTP50, RTTP99  time.Duration // of the newest 128 round trips; 0: none
+	Ups, Downs              uint64
+	FlapPenalty             int          // 1,000 for each up or down, halved every 60 s
+	Transitions             []Transition // the newest 32, oldest first
 
 	Known    bool          // MRT and D come from samples; else they are assumed
 	MRT      time.Duration // mean round trip
@@ -78,7 +90,7 @@ func (m *Machine) linkStatus(now time.Time, p *member, r *row) LinkStatus {
 	path := m.path(r)
 	s := LinkStatus{
 		Peer: p.ID, PeerName: p.Name, Link: r.link,
-		State: r.state, Since: r.since, Reason: r.reason, Version: r.version,
+		State: r.shown.state, Since: r.shown.since, Reason: r.shown.reason, Version: r.version, Rx: r.rx(),
 		Sent: r.sent, LastTx: r.lastTx, LastRx: r.lastRx, LastEcho: r.lastEcho,
 		HighestSeq: r.seq.highest, Received: r.seq.received, Lost: r.seq.lost,
 		Reordered: r.seq.reordered, Duplicate: r.seq.duplicate, Loss: r.seq.loss(), RecentLoss: r.seq.recent(),
@@ -91,35 +103,15 @@ func (m *Machine) linkStatus(now time.Time, p *member, r *row) LinkStatus {
 	if !r.peerAt.IsZero() {
 		s.PeerAge = now.Sub(r.peerAt)
 	}
+	s.Carrier = true
+	if i := m.interfaces[r.link.Network]; i != nil {
+		s.Interface, s.Speed, s.MTU, s.Carrier = i.Name, i.Speed, i.MTU, i.State == InterfaceUp
+	}
+	s.Loss10, s.Loss60, s.Loss600 = r.traffic.ratios(now.Sub(m.start))
+	s.RTTMin, s.RTTP50, s.RTTP99 = r.trips.percentiles()
+	s.Ups, s.Downs, s.Transitions = r.ups, r.downs, slices.Clone(r.transitions)
+	s.FlapPenalty = r.flap.fade(now)
 	return s
-}
-
-// LinksVersion counts the changes of state or reason over all rows.
-func (m *Machine) LinksVersion() uint64 { return m.version }
-
-// setLink moves a row to a state and tells.
-func (m *Machine) setLink(now time.Time, r *row, state belfry.LinkState, reason string) {
-	if r.state == state && r.reason == reason {
-		return
-	}
-	from := r.state
-	switch state {
-	case belfry.LinkInit:
-		r.init(now, reason)
-	case belfry.LinkDown:
-		r.receptions = 0
-		r.seq.interrupted()
-	case belfry.LinkOneWayIn:
-		r.echoes = 0
-	}
-	if from != state {
-		r.since = now
-		m.out.Changes = append(m.out.Changes, LinkChange{
-			Peer: r.id.Peer, Index: r.id.Index, Network: r.link.Network, From: from, To: state, Reason: reason, At: now,
-		})
-	}
-	m.version++
-	r.state, r.reason, r.version = state, reason, m.version
 }
 
 // path gathers what the formulas read of one row. P is the greatest of the

@@ -46,11 +46,15 @@ type Machine struct {
 	health   health
 	heal     time.Time
 	healTurn int
-	bursts   uint16    // number of the newest burst
-	version  uint64    // of the link database
-	last     time.Time // of the newest Advance
-	drops    Drops
-	out      Output
+	bursts   uint16 // number of the newest burst
+	version  uint64 // of the link database
+
+	removedLinks []RemovedLink     // oldest first
+	interfaces   map[string]*iface // by network
+	interests    []belfry.NodeID   // beside the ring
+	last         time.Time         // of the newest Advance
+	drops        Drops
+	out          Output
 }
 
 // Drops counts the datagrams that had no effect, by reason.
@@ -64,7 +68,7 @@ type Drops struct {
 
 // New is a machine whose only member is this node. cfg must be valid.
 func New(cfg Config, now time.Time, rng *rand.Rand) *Machine {
-	m := &Machine{cfg: cfg, rng: rng, start: now, byID: map[belfry.NodeID]*member{}}
+	m := &Machine{cfg: cfg, rng: rng, start: now, byID: map[belfry.NodeID]*member{}, interfaces: map[string]*iface{}}
 	m.table = NewTable(cfg.Cluster, 0, []Member{{ID: cfg.Self, Number: cfg.Number, Name: cfg.Name}})
 	m.buckets = slices.Clone(m.table.buckets)
 	m.self = m.member(0)
@@ -96,6 +100,15 @@ func (m *Machine) Receive(now time.Time, msg Message) {
 	case Settings:
 		m.cfg.Tunables = msg.Tunables
 		m.rewatch(now)
+	case Interface:
+		m.setInterface(now, msg)
+	case Interests:
+		m.setInterests(now, msg.Peers)
+	case Unreachable:
+		m.noWay(now, msg)
+	case Congested:
+		m.paused(now, latenessMax)
+		m.void(now, latenessMax) // what was not sent was not asked
 	case Suspended:
 		m.paused(now, msg.D)
 	case Dropped:
@@ -107,6 +120,7 @@ func (m *Machine) Receive(now time.Time, msg Message) {
 // Advance does what is due.
 func (m *Machine) Advance(now time.Time) {
 	m.advanceHealth(now)
+	m.advanceInterfaces(now)
 	m.last = now
 	for _, p := range m.watched {
 		for _, r := range p.rows {
@@ -135,6 +149,7 @@ func (m *Machine) advanceRow(now time.Time, p *member, r *row) {
 		m.miss(now, p, r, due, missed)
 	}
 	m.judgeLink(now, p, r)
+	m.show(now, p, r) // what fades, or ages
 	if p.guest && p.burst == nil && r.state == belfry.LinkDown && p.held.Verdict == belfry.VerdictUp {
 		m.unwatch(p)
 		m.rewatch(now)
@@ -159,9 +174,7 @@ func (m *Machine) judgeLink(now time.Time, p *member, r *row) {
 	}
 	m.setLink(now, r, state, reason)
 	if !r.usable() {
-		if p.held.Cause == belfry.CauseDirect && !slices.ContainsFunc(p.rows, (*row).twoWay) {
-			p.held.Cause = belfry.CauseIndirect // others vouch for it, or it is about to be verified
-		}
+		m.lostWay(p)
 		return
 	}
 	switch p.held.Verdict {
@@ -245,7 +258,7 @@ func (m *Machine) NextTimeout() (next time.Time) {
 	if m.suspicion.suspects() {
 		next = sooner(next, m.suspicion.next)
 	}
-	return sooner(sooner(next, m.nextPost(m.last)), m.heal)
+	return sooner(sooner(sooner(next, m.nextPost(m.last)), m.heal), m.interfaceDue())
 }
 
 // Take gives away what has come together since the last call.

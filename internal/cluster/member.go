@@ -41,8 +41,12 @@ type member struct {
 	rows  []*row           // by index of the link; empty: not watched
 	spent map[uint8]uint16 // by index of the link: the number last sent there, of rows that ended
 	guest bool             // watched because it sends heartbeats, not by ring order
-	burst *burst
-	exit  exit
+	extra bool             // watched because somebody here asked for it, not by ring order
+
+	wanted  time.Time // when it last said that it watches this node because it was asked to; zero: never
+	contact contactState
+	burst   *burst
+	exit    exit
 
 	answers     []answer                  // to claims of this node's own on p, newest last
 	unmentioned map[belfry.NodeNumber]int // heartbeats of p in a row without a word of that node
@@ -245,7 +249,7 @@ func (m *Machine) removeMember(now time.Time, p *member) {
 func (m *Machine) rewatch(now time.Time) {
 	m.peers = m.neighbours(m.self)
 	for _, p := range slices.Clone(m.watched) {
-		if m.self.Stopped || !slices.Contains(m.peers, p) && p.held.Verdict != belfry.VerdictDown && !p.guest {
+		if m.self.Stopped || !slices.Contains(m.peers, p) && p.held.Verdict != belfry.VerdictDown && !p.guest && !p.extra {
 			// Rows of a node that went down stay: they show how it went, and it
 			// is probed for its return. A node that is stopped itself hears
 			// nobody, and may judge nobody.
@@ -256,8 +260,9 @@ func (m *Machine) rewatch(now time.Time) {
 		p.guest = false
 		m.watch(now, p)
 	}
+	m.watchExtras(now)
 	watched := slices.DeleteFunc(slices.Clone(m.watched), func(p *member) bool { return len(p.rows) == 0 })
-	for _, p := range m.peers {
+	for _, p := range slices.Concat(m.peers, m.extras()) {
 		if len(p.rows) > 0 && !slices.Contains(watched, p) {
 			watched = append(watched, p)
 		}
@@ -282,6 +287,7 @@ func (m *Machine) watch(now time.Time, p *member) {
 	}
 	for _, l := range m.links(p) {
 		r := newRow(now, p.ID, l, m.cfg.LossPrior)
+		r.theirs = m.theirIndex(p, l)
 		r.txSeq = p.spent[l.Index]
 		p.rows = append(p.rows, r)
 	}
@@ -302,8 +308,9 @@ func (m *Machine) unwatch(p *member) {
 			p.spent = map[uint8]uint16{}
 		}
 		p.spent[r.id.Index] = r.txSeq
+		m.endRow(p, r)
 	}
-	p.rows, p.burst, p.guest = nil, nil, false
+	p.rows, p.burst, p.guest, p.extra, p.contact = nil, nil, false, false, contactState{}
 	if p.held.Cause == belfry.CauseDirect {
 		p.held.Cause = belfry.CauseIndirect
 	}

@@ -92,14 +92,33 @@ type Suspended struct{ D time.Duration }
 // Dropped says that this node's own socket overflowed N times.
 type Dropped struct{ N uint64 }
 
-func (Datagram) message()  {}
-func (Stream) message()    {}
-func (Dialed) message()    {}
-func (Refused) message()   {}
-func (Members) message()   {}
-func (Settings) message()  {}
-func (Suspended) message() {}
-func (Dropped) message()   {}
+// Interests are the peers that programs of this node have registered links of:
+// the whole set. Those that are no neighbours are watched besides, at most 16.
+type Interests struct{ Peers []belfry.NodeID }
+
+// Unreachable says that the kernel found no way to a peer on one link.
+type Unreachable struct {
+	Peer belfry.NodeID
+	Link uint8
+}
+
+// Congested says that this node's own kernel dropped N datagrams that it was
+// to send: what is not answered may not have been asked.
+type Congested struct{ N uint64 }
+
+func (Datagram) message() {}
+func (Stream) message()   {}
+func (Dialed) message()   {}
+func (Refused) message()  {}
+func (Members) message()  {}
+func (Settings) message() {}
+
+func (Interface) message()   {}
+func (Interests) message()   {}
+func (Unreachable) message() {}
+func (Congested) message()   {}
+func (Suspended) message()   {}
+func (Dropped) message()     {}
 
 // A Body is what a datagram carries: *Heartbeat, *RelayAsk, *RelayResult,
 // *Claims or *View. The structs are field by field those of package wire, so that a
@@ -110,6 +129,7 @@ type Body interface{ body() }
 // heartbeats with a flag. Layout and ranges: cluster.md 3.
 type Heartbeat struct {
 	Echo, Probe, Answer bool
+	Wanted              bool             // the sender watches the receiver because somebody asked it to
 	Link                uint8            // sender's link index
 	LinkState           belfry.LinkState // sender's state of this link
 	Seq                 uint16           // of (pair, link), 1 to 65,535; 0 on unwatched pairs
@@ -124,6 +144,9 @@ type Heartbeat struct {
 	Fresh               belfry.Freshness
 	Claims              []belfry.Claim
 	ExactPause          time.Duration // its newest own pause, once per link; zero: none
+
+	Others    [belfry.MaxLinks - 1]belfry.LinkView // what it holds of the other links of the pair
+	NumOthers uint8                                // of them that count
 }
 
 // A RelayAsk asks a co-watcher to probe the subject by itself.
@@ -229,6 +252,25 @@ type LinkChange struct {
 	From, To belfry.LinkState
 	Reason   string
 	At       time.Time
+	Version  uint64 // of the link database
+
+	Rx        bool          // the peer is heard
+	Loss      uint8         // over the newest 64 numbers, 1/255
+	Known     bool          // MRT and D come from samples
+	MRT, D    time.Duration // mean round trip and its deviation
+	Jitter    time.Duration
+	PeerState belfry.LinkState // what the peer held of the link last
+}
+
+// A ContactChange says that the first link to a peer works, or that the last
+// one does so no longer. It is not a verdict: others may hear the peer.
+type ContactChange struct {
+	Peer                belfry.NodeID
+	Name                string
+	Up                  bool
+	Reason              string // of the link that made the difference
+	LinksUp, LinksTotal int
+	At                  time.Time
 }
 
 // Restarted says that a newer incarnation of a known node is running.
@@ -268,6 +310,7 @@ type NonTransitive struct {
 
 func (NodeChange) change()    {}
 func (LinkChange) change()    {}
+func (ContactChange) change() {}
 func (Restarted) change()     {}
 func (WasDown) change()       {}
 func (Isolated) change()      {}

@@ -33,6 +33,7 @@ type network struct {
 	stopped    map[string]bool // by the configuration
 	generation uint64
 	cfg        func(*Config)
+	networks   int // at least 1
 	lateness   int // number of the newest command about it; older ones end
 }
 
@@ -90,7 +91,7 @@ func newNetwork(seed uint64, names ...string) *network {
 	n := &network{
 		start: start, now: start, rng: rand.New(rand.NewPCG(seed, 1)), delay: 500 * time.Microsecond,
 		paths: map[string]*condition{}, streams: map[string]bool{}, stopped: map[string]bool{},
-		trace: func(*host, Change) {}, keep: func(*host, Pause) {}, watch: func(*host, Send) {}, cfg: func(*Config) {}, generation: 1,
+		trace: func(*host, Change) {}, keep: func(*host, Pause) {}, watch: func(*host, Send) {}, cfg: func(*Config) {}, generation: 1, networks: 1,
 	}
 	for i, name := range names {
 		n.hosts = append(n.hosts, &host{name: name, number: belfry.NodeNumber(i + 1)})
@@ -154,11 +155,12 @@ func (n *network) members() Members { return Members{Table: n.table(len(n.hosts)
 func (n *network) table(hosts int) *Table {
 	var rows []Member
 	for _, p := range n.hosts[:hosts] {
-		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(p.number)}), 7946)
-		rows = append(rows, Member{
-			ID: nodeID(p.number), Number: p.number, Name: p.name, Stopped: n.stopped[p.name],
-			Addresses: []Address{{Network: "net1", Addr: addr}},
-		})
+		row := Member{ID: nodeID(p.number), Number: p.number, Name: p.name, Stopped: n.stopped[p.name]}
+		for i := range n.networks {
+			addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i), byte(p.number)}), 7946)
+			row.Addresses = append(row.Addresses, Address{Network: fmt.Sprintf("net%d", i+1), Addr: addr})
+		}
+		rows = append(rows, row)
 	}
 	return NewTable(belfry.ClusterID{}, n.generation, rows)
 }
@@ -169,6 +171,18 @@ func pair(a, b *host) string {
 
 func (n *network) path(from, to *host) *condition {
 	key := from.name + ">" + to.name
+	if n.paths[key] == nil {
+		n.paths[key] = &condition{}
+	}
+	return n.paths[key]
+}
+
+// wire is the path of one link; with one network it is that of the pair.
+func (n *network) wire(from, to *host, link uint8) *condition {
+	if n.networks == 1 {
+		return n.path(from, to)
+	}
+	key := fmt.Sprintf("%s>%s@net%d", from.name, to.name, link+1)
 	if n.paths[key] == nil {
 		n.paths[key] = &condition{}
 	}
@@ -298,8 +312,8 @@ func (n *network) transmit(from, to *host, s Send) {
 		n.digest = append(n.digest, fmt.Sprintf("%d %s>%s %+v", n.now.Sub(n.start), from.name, to.name, s.Body))
 	}
 	shown, inc, boot := from.seen[to.name], from.incarnation, from.boot
-	c := n.path(from, to)
-	if c.cut || n.rng.IntN(100) < c.loss {
+	c := n.wire(from, to, s.Link)
+	if n.path(from, to).cut || c.cut || n.rng.IntN(100) < c.loss {
 		return
 	}
 	n.at(n.delay+c.delay, func() {
@@ -362,6 +376,8 @@ func (n *network) describe(h *host, c Change) string {
 		fmt.Fprintf(&b, "%s %v -> %v (%v)", c.Name, c.From, c.To, c.Cause)
 	case LinkChange:
 		fmt.Fprintf(&b, "link %s/%s %v -> %v, %s", n.name(c.Peer), c.Network, c.From, c.To, c.Reason)
+	case ContactChange:
+		fmt.Fprintf(&b, "contact %s %s, %d of %d links: %s", c.Name, map[bool]string{true: "up", false: "down"}[c.Up], c.LinksUp, c.LinksTotal, c.Reason)
 	case Restarted:
 		fmt.Fprintf(&b, "%s runs as incarnation %d", c.Name, c.Incarnation)
 	case WasDown:

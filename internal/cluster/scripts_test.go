@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/belfry-ha/belfry"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -82,7 +84,7 @@ type script struct {
 
 // do runs one command:
 //
-//	nodes NAME... [seed=N]     machines that are started by start; all are members
+//	nodes NAME... [seed=N] [nets=N]   machines that are started by start; all are members
 //	start, restart, kill, halt, stop, cont, leave NODE...   stop and cont are signals, halt kills the host
 //	late TIME every TIME NODE...            from now on reads nothing that long, that often; late 0s ends it
 //	suspend, resume NODE...    the whole machine sleeps and goes on
@@ -90,7 +92,10 @@ type script struct {
 //	reset NODE...              a middlebox resets its streams
 //	goodbye NODE               it says that it restarts, and ends
 //	intent stop|start NODE     by the configuration
-//	cut A>B | A|B, heal A>B    loss A>B PERCENT, delay A>B TIME
+//	cut A>B | A|B, heal A>B    loss A>B PERCENT, delay A>B TIME; A>B@NET: on one network
+//	interface NODE NET up|no-carrier|admin-down
+//	interests NODE PEER...     that somebody there has registered links of; all of them
+//	since NODE VERSION         what changed in its link database
 //	set NAME TIME              a tunable, from now on
 //	links on                   print link changes too
 //	run TIME                   prints the changes
@@ -114,6 +119,18 @@ func (s *script) do(t *testing.T, args []string) string {
 				s.n.late(s.n.host(name), d, duration(t, rest[2]), s.n.lateness)
 			}
 		}
+	case "interface":
+		state := map[string]InterfaceState{"up": InterfaceUp, "no-carrier": InterfaceNoCarrier, "admin-down": InterfaceAdminDown}
+		s.n.deliver(s.n.host(rest[0]), Interface{Network: rest[1], State: state[rest[2]], Name: "eth-" + rest[1], Speed: 1000, MTU: 1500})
+	case "interests":
+		var peers []belfry.NodeID
+		for _, name := range rest[1:] {
+			peers = append(peers, nodeID(s.n.host(name).number))
+		}
+		s.n.deliver(s.n.host(rest[0]), Interests{Peers: peers})
+	case "since":
+		from, _ := strconv.ParseUint(rest[1], 10, 64)
+		s.showSince(s.n.host(rest[0]), from)
 	case "links":
 		s.links = rest[0] == "on"
 	case "nodes-at":
@@ -174,14 +191,21 @@ func (s *script) set(t *testing.T, name string, d time.Duration) {
 }
 
 func (s *script) nodes(names []string) {
-	seed := uint64(1)
+	seed, networks := uint64(1), 1
+	if last, ok := strings.CutPrefix(names[len(names)-1], "nets="); ok {
+		networks, _ = strconv.Atoi(last)
+		names = names[:len(names)-1]
+	}
 	if last, ok := strings.CutPrefix(names[len(names)-1], "seed="); ok {
 		seed, _ = strconv.ParseUint(last, 10, 64)
 		names = names[:len(names)-1]
 	}
 	s.n = newNetwork(seed, names...)
+	s.n.networks = networks
 	s.n.trace = func(h *host, c Change) {
-		if _, link := c.(LinkChange); !link || s.links {
+		_, link := c.(LinkChange)
+		_, contact := c.(ContactChange)
+		if !link && !contact || s.links {
 			s.lines.WriteString(s.n.describe(h, c) + "\n")
 		}
 	}
@@ -232,9 +256,15 @@ func (s *script) condition(t *testing.T, what string, args []string) {
 	if !oneWay {
 		a, b, _ = strings.Cut(args[0], "|")
 	}
-	ways := []*condition{s.n.path(s.n.host(a), s.n.host(b))}
+	path := s.n.path
+	if peer, network, on := strings.Cut(b, "@net"); on {
+		link, _ := strconv.Atoi(network)
+		b = peer
+		path = func(from, to *host) *condition { return s.n.wire(from, to, uint8(link-1)) }
+	}
+	ways := []*condition{path(s.n.host(a), s.n.host(b))}
 	if !oneWay {
-		ways = append(ways, s.n.path(s.n.host(b), s.n.host(a)))
+		ways = append(ways, path(s.n.host(b), s.n.host(a)))
 	}
 	for _, c := range ways {
 		switch what {
@@ -273,6 +303,17 @@ func (s *script) showLinks(h *host) {
 		fmt.Fprintf(&s.lines, "%s/%s %v, %s; sent %d received %d lost %d reordered %d duplicate %d loss %d/255; MRT %v D %v J %v; interval %v wait %v deviation %d of %d; peer %v\n",
 			l.PeerName, l.Network, l.State, l.Reason, l.Sent, l.Received, l.Lost, l.Reordered, l.Duplicate, l.Loss, l.MRT, l.D, l.Jitter,
 			l.Interval, l.MaxWait, l.Deviation, l.MaxDeviation, l.PeerState)
+	}
+}
+
+func (s *script) showSince(h *host, from uint64) {
+	d := h.m.LinksSince(s.n.now, from)
+	fmt.Fprintf(&s.lines, "version %d, whole %v\n", d.Version, d.Whole)
+	for _, l := range d.Links {
+		fmt.Fprintf(&s.lines, "%d %s/%s %v, %s\n", l.Version, l.PeerName, l.Network, l.State, l.Reason)
+	}
+	for _, r := range d.Removed {
+		fmt.Fprintf(&s.lines, "%d %s/%s removed\n", r.Version, r.PeerName, r.Network)
 	}
 }
 

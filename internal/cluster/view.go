@@ -18,7 +18,7 @@ func bucketOf(n belfry.NodeNumber) int { return int(n) / bucketSize }
 func (m *Machine) compareView(now time.Time, from *member, view uint32) {
 	if view == m.view {
 		from.viewDiffers = 0
-		if from.viewAgrees++; from.guest && from.viewAgrees >= 2 && from.held.Verdict == belfry.VerdictUp {
+		if from.viewAgrees++; from.guest && !from.onRequest(now) && from.viewAgrees >= 2 && from.held.Verdict == belfry.VerdictUp {
 			m.unwatch(from) // both draw the same ring now, and in it they are no neighbours
 			m.rewatch(now)
 		}

@@ -21,6 +21,7 @@ type Body interface{ body() }
 // probe (cluster.md 3).
 type Heartbeat struct {
 	Echo, Probe, Answer bool
+	Wanted              bool             // the sender watches the receiver because somebody asked it to
 	Link                uint8            // sender's link index, 0 to 15
 	LinkState           belfry.LinkState // sender's state of this link
 	Seq                 uint16           // of (pair, link); 0 on unwatched pairs
@@ -35,6 +36,9 @@ type Heartbeat struct {
 	Fresh               belfry.Freshness // one third node; Subject 0: nothing to say
 	Claims              []belfry.Claim   // section 1; at most MaxHeartbeatClaims
 	ExactPause          time.Duration    // section 2, ms steps; zero: none
+
+	Others    [belfry.MaxLinks - 1]belfry.LinkView // section 3: the other links of the pair
+	NumOthers uint8                                // of them that count
 }
 
 // A RelayAsk asks a co-watcher to probe the subject by itself (cluster.md 6).
@@ -113,18 +117,20 @@ const (
 	kindView        = 6
 )
 
-// The flags beside the kind. The eighth bit is sent as 0 and ignored.
+// The flags beside the kind.
 const (
 	flagEcho   = 1 << 3
 	flagProbe  = 1 << 4
 	flagAnswer = 1 << 5
 	flagMore   = 1 << 6
+	flagWanted = 1 << 7
 )
 
 // Sections behind a heartbeat: type, length, bytes. Others are skipped.
 const (
 	sectionClaims = 1
 	sectionPause  = 2
+	sectionLinks  = 3
 )
 
 // Sizes in bytes.
@@ -134,6 +140,7 @@ const (
 	relayAskSize    = 8
 	relayResultSize = 13
 	claimSize       = 14
+	linkViewSize    = 2 // link and state, loss
 )
 
 // Steps and limits of the fields of time.

@@ -172,6 +172,14 @@ func drawBody(t *rapid.T) Body {
 				Age: steps("age", ageUnit, max12),
 			},
 			Claims: claims(0, MaxHeartbeatClaims), ExactPause: steps("exact pause", time.Millisecond, max32),
+			Wanted: rapid.Bool().Draw(t, "wanted"),
+		}
+		for range rapid.IntRange(0, len(h.Others)).Draw(t, "others") {
+			h.Others[h.NumOthers] = belfry.LinkView{
+				Link: rapid.Uint8Range(0, 15).Draw(t, "other"), State: belfry.LinkState(rapid.Uint8Range(0, uint8(belfry.LinkFlapping)).Draw(t, "its state")),
+				Loss: rapid.Uint8().Draw(t, "its loss"),
+			}
+			h.NumOthers++
 		}
 		if h.Echo {
 			h.EchoOf, h.Hold = clock.Draw(t, "echo of"), steps("hold", clockUnit, int64(maxHold/clockUnit))
@@ -387,7 +395,35 @@ func TestMalformedBodiesAreRefused(t *testing.T) {
 }
 
 // What a later version may add is skipped.
-func TestUnknownSectionsAndBitsAreSkipped(t *testing.T) {
+func TestViewsOfOtherLinksAreOfLinksThatCanBe(t *testing.T) {
+	t.Parallel()
+	h := &Heartbeat{Seq: 7, NumOthers: 2, Others: [3]belfry.LinkView{{Link: 1, State: belfry.LinkUp}, {Link: 2, State: belfry.LinkOneWayIn, Loss: 9}}}
+	data, err := AppendBody(nil, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func([]byte) []byte{
+		"a state that there is not": func(b []byte) []byte { b[heartbeatSize+2] |= 0xf0; return b },
+		"half a view":               func(b []byte) []byte { b[heartbeatSize+1] = 3; return b[:len(b)-1] },
+		"more than a pair has":      func(b []byte) []byte { b[heartbeatSize+1] = 8; return append(b, 1, 1, 1, 1) },
+		"twice":                     func(b []byte) []byte { return append(b, sectionLinks, 0) },
+	} {
+		if got, err := DecodeBody(change(bytes.Clone(data))); err == nil {
+			t.Errorf("%s: read as %+v", name, got)
+		}
+	}
+	for name, wrong := range map[string]*Heartbeat{
+		"too many":                  {NumOthers: 4},
+		"a link that there is not":  {NumOthers: 1, Others: [3]belfry.LinkView{{Link: 16}}},
+		"a state that there is not": {NumOthers: 1, Others: [3]belfry.LinkView{{State: belfry.LinkFlapping + 1}}},
+	} {
+		if _, err := AppendBody(nil, wrong); err == nil {
+			t.Errorf("%s: written", name)
+		}
+	}
+}
+
+func TestUnknownSectionsAreSkipped(t *testing.T) {
 	t.Parallel()
 	data, err := AppendBody(nil, &Heartbeat{Seq: 7, ExactPause: time.Second})
 	if err != nil {
@@ -397,7 +433,6 @@ func TestUnknownSectionsAndBitsAreSkipped(t *testing.T) {
 	later := append([]byte{}, data[:heartbeatSize]...)
 	later = append(later, 9, 3, 'x', 'y', 'z', 9, 0)
 	later = append(later, pause...)
-	later[0] |= 0x80
 	got, err := DecodeBody(later)
 	if diff := cmp.Diff(Body(&Heartbeat{Seq: 7, ExactPause: time.Second}), got); diff != "" || err != nil {
 		t.Errorf("%v (-want +got):\n%s", err, diff)

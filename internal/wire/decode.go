@@ -73,7 +73,7 @@ func decodeHeartbeat(data []byte, link uint8, state belfry.LinkState, seq uint16
 	}
 	fresh := binary.LittleEndian.Uint16(data[22:])
 	h := &Heartbeat{
-		Probe: data[0]&flagProbe != 0, Answer: data[0]&flagAnswer != 0,
+		Probe: data[0]&flagProbe != 0, Answer: data[0]&flagAnswer != 0, Wanted: data[0]&flagWanted != 0,
 		Link: link, LinkState: state, Seq: seq,
 		SentAt:    uint24(data[4:]),
 		Announced: time.Duration(binary.LittleEndian.Uint16(data[7:])) * time.Millisecond,
@@ -114,7 +114,7 @@ func (h *Heartbeat) decodeSections(data []byte) (err error) {
 		}
 		kind, content := data[0], data[2:2+int(data[1])]
 		data = data[2+len(content):]
-		if seen[kind] && (kind == sectionClaims || kind == sectionPause) {
+		if seen[kind] && kind >= sectionClaims && kind <= sectionLinks {
 			return fmt.Errorf("%w: section %d comes twice; once each", belfry.ErrUsage, kind)
 		}
 		seen[kind] = true
@@ -126,10 +126,27 @@ func (h *Heartbeat) decodeSections(data []byte) (err error) {
 				return badLength("section of the exact pause", len(content), 4)
 			}
 			h.ExactPause = time.Duration(binary.LittleEndian.Uint32(content)) * time.Millisecond
+		case sectionLinks:
+			err = h.decodeOthers(content)
 		}
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func (h *Heartbeat) decodeOthers(data []byte) error {
+	if len(data)%linkViewSize != 0 || len(data) > len(h.Others)*linkViewSize {
+		return badLength("section of links", len(data), len(h.Others)*linkViewSize)
+	}
+	for i := 0; i < len(data)/linkViewSize; i++ {
+		v := belfry.LinkView{Link: data[i*linkViewSize] & 0x0f, State: belfry.LinkState(data[i*linkViewSize] >> 4), Loss: data[i*linkViewSize+1]}
+		if err := checkCommon(v.Link, v.State); err != nil {
+			return err
+		}
+		h.Others[i] = v
+		h.NumOthers++
 	}
 	return nil
 }

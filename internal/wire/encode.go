@@ -51,7 +51,10 @@ func (h *Heartbeat) append(dst []byte) ([]byte, error) {
 	if h.Answer {
 		first |= flagAnswer
 	}
-	if len(h.Claims) > 0 || h.ExactPause > 0 {
+	if h.Wanted {
+		first |= flagWanted
+	}
+	if len(h.Claims) > 0 || h.ExactPause > 0 || h.NumOthers > 0 {
 		first |= flagMore
 	}
 	dst = appendCommon(dst, first, h.Link, h.LinkState, h.Seq)
@@ -73,6 +76,12 @@ func (h *Heartbeat) append(dst []byte) ([]byte, error) {
 		dst = append(dst, sectionPause, 4)
 		dst = binary.LittleEndian.AppendUint32(dst, stepsUp(h.ExactPause, time.Millisecond, max32))
 	}
+	if h.NumOthers > 0 {
+		dst = append(dst, sectionLinks, h.NumOthers*linkViewSize)
+		for _, o := range h.Others[:h.NumOthers] {
+			dst = append(dst, o.Link|byte(o.State)<<4, o.Loss)
+		}
+	}
 	return dst, nil
 }
 
@@ -93,6 +102,14 @@ func (h *Heartbeat) check() error {
 		return outOfRange("pause", h.Pause, 15)
 	case h.Fresh.Verdict > belfry.VerdictLeft:
 		return outOfRange("verdict", h.Fresh.Verdict, belfry.VerdictLeft)
+	}
+	if int(h.NumOthers) > len(h.Others) {
+		return outOfRange("views of links", h.NumOthers, uint8(len(h.Others)))
+	}
+	for _, o := range h.Others[:h.NumOthers] {
+		if err := checkCommon(o.Link, o.State); err != nil {
+			return err
+		}
 	}
 	return checkClaims(h.Claims, MaxHeartbeatClaims)
 }

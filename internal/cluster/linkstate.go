@@ -1,0 +1,264 @@
+package cluster
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// A shown is what a row says to people, programs and the peer.
+type shown struct {
+	state  belfry.LinkState
+	since  time.Time
+	reason string
+}
+
+// A Transition is one change of a link that was shown.
+type Transition struct {
+	At       time.Time
+	From, To belfry.LinkState
+	Reason   string
+}
+
+const (
+	// transitionsMax is how many of a link are kept for people.
+	transitionsMax = 32
+	// changesKept is how many changes back a watcher may resume.
+	changesKept = 4096
+	// viewAge is how old the peer's word of a link may be to say that it hears
+	// this node there: a few of its heartbeats on another link.
+	viewAge = 10 * time.Second
+)
+
+// setLink moves a row to what is heard, and shows what that means.
+func (m *Machine) setLink(now time.Time, r *row, state belfry.LinkState, reason string) {
+	if r.state == state && r.reason == reason {
+		return
+	}
+	from := r.state
+	switch state {
+	case belfry.LinkInit:
+		r.init(now, reason)
+	case belfry.LinkDown:
+		r.receptions = 0
+		r.seq.interrupted()
+		r.quality.interrupted()
+	case belfry.LinkOneWayIn:
+		r.echoes = 0
+	}
+	if from != state {
+		r.since = now
+	}
+	r.state, r.reason = state, reason
+	r.counted(now, from)
+	m.show(now, m.byID[r.id.Peer], r)
+}
+
+// counted notes that a link went up or down.
+func (r *row) counted(now time.Time, from belfry.LinkState) {
+	switch {
+	case r.state == belfry.LinkUp && from == belfry.LinkInit:
+		r.ups++
+		if r.downs > 0 { // the first time is no flapping
+			r.flap.moved(now)
+		}
+	case r.state == belfry.LinkDown && from != belfry.LinkInit && from != belfry.LinkDown:
+		r.downs++
+		r.flap.moved(now)
+	}
+}
+
+// meaning is the table of cluster.md 10: the first that holds.
+func (m *Machine) meaning(now time.Time, r *row) (belfry.LinkState, string) {
+	if i := m.interfaces[r.link.Network]; !i.works(now) {
+		return i.state()
+	}
+	r.flap.fade(now)
+	switch {
+	case r.state == belfry.LinkUnknown:
+		return r.state, r.reason
+	case r.flap.on:
+		return belfry.LinkFlapping, "too many changes"
+	case r.state == belfry.LinkDown && r.peerHears(now):
+		return belfry.LinkOneWayOut, "the peer hears this node, as it says on another link"
+	case r.state == belfry.LinkUp && r.quality.degraded:
+		return belfry.LinkDegraded, r.quality.why
+	}
+	return r.state, r.reason
+}
+
+// peerHears tells whether the peer says, since the link went down here and on
+// another link, that it hears this node on this one and is not heard.
+func (r *row) peerHears(now time.Time) bool {
+	return r.peerState == belfry.LinkOneWayIn && r.peerAt.After(r.since) && now.Sub(r.peerAt) <= viewAge
+}
+
+// rx tells whether the peer is heard on this link.
+func (r *row) rx() bool {
+	switch r.state {
+	case belfry.LinkUp, belfry.LinkOneWayIn:
+		return true
+	case belfry.LinkInit:
+		return r.receptions > 0
+	}
+	return false
+}
+
+// works tells whether a link that is shown so carries what it should.
+func works(s belfry.LinkState) bool { return s == belfry.LinkUp || s == belfry.LinkDegraded }
+
+// show brings what a row says up to date and tells what changed. A link that
+// flaps is silent about its single changes.
+func (m *Machine) show(now time.Time, p *member, r *row) {
+	state, reason := m.meaning(now, r)
+	if state == r.shown.state && reason == r.shown.reason {
+		return
+	}
+	from := r.shown.state
+	r.shown.state, r.shown.reason = state, reason
+	m.version++
+	r.version = m.version
+	if from == state {
+		return
+	}
+	r.shown.since = now
+	if len(r.transitions) == transitionsMax {
+		r.transitions = slices.Delete(r.transitions, 0, 1)
+	}
+	r.transitions = append(r.transitions, Transition{At: now, From: from, To: state, Reason: reason})
+	m.out.Changes = append(m.out.Changes, LinkChange{
+		Peer: r.id.Peer, Index: r.id.Index, Network: r.link.Network, From: from, To: state, Reason: reason, At: now,
+		Version: r.version, Loss: r.seq.recent(), Known: r.rtt.known, MRT: r.rtt.MRT(), D: r.rtt.D(), Jitter: r.arrival.jitter,
+		PeerState: r.peerState, Rx: r.rx(),
+	})
+	if p != nil {
+		m.contact(now, p, reason)
+	}
+}
+
+// contact tells when the general state of a peer changes: up while any of its
+// links works. It changes only between none and some (cluster.md 10).
+func (m *Machine) contact(now time.Time, p *member, reason string) {
+	up := 0
+	for _, r := range p.rows {
+		if works(r.shown.state) {
+			up++
+		}
+	}
+	if (up > 0) == p.contact.up {
+		return
+	}
+	p.contact.up, p.contact.since, p.contact.reason = up > 0, now, reason
+	m.out.Changes = append(m.out.Changes, ContactChange{
+		Peer: p.ID, Name: p.Name, Up: up > 0, Reason: reason, LinksUp: up, LinksTotal: len(p.rows), At: now,
+	})
+}
+
+// contactState is the general state of a watched peer.
+type contactState struct {
+	up     bool
+	since  time.Time // zero: since it is watched
+	reason string
+}
+
+// A ContactStatus is the general state of a peer with rows.
+type ContactStatus struct {
+	Peer                belfry.NodeID
+	Name                string
+	Up                  bool
+	Since               time.Time // zero: it was never up
+	Reason              string
+	LinksUp, LinksTotal int
+}
+
+// Contacts is all of them, by name.
+func (m *Machine) Contacts() []ContactStatus {
+	var all []ContactStatus
+	for _, p := range m.watched {
+		c := ContactStatus{Peer: p.ID, Name: p.Name, Up: p.contact.up, Since: p.contact.since, Reason: p.contact.reason, LinksTotal: len(p.rows)}
+		for _, r := range p.rows {
+			if works(r.shown.state) {
+				c.LinksUp++
+			}
+		}
+		all = append(all, c)
+	}
+	slices.SortFunc(all, func(a, b ContactStatus) int { return cmp.Or(cmp.Compare(a.Name, b.Name), a.Peer.Compare(b.Peer)) })
+	return all
+}
+
+// LinksVersion counts the changes of state or reason over all rows, and the
+// rows that ended.
+func (m *Machine) LinksVersion() uint64 { return m.version }
+
+// A RemovedLink is a row that ended: the peer is not watched any longer.
+type RemovedLink struct {
+	Peer     belfry.NodeID
+	PeerName string
+	Link
+	Version uint64
+}
+
+// A LinkDelta is what changed in the link database since a version.
+type LinkDelta struct {
+	Version uint64 // up to which it goes
+	Whole   bool   // Links is all rows: from is 0, of another start, or too long ago
+	Links   []LinkStatus
+	Removed []RemovedLink // in the order in which they ended
+}
+
+// LinksSince is what changed after a version: each row once, as it is now.
+func (m *Machine) LinksSince(now time.Time, from uint64) LinkDelta {
+	d := LinkDelta{Version: m.version, Links: m.Links(now)}
+	if from == 0 || from > m.version || m.version-from > changesKept {
+		d.Whole = true
+		return d
+	}
+	d.Links = slices.DeleteFunc(d.Links, func(l LinkStatus) bool { return l.Version <= from })
+	for _, r := range m.removedLinks {
+		if r.Version > from {
+			d.Removed = append(d.Removed, r)
+		}
+	}
+	return d
+}
+
+// endRow notes that a row ended.
+func (m *Machine) endRow(p *member, r *row) {
+	m.version++
+	if len(m.removedLinks) > 0 && m.version-m.removedLinks[0].Version > changesKept {
+		m.removedLinks = slices.Delete(m.removedLinks, 0, 1)
+	}
+	m.removedLinks = append(m.removedLinks, RemovedLink{Peer: p.ID, PeerName: p.Name, Link: r.link, Version: m.version})
+}
+
+// lostWay is called when a link ceased to be two-way.
+func (m *Machine) lostWay(p *member) {
+	if p.held.Cause == belfry.CauseDirect && !slices.ContainsFunc(p.rows, (*row).twoWay) {
+		p.held.Cause = belfry.CauseIndirect // others vouch for it, or it is about to be verified
+	}
+}
+
+// othersOf is what this node holds of the other links of a pair, for the peer.
+func (p *member) othersOf(r *row, hb *Heartbeat) {
+	for _, o := range p.rows {
+		if o != r && int(hb.NumOthers) < len(hb.Others) {
+			hb.Others[hb.NumOthers] = belfry.LinkView{Link: o.id.Index, State: o.shown.state, Loss: o.seq.loss()}
+			hb.NumOthers++
+		}
+	}
+}
+
+// heardOthers takes what the peer holds of the other links of the pair.
+func (m *Machine) heardOthers(now, at time.Time, p *member, hb *Heartbeat) {
+	for _, v := range hb.Others[:hb.NumOthers] {
+		for _, r := range p.rows {
+			if r.theirs == v.Link && !at.Before(r.peerAt) {
+				r.peerState, r.peerLoss, r.peerAt = v.State, v.Loss, at
+				m.show(now, p, r)
+			}
+		}
+	}
+}

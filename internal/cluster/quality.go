@@ -1,0 +1,246 @@
+package cluster
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// The sequential test of cluster.md 10, of 5 % loss against 0.5 %, in 1/1000
+// nat. The score is bounded, so that a long outage is not remembered for long.
+const (
+	scoreLost     = 2300
+	scoreReceived = 46
+	scoreLimit    = 9200
+	scoreMost     = scoreLimit + scoreLost
+)
+
+// Windows of receptions, and how many in a row decide.
+const (
+	windowSize  = 4
+	badWindows  = 3
+	goodWindows = 10
+	// A round trip is long when it is this many times the usual one, and more.
+	longFactor = 3
+	longMore   = 5 * time.Millisecond
+	// What is usual is the median of the last 600 s, of one window in this time.
+	usualEvery = 5 * time.Second
+	usualFor   = 600 * time.Second
+	usualLeast = 3 // before that nothing is usual yet
+)
+
+// quality tells a link that works badly from one that works (cluster.md 10).
+// The round trip holds the delay of both directions, and needs no two clocks
+// that run alike.
+type quality struct {
+	score int // loss
+
+	count int // receptions of this window
+	trips [windowSize]time.Duration
+	taken int // round trips of this window
+
+	usual     [usualFor / usualEvery]time.Duration // medians of windows; a ring
+	usualAt   [usualFor / usualEvery]time.Time
+	nextUsual int
+
+	slow, good int // windows in a row
+	why        string
+	degraded   bool
+}
+
+// received counts one reception, before which lost numbers were missing, and
+// tells whether that ended a window.
+func (q *quality) received(now time.Time, lost int) {
+	q.score = min(max(q.score+scoreLost*min(lost, 256)-scoreReceived, 0), scoreMost)
+	if q.score > scoreLimit && !q.degraded {
+		q.degrade("loss of more than a few percent")
+	}
+	if q.count++; q.count == windowSize {
+		q.window(now)
+	}
+}
+
+// trip records one round trip.
+func (q *quality) trip(d time.Duration) {
+	if q.taken < windowSize {
+		q.trips[q.taken] = d
+		q.taken++
+	}
+}
+
+// window judges the last receptions.
+func (q *quality) window(now time.Time) {
+	long := false
+	if q.taken > 0 {
+		trips := q.trips[:q.taken]
+		slices.Sort(trips)
+		median := trips[len(trips)/2]
+		usual, known := q.median(now)
+		long = known && median > longFactor*usual+longMore
+		q.learn(now, median)
+		if long {
+			q.why = fmt.Sprintf("round trip %s, usually %s", median.Round(100*time.Microsecond), usual.Round(100*time.Microsecond))
+		}
+	}
+	q.count, q.taken = 0, 0
+	if long {
+		if q.slow++; q.slow >= badWindows && !q.degraded {
+			q.degrade(q.why)
+		}
+	} else {
+		q.slow = 0
+	}
+	if long || q.score > scoreLimit {
+		q.good = 0
+	} else if q.good++; q.good >= goodWindows {
+		q.degraded = false
+	}
+}
+
+func (q *quality) degrade(why string) { q.degraded, q.why, q.good = true, why, 0 }
+
+// learn keeps one window in usualEvery.
+func (q *quality) learn(now time.Time, median time.Duration) {
+	last := q.usualAt[(q.nextUsual+len(q.usualAt)-1)%len(q.usualAt)]
+	if !last.IsZero() && now.Sub(last) < usualEvery {
+		return
+	}
+	q.usual[q.nextUsual], q.usualAt[q.nextUsual] = median, now
+	q.nextUsual = (q.nextUsual + 1) % len(q.usual)
+}
+
+// median is what was usual in the last 600 s.
+func (q *quality) median(now time.Time) (time.Duration, bool) {
+	var known [len(quality{}.usual)]time.Duration
+	n := 0
+	for i, at := range q.usualAt {
+		if !at.IsZero() && now.Sub(at) <= usualFor {
+			known[n] = q.usual[i]
+			n++
+		}
+	}
+	if n < usualLeast {
+		return 0, false
+	}
+	slices.Sort(known[:n])
+	return known[n/2], true
+}
+
+// interrupted forgets the score: what is lost in an outage is no quality.
+func (q *quality) interrupted() {
+	q.score, q.count, q.taken, q.slow, q.good, q.degraded = 0, 0, 0, 0, 0, false
+}
+
+// A Ratio is a share of what should have come.
+type Ratio struct{ Lost, Expected uint64 }
+
+// traffic counts receptions over the last 10, 60 and 600 s.
+type traffic struct {
+	seconds, sixes       [10]Ratio // of 1 s and of 6 s
+	hundreds             [6]Ratio  // of 100 s
+	second, six, hundred int64     // the newest ones, counted since the start
+}
+
+// count adds to the buckets of a moment.
+func (t *traffic) count(since time.Duration, received, lost int) {
+	t.turn(since)
+	for _, b := range []*Ratio{&t.seconds[t.second%10], &t.sixes[t.six%10], &t.hundreds[t.hundred%6]} {
+		b.Lost += uint64(lost)
+		b.Expected += uint64(received + lost)
+	}
+}
+
+// turn empties the buckets that time has left behind.
+func (t *traffic) turn(since time.Duration) {
+	turn(&t.second, int64(since/time.Second), t.seconds[:])
+	turn(&t.six, int64(since/(6*time.Second)), t.sixes[:])
+	turn(&t.hundred, int64(since/(100*time.Second)), t.hundreds[:])
+}
+
+func turn(newest *int64, to int64, ring []Ratio) {
+	for n := min(to-*newest, int64(len(ring))); n > 0; n-- {
+		*newest++
+		ring[*newest%int64(len(ring))] = Ratio{}
+	}
+	if to > *newest { // longer ago than the ring is long
+		*newest = to
+	}
+}
+
+// ratios are those of the last 10, 60 and 600 s.
+func (t traffic) ratios(since time.Duration) (ten, sixty, sixHundred Ratio) {
+	t.turn(since)
+	return sum(t.seconds[:]), sum(t.sixes[:]), sum(t.hundreds[:])
+}
+
+func sum(ring []Ratio) (all Ratio) {
+	for _, r := range ring {
+		all.Lost += r.Lost
+		all.Expected += r.Expected
+	}
+	return all
+}
+
+// The penalty of flapping (after RFC 2439): each up or down costs, and half of
+// it is forgotten in a minute.
+const (
+	flapCost = 1000
+	flapIn   = 3000
+	flapOut  = 750
+	// flapKept is 2^(−1/60) in 1/65,536: what is left of it after a second.
+	flapKept = 64783
+)
+
+// flap is the penalty of one link.
+type flap struct {
+	penalty int
+	at      time.Time // as of
+	on      bool
+}
+
+// fade brings the penalty up to date.
+func (f *flap) fade(now time.Time) int {
+	for f.penalty > 0 && now.Sub(f.at) >= time.Second {
+		f.penalty, f.at = f.penalty*flapKept>>16, f.at.Add(time.Second)
+	}
+	if f.penalty == 0 {
+		f.at = now
+	}
+	if f.penalty >= flapIn {
+		f.on = true
+	} else if f.penalty < flapOut {
+		f.on = false
+	}
+	return f.penalty
+}
+
+// moved charges one change.
+func (f *flap) moved(now time.Time) {
+	f.fade(now)
+	f.penalty += flapCost
+	f.fade(now)
+}
+
+// tripsKept is how many round trips the percentiles are of.
+const tripsKept = 128
+
+// trips keeps the newest round trips for people.
+type trips struct {
+	ring [tripsKept]time.Duration
+	n    int // ever
+}
+
+func (t *trips) add(d time.Duration) {
+	t.ring[t.n%tripsKept] = d
+	t.n++
+}
+
+// percentiles are the least, the median and the 99th of a hundred.
+func (t *trips) percentiles() (least, p50, p99 time.Duration) {
+	kept := slices.Clone(t.ring[:min(t.n, tripsKept)])
+	if len(kept) == 0 {
+		return 0, 0, 0
+	}
+	slices.Sort(kept)
+	return kept[0], kept[len(kept)/2], kept[(len(kept)*99+99)/100-1]
+}
