@@ -60,8 +60,12 @@ const leaveTime = 2 * time.Second
 // heartbeats although this node's own order does not say so: as long as their
 // views differ, their rings may too; and it may have been asked to.
 func (m *Machine) welcome(now time.Time, p *member, hb *Heartbeat) {
-	if hb != nil && hb.Wanted {
+	switch {
+	case hb == nil:
+	case hb.Wanted:
 		p.wanted = now
+	case !hb.Probe && !hb.Answer:
+		p.wanted = time.Time{}
 	}
 	if len(p.rows) > 0 || hb == nil || p.inRing() && (hb.Probe || hb.Answer || hb.View == m.view) && !hb.Wanted {
 		return

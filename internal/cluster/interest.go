@@ -24,6 +24,9 @@ func (m *Machine) setInterests(now time.Time, peers []belfry.NodeID) {
 	for _, p := range slices.Clone(m.watched) {
 		if p.extra && !slices.Contains(m.interests, p.ID) {
 			p.extra = false
+			for _, r := range p.rows {
+				m.sendHeartbeat(now, r, false, false) // which says that it is the last
+			}
 		}
 	}
 	m.rewatch(now)

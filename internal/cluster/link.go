@@ -182,8 +182,9 @@ func (r *row) echo(at, start time.Time, p path, hb *Heartbeat, pauseEnd time.Tim
 // measure counts one reception, with which it showed that lost numbers are
 // missing; negative: one that had been missing came late.
 func (r *row) measure(at, start time.Time, lost int) {
-	if r.state == belfry.LinkInit || r.state == belfry.LinkDown {
-		lost = min(lost, 0) // what an outage took says nothing of the quality
+	switch r.state {
+	case belfry.LinkInit, belfry.LinkDown, belfry.LinkUnknown:
+		lost = 0 // what an outage or an own pause took says nothing of the quality
 	}
 	r.quality.received(at, max(lost, 0))
 	r.traffic.count(at.Sub(start), 1, max(lost, 0))

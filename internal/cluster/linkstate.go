@@ -13,6 +13,7 @@ type shown struct {
 	state  belfry.LinkState
 	since  time.Time
 	reason string
+	works  bool // it carries what it should; while unknown, as before
 }
 
 // A Transition is one change of a link that was shown.
@@ -106,9 +107,6 @@ func (r *row) rx() bool {
 	return false
 }
 
-// works tells whether a link that is shown so carries what it should.
-func works(s belfry.LinkState) bool { return s == belfry.LinkUp || s == belfry.LinkDegraded }
-
 // show brings what a row says up to date and tells what changed. A link that
 // flaps is silent about its single changes.
 func (m *Machine) show(now time.Time, p *member, r *row) {
@@ -118,6 +116,9 @@ func (m *Machine) show(now time.Time, p *member, r *row) {
 	}
 	from := r.shown.state
 	r.shown.state, r.shown.reason = state, reason
+	if state != belfry.LinkUnknown {
+		r.shown.works = state == belfry.LinkUp || state == belfry.LinkDegraded
+	}
 	m.version++
 	r.version = m.version
 	if from == state {
@@ -141,12 +142,7 @@ func (m *Machine) show(now time.Time, p *member, r *row) {
 // contact tells when the general state of a peer changes: up while any of its
 // links works. It changes only between none and some (cluster.md 10).
 func (m *Machine) contact(now time.Time, p *member, reason string) {
-	up := 0
-	for _, r := range p.rows {
-		if works(r.shown.state) {
-			up++
-		}
-	}
+	up := p.linksUp()
 	if (up > 0) == p.contact.up {
 		return
 	}
@@ -154,6 +150,16 @@ func (m *Machine) contact(now time.Time, p *member, reason string) {
 	m.out.Changes = append(m.out.Changes, ContactChange{
 		Peer: p.ID, Name: p.Name, Up: up > 0, Reason: reason, LinksUp: up, LinksTotal: len(p.rows), At: now,
 	})
+}
+
+// linksUp counts the links to p that work.
+func (p *member) linksUp() (n int) {
+	for _, r := range p.rows {
+		if r.shown.works {
+			n++
+		}
+	}
+	return n
 }
 
 // contactState is the general state of a watched peer.
@@ -177,13 +183,10 @@ type ContactStatus struct {
 func (m *Machine) Contacts() []ContactStatus {
 	var all []ContactStatus
 	for _, p := range m.watched {
-		c := ContactStatus{Peer: p.ID, Name: p.Name, Up: p.contact.up, Since: p.contact.since, Reason: p.contact.reason, LinksTotal: len(p.rows)}
-		for _, r := range p.rows {
-			if works(r.shown.state) {
-				c.LinksUp++
-			}
-		}
-		all = append(all, c)
+		all = append(all, ContactStatus{
+			Peer: p.ID, Name: p.Name, Up: p.contact.up, Since: p.contact.since, Reason: p.contact.reason,
+			LinksUp: p.linksUp(), LinksTotal: len(p.rows),
+		})
 	}
 	slices.SortFunc(all, func(a, b ContactStatus) int { return cmp.Or(cmp.Compare(a.Name, b.Name), a.Peer.Compare(b.Peer)) })
 	return all
