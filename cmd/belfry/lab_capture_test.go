@@ -51,8 +51,8 @@ func (w *wire) await(d direction, since time.Time, limit time.Duration, enough f
 // it was sent, whose time it echoes.
 func (w *wire) roundTrips(node, peer string) (all []time.Duration) {
 	now := time.Now()
-	there, _ := w.captured(direction{node, peer}, now.Add(-time.Minute))
-	back, _ := w.captured(direction{peer, node}, now.Add(-time.Second))
+	there, _ := w.captured(direction{node, peer, labNetwork(1)}, now.Add(-time.Minute))
+	back, _ := w.captured(direction{peer, node, labNetwork(1)}, now.Add(-time.Second))
 	for _, b := range back {
 		if b.lost || b.arrived().After(now) {
 			continue

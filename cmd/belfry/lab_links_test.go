@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,13 +32,17 @@ func (l *lab) pollLink(ts *testscript.TestScript, node, peer string, limit time.
 	}
 }
 
-func (l *lab) link(ctx context.Context, ts *testscript.TestScript, conn *client.Client, peer string) *belfryv1.Link {
-	links, err := conn.Links(ctx, peer)
+// link is what a node reports of its link to a peer: b, or where there are
+// several b/net2.
+func (l *lab) link(ctx context.Context, ts *testscript.TestScript, conn *client.Client, to string) *belfryv1.Link {
+	peer, network, one := strings.Cut(to, "/")
+	all, err := conn.Links(ctx, peer)
 	ts.Check(err)
-	if len(links.GetLinks()) != 1 {
-		ts.Fatalf("%d links to %s, want 1", len(links.GetLinks()), peer)
+	links := slices.DeleteFunc(all.GetLinks(), func(link *belfryv1.Link) bool { return one && link.GetNetwork() != network })
+	if len(links) != 1 {
+		ts.Fatalf("%d links to %s, want 1", len(links), to)
 	}
-	return links.GetLinks()[0]
+	return links[0]
 }
 
 // settle waits until each interval is within a step (a quarter) of the longest

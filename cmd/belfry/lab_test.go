@@ -37,9 +37,10 @@ type labKey struct{}
 
 type labNode struct {
 	*localNode
-	ns      *namespace
-	agents  []*family // every one that was started; the last may be running
-	dropped []string  // nodes whose packets it does not take
+	ns         *namespace
+	interfaces map[string]string // by network, where it is not the one of the same name
+	agents     []*family         // every one that was started; the last may be running
+	dropped    []netip.Addr      // whose packets it does not take
 }
 
 // labWords are what a script can do with its lab: `lab WORD ARGS...`.
@@ -48,23 +49,31 @@ var labWords = map[string]struct {
 	args  int // at least
 	do    func(*lab, *testscript.TestScript, bool, []string)
 }{
-	"start":    {"NODES: agents, and waits until all hold all up", 1, (*lab).start},
-	"restart":  {"NODE: its agent again, after it was killed", 1, (*lab).restart},
-	"kill":     {"NODE LIMIT [COUNT]: SIGKILL, and all others hold it down within LIMIT", 2, (*lab).kill},
-	"pause":    {"NODE TIME [COUNT]: SIGSTOP, and SIGCONT after TIME; ends when all hold it up", 2, (*lab).pause},
-	"drop":     {"FROM TO: no packet passes, by nft; * is every other node", 2, (*lab).drop},
-	"undrop":   {"FROM TO: ends drop", 2, (*lab).undrop},
-	"delay":    {"FROM TO DELAY [JITTER]", 3, (*lab).delay},
-	"lose":     {"FROM TO N: one of N datagrams, 0 for none", 3, (*lab).lose},
-	"late":     {"FROM TO DELAY...: one delay for each of the next datagrams", 3, (*lab).late},
-	"settle":   {"waits until every link has adapted to a short path", 0, (*lab).settle},
-	"period":   {"FROM TO MIN MAX: waits for three heartbeats in a row that are so far apart, as announced", 4, (*lab).period},
-	"missed":   {"[!] FROM TO DELAY: the next heartbeat is so late, and TO holds it missed", 3, (*lab).missed},
-	"rtt":      {"NODE PEER N: the next N round trips give the MRT and D that are reported", 3, (*lab).roundTrips},
-	"maxdev":   {"NODE PEER LOW HIGH: waits until the maximum deviation of the link is within", 4, (*lab).maxDeviation},
-	"linkdown": {"NODE PEER: waits until NODE holds the link down, which its deviation must justify", 2, (*lab).linkDown},
-	"timers":   {"start|count: fixed timers beside the heartbeats, and how often they are wrong", 1, (*lab).fixedTimers},
-	"verdicts": {"prints what changed, at any node, since the last time", 0, (*lab).verdicts},
+	"start":       {"NODES [NETWORKS]: agents, and waits until all hold all up", 1, (*lab).start},
+	"restart":     {"NODE: its agent again, after it was killed", 1, (*lab).restart},
+	"kill":        {"NODE LIMIT [COUNT]: SIGKILL, and all others hold it down within LIMIT", 2, (*lab).kill},
+	"pause":       {"NODE TIME [COUNT]: SIGSTOP, and SIGCONT after TIME; ends when all hold it up", 2, (*lab).pause},
+	"drop":        {"FROM[@NETWORK] TO: no packet passes, by nft; * is every other node", 2, (*lab).drop},
+	"undrop":      {"FROM[@NETWORK] TO: ends drop", 2, (*lab).undrop},
+	"cut":         {"A[@NETWORK] B: drop in both directions", 2, (*lab).cutBoth},
+	"heal":        {"A[@NETWORK] B: ends cut", 2, (*lab).heal},
+	"set":         {"NODE NETWORK up|down: its interface", 3, (*lab).setInterface},
+	"cable":       {"NODE NETWORK in|out: the carrier of its interface", 3, (*lab).cable},
+	"address":     {"NODE NETWORK del|add|move: its address, from the interface, to it, or to another one", 3, (*lab).address},
+	"mtu":         {"FROM[@NETWORK] TO BYTES: larger packets are lost on the way; 0 for none", 3, (*lab).mtu},
+	"delay":       {"FROM TO DELAY [JITTER]", 3, (*lab).delay},
+	"lose":        {"FROM TO N: one of N datagrams, 0 for none", 3, (*lab).lose},
+	"late":        {"FROM TO DELAY...: one delay for each of the next datagrams", 3, (*lab).late},
+	"settle":      {"waits until every link has adapted to a short path", 0, (*lab).settle},
+	"period":      {"FROM TO MIN MAX: waits for three heartbeats in a row that are so far apart, as announced", 4, (*lab).period},
+	"missed":      {"[!] FROM TO DELAY: the next heartbeat is so late, and TO holds it missed", 3, (*lab).missed},
+	"rtt":         {"NODE PEER N: the next N round trips give the MRT and D that are reported", 3, (*lab).roundTrips},
+	"maxdev":      {"NODE PEER LOW HIGH: waits until the maximum deviation of the link is within", 4, (*lab).maxDeviation},
+	"linkdown":    {"NODE PEER: waits until NODE holds the link down, which its deviation must justify", 2, (*lab).linkDown},
+	"linkstate":   {"NODE PEER/NETWORK STATE within TIME: waits until the link is in it", 5, (*lab).linkState},
+	"carrierloss": {"NODE PEER/NETWORK LIMIT COUNT: pulls the cable so often; the row tells within LIMIT, as a rule", 4, (*lab).carrierLoss},
+	"timers":      {"start|count: fixed timers beside the heartbeats, and how often they are wrong", 1, (*lab).fixedTimers},
+	"verdicts":    {"prints what changed, at any node, since the last time", 0, (*lab).verdicts},
 }
 
 func cmdLab(ts *testscript.TestScript, neg bool, args []string) {
@@ -85,6 +94,11 @@ const labPort = 7431
 func (l *lab) start(ts *testscript.TestScript, _ bool, args []string) {
 	count, err := strconv.Atoi(args[0])
 	ts.Check(err)
+	networks := 1
+	if len(args) > 1 {
+		networks, err = strconv.Atoi(args[1])
+		ts.Check(err)
+	}
 	seed := rand.Uint64()
 	ts.Logf("seed of the wire: %d", seed)
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -92,29 +106,10 @@ func (l *lab) start(ts *testscript.TestScript, _ bool, args []string) {
 	dir := ts.MkAbs("dev")
 	l.cluster, l.wire = &localCluster{name: "dev", dir: dir}, newWire(seed)
 	ts.Defer(func() { ts.Check(l.stop()) })
-	var made []agent.LocalNode
-	for i := range count {
-		name := string(rune('a' + i))
-		addr := netip.AddrFrom4([4]byte{10, 77, 1, byte(i + 1)})
-		n := agent.LocalNode{
-			Name:     name,
-			State:    filepath.Join(dir, name),
-			Networks: []agent.Network{{Name: "net1", Heartbeat: netip.AddrPortFrom(addr, labPort)}},
-			Streams:  netip.AddrPortFrom(addr, labPort+1),
-			Web:      netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), labPort+2),
-		}
-		made = append(made, n)
-		l.cluster.add(n)
-		l.nodes = append(l.nodes, &labNode{localNode: l.cluster.nodes[i]})
-		ts.Check(os.MkdirAll(n.State, 0o700))
-	}
-	_, err = agent.CreateLocal(l.cluster.name, made, l.cluster.clientDir())
-	ts.Check(err)
-	ts.Check(l.cluster.writeSettings())
+	ts.Check(l.create(networks, count))
 	for _, n := range l.nodes {
 		ts.Check(n.connect(l.wire))
 	}
-	l.wire.carry()
 	for _, n := range l.nodes {
 		ts.Check(n.run())
 	}
@@ -125,22 +120,67 @@ func (l *lab) start(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 }
 
-// connect makes the node's network.
+// create makes the cluster, on net1, net2, ….
+func (l *lab) create(networks, count int) error {
+	var made []agent.LocalNode
+	for i := range count {
+		n := agent.LocalNode{
+			Name:    string(rune('a' + i)),
+			Streams: netip.AddrPortFrom(labAddr(1, i), labPort+1),
+			Web:     netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), labPort+2),
+		}
+		n.State = filepath.Join(l.cluster.dir, n.Name)
+		for network := range networks {
+			addr := labAddr(network+1, i)
+			n.Networks = append(n.Networks, agent.Network{Name: labNetwork(network + 1), Heartbeat: netip.AddrPortFrom(addr, labPort)})
+			l.wire.name(addr, end{n.Name, labNetwork(network + 1)})
+		}
+		made = append(made, n)
+		l.cluster.add(n)
+		l.nodes = append(l.nodes, &labNode{localNode: l.cluster.nodes[i], interfaces: map[string]string{}})
+		if err := os.MkdirAll(n.State, 0o700); err != nil {
+			return err
+		}
+	}
+	if _, err := agent.CreateLocal(l.cluster.name, made, l.cluster.clientDir()); err != nil {
+		return err
+	}
+	return l.cluster.writeSettings()
+}
+
+// labAddr is the address of a node, from 0, on a network, from 1.
+func labAddr(network, node int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, 77, byte(network), byte(node + 1)})
+}
+
+// labNetwork is the name of a network, from 1.
+func labNetwork(n int) string { return fmt.Sprintf("net%d", n) }
+
+// connect makes the node's networks.
 func (n *labNode) connect(w *wire) (err error) {
 	if n.ns, err = newNamespace(); err != nil {
 		return err
 	}
-	port, err := n.ns.openTun("net1")
+	errs := []error{
+		n.ns.run("", "ip", "link", "set", "lo", "up"),
+		n.ns.run("table ip lab { chain input { type filter hook input priority 0; }; }", "nft", "-f", "-"),
+	}
+	for _, network := range n.Networks {
+		errs = append(errs, n.plug(w, network.Heartbeat.Addr(), network.Name))
+	}
+	return errors.Join(errs...)
+}
+
+// plug gives the node an interface with an address.
+func (n *labNode) plug(w *wire, addr netip.Addr, name string) error {
+	port, err := n.ns.openTun(name)
 	if err != nil {
 		return err
 	}
-	addr := n.Networks[0].Heartbeat.Addr()
-	w.join(n.Name, addr, port)
+	w.plug(addr, port)
 	return errors.Join(
-		n.ns.run("", "ip", "link", "set", "lo", "up"),
-		n.ns.run("", "ip", "address", "add", addr.String()+"/24", "dev", "net1"),
-		n.ns.run("", "ip", "link", "set", "net1", "up"),
-		n.ns.run("table ip lab { chain input { type filter hook input priority 0; }; }", "nft", "-f", "-"),
+		n.ns.run("", "ip", "address", "add", addr.String()+"/24", "dev", name),
+		n.ns.run("", "ip", "link", "set", name, "up"),
 	)
 }
 
@@ -207,69 +247,6 @@ func (l *lab) node(ts *testscript.TestScript, name string) *labNode {
 		ts.Fatalf("no node %s in the lab", name)
 	}
 	return l.nodes[i]
-}
-
-// directions are those that two words name: a b, a *, * a.
-func (l *lab) directions(ts *testscript.TestScript, args []string) (all []direction) {
-	names := func(word string) (matching []string) {
-		if word != "*" {
-			return []string{l.node(ts, word).Name}
-		}
-		for _, n := range l.nodes {
-			matching = append(matching, n.Name)
-		}
-		return matching
-	}
-	for _, from := range names(args[0]) {
-		for _, to := range names(args[1]) {
-			if from != to {
-				all = append(all, direction{from, to})
-			}
-		}
-	}
-	return all
-}
-
-func (l *lab) drop(ts *testscript.TestScript, _ bool, args []string) {
-	for _, d := range l.directions(ts, args) {
-		from, to := l.node(ts, d.from), l.node(ts, d.to)
-		ts.Check(to.ns.run("", "nft", "add", "rule", "ip", "lab", "input", "ip", "saddr", from.Networks[0].Heartbeat.Addr().String(), "drop"))
-		to.dropped = append(to.dropped, from.Name)
-	}
-}
-
-// undrop replaces the rules of each receiver by those that are left.
-func (l *lab) undrop(ts *testscript.TestScript, _ bool, args []string) {
-	for _, d := range l.directions(ts, args) {
-		to := l.node(ts, d.to)
-		to.dropped = slices.DeleteFunc(to.dropped, func(name string) bool { return name == d.from })
-		rules := "flush chain ip lab input\n"
-		for _, name := range to.dropped {
-			rules += fmt.Sprintf("add rule ip lab input ip saddr %s drop\n", l.node(ts, name).Networks[0].Heartbeat.Addr())
-		}
-		ts.Check(to.ns.run(rules, "nft", "-f", "-"))
-	}
-}
-
-func (l *lab) delay(ts *testscript.TestScript, _ bool, args []string) {
-	delays := durations(ts, args[2:])
-	l.wire.set(l.directions(ts, args), func(c *condition) {
-		c.delay, c.jitter = delays[0], 0
-		if len(delays) > 1 {
-			c.jitter = delays[1]
-		}
-	})
-}
-
-func (l *lab) lose(ts *testscript.TestScript, _ bool, args []string) {
-	n, err := strconv.Atoi(args[2])
-	ts.Check(err)
-	l.wire.set(l.directions(ts, args), func(c *condition) { c.lose, c.count = n, 0 })
-}
-
-func (l *lab) late(ts *testscript.TestScript, _ bool, args []string) {
-	delays := durations(ts, args[2:])
-	l.wire.set(l.directions(ts, args), func(c *condition) { c.script = slices.Clone(delays) })
 }
 
 func durations(ts *testscript.TestScript, words []string) (all []time.Duration) {

@@ -10,7 +10,11 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // A wire joins network namespaces: it carries IP packets from the interface of
@@ -19,19 +23,23 @@ import (
 //
 // It is a program and not netem because few kernels have that.
 type wire struct {
-	ports map[netip.Addr]*os.File
-	names map[netip.Addr]string // of the nodes
+	ends  map[netip.Addr]end // never written once packets are carried
 	group sync.WaitGroup
 
 	mu         sync.Mutex
+	ports      map[netip.Addr]*os.File // where packets to an address go
+	opened     []*os.File
 	rng        *rand.Rand
 	conditions map[direction]*condition
 	packets    []packet
 	news       chan struct{} // closed and replaced when packets grows
 }
 
-// A direction is from one node to another, by name.
-type direction struct{ from, to string }
+// An end of the wire is a node on a network, by name.
+type end struct{ node, network string }
+
+// A direction is from one node to another on one network, by name.
+type direction struct{ from, to, network string }
 
 // A condition is what happens to the packets of one direction.
 type condition struct {
@@ -39,6 +47,7 @@ type condition struct {
 	jitter time.Duration   // up to this much more, at random
 	script []time.Duration // of the next datagrams, before delay and jitter count again
 	lose   int             // every so many datagrams one is lost; 0: none
+	mtu    int             // larger packets are lost, and nobody is told; 0: none is too large
 	count  int             // of datagrams
 	last   time.Time       // when the newest packet that is no datagram arrives: they keep their order
 }
@@ -57,31 +66,58 @@ func (p packet) arrived() time.Time { return p.sent.Add(p.delay) }
 
 func newWire(seed uint64) *wire {
 	return &wire{
+		ends:       map[netip.Addr]end{},
 		ports:      map[netip.Addr]*os.File{},
-		names:      map[netip.Addr]string{},
 		rng:        rand.New(rand.NewPCG(seed, 0)),
 		conditions: map[direction]*condition{},
 		news:       make(chan struct{}),
 	}
 }
 
-// join adds a node before the wire carries anything.
-func (w *wire) join(name string, addr netip.Addr, port *os.File) {
-	w.ports[addr], w.names[addr] = port, name
-}
+// name says whose an address is, before the wire carries anything.
+func (w *wire) name(addr netip.Addr, of end) { w.ends[addr] = of }
 
-// carry carries packets until the wire is cut.
-func (w *wire) carry() {
-	for from, port := range w.ports {
-		w.group.Go(func() { w.read(from, port) })
-	}
+// plug makes an interface the one that an address is reached by, and carries
+// what comes from it until the wire is cut.
+func (w *wire) plug(addr netip.Addr, port *os.File) {
+	w.mu.Lock()
+	w.ports[addr] = port
+	w.opened = append(w.opened, port)
+	w.mu.Unlock()
+	w.group.Go(func() { w.read(addr, port) })
 }
 
 func (w *wire) cut() {
-	for _, port := range w.ports {
+	w.mu.Lock()
+	for _, port := range w.opened {
 		port.Close()
 	}
+	w.mu.Unlock()
 	w.group.Wait()
+}
+
+// setCarrier plugs the cable of an address in, or out: the interface loses its
+// carrier (TUNSETCARRIER).
+func (w *wire) setCarrier(addr netip.Addr, on bool) error {
+	w.mu.Lock()
+	port := w.ports[addr]
+	w.mu.Unlock()
+	raw, err := port.SyscallConn()
+	if err != nil {
+		return err
+	}
+	value := int32(0)
+	if on {
+		value = 1
+	}
+	var errno syscall.Errno
+	err = raw.Control(func(fd uintptr) {
+		_, _, errno = unix.Syscall(unix.SYS_IOCTL, fd, unix.TUNSETCARRIER, uintptr(unsafe.Pointer(&value)))
+	})
+	if err == nil && errno != 0 {
+		err = os.NewSyscallError("TUNSETCARRIER", errno)
+	}
+	return err
 }
 
 func (w *wire) read(from netip.Addr, port *os.File) {
@@ -108,20 +144,22 @@ func (w *wire) forward(from netip.Addr, ip []byte) {
 		return // IPv6 router solicitations
 	}
 	to, _ := netip.AddrFromSlice(ip[16:20])
-	port := w.ports[to]
-	if port == nil {
-		return
-	}
+	sender, receiver := w.ends[from], w.ends[to]
 	udp := ip[9] == protoUDP && len(ip) >= ipHeader+udpHeader
-	p := packet{direction: direction{w.names[from], w.names[to]}, sent: now}
+	p := packet{direction: direction{sender.node, receiver.node, sender.network}, sent: now}
 	w.mu.Lock()
-	if udp {
+	port := w.ports[to]
+	switch mtu := w.condition(p.direction).mtu; {
+	case port == nil || sender.network != receiver.network || mtu > 0 && len(ip) > mtu:
+		w.mu.Unlock()
+		return
+	case udp:
 		p.delay, p.lost, p.scripted = w.fate(p.direction)
 		p.size = int(binary.BigEndian.Uint16(ip[ipHeader+4:])) - udpHeader
 		w.packets = append(w.packets, p)
 		close(w.news)
 		w.news = make(chan struct{})
-	} else {
+	default:
 		p.delay = w.inOrder(p.direction, now)
 	}
 	w.mu.Unlock()
@@ -135,8 +173,9 @@ func (w *wire) forward(from netip.Addr, ip []byte) {
 }
 
 func (w *wire) deliver(port *os.File, ip []byte) {
-	// A queue that is full loses packets, as any network does.
-	if _, err := port.Write(ip); err != nil && !errors.Is(err, fs.ErrClosed) {
+	// A queue that is full loses packets, as any network does, and an interface
+	// that is down takes none (EIO).
+	if _, err := port.Write(ip); err != nil && !errors.Is(err, fs.ErrClosed) && !errors.Is(err, syscall.EIO) {
 		fmt.Fprintln(os.Stderr, "wire:", err)
 	}
 }

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+)
+
+// linkState waits until a node holds a link in a state, and says what it went
+// through.
+func (l *lab) linkState(ts *testscript.TestScript, _ bool, args []string) {
+	if args[3] != "within" {
+		ts.Fatalf("usage: lab linkstate NODE PEER/NETWORK STATE within TIME")
+	}
+	took := l.awaitState(ts, args[0], args[1], durations(ts, args[4:5])[0], func(link *belfryv1.Link) bool { return link.GetState() == args[2] })
+	ts.Logf("%s holds its link to %s %s after %s", args[0], args[1], args[2], took)
+}
+
+// awaitState polls a link until its state is as wanted, and fails with all that
+// it was in between.
+func (l *lab) awaitState(ts *testscript.TestScript, node, to string, limit time.Duration, wanted func(*belfryv1.Link) bool) time.Duration {
+	begin := time.Now()
+	var path []string
+	l.pollLink(ts, node, to, limit+10*time.Second, func(link *belfryv1.Link) bool {
+		state := link.GetState() + " (" + link.GetReason() + ")"
+		if len(path) == 0 || path[len(path)-1] != state {
+			path = append(path, state)
+		}
+		switch {
+		case wanted(link):
+			return true
+		case time.Since(begin) > limit:
+			ts.Fatalf("%s and its link to %s for %s: %s", node, to, limit, strings.Join(path, ", "))
+		}
+		return false
+	})
+	return time.Since(begin)
+}
+
+// carrierLoss pulls a cable again and again and looks how long after it the row
+// says that it tells so. The kernel tells of a carrier that is lost less than a
+// second after another changed up to a second later, wherever on the machine
+// that was, so not every one is judged.
+func (l *lab) carrierLoss(ts *testscript.TestScript, _ bool, args []string) {
+	node, to := args[0], args[1]
+	_, network, _ := strings.Cut(to, "/")
+	limit := durations(ts, args[2:3])[0]
+	count, err := strconv.Atoi(args[3])
+	ts.Check(err)
+	noCarrier := func(link *belfryv1.Link) bool { return link.GetState() == "no-carrier" }
+	var took []time.Duration
+	for range count {
+		<-time.After(1100 * time.Millisecond) // see above
+		begin := time.Now()
+		l.cable(ts, false, []string{node, network, "out"})
+		l.pollLink(ts, node, to, 10*time.Second, func(link *belfryv1.Link) bool {
+			if noCarrier(link) {
+				took = append(took, link.GetSince().AsTime().Sub(begin))
+			}
+			return noCarrier(link)
+		})
+		<-time.After(1100 * time.Millisecond)
+		l.cable(ts, false, []string{node, network, "in"})
+		l.awaitState(ts, node, to, 10*time.Second, func(link *belfryv1.Link) bool { return link.GetState() == "up" })
+	}
+	slices.Sort(took)
+	median := took[len(took)/2]
+	ts.Logf("carrier loss is in the row after %s (median of %d; longest %s)", median, count, took[len(took)-1])
+	if median > limit {
+		ts.Fatalf("median %s, want %s at most: %v", median, limit, took)
+	}
+}
