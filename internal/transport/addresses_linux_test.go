@@ -2,13 +2,17 @@ package transport_test
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/internal/transport"
@@ -28,7 +32,9 @@ func inNamespace(t *testing.T) bool {
 			t.Skip("needs: " + program)
 		}
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
 	cmd.Env = append(os.Environ(), mark+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	var output bytes.Buffer
@@ -37,8 +43,9 @@ func inNamespace(t *testing.T) bool {
 		t.Skipf("needs: netns (%v)", err)
 	}
 	if err := cmd.Wait(); err != nil || !strings.Contains(output.String(), "--- PASS: "+t.Name()) {
-		t.Errorf("in a network namespace: %v\n%s", err, &output)
+		t.Errorf("in a network namespace: %v", err)
 	}
+	t.Logf("in a network namespace:\n%s", &output)
 	return false
 }
 
@@ -208,4 +215,70 @@ func TestARefusalOnTheWayIsEvidenceOnTheLink(t *testing.T) {
 	run(t, "nft delete table ip t")
 	passes(t, a, b, 1)
 	passes(t, b, a, 1)
+}
+
+// A heartbeat waits for nobody: however long it takes to read who has which
+// address, and to open sockets for thousands of links, what is to be sent is
+// sent, and what arrives is read.
+func TestInterfacesThatChangeDelayNoHeartbeat(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	ip(t, "address add 10.1.0.1/24 dev lo", "address add 10.1.0.2/24 dev lo", "address add 10.2.0.1/24 dev lo", "address add 10.2.0.2/24 dev lo")
+	a, b := listenTwoWays(t, 1), listenTwoWays(t, 2)
+	b.meet(t, 1, a)
+	peers := []transport.Peer{{ID: b.id, Number: 2, Links: []transport.PeerLink{{Local: a.local[0], Remote: b.local[0]}}}}
+	for i := range 400 { // whose sockets are opened anew each time
+		remote := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 2, byte(i >> 8), byte(i)}), 7432)
+		peers = append(peers, transport.Peer{
+			ID: belfry.NodeID{9, byte(i), byte(i >> 8)}, Number: belfry.NodeNumber(i + 10),
+			Links: []transport.PeerLink{{Local: a.local[1], Remote: remote}},
+		})
+	}
+	if err := a.udp.SetPeers(peers); err != nil {
+		t.Fatal(err)
+	}
+	stop, ended := make(chan struct{}), make(chan struct{})
+	var turns atomic.Int32
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			for _, set := range [][]transport.Peer{peers[:1], peers} {
+				if err := a.udp.SetPeers(set); err != nil {
+					t.Error(err)
+				}
+				a.udp.AddressesChanged()
+			}
+			turns.Add(1)
+		}
+	}()
+	var took []time.Duration
+	for turns.Load() < 5 {
+		for len(b.received) > 0 {
+			<-b.received
+		}
+		begin := time.Now()
+		if err := a.udp.Send(b.id, 0, heartbeat(1)); err != nil {
+			t.Fatalf("send: %v", err)
+		}
+		select {
+		case <-b.received:
+		case <-time.After(patience):
+			t.Fatalf("lost; rejected: %v", b.udp.Stats().Rejected)
+		}
+		took = append(took, time.Since(begin))
+	}
+	close(stop)
+	<-ended
+	slices.Sort(took)
+	t.Logf("a heartbeat is there while %d tables were set: %d times, median %s, p99 %s",
+		2*turns.Load(), len(took), took[len(took)/2], took[len(took)*99/100])
+	if p99 := took[len(took)*99/100]; p99 > 20*time.Millisecond {
+		t.Errorf("p99 %s, want 20ms at most", p99)
+	}
 }

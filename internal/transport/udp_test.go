@@ -405,7 +405,7 @@ func TestOnAllAddressesThePeersAreToldApart(t *testing.T) {
 	}
 }
 
-// Peers come and go while others send and one waits: nothing is sent to a
+// Peers and interfaces come and go while others send and one waits: nothing is sent to a
 // descriptor that is somebody else's by now, and Close ends all.
 func TestPeersChangeWhileDatagramsPass(t *testing.T) {
 	t.Parallel()
@@ -433,6 +433,16 @@ func TestPeersChangeWhileDatagramsPass(t *testing.T) {
 			}
 		})
 	}
+	group.Go(func() { // and interfaces change
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				a.udp.AddressesChanged()
+			}
+		}
+	})
 	closed := make(chan struct{})
 	defer close(closed)
 	go func() { // until after Close, which waits for who delivers
