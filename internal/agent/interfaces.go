@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/belfry-ha/belfry/internal/cluster"
 	netwatch "github.com/belfry-ha/belfry/internal/producer/network"
 )
 
@@ -58,6 +59,27 @@ func (a *Agent) followInterfaces(ctx context.Context) error {
 // tellInterfaces may wait: it is the watcher that does.
 func (a *Agent) tellInterfaces(changed []netwatch.Status) {
 	a.udp.AddressesChanged()
+	for _, s := range changed {
+		for _, n := range a.id.node.Networks {
+			if n.Heartbeat.Addr() == s.Addr && stateOf(s) != "unspecified" {
+				a.cluster.receive(cluster.Interface{
+					Network: n.Name, State: interfaceState(s), Name: s.Name, Speed: uint64(max(s.Speed, 0)), MTU: s.MTU,
+				})
+			}
+		}
+	}
+}
+
+func interfaceState(s netwatch.Status) cluster.InterfaceState {
+	switch stateOf(s) {
+	case "absent":
+		return cluster.InterfaceAbsent
+	case "admin-down":
+		return cluster.InterfaceAdminDown
+	case "no-carrier":
+		return cluster.InterfaceNoCarrier
+	}
+	return cluster.InterfaceUp
 }
 
 // logInterface says where an address is now, and how well.

@@ -54,6 +54,10 @@ func (a *Agent) openNetwork() error {
 		Refused: func(peer belfry.NodeID, link uint8) {
 			a.cluster.receive(cluster.Refused{Peer: peer, Link: link})
 		},
+		Unreachable: func(peer belfry.NodeID, link uint8) {
+			a.cluster.receive(cluster.Unreachable{Peer: peer, Link: link})
+		},
+		Congested: func(n uint32) { a.cluster.receive(cluster.Congested{N: uint64(n)}) },
 		Duplicate: func(peer belfry.NodeID) {
 			a.log.Error("two agents run with the identity of a node, or a copy of its state; stop one", "peer", a.nameOf(peer))
 			name := a.nameOf(peer)

@@ -14,7 +14,8 @@ type InterfaceState uint8
 const (
 	InterfaceUp        InterfaceState = iota
 	InterfaceNoCarrier                // nothing is at the other end
-	InterfaceAdminDown                // somebody set it down, or it does not have the address
+	InterfaceAdminDown                // somebody set it down
+	InterfaceAbsent                   // no interface of this machine has the address
 )
 
 // carrierHold is how long a carrier has to be there before it counts again.
@@ -50,6 +51,8 @@ func (i *iface) state() (belfry.LinkState, string) {
 	switch i.State {
 	case InterfaceAdminDown:
 		return belfry.LinkAdminDown, name + " is set down"
+	case InterfaceAbsent:
+		return belfry.LinkAdminDown, "this machine does not have the address"
 	case InterfaceNoCarrier:
 		return belfry.LinkNoCarrier, name + " has no carrier"
 	}
@@ -69,7 +72,7 @@ func (m *Machine) setInterface(now time.Time, told Interface) {
 	switch {
 	case was == told.State:
 		return // its name, speed or MTU
-	case was == InterfaceAdminDown && told.State == InterfaceUp:
+	case was != InterfaceNoCarrier && told.State == InterfaceUp:
 		i.since = now.Add(-carrierHold) // somebody wants it at once
 	default:
 		i.since = now
@@ -92,7 +95,8 @@ func (m *Machine) lookAtInterface(now time.Time, network string) {
 					m.setLink(now, r, belfry.LinkInit, "the interface works again")
 					r.due = now.Add(initProbes * initProbeEvery)
 				} else {
-					_, reason := m.interfaces[network].state()
+					state, reason := m.interfaces[network].state()
+					r.excused = state == belfry.LinkAdminDown
 					m.setLink(now, r, belfry.LinkDown, reason)
 					r.pending, r.deviation = nil, 0
 					m.lostWay(p)

@@ -36,6 +36,7 @@ type row struct {
 
 	theirs      uint8 // the peer's index of this link
 	blocked     bool  // the local interface does not work
+	excused     bool  // somebody set it down: until it is up again, that is no flapping
 	quality     quality
 	traffic     traffic
 	trips       trips

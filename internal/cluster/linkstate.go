@@ -62,12 +62,15 @@ func (r *row) counted(now time.Time, from belfry.LinkState) {
 	switch {
 	case r.state == belfry.LinkUp && from == belfry.LinkInit:
 		r.ups++
-		if r.downs > 0 { // the first time is no flapping
+		if r.downs > 0 && !r.excused { // the first time is no flapping
 			r.flap.moved(now)
 		}
+		r.excused = false
 	case r.state == belfry.LinkDown && from != belfry.LinkInit && from != belfry.LinkDown:
 		r.downs++
-		r.flap.moved(now)
+		if !r.excused {
+			r.flap.moved(now)
+		}
 	}
 }
 
