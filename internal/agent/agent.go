@@ -68,6 +68,7 @@ type Agent struct {
 	rotating sync.Mutex  // held from the draw of a group secret until its epoch
 	started  time.Time
 
+	auditor  security.Auditor
 	events   *eventLoop
 	cluster  *clusterLoop
 	clocks   clockWatch // of the cluster loop

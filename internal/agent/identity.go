@@ -44,6 +44,9 @@ func (a *Agent) openState() error {
 	if err != nil {
 		return fmt.Errorf("no start without keys: %w", err)
 	}
+	if err := a.openAudit(keys); err != nil {
+		return &belfry.Error{Op: "agent", Subject: state, Err: err}
+	}
 	table := a.members.Table()
 	node, err := a.ownRow(table, keys)
 	if err != nil {

@@ -50,6 +50,7 @@ func (a *Agent) apiOptions() api.Options {
 			role, err := a.clientRole(id.Client)
 			return api.Subject{Client: id.Client, Role: role}, err
 		},
+		Audit:  a.audit,
 		Logger: a.log,
 	}
 }

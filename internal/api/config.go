@@ -36,7 +36,7 @@ func (s *Server) setConfig(ctx context.Context, req *belfryv1.SetConfigRequest) 
 		return nil, &belfry.Error{Op: "SetConfig", Subject: req.GetPath(), Err: err}
 	}
 	if changed.Changed && !req.GetDryRun() {
-		s.audit(ctx, "SetConfig", req.GetPath(), "before", before.Value, "value", after.Value, "generation", changed.Generation)
+		s.audit(ctx, "SetConfig", req.GetPath(), changed.Generation, "before", before.Value, "value", after.Value)
 	}
 	return &belfryv1.SetConfigResponse{
 		Setting: settingOf(after), Before: before.Value, Generation: changed.Generation, Changed: changed.Changed,
@@ -86,13 +86,7 @@ func (s *Server) intend(ctx context.Context, op, node string, stopped, dryRun bo
 	}
 	name = nodeName(view, id)
 	if changed.Changed && !dryRun {
-		s.audit(ctx, op, name, "generation", changed.Generation)
+		s.audit(ctx, op, name, changed.Generation)
 	}
 	return id, name, running, changed, nil
-}
-
-// audit logs who changed what all nodes share.
-func (s *Server) audit(ctx context.Context, op, subject string, args ...any) {
-	caller := subjectFrom(ctx)
-	s.log.Info("changed", append([]any{"op", op, "subject", subject, "by", caller.String(), "pid", caller.PID}, args...)...)
 }

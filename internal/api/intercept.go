@@ -29,6 +29,7 @@ func (s *Server) admit(ctx context.Context, method string) (context.Context, err
 		subject, calls, err := s.identify(ctx)
 		if err != nil {
 			s.denied.Add(1)
+			s.auditDenied(subject, op, err)
 			return nil, statusOf(&belfry.Error{Op: op, Err: err})
 		}
 		if !calls.take(time.Now(), 1) {
@@ -48,6 +49,7 @@ func (s *Server) admit(ctx context.Context, method string) (context.Context, err
 // deny counts a refusal, and logs it unless there are too many to read.
 func (s *Server) deny(subject Subject, op string, err error) {
 	s.denied.Add(1)
+	s.auditDenied(subject, op, err)
 	if !s.denials.take(time.Now(), 1) {
 		s.suppressed.Add(1)
 		return

@@ -100,10 +100,12 @@ func (j *joinService) guarded(ctx context.Context, op string, do func(tls.Connec
 	if !j.failures.allowed(from, begin) {
 		err = fmt.Errorf("%w: %d failures a second from one address", belfry.ErrLimit, failureRate)
 	} else if err = do(on); err == nil {
+		j.s.opts.Audit(AuditRecord{Subject: from.String(), Operation: op})
 		return nil
 	}
 	j.failures.count(from, begin)
 	id := auditID()
+	j.s.opts.Audit(AuditRecord{Subject: from.String(), Operation: op, Target: "audit " + id, Denied: err})
 	j.s.log.Warn("join refused", "op", op, "source", from.String(), "audit", id, "err", err)
 	select {
 	case <-time.After(time.Until(begin.Add(refusalTime))):

@@ -46,7 +46,7 @@ func (s *Server) createToken(ctx context.Context, req *belfryv1.CreateTokenReque
 	if err != nil {
 		return nil, &belfry.Error{Op: "CreateToken", Err: err}
 	}
-	s.audit(ctx, "CreateToken", resp.GetId(), "role", req.GetRole(), "name", req.GetName(), "expires", resp.GetExpires().AsTime(), "generation", resp.GetGeneration())
+	s.audit(ctx, "CreateToken", resp.GetId(), resp.GetGeneration(), "role", req.GetRole(), "name", req.GetName(), "expires", resp.GetExpires().AsTime())
 	return resp, nil
 }
 
@@ -71,7 +71,7 @@ func (s *Server) revokeToken(ctx context.Context, req *belfryv1.RevokeTokenReque
 	if err != nil {
 		return nil, &belfry.Error{Op: "RevokeToken", Subject: req.GetId(), Err: err}
 	}
-	s.audit(ctx, "RevokeToken", req.GetId(), "generation", generation)
+	s.audit(ctx, "RevokeToken", req.GetId(), generation)
 	return &belfryv1.RevokeTokenResponse{Generation: generation}, nil
 }
 
@@ -107,7 +107,7 @@ func (s *Server) removeNode(ctx context.Context, req *belfryv1.RemoveNodeRequest
 		return nil, &belfry.Error{Op: "RemoveNode", Subject: req.GetNode(), Err: err}
 	}
 	if !req.GetDryRun() {
-		s.audit(ctx, "RemoveNode", resp.GetNodeName(), "node_id", resp.GetNodeId(), "generation", resp.GetGeneration())
+		s.audit(ctx, "RemoveNode", resp.GetNodeName(), resp.GetGeneration(), "node_id", resp.GetNodeId())
 	}
 	return resp, nil
 }
@@ -122,6 +122,6 @@ func (s *Server) rotateCA(ctx context.Context, _ *belfryv1.RotateCARequest) (*be
 	if err != nil {
 		return nil, &belfry.Error{Op: "RotateCA", Err: err}
 	}
-	s.audit(ctx, "RotateCA", resp.GetFingerprint(), "generation", resp.GetGeneration())
+	s.audit(ctx, "RotateCA", resp.GetFingerprint(), resp.GetGeneration())
 	return resp, nil
 }

@@ -66,35 +66,41 @@ func (s Subject) String() string {
 // other's consumer.
 func (s Subject) same(o Subject) bool { return s.UID == o.UID && s.Client == o.Client }
 
-// rights is the role that each method needs. A method that is not in it is
-// refused: a new one has to be placed first.
-var rights = map[string]Role{
-	belfryv1.EventService_Subscribe_FullMethodName:   RoleReader, // and each registration by its class
-	belfryv1.EventService_Watch_FullMethodName:       RoleReader, // likewise
-	belfryv1.EventService_ListEntries_FullMethodName: RoleReader,
-	belfryv1.EventService_ListClasses_FullMethodName: RoleReader,
-	belfryv1.EventService_SendEvent_FullMethodName:   RoleOperator,
-	belfryv1.EventService_SendEvents_FullMethodName:  RoleOperator,
-	belfryv1.NodeService_GetStatus_FullMethodName:    RoleReader,
-	belfryv1.NodeService_ListNodes_FullMethodName:    RoleReader,
-	belfryv1.NodeService_GetNode_FullMethodName:      RoleReader,
-	belfryv1.NodeService_StopNode_FullMethodName:     RoleOperator,
-	belfryv1.NodeService_StartNode_FullMethodName:    RoleOperator,
-	belfryv1.LinkService_ListLinks_FullMethodName:    RoleReader,
-	belfryv1.ConfigService_GetConfig_FullMethodName:  RoleOperator, // security.md, right configure
-	belfryv1.ConfigService_SetConfig_FullMethodName:  RoleOperator, // likewise, in the section tunables
+// A rule is what a method takes.
+type rule struct {
+	right string // in the words of security.md, Local rights
+	role  Role   // the first that has the right
+}
 
-	belfryv1.MemberService_CreateToken_FullMethodName: RoleAdmin, // right admit
-	belfryv1.MemberService_ListTokens_FullMethodName:  RoleAdmin,
-	belfryv1.MemberService_RevokeToken_FullMethodName: RoleAdmin,
-	belfryv1.MemberService_RemoveNode_FullMethodName:  RoleAdmin,
-	belfryv1.MemberService_RotateCA_FullMethodName:    RoleAdmin,
+// rights are the rules by method. A method that is not in it is refused: a new
+// one has to be placed first.
+var rights = map[string]rule{
+	belfryv1.EventService_Subscribe_FullMethodName:   {"observe", RoleReader}, // and each registration by its class
+	belfryv1.EventService_Watch_FullMethodName:       {"observe", RoleReader}, // likewise
+	belfryv1.EventService_ListEntries_FullMethodName: {"observe", RoleReader},
+	belfryv1.EventService_ListClasses_FullMethodName: {"observe", RoleReader},
+	belfryv1.EventService_SendEvent_FullMethodName:   {"operate", RoleOperator},
+	belfryv1.EventService_SendEvents_FullMethodName:  {"operate", RoleOperator},
+	belfryv1.NodeService_GetStatus_FullMethodName:    {"observe", RoleReader},
+	belfryv1.NodeService_ListNodes_FullMethodName:    {"observe", RoleReader},
+	belfryv1.NodeService_GetNode_FullMethodName:      {"observe", RoleReader},
+	belfryv1.NodeService_StopNode_FullMethodName:     {"operate", RoleOperator},
+	belfryv1.NodeService_StartNode_FullMethodName:    {"operate", RoleOperator},
+	belfryv1.LinkService_ListLinks_FullMethodName:    {"observe", RoleReader},
+	belfryv1.ConfigService_GetConfig_FullMethodName:  {"configure", RoleOperator}, // of the section tunables
+	belfryv1.ConfigService_SetConfig_FullMethodName:  {"configure", RoleOperator}, // likewise
+
+	belfryv1.MemberService_CreateToken_FullMethodName: {"admit", RoleAdmin},
+	belfryv1.MemberService_ListTokens_FullMethodName:  {"admit", RoleAdmin},
+	belfryv1.MemberService_RevokeToken_FullMethodName: {"admit", RoleAdmin},
+	belfryv1.MemberService_RemoveNode_FullMethodName:  {"admit", RoleAdmin},
+	belfryv1.MemberService_RotateCA_FullMethodName:    {"admit", RoleAdmin},
 }
 
 // judge says whether a subject may call a method.
 func judge(s Subject, method string) error {
-	need, known := rights[method]
-	op := operation(method)
+	rule, known := rights[method]
+	op, need := operation(method), rule.role
 	switch {
 	case !known:
 		return &belfry.Error{Op: op, Err: fmt.Errorf("%w: no role may call %s", belfry.ErrPermission, method)}
@@ -136,7 +142,7 @@ func judgeClass(s Subject, r belfry.Registration) error {
 		subject += ":" + r.Subject
 	}
 	err := fmt.Errorf("%w: %s is %s here; to observe %s takes %s", belfry.ErrPermission, s, s.Role, r.Class, RoleOperator)
-	return &belfry.Error{Op: "register", Subject: subject, Err: err}
+	return &belfry.Error{Op: opRegister, Subject: subject, Err: err}
 }
 
 // subjectKey is the key of the Subject in a context.

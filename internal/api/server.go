@@ -53,6 +53,10 @@ type Options struct {
 	// refuses the request. Nil refuses all.
 	IdentifyTLS func(tls.ConnectionState) (Subject, error)
 
+	// Audit keeps what was done and what was refused. It never waits, and is
+	// called from many goroutines. Nil keeps nothing.
+	Audit func(AuditRecord)
+
 	Logger *slog.Logger
 
 	// ResumeFor is how long the consumer of a broken stream is kept. Zero means
@@ -89,6 +93,9 @@ func New(opts Options) *Server {
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.Audit == nil {
+		opts.Audit = func(AuditRecord) {}
 	}
 	if opts.Leader == nil {
 		opts.Leader = alone{}

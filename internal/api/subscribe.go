@@ -249,7 +249,7 @@ func (s *Server) tryRegister(ctx context.Context, c Consumer, subject Subject, n
 		return event.Answer{}, err
 	}
 	if err := judgeClass(subject, r); err != nil {
-		s.deny(subject, "register", err)
+		s.deny(subject, opRegister, err)
 		return event.Answer{}, err
 	}
 	answer, err := c.Register(ctx, number, r)

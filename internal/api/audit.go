@@ -1,0 +1,57 @@
+package api
+
+import (
+	"context"
+	"errors"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// opRegister names one registration of a call that may have many.
+const opRegister = "register"
+
+// An AuditRecord is what the agent's audit log is told of an operation
+// (security.md, Audit): names only.
+type AuditRecord struct {
+	Subject    string // who, as [Subject.String] names it; of a guest: its address
+	Role       string // empty: nobody looked
+	Right      string // that the operation takes; empty: it is judged otherwise
+	Operation  string // name of the method
+	Target     string
+	Generation uint64 // that it made; zero: none
+	Denied     error  // why it was refused; nil: it was done
+}
+
+// audit keeps and logs who changed what all nodes share. The arguments go into
+// the log only.
+func (s *Server) audit(ctx context.Context, op, target string, generation uint64, args ...any) {
+	caller := subjectFrom(ctx)
+	s.opts.Audit(AuditRecord{
+		Subject: caller.String(), Role: caller.Role.String(), Right: rightOf(op), Operation: op, Target: target, Generation: generation,
+	})
+	fields := []any{"op", op, "subject", target, "by", caller.String(), "pid", caller.PID}
+	s.log.Info("changed", append(append(fields, args...), "generation", generation)...)
+}
+
+// auditDenied keeps a refusal. The log of the agent has a rate of its own.
+func (s *Server) auditDenied(subject Subject, op string, err error) {
+	r := AuditRecord{Subject: subject.String(), Role: subject.Role.String(), Right: rightOf(op), Operation: op, Denied: err}
+	if of := (*belfry.Error)(nil); errors.As(err, &of) {
+		r.Target = of.Subject
+	}
+	s.opts.Audit(r)
+}
+
+// rightOf is the right that an operation takes, empty for what is neither a
+// method nor a registration within one.
+func rightOf(op string) string {
+	if op == opRegister {
+		return "observe"
+	}
+	for method, rule := range rights {
+		if operation(method) == op {
+			return rule.right
+		}
+	}
+	return ""
+}

@@ -1,0 +1,57 @@
+package api
+
+import (
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestDoneAndDeniedAreAudited and what only looks is not.
+func TestDoneAndDeniedAreAudited(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var got []string
+	a := &agent{events: newFakeEvents(), cluster: &fakeCluster{}, socket: filepath.Join(t.TempDir(), "s"), subject: operator}
+	a.Server = New(Options{
+		Events: a.events, Cluster: a.cluster, Config: &fakeConfiguration{}, Members: &fakeMembers{}, Identify: a.identify,
+		Audit: func(r AuditRecord) {
+			mu.Lock()
+			defer mu.Unlock()
+			got = append(got, fmt.Sprintf("%s, %s: %s (%s) %q %d denied=%t", r.Subject, r.Role, r.Operation, r.Right, r.Target, r.Generation, r.Denied != nil))
+		},
+	})
+	if err := a.ServeUnix(a.socket, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stop(t, a.Server) })
+	c := a.dial(t)
+	if _, err := c.Status(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.StopNode(t.Context(), "a", true); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.StopNode(t.Context(), "a", false); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.RevokeToken(t.Context(), "x"); err == nil {
+		t.Error("an operator has revoked a token")
+	}
+	a.subject = reader
+	if err := register("process.exit")(t.Context(), a.dial(t)); err == nil {
+		t.Error("a reader observes processes")
+	}
+	want := []string{
+		`uid 1001, operator: StopNode (operate) "a" 8 denied=false`,
+		`uid 1001, operator: RevokeToken (admit) "" 0 denied=true`,
+		`uid 1000, reader: register (observe) "process.exit:x" 0 denied=true`,
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
