@@ -331,6 +331,7 @@ func (a *Agent) passChanges(ctx context.Context, changes []cluster.Change) error
 			}
 		case cluster.LinkChange:
 			a.log.Info("link", "peer", a.nameOf(c.Peer), "network", c.Network, "from", c.From, "state", c.To, "reason", c.Reason)
+			a.reroute(c.Peer)
 		case cluster.Restarted:
 			a.log.Info("node restarted", "peer", c.Name, "incarnation", c.Incarnation)
 			a.streams.Wake(c.Node) // do not wait out the back-off of the old one's end

@@ -45,7 +45,7 @@ func (p *peerService) Connect(stream grpc.BidiStreamingServer[belfryv1.ConnectRe
 	if err != nil {
 		return s.refuse(r, err)
 	}
-	session := newSession(r, hello, f, abort)
+	session := newSession(r, hello, f, hostOf(conn.LocalAddr()), abort)
 	if err := r.install(session, func() error { return f.send(s.helloFrame()) }); err != nil {
 		return s.refuse(r, err)
 	}

@@ -49,6 +49,7 @@ func backOff(n int) time.Duration {
 func (r *remote) dialLoop(ctx context.Context) {
 	timer := time.NewTimer(backOff(0))
 	defer timer.Stop()
+	turn := 0 // goes on when a stream has ended: its address may be the one that failed
 	for n, last := 1, ""; ; n++ {
 		select {
 		case <-ctx.Done():
@@ -56,7 +57,8 @@ func (r *remote) dialLoop(ctx context.Context) {
 		case <-r.wake:
 		case <-timer.C:
 		}
-		lasted, err := r.dial(ctx, n)
+		lasted, err := r.dial(ctx, turn)
+		turn++
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -75,7 +77,7 @@ func (r *remote) dialLoop(ctx context.Context) {
 
 // dial tries one address. It returns nil when a stream was there and has
 // ended, and how long it was.
-func (r *remote) dial(ctx context.Context, n int) (lasted time.Duration, err error) {
+func (r *remote) dial(ctx context.Context, turn int) (lasted time.Duration, err error) {
 	r.mu.Lock()
 	addrs := r.addrs
 	r.mu.Unlock()
@@ -83,7 +85,7 @@ func (r *remote) dial(ctx context.Context, n int) (lasted time.Duration, err err
 		return 0, fmt.Errorf("%w: the peer has no address", belfry.ErrNotFound)
 	}
 	tcp, cancel := context.WithTimeout(ctx, dialTimeout)
-	conn, err := dialTCP(tcp, addrs[n%len(addrs)])
+	conn, err := dialTCP(tcp, addrs[turn%len(addrs)])
 	cancel()
 	if err != nil {
 		return 0, err
@@ -101,7 +103,7 @@ func (r *remote) dial(ctx context.Context, n int) (lasted time.Duration, err err
 	defer abort()
 	timer := time.AfterFunc(handshakeTimeout, abort)
 	stop := context.AfterFunc(ctx, abort)
-	s, err := r.greet(streaming, cc, func() { abort(); _ = conn.Close() })
+	s, err := r.greet(streaming, cc, hostOf(conn.RemoteAddr()), func() { abort(); _ = conn.Close() })
 	if late := !timer.Stop(); err == nil && (late || !stop()) {
 		return 0, context.Canceled
 	}
@@ -140,7 +142,7 @@ func (r *remote) client(conn net.Conn) (*grpc.ClientConn, error) {
 }
 
 // greet exchanges hellos.
-func (r *remote) greet(ctx context.Context, cc *grpc.ClientConn, abort func()) (*session, error) {
+func (r *remote) greet(ctx context.Context, cc *grpc.ClientConn, at netip.Addr, abort func()) (*session, error) {
 	stream, err := belfryv1.NewPeerServiceClient(cc).Connect(ctx)
 	if err != nil {
 		return nil, plain(err)
@@ -160,7 +162,7 @@ func (r *remote) greet(ctx context.Context, cc *grpc.ClientConn, abort func()) (
 	if err != nil {
 		return nil, err
 	}
-	return newSession(r, hello, f, abort), nil
+	return newSession(r, hello, f, at, abort), nil
 }
 
 // plain is the text of a status without its wrapping.

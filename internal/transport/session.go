@@ -3,6 +3,7 @@ package transport
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -31,6 +32,8 @@ type session struct {
 	queue  *queue
 	calls  *calls
 	done   chan struct{} // closed after the last event is delivered
+	at     netip.Addr    // of the end that was dialled: says which network this is on
+	began  time.Time
 
 	mu      sync.Mutex
 	ending  bool        // on purpose: what comes is not read any more
@@ -38,10 +41,10 @@ type session struct {
 	closing *time.Timer
 }
 
-func newSession(r *remote, hello Hello, f frames, abort func()) *session {
+func newSession(r *remote, hello Hello, f frames, at netip.Addr, abort func()) *session {
 	return &session{
 		remote: r, hello: hello, frames: f, abort: sync.OnceFunc(abort),
-		queue: newQueue(), calls: newCalls(), done: make(chan struct{}),
+		queue: newQueue(), calls: newCalls(), done: make(chan struct{}), at: at, began: time.Now(),
 	}
 }
 

@@ -284,6 +284,22 @@ func (s *Streams) Disconnect(peer belfry.NodeID) {
 	}
 }
 
+// Reroute closes the stream to a peer as Disconnect does, if it runs over the
+// link between these two addresses and is older than failed: one that came
+// later has shown that the link carries it. The side that dials goes on to the
+// peer's next address. A connection that is idle outlives its network unnoticed,
+// or at one end only, so that somebody has to say so.
+func (s *Streams) Reroute(peer belfry.NodeID, local, remote netip.Addr, failed time.Time) {
+	r := s.remote(peer)
+	if r == nil {
+		return
+	}
+	session := r.session()
+	if session != nil && session.began.Before(failed) && (session.at == local || session.at == remote) {
+		session.dismiss(cluster.GoodbyeRekey)
+	}
+}
+
 // SendFrame queues a frame. It wraps ErrUnknown if there is no stream, and
 // ErrLimit if the queue is full, which only a peer that does not read can
 // bring about.

@@ -264,6 +264,63 @@ func TestAPeerThatIsNoMemberAnyMoreIsClosed(t *testing.T) {
 	}
 }
 
+// TestAStreamLeavesALinkThatHasFailed: at either end, once, with a goodbye. A
+// stream that came later, or runs over another link, stays.
+func TestAStreamLeavesALinkThatHasFailed(t *testing.T) {
+	t.Parallel()
+	for name, leaver := range map[string]int{"at the dialler": 0, "at the acceptor": 1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, low, high := pair(t)
+			nodes := []*streamNode{low, high}
+			leaves, stays := nodes[leaver], nodes[1-leaver]
+			dialed, elsewhere := c.addrs[1].Addr(), netip.MustParseAddr("192.0.2.1")
+			before := time.Now()
+			leaves.Reroute(stays.id, elsewhere, elsewhere, before)
+			leaves.Reroute(stays.id, dialed, dialed, before.Add(-time.Hour))
+			leaves.Reroute(belfry.NodeID{9}, dialed, dialed, before)
+			if err := leaves.SendConfiguration(stays.id, 7, []byte("{}")); err != nil {
+				t.Fatal(err)
+			}
+			stays.want(t, transport.Configuration{Peer: leaves.id, Document: []byte("{}")})
+
+			leaves.Reroute(stays.id, dialed, dialed, before)
+			stays.want(t, transport.Goodbye{Peer: leaves.id, Incarnation: 1, Reason: cluster.GoodbyeRekey})
+			leaves.want(t, transport.Goodbye{Peer: stays.id, Incarnation: 1, Reason: cluster.GoodbyeRekey})
+			leaves.wantUp(t, stays.id, 1)
+			stays.wantUp(t, leaves.id, 1)
+			leaves.Reroute(stays.id, dialed, dialed, before)
+			if err := leaves.SendConfiguration(stays.id, 8, []byte("{}")); err != nil {
+				t.Fatal(err)
+			}
+			stays.want(t, transport.Configuration{Peer: leaves.id, Document: []byte("{}")})
+		})
+	}
+}
+
+// TestADialerGoesOnToTheNextAddress: also when a stream over the first one has
+// lasted, since it may be that one which failed.
+func TestADialerGoesOnToTheNextAddress(t *testing.T) {
+	t.Parallel()
+	c := newStreamCluster(t, 2)
+	second, err := net.Listen("tcp4", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	low := c.start(t, 0, startOptions{alone: true})
+	high := c.start(t, 1, startOptions{})
+	low.SetPeers([]transport.StreamPeer{{ID: high.id, Addrs: []netip.AddrPort{c.addrs[1], second.Addr().(*net.TCPAddr).AddrPort()}}})
+	low.wantUp(t, high.id, 1)
+	low.Disconnect(high.id)
+	low.want(t, transport.Goodbye{Peer: high.id, Incarnation: 1, Reason: cluster.GoodbyeRekey})
+	conn, err := second.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+}
+
 // TestABatchThatIsTooLargeHoldsUpNoLaterOne: it is lost, and what is lost with
 // it is the introduction of its entry too.
 func TestABatchThatIsTooLargeHoldsUpNoLaterOne(t *testing.T) {
