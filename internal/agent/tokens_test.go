@@ -1,0 +1,179 @@
+package agent
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/client"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/security"
+)
+
+// TestNoWrongTokenIsAccepted tries 10,000 that are wrong, used, revoked or have
+// ended, and 10,000 pins, with what an attacker could know: ids, names, other
+// tokens' secrets. None may be accepted, and the table stays what it was.
+func TestNoWrongTokenIsAccepted(t *testing.T) {
+	t.Parallel()
+	const tries = 10_000
+	m := machines(t, 2)
+	formed(t, m[:1])
+	a := m[0].agent
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 0))
+
+	var used, revoked, ended, good security.Token
+	for i, token := range []*security.Token{&used, &revoked, &ended, &good} {
+		parsed, err := security.ParseToken(m[0].token(t, client.TokenRequest{Name: fmt.Sprintf("x%d", i)}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		*token = parsed
+	}
+	if _, err := a.RevokeToken(t.Context(), revoked.ID.String()); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := a.commit(t.Context(), func(table *Table) error {
+		for i := range table.Tokens {
+			if table.Tokens[i].ID == ended.ID.String() {
+				table.Tokens[i].Expires = time.Now().Add(-time.Second)
+			}
+		}
+		return table.useToken(JoinToken{ID: used.ID.String(), Hash: used.Secret.Hash()})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := security.PrepareJoin(filepath.Join(t.TempDir(), "keys"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := j.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := func(id security.TokenID, secret []byte) *belfryv1.JoinRequest {
+		return &belfryv1.JoinRequest{
+			TokenId: id[:], TokenSecret: secret, Csr: csr, Sealing: j.Sealing.Public(), SealingSignature: j.SealingSignature(),
+			Name: "n2", Streams: m[1].address(), Networks: []*belfryv1.JoinAddress{{Address: "127.0.61.2:7431", Prefix: 24}},
+		}
+	}
+	accepted := 0
+	for i := range tries {
+		var id security.TokenID
+		secret := make([]byte, 16)
+		switch i % 8 {
+		case 0:
+			id, secret = used.ID, used.Secret[:]
+		case 1:
+			id, secret = revoked.ID, revoked.Secret[:]
+		case 2:
+			id, secret = ended.ID, ended.Secret[:]
+		case 3: // another token's secret
+			id, secret = used.ID, good.Secret[:]
+		case 4: // a good secret under an id that there is not
+			id, secret = security.TokenID(bytesOf(r, 8)), good.Secret[:]
+		case 5: // one bit beside a token that has ended
+			copy(secret, ended.Secret[:])
+			id = ended.ID
+			secret[r.IntN(16)] ^= 1 << r.IntN(8)
+		case 6: // too short, too long, empty
+			id, secret = good.ID, bytesOf(r, r.IntN(40))
+			if len(secret) == 16 {
+				secret = secret[:15]
+			}
+			if r.IntN(1000) > 0 { // ten of these use the good one up
+				id = revoked.ID
+			}
+		case 7:
+			id, secret = security.TokenID(bytesOf(r, 8)), bytesOf(r, 16)
+		}
+		if _, err := a.admit(t.Context(), request(id, secret)); err == nil {
+			accepted++
+		}
+	}
+	if n := len(a.members.Table().Nodes); accepted != 0 || n != 1 {
+		t.Errorf("seed %d: %d of %d accepted, %d members; want none, and 1", seed, accepted, tries, n)
+	}
+	pins := 0
+	for range tries {
+		wrong := good
+		wrong.CA[r.IntN(len(wrong.CA))] ^= 1 << r.IntN(8)
+		cfg := security.JoinClientConfig(wrong, nil)
+		if cfg.VerifyConnection(shownBy(a)) == nil {
+			pins++
+		}
+	}
+	if pins != 0 || security.JoinClientConfig(good, nil).VerifyConnection(shownBy(a)) != nil {
+		t.Errorf("seed %d: %d of %d wrong pins accepted, or the right one is not", seed, pins, tries)
+	}
+	if _, err := a.admit(t.Context(), request(good.ID, good.Secret[:])); err != nil {
+		t.Errorf("the good one: %v", err)
+	}
+}
+
+// shownBy is a connection on which the agent shows what it shows to guests.
+func shownBy(a *Agent) tls.ConnectionState {
+	keys := a.keys.now()
+	return tls.ConnectionState{HandshakeComplete: true, PeerCertificates: []*x509.Certificate{keys.Certificate.Leaf, keys.Issuer()}}
+}
+
+func bytesOf(r *rand.Rand, n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}
+
+// TestTenFailuresUseATokenUp: whoever guesses has ten tries for each token that
+// somebody made.
+func TestTenFailuresUseATokenUp(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 1)
+	formed(t, m)
+	a := m[0].agent
+	token, err := security.ParseToken(m[0].token(t, client.TokenRequest{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := security.PrepareJoin(filepath.Join(t.TempDir(), "keys"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := j.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range tokenFailures {
+		if n := len(a.Tokens()); n != 1 {
+			t.Fatalf("after %d failures there are %d tokens", i, n)
+		}
+		if _, err := a.admit(t.Context(), &belfryv1.JoinRequest{TokenId: token.ID[:], TokenSecret: make([]byte, 16), Csr: csr}); err == nil {
+			t.Fatal("a wrong secret is accepted")
+		}
+	}
+	if n := len(a.Tokens()); n != 0 {
+		t.Errorf("after %d failures there are %d tokens; want none", tokenFailures, n)
+	}
+}
+
+func TestTokensAliveAreBounded(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 1)
+	formed(t, m)
+	c := m[0].dial(t)
+	for range maxTokens {
+		if _, err := c.CreateToken(t.Context(), client.TokenRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.CreateToken(t.Context(), client.TokenRequest{}); belfry.Code(err) != belfry.Code(belfry.ErrLimit) {
+		t.Errorf("one more: %v; want ErrLimit", err)
+	}
+}
