@@ -318,9 +318,16 @@ func (c *Client) RotateCA(ctx context.Context) (*belfryv1.RotateCAResponse, erro
 // Links is the link database of the agent's node by peer; peer, a name or id,
 // narrows it. ErrNotFound if peer is not a member.
 func (c *Client) Links(ctx context.Context, peer string) (*belfryv1.ListLinksResponse, error) {
+	return c.LinksOf(ctx, "", peer)
+}
+
+// LinksOf is the link database of another node, by name or id, which is asked
+// for it: what it hears, not what this one does. An empty node is the agent's
+// own. ErrNotFound if node or peer is not a member.
+func (c *Client) LinksOf(ctx context.Context, node, peer string) (*belfryv1.ListLinksResponse, error) {
 	var all *belfryv1.ListLinksResponse
 	for token := ""; ; {
-		resp, err := c.links.ListLinks(ctx, &belfryv1.ListLinksRequest{Peer: peer, PageToken: token})
+		resp, err := c.links.ListLinks(ctx, &belfryv1.ListLinksRequest{Node: node, Peer: peer, PageToken: token})
 		if err != nil {
 			return nil, c.errorOf(err)
 		}
@@ -334,6 +341,14 @@ func (c *Client) Links(ctx context.Context, peer string) (*belfryv1.ListLinksRes
 			return all, nil
 		}
 	}
+}
+
+// LinkMatrix is the link databases of all members, on one network or, if it is
+// empty, on all. It takes two seconds at most; who has not answered by then is
+// marked. ErrNotFound if no node has a link on the network.
+func (c *Client) LinkMatrix(ctx context.Context, network string) (*belfryv1.GetLinkMatrixResponse, error) {
+	resp, err := c.links.GetLinkMatrix(ctx, &belfryv1.GetLinkMatrixRequest{Network: network})
+	return resp, c.errorOf(err)
 }
 
 // Classes is the catalogue of event classes by name; class narrows it to one.

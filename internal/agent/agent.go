@@ -24,6 +24,7 @@ import (
 	"github.com/belfry-ha/belfry/internal/producer"
 	"github.com/belfry-ha/belfry/internal/producer/file"
 	"github.com/belfry-ha/belfry/internal/producer/filesystem"
+	"github.com/belfry-ha/belfry/internal/producer/link"
 	"github.com/belfry-ha/belfry/internal/producer/node"
 	"github.com/belfry-ha/belfry/internal/producer/process"
 	"github.com/belfry-ha/belfry/internal/producer/user"
@@ -75,6 +76,7 @@ type Agent struct {
 	changes  *mailbox[cluster.Change]
 	nodes    *node.Producer
 	notices  *node.Notices
+	links    *link.Producer
 	pauses   *pauseStore
 	runner   *producer.Runner
 	udp      *transport.UDP
@@ -186,9 +188,10 @@ func (a *Agent) onStop(name string, undo func(context.Context) error) {
 // nothing runs before startLoops.
 func (a *Agent) newEvents() error {
 	a.nodes = node.New()
+	a.links = link.New(a.watchPeers)
 	table := a.members.Table()
 	a.notices = node.NewNotices(table.Name, a.id.node.Name, table.nodeNames())
-	producers := []producer.Producer{process.New(), file.New(), filesystem.New(), a.nodes, a.notices, user.New()}
+	producers := []producer.Producer{process.New(), file.New(), filesystem.New(), a.nodes, a.notices, a.links, user.New()}
 	var classes []belfry.ClassInfo
 	for _, p := range producers {
 		classes = append(classes, p.Classes()...)
@@ -287,7 +290,7 @@ func (a *Agent) startLoops() error {
 	defer a.config.mu.Unlock()
 	table := a.members.Table()
 	a.cluster.receive(memberTable(table))
-	a.cluster.call(func(m *cluster.Machine) { a.nodes.Update(nodeStates(m.Nodes(time.Now()))) })
+	a.cluster.call(a.updateProducers)
 	if err := a.udp.SetPeers(datagramPeers(table, a.id.node)); err != nil {
 		return err
 	}
@@ -303,8 +306,13 @@ func (a *Agent) startLoops() error {
 // the mailbox.
 func (a *Agent) clusterChanged(changes []cluster.Change) {
 	for _, c := range changes {
-		if c, ok := c.(cluster.NodeChange); ok {
+		switch c := c.(type) {
+		case cluster.NodeChange:
 			a.nodes.Changed(a.nodeChange(c))
+		case cluster.LinkChange:
+			a.links.LinkChanged(a.linkState(c), c.From)
+		case cluster.ContactChange:
+			a.links.ContactChanged(contactState(c))
 		}
 	}
 	a.changes.put(changes...)
@@ -316,6 +324,7 @@ func (a *Agent) passChanges(ctx context.Context, changes []cluster.Change) error
 		switch c := c.(type) {
 		case cluster.NodeChange:
 			stopped := c.Cause == belfry.CauseStopped // its agent runs, and has to hear of its start
+			a.cluster.call(a.updateLinks)             // who is watched follows from the verdicts
 			a.log.Info("verdict", "peer", c.Name, "from", c.From, "verdict", c.To, "cause", c.Cause, "observers", c.Observers, "incarnation", c.Incarnation)
 			if c.To == belfry.VerdictDown || c.To == belfry.VerdictLeft && !stopped {
 				if err := a.events.send(ctx, event.PeerGone{Node: c.Node}); err != nil && ctx.Err() == nil {
@@ -332,6 +341,8 @@ func (a *Agent) passChanges(ctx context.Context, changes []cluster.Change) error
 		case cluster.LinkChange:
 			a.log.Info("link", "peer", a.nameOf(c.Peer), "network", c.Network, "from", c.From, "state", c.To, "reason", c.Reason)
 			a.reroute(c.Peer)
+		case cluster.ContactChange:
+			a.log.Info("contact", "peer", c.Name, "up", c.Up, "reason", c.Reason, "links_up", c.LinksUp, "links_total", c.LinksTotal)
 		case cluster.Restarted:
 			a.log.Info("node restarted", "peer", c.Name, "incarnation", c.Incarnation)
 			a.streams.Wake(c.Node) // do not wait out the back-off of the old one's end

@@ -92,11 +92,11 @@ func (a *Agent) tellMembership(old, table *Table) {
 	}
 }
 
-// refreshNodes gives the producer of node.state the nodes that there are,
+// refreshNodes gives the producers the nodes and links that there are,
 // after what became of those that went.
 func (a *Agent) refreshNodes() {
 	a.cluster.call(func(*cluster.Machine) {}) // the turn that took the table tells its changes at its end
-	a.cluster.call(func(m *cluster.Machine) { a.nodes.Update(nodeStates(m.Nodes(time.Now()))) })
+	a.cluster.call(a.updateProducers)
 }
 
 // errLeft ends an agent that was asked to leave: no failure.

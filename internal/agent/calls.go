@@ -19,6 +19,7 @@ type peerCall func(ctx context.Context, from belfry.NodeID, request []byte) (pro
 func (a *Agent) peerCalls() map[string]peerCall {
 	calls := map[string]peerCall{
 		belfryv1.EventService_ListEntries_FullMethodName:     answering(a.server.LocalEntries),
+		belfryv1.LinkService_ListLinks_FullMethodName:        answering(a.server.LocalLinks),
 		belfryv1.MemberPeerService_TakeTable_FullMethodName:  answeringWho(a.takeTable),
 		belfryv1.MemberPeerService_TakeSecret_FullMethodName: answering(a.takeSecret),
 		belfryv1.MemberPeerService_GetSecret_FullMethodName:  answering(a.getSecret),

@@ -30,7 +30,7 @@ func (a *Agent) View() api.ClusterView {
 	}
 	a.cluster.call(func(m *cluster.Machine) {
 		now := time.Now()
-		v.Nodes, v.Links = m.Nodes(now), m.Links(now)
+		v.Nodes, v.Links, v.LinksVersion = m.Nodes(now), m.Links(now), m.LinksVersion()
 	})
 	v.Agents = a.agents.of(v.Nodes)
 	return v
@@ -46,6 +46,12 @@ func (a *Agent) Why(id belfry.NodeID) (evidence []belfry.Evidence) {
 func (a *Agent) PeerEntries(ctx context.Context, id belfry.NodeID, req *belfryv1.ListEntriesRequest) (*belfryv1.ListEntriesResponse, error) {
 	resp := new(belfryv1.ListEntriesResponse)
 	return resp, a.ask(ctx, id, belfryv1.EventService_ListEntries_FullMethodName, req, resp)
+}
+
+// PeerLinks asks another node for its link database.
+func (a *Agent) PeerLinks(ctx context.Context, id belfry.NodeID, req *belfryv1.ListLinksRequest) (*belfryv1.ListLinksResponse, error) {
+	resp := new(belfryv1.ListLinksResponse)
+	return resp, a.ask(ctx, id, belfryv1.LinkService_ListLinks_FullMethodName, req, resp)
 }
 
 // An agentTable is what agents say of themselves when their stream opens.

@@ -44,16 +44,18 @@ type Consumer interface {
 }
 
 // Cluster answers from memory and never waits for another node, but for
-// PeerEntries. It is safe for concurrent use.
+// PeerEntries and PeerLinks. It is safe for concurrent use.
 type Cluster interface {
 	// View is what this node holds of the cluster now. Its slices and maps are
 	// the caller's to read.
 	View() ClusterView
 	// Why is the evidence of a node's verdict, in the order it came.
 	Why(node belfry.NodeID) []belfry.Evidence
-	// PeerEntries is the listing of another node: the one answer that waits, as
-	// long as ctx allows.
+	// PeerEntries is the listing of another node: it waits, as long as ctx
+	// allows.
 	PeerEntries(ctx context.Context, node belfry.NodeID, req *belfryv1.ListEntriesRequest) (*belfryv1.ListEntriesResponse, error)
+	// PeerLinks is the link database of another node; it waits likewise.
+	PeerLinks(ctx context.Context, node belfry.NodeID, req *belfryv1.ListLinksRequest) (*belfryv1.ListLinksResponse, error)
 }
 
 // A ClusterView is what one node holds of the cluster.
@@ -66,7 +68,9 @@ type ClusterView struct {
 	Time        time.Time          // of this view
 	Nodes       []cluster.NodeStatus
 	Links       []cluster.LinkStatus
-	Agents      map[belfry.NodeID]AgentInfo
+
+	LinksVersion uint64 // of the link database
+	Agents       map[belfry.NodeID]AgentInfo
 }
 
 // An AgentInfo is what an agent says of itself when its stream opens. Zero

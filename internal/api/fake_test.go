@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/client"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
@@ -222,7 +224,10 @@ func (c *fakeConsumer) expect(t *testing.T, calls ...string) {
 }
 
 // fakeCluster is a, and b which is down.
-type fakeCluster struct{ extra int }
+type fakeCluster struct {
+	extra int  // nodes beside a and b
+	deaf  bool // the second of them does not answer
+}
 
 func (f *fakeCluster) View() ClusterView {
 	v := ClusterView{
@@ -256,6 +261,24 @@ func (f *fakeCluster) PeerEntries(_ context.Context, node belfry.NodeID, req *be
 		return nil, &belfry.Error{Op: "ListEntries", Node: node, Err: fmt.Errorf("%w: b is down", belfry.ErrNotMember)}
 	}
 	return &belfryv1.ListEntriesResponse{NodeId: node.String(), NodeName: "b"}, nil
+}
+
+func (f *fakeCluster) PeerLinks(ctx context.Context, node belfry.NodeID, req *belfryv1.ListLinksRequest) (*belfryv1.ListLinksResponse, error) {
+	switch {
+	case node == nodeB:
+		return nil, &belfry.Error{Op: "ListLinks", Node: node, Err: fmt.Errorf("%w: b is down", belfry.ErrNotMember)}
+	case node[2] == 1 && f.deaf: // n0001 never answers
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	resp := &belfryv1.ListLinksResponse{NodeName: "other", Version: 3}
+	for i := range f.extra {
+		resp.Links = append(resp.Links, &belfryv1.Link{Peer: fmt.Sprintf("n%04d", i), Network: "net1", State: "up", RttKnown: true, Rtt: durationpb.New(time.Millisecond)})
+	}
+	if !req.GetBrief() {
+		resp.Links = append(resp.Links, &belfryv1.Link{Peer: "a", Network: "net2", State: "degraded"})
+	}
+	return resp, nil
 }
 
 // fakeConfiguration has one setting, and knows that b is stopped.

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -122,66 +121,6 @@ func factAge(view ClusterView, n *cluster.NodeStatus) time.Duration {
 		return 0
 	}
 	return max(0, view.Time.Sub(n.LastHeard))
-}
-
-type linkService struct {
-	belfryv1.UnimplementedLinkServiceServer
-	s *Server
-}
-
-// ListLinks pages through this node's rows by peer and index.
-func (l *linkService) ListLinks(_ context.Context, req *belfryv1.ListLinksRequest) (*belfryv1.ListLinksResponse, error) {
-	view := l.s.opts.Cluster.View()
-	rows := view.Links
-	if req.GetPeer() != "" {
-		id, err := findNode(view, req.GetPeer())
-		if err != nil {
-			return nil, &belfry.Error{Op: "ListLinks", Subject: req.GetPeer(), Err: err}
-		}
-		rows = slices.DeleteFunc(slices.Clone(rows), func(r cluster.LinkStatus) bool { return r.Peer != id })
-	}
-	key := func(r *cluster.LinkStatus) string {
-		return fmt.Sprintf("%s\x00%s\x00%02x", r.PeerName, r.Peer, r.Index)
-	}
-	rows = slices.SortedFunc(slices.Values(rows), func(a, b cluster.LinkStatus) int { return strings.Compare(key(&a), key(&b)) })
-	rows, next, err := page(rows, req.GetPageSize(), req.GetPageToken(), key)
-	if err != nil {
-		return nil, &belfry.Error{Op: "ListLinks", Err: err}
-	}
-	resp := &belfryv1.ListLinksResponse{NodeName: nodeName(view, view.Self), NextPageToken: next}
-	for _, r := range view.Links {
-		resp.Version = max(resp.Version, r.Version)
-	}
-	for i := range rows {
-		resp.Links = append(resp.Links, linkOf(&rows[i]))
-	}
-	return resp, nil
-}
-
-func linkOf(r *cluster.LinkStatus) *belfryv1.Link {
-	l := &belfryv1.Link{
-		PeerId: r.Peer.String(), Peer: r.PeerName, Network: r.Network, Local: r.Local.String(), Remote: r.Remote.String(),
-		State: r.State.String(), Reason: r.Reason, Since: timestamp(r.Since),
-		Sent: r.Sent, LastSent: timestamp(r.LastTx), LastReceived: timestamp(r.LastRx), LastEcho: timestamp(r.LastEcho),
-		LossRatio: float64(r.RecentLoss) / 255,
-		RttKnown:  r.Known, Rtt: duration(r.MRT), RttDeviation: duration(r.D), RttLast: duration(r.Measured), Jitter: duration(r.Jitter),
-		Interval: duration(r.Interval), Announced: duration(r.Announced), MaxWait: duration(r.MaxWait),
-		MaxDeviation: uint32(max(0, r.MaxDeviation)), Deviation: uint32(max(0, r.Deviation)),
-		Received: r.Received, Lost: r.Lost, Reordered: r.Reordered, Duplicate: r.Duplicate,
-	}
-	for _, d := range r.Delays {
-		l.Delays = append(l.Delays, durationpb.New(d))
-	}
-	for _, h := range r.History {
-		l.History = append(l.History, &belfryv1.Adaptation{
-			Time: timestamp(h.At), Interval: duration(h.Interval), MaxWait: duration(h.MaxWait), MaxDeviation: uint32(max(0, h.MaxDeviation)),
-			Rtt: duration(h.MRT), RttDeviation: duration(h.D), Jitter: duration(h.Jitter), LossRatio: float64(h.Loss) / 255, Why: h.Why,
-		})
-	}
-	if r.PeerAge >= 0 {
-		l.PeerState, l.PeerLossRatio, l.PeerAge = r.PeerState.String(), float64(r.PeerLoss)/255, durationpb.New(r.PeerAge)
-	}
-	return l
 }
 
 // timestamp is nil for the zero time.

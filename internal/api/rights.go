@@ -75,20 +75,21 @@ type rule struct {
 // rights are the rules by method. A method that is not in it is refused: a new
 // one has to be placed first.
 var rights = map[string]rule{
-	belfryv1.EventService_Subscribe_FullMethodName:   {"observe", RoleReader}, // and each registration by its class
-	belfryv1.EventService_Watch_FullMethodName:       {"observe", RoleReader}, // likewise
-	belfryv1.EventService_ListEntries_FullMethodName: {"observe", RoleReader},
-	belfryv1.EventService_ListClasses_FullMethodName: {"observe", RoleReader},
-	belfryv1.EventService_SendEvent_FullMethodName:   {"operate", RoleOperator},
-	belfryv1.EventService_SendEvents_FullMethodName:  {"operate", RoleOperator},
-	belfryv1.NodeService_GetStatus_FullMethodName:    {"observe", RoleReader},
-	belfryv1.NodeService_ListNodes_FullMethodName:    {"observe", RoleReader},
-	belfryv1.NodeService_GetNode_FullMethodName:      {"observe", RoleReader},
-	belfryv1.NodeService_StopNode_FullMethodName:     {"operate", RoleOperator},
-	belfryv1.NodeService_StartNode_FullMethodName:    {"operate", RoleOperator},
-	belfryv1.LinkService_ListLinks_FullMethodName:    {"observe", RoleReader},
-	belfryv1.ConfigService_GetConfig_FullMethodName:  {"configure", RoleOperator}, // of the section tunables
-	belfryv1.ConfigService_SetConfig_FullMethodName:  {"configure", RoleOperator}, // likewise
+	belfryv1.EventService_Subscribe_FullMethodName:    {"observe", RoleReader}, // and each registration by its class
+	belfryv1.EventService_Watch_FullMethodName:        {"observe", RoleReader}, // likewise
+	belfryv1.EventService_ListEntries_FullMethodName:  {"observe", RoleReader},
+	belfryv1.EventService_ListClasses_FullMethodName:  {"observe", RoleReader},
+	belfryv1.EventService_SendEvent_FullMethodName:    {"operate", RoleOperator},
+	belfryv1.EventService_SendEvents_FullMethodName:   {"operate", RoleOperator},
+	belfryv1.NodeService_GetStatus_FullMethodName:     {"observe", RoleReader},
+	belfryv1.NodeService_ListNodes_FullMethodName:     {"observe", RoleReader},
+	belfryv1.NodeService_GetNode_FullMethodName:       {"observe", RoleReader},
+	belfryv1.NodeService_StopNode_FullMethodName:      {"operate", RoleOperator},
+	belfryv1.NodeService_StartNode_FullMethodName:     {"operate", RoleOperator},
+	belfryv1.LinkService_ListLinks_FullMethodName:     {"observe", RoleReader},
+	belfryv1.LinkService_GetLinkMatrix_FullMethodName: {"observe", RoleReader},
+	belfryv1.ConfigService_GetConfig_FullMethodName:   {"configure", RoleOperator}, // of the section tunables
+	belfryv1.ConfigService_SetConfig_FullMethodName:   {"configure", RoleOperator}, // likewise
 
 	belfryv1.MemberService_CreateToken_FullMethodName: {"admit", RoleAdmin},
 	belfryv1.MemberService_ListTokens_FullMethodName:  {"admit", RoleAdmin},

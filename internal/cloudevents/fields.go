@@ -18,6 +18,7 @@ var messages = map[belfry.Class]protoreflect.MessageType{
 	"dir.modify":            (*belfryv1.DirModify)(nil).ProtoReflect().Type(),
 	"file.modify":           (*belfryv1.FileModify)(nil).ProtoReflect().Type(),
 	"filesystem.usage":      (*belfryv1.FilesystemUsage)(nil).ProtoReflect().Type(),
+	"contact.state":         (*belfryv1.ContactStateChange)(nil).ProtoReflect().Type(),
 	"link.state":            (*belfryv1.LinkStateChange)(nil).ProtoReflect().Type(),
 	"node.state":            (*belfryv1.NodeState)(nil).ProtoReflect().Type(),
 	"node.added":            (*belfryv1.NodeMembership)(nil).ProtoReflect().Type(),

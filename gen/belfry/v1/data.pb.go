@@ -846,14 +846,21 @@ func (x *ClusterNontransitive) GetConnected() []string {
 
 // LinkStateChange is the data of link.state.
 type LinkStateChange struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Peer          string                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
-	Network       string                 `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"`
-	From          string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
-	To            string                 `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
-	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	Peer                string                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	Network             string                 `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"`
+	From                string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	To                  string                 `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	Reason              string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Rx                  bool                   `protobuf:"varint,6,opt,name=rx,proto3" json:"rx,omitempty"`                                                                       // the peer is heard
+	LossRatio           float64                `protobuf:"fixed64,7,opt,name=loss_ratio,json=lossRatio,proto3" json:"loss_ratio,omitempty"`                                       // measured inbound, over the newest 64 datagrams
+	RttSeconds          *float64               `protobuf:"fixed64,8,opt,name=rtt_seconds,json=rttSeconds,proto3,oneof" json:"rtt_seconds,omitempty"`                              // MRT; unset: not measured yet
+	RttDeviationSeconds *float64               `protobuf:"fixed64,9,opt,name=rtt_deviation_seconds,json=rttDeviationSeconds,proto3,oneof" json:"rtt_deviation_seconds,omitempty"` // D
+	JitterSeconds       float64                `protobuf:"fixed64,10,opt,name=jitter_seconds,json=jitterSeconds,proto3" json:"jitter_seconds,omitempty"`
+	PeerState           string                 `protobuf:"bytes,11,opt,name=peer_state,json=peerState,proto3" json:"peer_state,omitempty"` // what the peer held of the link last
+	Version             uint64                 `protobuf:"varint,12,opt,name=version,proto3" json:"version,omitempty"`                     // of the link database
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *LinkStateChange) Reset() {
@@ -921,6 +928,140 @@ func (x *LinkStateChange) GetReason() string {
 	return ""
 }
 
+func (x *LinkStateChange) GetRx() bool {
+	if x != nil {
+		return x.Rx
+	}
+	return false
+}
+
+func (x *LinkStateChange) GetLossRatio() float64 {
+	if x != nil {
+		return x.LossRatio
+	}
+	return 0
+}
+
+func (x *LinkStateChange) GetRttSeconds() float64 {
+	if x != nil && x.RttSeconds != nil {
+		return *x.RttSeconds
+	}
+	return 0
+}
+
+func (x *LinkStateChange) GetRttDeviationSeconds() float64 {
+	if x != nil && x.RttDeviationSeconds != nil {
+		return *x.RttDeviationSeconds
+	}
+	return 0
+}
+
+func (x *LinkStateChange) GetJitterSeconds() float64 {
+	if x != nil {
+		return x.JitterSeconds
+	}
+	return 0
+}
+
+func (x *LinkStateChange) GetPeerState() string {
+	if x != nil {
+		return x.PeerState
+	}
+	return ""
+}
+
+func (x *LinkStateChange) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// ContactStateChange is the data of contact.state.
+type ContactStateChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          string                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`         // up or down
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"` // of the link that made the difference
+	LinksUp       uint32                 `protobuf:"varint,5,opt,name=links_up,json=linksUp,proto3" json:"links_up,omitempty"`
+	LinksTotal    uint32                 `protobuf:"varint,6,opt,name=links_total,json=linksTotal,proto3" json:"links_total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContactStateChange) Reset() {
+	*x = ContactStateChange{}
+	mi := &file_belfry_v1_data_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContactStateChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContactStateChange) ProtoMessage() {}
+
+func (x *ContactStateChange) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContactStateChange.ProtoReflect.Descriptor instead.
+func (*ContactStateChange) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ContactStateChange) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *ContactStateChange) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *ContactStateChange) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *ContactStateChange) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ContactStateChange) GetLinksUp() uint32 {
+	if x != nil {
+		return x.LinksUp
+	}
+	return 0
+}
+
+func (x *ContactStateChange) GetLinksTotal() uint32 {
+	if x != nil {
+		return x.LinksTotal
+	}
+	return 0
+}
+
 // ProducerFailed is the data of producer.failed.
 type ProducerFailed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -933,7 +1074,7 @@ type ProducerFailed struct {
 
 func (x *ProducerFailed) Reset() {
 	*x = ProducerFailed{}
-	mi := &file_belfry_v1_data_proto_msgTypes[12]
+	mi := &file_belfry_v1_data_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -945,7 +1086,7 @@ func (x *ProducerFailed) String() string {
 func (*ProducerFailed) ProtoMessage() {}
 
 func (x *ProducerFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[12]
+	mi := &file_belfry_v1_data_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +1099,7 @@ func (x *ProducerFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducerFailed.ProtoReflect.Descriptor instead.
 func (*ProducerFailed) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{12}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ProducerFailed) GetProducer() string {
@@ -1062,13 +1203,34 @@ const file_belfry_v1_data_proto_rawDesc = "" +
 	"\x02by\x18\x04 \x01(\tR\x02by\"J\n" +
 	"\x14ClusterNontransitive\x12\x14\n" +
 	"\x05pairs\x18\x01 \x03(\tR\x05pairs\x12\x1c\n" +
-	"\tconnected\x18\x02 \x03(\tR\tconnected\"{\n" +
+	"\tconnected\x18\x02 \x03(\tR\tconnected\"\x93\x03\n" +
 	"\x0fLinkStateChange\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x12\n" +
 	"\x04from\x18\x03 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x04 \x01(\tR\x02to\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\"`\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x0e\n" +
+	"\x02rx\x18\x06 \x01(\bR\x02rx\x12\x1d\n" +
+	"\n" +
+	"loss_ratio\x18\a \x01(\x01R\tlossRatio\x12$\n" +
+	"\vrtt_seconds\x18\b \x01(\x01H\x00R\n" +
+	"rttSeconds\x88\x01\x01\x127\n" +
+	"\x15rtt_deviation_seconds\x18\t \x01(\x01H\x01R\x13rttDeviationSeconds\x88\x01\x01\x12%\n" +
+	"\x0ejitter_seconds\x18\n" +
+	" \x01(\x01R\rjitterSeconds\x12\x1d\n" +
+	"\n" +
+	"peer_state\x18\v \x01(\tR\tpeerState\x12\x18\n" +
+	"\aversion\x18\f \x01(\x04R\aversionB\x0e\n" +
+	"\f_rtt_secondsB\x18\n" +
+	"\x16_rtt_deviation_seconds\"\xa0\x01\n" +
+	"\x12ContactStateChange\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x19\n" +
+	"\blinks_up\x18\x05 \x01(\rR\alinksUp\x12\x1f\n" +
+	"\vlinks_total\x18\x06 \x01(\rR\n" +
+	"linksTotal\"`\n" +
 	"\x0eProducerFailed\x12\x1a\n" +
 	"\bproducer\x18\x01 \x01(\tR\bproducer\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n" +
@@ -1086,7 +1248,7 @@ func file_belfry_v1_data_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_data_proto_rawDescData
 }
 
-var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_belfry_v1_data_proto_goTypes = []any{
 	(*ProcessExit)(nil),          // 0: belfry.v1.ProcessExit
 	(*FileModify)(nil),           // 1: belfry.v1.FileModify
@@ -1100,7 +1262,8 @@ var file_belfry_v1_data_proto_goTypes = []any{
 	(*NodeMembership)(nil),       // 9: belfry.v1.NodeMembership
 	(*ClusterNontransitive)(nil), // 10: belfry.v1.ClusterNontransitive
 	(*LinkStateChange)(nil),      // 11: belfry.v1.LinkStateChange
-	(*ProducerFailed)(nil),       // 12: belfry.v1.ProducerFailed
+	(*ContactStateChange)(nil),   // 12: belfry.v1.ContactStateChange
+	(*ProducerFailed)(nil),       // 13: belfry.v1.ProducerFailed
 }
 var file_belfry_v1_data_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
@@ -1116,13 +1279,14 @@ func file_belfry_v1_data_proto_init() {
 		return
 	}
 	file_belfry_v1_data_proto_msgTypes[0].OneofWrappers = []any{}
+	file_belfry_v1_data_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_data_proto_rawDesc), len(file_belfry_v1_data_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

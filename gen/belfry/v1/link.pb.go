@@ -28,6 +28,8 @@ type ListLinksRequest struct {
 	Peer          string                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`                          // name or id; empty: all
 	PageSize      uint32                 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"` // 0: 1,000
 	PageToken     string                 `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	Node          string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`    // name or id of the node whose database it is; empty: the one that is asked
+	Brief         bool                   `protobuf:"varint,5,opt,name=brief,proto3" json:"brief,omitempty"` // without delays, history and transitions
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -81,6 +83,20 @@ func (x *ListLinksRequest) GetPageToken() string {
 		return x.PageToken
 	}
 	return ""
+}
+
+func (x *ListLinksRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ListLinksRequest) GetBrief() bool {
+	if x != nil {
+		return x.Brief
+	}
+	return false
 }
 
 type ListLinksResponse struct {
@@ -152,41 +168,57 @@ func (x *ListLinksResponse) GetNextPageToken() string {
 }
 
 type Link struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PeerId        string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
-	Peer          string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
-	Network       string                 `protobuf:"bytes,3,opt,name=network,proto3" json:"network,omitempty"`
-	Local         string                 `protobuf:"bytes,4,opt,name=local,proto3" json:"local,omitempty"`
-	Remote        string                 `protobuf:"bytes,5,opt,name=remote,proto3" json:"remote,omitempty"`
-	State         string                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
-	Reason        string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
-	Since         *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`
-	LastSent      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_sent,json=lastSent,proto3" json:"last_sent,omitempty"`
-	LastReceived  *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_received,json=lastReceived,proto3" json:"last_received,omitempty"`
-	LastEcho      *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_echo,json=lastEcho,proto3" json:"last_echo,omitempty"`
-	LossRatio     float64                `protobuf:"fixed64,12,opt,name=loss_ratio,json=lossRatio,proto3" json:"loss_ratio,omitempty"`        // measured inbound, over the newest 64 datagrams
-	Rtt           *durationpb.Duration   `protobuf:"bytes,13,opt,name=rtt,proto3" json:"rtt,omitempty"`                                       // MRT
-	RttDeviation  *durationpb.Duration   `protobuf:"bytes,14,opt,name=rtt_deviation,json=rttDeviation,proto3" json:"rtt_deviation,omitempty"` // D
-	RttLast       *durationpb.Duration   `protobuf:"bytes,15,opt,name=rtt_last,json=rttLast,proto3" json:"rtt_last,omitempty"`                // T_MEAS
-	Jitter        *durationpb.Duration   `protobuf:"bytes,16,opt,name=jitter,proto3" json:"jitter,omitempty"`
-	Interval      *durationpb.Duration   `protobuf:"bytes,17,opt,name=interval,proto3" json:"interval,omitempty"`   // of what this node sends
-	Announced     *durationpb.Duration   `protobuf:"bytes,18,opt,name=announced,proto3" json:"announced,omitempty"` // by the peer
-	MaxWait       *durationpb.Duration   `protobuf:"bytes,19,opt,name=max_wait,json=maxWait,proto3" json:"max_wait,omitempty"`
-	MaxDeviation  uint32                 `protobuf:"varint,20,opt,name=max_deviation,json=maxDeviation,proto3" json:"max_deviation,omitempty"`
-	Deviation     uint32                 `protobuf:"varint,21,opt,name=deviation,proto3" json:"deviation,omitempty"`
-	Sent          uint64                 `protobuf:"varint,22,opt,name=sent,proto3" json:"sent,omitempty"`
-	Received      uint64                 `protobuf:"varint,23,opt,name=received,proto3" json:"received,omitempty"`
-	Lost          uint64                 `protobuf:"varint,24,opt,name=lost,proto3" json:"lost,omitempty"`
-	Reordered     uint64                 `protobuf:"varint,25,opt,name=reordered,proto3" json:"reordered,omitempty"`
-	Duplicate     uint64                 `protobuf:"varint,26,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
-	PeerState     string                 `protobuf:"bytes,27,opt,name=peer_state,json=peerState,proto3" json:"peer_state,omitempty"` // the peer's view of the same link
-	PeerLossRatio float64                `protobuf:"fixed64,28,opt,name=peer_loss_ratio,json=peerLossRatio,proto3" json:"peer_loss_ratio,omitempty"`
-	PeerAge       *durationpb.Duration   `protobuf:"bytes,29,opt,name=peer_age,json=peerAge,proto3" json:"peer_age,omitempty"`
-	RttKnown      bool                   `protobuf:"varint,30,opt,name=rtt_known,json=rttKnown,proto3" json:"rtt_known,omitempty"`
-	Delays        []*durationpb.Duration `protobuf:"bytes,31,rep,name=delays,proto3" json:"delays,omitempty"`   // the last round trips that were measured, oldest first
-	History       []*Adaptation          `protobuf:"bytes,32,rep,name=history,proto3" json:"history,omitempty"` // how interval, max_wait and max_deviation came to be, oldest first
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	PeerId         string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	Peer           string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
+	Network        string                 `protobuf:"bytes,3,opt,name=network,proto3" json:"network,omitempty"`
+	Local          string                 `protobuf:"bytes,4,opt,name=local,proto3" json:"local,omitempty"`
+	Remote         string                 `protobuf:"bytes,5,opt,name=remote,proto3" json:"remote,omitempty"`
+	State          string                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
+	Reason         string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	Since          *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`
+	LastSent       *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_sent,json=lastSent,proto3" json:"last_sent,omitempty"`
+	LastReceived   *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_received,json=lastReceived,proto3" json:"last_received,omitempty"`
+	LastEcho       *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_echo,json=lastEcho,proto3" json:"last_echo,omitempty"`
+	LossRatio      float64                `protobuf:"fixed64,12,opt,name=loss_ratio,json=lossRatio,proto3" json:"loss_ratio,omitempty"`        // measured inbound, over the newest 64 datagrams
+	Rtt            *durationpb.Duration   `protobuf:"bytes,13,opt,name=rtt,proto3" json:"rtt,omitempty"`                                       // MRT
+	RttDeviation   *durationpb.Duration   `protobuf:"bytes,14,opt,name=rtt_deviation,json=rttDeviation,proto3" json:"rtt_deviation,omitempty"` // D
+	RttLast        *durationpb.Duration   `protobuf:"bytes,15,opt,name=rtt_last,json=rttLast,proto3" json:"rtt_last,omitempty"`                // T_MEAS
+	Jitter         *durationpb.Duration   `protobuf:"bytes,16,opt,name=jitter,proto3" json:"jitter,omitempty"`
+	Interval       *durationpb.Duration   `protobuf:"bytes,17,opt,name=interval,proto3" json:"interval,omitempty"`   // of what this node sends
+	Announced      *durationpb.Duration   `protobuf:"bytes,18,opt,name=announced,proto3" json:"announced,omitempty"` // by the peer
+	MaxWait        *durationpb.Duration   `protobuf:"bytes,19,opt,name=max_wait,json=maxWait,proto3" json:"max_wait,omitempty"`
+	MaxDeviation   uint32                 `protobuf:"varint,20,opt,name=max_deviation,json=maxDeviation,proto3" json:"max_deviation,omitempty"`
+	Deviation      uint32                 `protobuf:"varint,21,opt,name=deviation,proto3" json:"deviation,omitempty"`
+	Sent           uint64                 `protobuf:"varint,22,opt,name=sent,proto3" json:"sent,omitempty"`
+	Received       uint64                 `protobuf:"varint,23,opt,name=received,proto3" json:"received,omitempty"`
+	Lost           uint64                 `protobuf:"varint,24,opt,name=lost,proto3" json:"lost,omitempty"`
+	Reordered      uint64                 `protobuf:"varint,25,opt,name=reordered,proto3" json:"reordered,omitempty"`
+	Duplicate      uint64                 `protobuf:"varint,26,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	PeerState      string                 `protobuf:"bytes,27,opt,name=peer_state,json=peerState,proto3" json:"peer_state,omitempty"` // the peer's view of the same link
+	PeerLossRatio  float64                `protobuf:"fixed64,28,opt,name=peer_loss_ratio,json=peerLossRatio,proto3" json:"peer_loss_ratio,omitempty"`
+	PeerAge        *durationpb.Duration   `protobuf:"bytes,29,opt,name=peer_age,json=peerAge,proto3" json:"peer_age,omitempty"`
+	RttKnown       bool                   `protobuf:"varint,30,opt,name=rtt_known,json=rttKnown,proto3" json:"rtt_known,omitempty"`
+	Delays         []*durationpb.Duration `protobuf:"bytes,31,rep,name=delays,proto3" json:"delays,omitempty"`                            // the last round trips that were measured, oldest first
+	History        []*Adaptation          `protobuf:"bytes,32,rep,name=history,proto3" json:"history,omitempty"`                          // how interval, max_wait and max_deviation came to be, oldest first
+	Rx             bool                   `protobuf:"varint,33,opt,name=rx,proto3" json:"rx,omitempty"`                                   // the peer is heard
+	Version        uint64                 `protobuf:"varint,34,opt,name=version,proto3" json:"version,omitempty"`                         // of the database when state or reason last changed
+	Interface      string                 `protobuf:"bytes,35,opt,name=interface,proto3" json:"interface,omitempty"`                      // of this node; empty: not known
+	SpeedMbits     uint64                 `protobuf:"varint,36,opt,name=speed_mbits,json=speedMbits,proto3" json:"speed_mbits,omitempty"` // 0: not known
+	MtuBytes       uint32                 `protobuf:"varint,37,opt,name=mtu_bytes,json=mtuBytes,proto3" json:"mtu_bytes,omitempty"`       // 0: not known
+	Carrier        bool                   `protobuf:"varint,38,opt,name=carrier,proto3" json:"carrier,omitempty"`                         // the interface works, as far as is known
+	Loss_10SRatio  float64                `protobuf:"fixed64,39,opt,name=loss_10s_ratio,json=loss10sRatio,proto3" json:"loss_10s_ratio,omitempty"`
+	Loss_60SRatio  float64                `protobuf:"fixed64,40,opt,name=loss_60s_ratio,json=loss60sRatio,proto3" json:"loss_60s_ratio,omitempty"`
+	Loss_600SRatio float64                `protobuf:"fixed64,41,opt,name=loss_600s_ratio,json=loss600sRatio,proto3" json:"loss_600s_ratio,omitempty"`
+	RttMin         *durationpb.Duration   `protobuf:"bytes,42,opt,name=rtt_min,json=rttMin,proto3" json:"rtt_min,omitempty"` // of the newest 128 round trips, as are the next two
+	RttP50         *durationpb.Duration   `protobuf:"bytes,43,opt,name=rtt_p50,json=rttP50,proto3" json:"rtt_p50,omitempty"`
+	RttP99         *durationpb.Duration   `protobuf:"bytes,44,opt,name=rtt_p99,json=rttP99,proto3" json:"rtt_p99,omitempty"`
+	Ups            uint64                 `protobuf:"varint,45,opt,name=ups,proto3" json:"ups,omitempty"`
+	Downs          uint64                 `protobuf:"varint,46,opt,name=downs,proto3" json:"downs,omitempty"`
+	FlapPenalty    uint32                 `protobuf:"varint,47,opt,name=flap_penalty,json=flapPenalty,proto3" json:"flap_penalty,omitempty"` // 1,000 for each up or down, halved every 60 s
+	Transitions    []*LinkTransition      `protobuf:"bytes,48,rep,name=transitions,proto3" json:"transitions,omitempty"`                     // the newest 32, oldest first
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Link) Reset() {
@@ -443,6 +475,436 @@ func (x *Link) GetHistory() []*Adaptation {
 	return nil
 }
 
+func (x *Link) GetRx() bool {
+	if x != nil {
+		return x.Rx
+	}
+	return false
+}
+
+func (x *Link) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Link) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *Link) GetSpeedMbits() uint64 {
+	if x != nil {
+		return x.SpeedMbits
+	}
+	return 0
+}
+
+func (x *Link) GetMtuBytes() uint32 {
+	if x != nil {
+		return x.MtuBytes
+	}
+	return 0
+}
+
+func (x *Link) GetCarrier() bool {
+	if x != nil {
+		return x.Carrier
+	}
+	return false
+}
+
+func (x *Link) GetLoss_10SRatio() float64 {
+	if x != nil {
+		return x.Loss_10SRatio
+	}
+	return 0
+}
+
+func (x *Link) GetLoss_60SRatio() float64 {
+	if x != nil {
+		return x.Loss_60SRatio
+	}
+	return 0
+}
+
+func (x *Link) GetLoss_600SRatio() float64 {
+	if x != nil {
+		return x.Loss_600SRatio
+	}
+	return 0
+}
+
+func (x *Link) GetRttMin() *durationpb.Duration {
+	if x != nil {
+		return x.RttMin
+	}
+	return nil
+}
+
+func (x *Link) GetRttP50() *durationpb.Duration {
+	if x != nil {
+		return x.RttP50
+	}
+	return nil
+}
+
+func (x *Link) GetRttP99() *durationpb.Duration {
+	if x != nil {
+		return x.RttP99
+	}
+	return nil
+}
+
+func (x *Link) GetUps() uint64 {
+	if x != nil {
+		return x.Ups
+	}
+	return 0
+}
+
+func (x *Link) GetDowns() uint64 {
+	if x != nil {
+		return x.Downs
+	}
+	return 0
+}
+
+func (x *Link) GetFlapPenalty() uint32 {
+	if x != nil {
+		return x.FlapPenalty
+	}
+	return 0
+}
+
+func (x *Link) GetTransitions() []*LinkTransition {
+	if x != nil {
+		return x.Transitions
+	}
+	return nil
+}
+
+// LinkTransition is one change of a link's state.
+type LinkTransition struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LinkTransition) Reset() {
+	*x = LinkTransition{}
+	mi := &file_belfry_v1_link_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinkTransition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinkTransition) ProtoMessage() {}
+
+func (x *LinkTransition) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_link_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LinkTransition.ProtoReflect.Descriptor instead.
+func (*LinkTransition) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *LinkTransition) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *LinkTransition) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *LinkTransition) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *LinkTransition) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type GetLinkMatrixRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Network       string                 `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"` // empty: all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLinkMatrixRequest) Reset() {
+	*x = GetLinkMatrixRequest{}
+	mi := &file_belfry_v1_link_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLinkMatrixRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLinkMatrixRequest) ProtoMessage() {}
+
+func (x *GetLinkMatrixRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_link_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLinkMatrixRequest.ProtoReflect.Descriptor instead.
+func (*GetLinkMatrixRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *GetLinkMatrixRequest) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+type GetLinkMatrixResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rows          []*LinkMatrixRow       `protobuf:"bytes,1,rep,name=rows,proto3" json:"rows,omitempty"` // one for each member, by name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLinkMatrixResponse) Reset() {
+	*x = GetLinkMatrixResponse{}
+	mi := &file_belfry_v1_link_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLinkMatrixResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLinkMatrixResponse) ProtoMessage() {}
+
+func (x *GetLinkMatrixResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_link_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLinkMatrixResponse.ProtoReflect.Descriptor instead.
+func (*GetLinkMatrixResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GetLinkMatrixResponse) GetRows() []*LinkMatrixRow {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+// LinkMatrixRow is what one node hears of the others.
+type LinkMatrixRow struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Answered      bool                   `protobuf:"varint,2,opt,name=answered,proto3" json:"answered,omitempty"` // false: nothing is known of its database
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`        // why it did not answer
+	Cells         []*LinkMatrixCell      `protobuf:"bytes,4,rep,name=cells,proto3" json:"cells,omitempty"`        // by peer, then index of the link
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LinkMatrixRow) Reset() {
+	*x = LinkMatrixRow{}
+	mi := &file_belfry_v1_link_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinkMatrixRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinkMatrixRow) ProtoMessage() {}
+
+func (x *LinkMatrixRow) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_link_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LinkMatrixRow.ProtoReflect.Descriptor instead.
+func (*LinkMatrixRow) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *LinkMatrixRow) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *LinkMatrixRow) GetAnswered() bool {
+	if x != nil {
+		return x.Answered
+	}
+	return false
+}
+
+func (x *LinkMatrixRow) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *LinkMatrixRow) GetCells() []*LinkMatrixCell {
+	if x != nil {
+		return x.Cells
+	}
+	return nil
+}
+
+type LinkMatrixCell struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          string                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	Network       string                 `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"`
+	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	LossRatio     float64                `protobuf:"fixed64,4,opt,name=loss_ratio,json=lossRatio,proto3" json:"loss_ratio,omitempty"`
+	RttKnown      bool                   `protobuf:"varint,5,opt,name=rtt_known,json=rttKnown,proto3" json:"rtt_known,omitempty"`
+	Rtt           *durationpb.Duration   `protobuf:"bytes,6,opt,name=rtt,proto3" json:"rtt,omitempty"`
+	Jitter        *durationpb.Duration   `protobuf:"bytes,7,opt,name=jitter,proto3" json:"jitter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LinkMatrixCell) Reset() {
+	*x = LinkMatrixCell{}
+	mi := &file_belfry_v1_link_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinkMatrixCell) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinkMatrixCell) ProtoMessage() {}
+
+func (x *LinkMatrixCell) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_link_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LinkMatrixCell.ProtoReflect.Descriptor instead.
+func (*LinkMatrixCell) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *LinkMatrixCell) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *LinkMatrixCell) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *LinkMatrixCell) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *LinkMatrixCell) GetLossRatio() float64 {
+	if x != nil {
+		return x.LossRatio
+	}
+	return 0
+}
+
+func (x *LinkMatrixCell) GetRttKnown() bool {
+	if x != nil {
+		return x.RttKnown
+	}
+	return false
+}
+
+func (x *LinkMatrixCell) GetRtt() *durationpb.Duration {
+	if x != nil {
+		return x.Rtt
+	}
+	return nil
+}
+
+func (x *LinkMatrixCell) GetJitter() *durationpb.Duration {
+	if x != nil {
+		return x.Jitter
+	}
+	return nil
+}
+
 // Adaptation is one step of the three adapted parameters of a link, with what
 // they were computed from.
 type Adaptation struct {
@@ -462,7 +924,7 @@ type Adaptation struct {
 
 func (x *Adaptation) Reset() {
 	*x = Adaptation{}
-	mi := &file_belfry_v1_link_proto_msgTypes[3]
+	mi := &file_belfry_v1_link_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -474,7 +936,7 @@ func (x *Adaptation) String() string {
 func (*Adaptation) ProtoMessage() {}
 
 func (x *Adaptation) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_link_proto_msgTypes[3]
+	mi := &file_belfry_v1_link_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -487,7 +949,7 @@ func (x *Adaptation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Adaptation.ProtoReflect.Descriptor instead.
 func (*Adaptation) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_link_proto_rawDescGZIP(), []int{3}
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Adaptation) GetTime() *timestamppb.Timestamp {
@@ -557,17 +1019,19 @@ var File_belfry_v1_link_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_link_proto_rawDesc = "" +
 	"\n" +
-	"\x14belfry/v1/link.proto\x12\tbelfry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"b\n" +
+	"\x14belfry/v1/link.proto\x12\tbelfry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8c\x01\n" +
 	"\x10ListLinksRequest\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"\x99\x01\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x12\n" +
+	"\x04node\x18\x04 \x01(\tR\x04node\x12\x14\n" +
+	"\x05brief\x18\x05 \x01(\bR\x05brief\"\x99\x01\n" +
 	"\x11ListLinksResponse\x12\x1b\n" +
 	"\tnode_name\x18\x01 \x01(\tR\bnodeName\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12%\n" +
 	"\x05links\x18\x03 \x03(\v2\x0f.belfry.v1.LinkR\x05links\x12&\n" +
-	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken\"\xea\t\n" +
+	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken\"\xa2\x0e\n" +
 	"\x04Link\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x18\n" +
@@ -603,7 +1067,47 @@ const file_belfry_v1_link_proto_rawDesc = "" +
 	"\bpeer_age\x18\x1d \x01(\v2\x19.google.protobuf.DurationR\apeerAge\x12\x1b\n" +
 	"\trtt_known\x18\x1e \x01(\bR\brttKnown\x121\n" +
 	"\x06delays\x18\x1f \x03(\v2\x19.google.protobuf.DurationR\x06delays\x12/\n" +
-	"\ahistory\x18  \x03(\v2\x15.belfry.v1.AdaptationR\ahistory\"\x9f\x03\n" +
+	"\ahistory\x18  \x03(\v2\x15.belfry.v1.AdaptationR\ahistory\x12\x0e\n" +
+	"\x02rx\x18! \x01(\bR\x02rx\x12\x18\n" +
+	"\aversion\x18\" \x01(\x04R\aversion\x12\x1c\n" +
+	"\tinterface\x18# \x01(\tR\tinterface\x12\x1f\n" +
+	"\vspeed_mbits\x18$ \x01(\x04R\n" +
+	"speedMbits\x12\x1b\n" +
+	"\tmtu_bytes\x18% \x01(\rR\bmtuBytes\x12\x18\n" +
+	"\acarrier\x18& \x01(\bR\acarrier\x12$\n" +
+	"\x0eloss_10s_ratio\x18' \x01(\x01R\floss10sRatio\x12$\n" +
+	"\x0eloss_60s_ratio\x18( \x01(\x01R\floss60sRatio\x12&\n" +
+	"\x0floss_600s_ratio\x18) \x01(\x01R\rloss600sRatio\x122\n" +
+	"\artt_min\x18* \x01(\v2\x19.google.protobuf.DurationR\x06rttMin\x122\n" +
+	"\artt_p50\x18+ \x01(\v2\x19.google.protobuf.DurationR\x06rttP50\x122\n" +
+	"\artt_p99\x18, \x01(\v2\x19.google.protobuf.DurationR\x06rttP99\x12\x10\n" +
+	"\x03ups\x18- \x01(\x04R\x03ups\x12\x14\n" +
+	"\x05downs\x18. \x01(\x04R\x05downs\x12!\n" +
+	"\fflap_penalty\x18/ \x01(\rR\vflapPenalty\x12;\n" +
+	"\vtransitions\x180 \x03(\v2\x19.belfry.v1.LinkTransitionR\vtransitions\"|\n" +
+	"\x0eLinkTransition\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"0\n" +
+	"\x14GetLinkMatrixRequest\x12\x18\n" +
+	"\anetwork\x18\x01 \x01(\tR\anetwork\"E\n" +
+	"\x15GetLinkMatrixResponse\x12,\n" +
+	"\x04rows\x18\x01 \x03(\v2\x18.belfry.v1.LinkMatrixRowR\x04rows\"\x86\x01\n" +
+	"\rLinkMatrixRow\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1a\n" +
+	"\banswered\x18\x02 \x01(\bR\banswered\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12/\n" +
+	"\x05cells\x18\x04 \x03(\v2\x19.belfry.v1.LinkMatrixCellR\x05cells\"\xf0\x01\n" +
+	"\x0eLinkMatrixCell\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x18\n" +
+	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x1d\n" +
+	"\n" +
+	"loss_ratio\x18\x04 \x01(\x01R\tlossRatio\x12\x1b\n" +
+	"\trtt_known\x18\x05 \x01(\bR\brttKnown\x12+\n" +
+	"\x03rtt\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03rtt\x121\n" +
+	"\x06jitter\x18\a \x01(\v2\x19.google.protobuf.DurationR\x06jitter\"\x9f\x03\n" +
 	"\n" +
 	"Adaptation\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x125\n" +
@@ -615,9 +1119,10 @@ const file_belfry_v1_link_proto_rawDesc = "" +
 	"\x06jitter\x18\a \x01(\v2\x19.google.protobuf.DurationR\x06jitter\x12\x1d\n" +
 	"\n" +
 	"loss_ratio\x18\b \x01(\x01R\tlossRatio\x12\x10\n" +
-	"\x03why\x18\t \x01(\tR\x03why2U\n" +
+	"\x03why\x18\t \x01(\tR\x03why2\xa9\x01\n" +
 	"\vLinkService\x12F\n" +
-	"\tListLinks\x12\x1b.belfry.v1.ListLinksRequest\x1a\x1c.belfry.v1.ListLinksResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
+	"\tListLinks\x12\x1b.belfry.v1.ListLinksRequest\x1a\x1c.belfry.v1.ListLinksResponse\x12R\n" +
+	"\rGetLinkMatrix\x12\x1f.belfry.v1.GetLinkMatrixRequest\x1a .belfry.v1.GetLinkMatrixResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
 
 var (
 	file_belfry_v1_link_proto_rawDescOnce sync.Once
@@ -631,44 +1136,60 @@ func file_belfry_v1_link_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_link_proto_rawDescData
 }
 
-var file_belfry_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_belfry_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_belfry_v1_link_proto_goTypes = []any{
 	(*ListLinksRequest)(nil),      // 0: belfry.v1.ListLinksRequest
 	(*ListLinksResponse)(nil),     // 1: belfry.v1.ListLinksResponse
 	(*Link)(nil),                  // 2: belfry.v1.Link
-	(*Adaptation)(nil),            // 3: belfry.v1.Adaptation
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 5: google.protobuf.Duration
+	(*LinkTransition)(nil),        // 3: belfry.v1.LinkTransition
+	(*GetLinkMatrixRequest)(nil),  // 4: belfry.v1.GetLinkMatrixRequest
+	(*GetLinkMatrixResponse)(nil), // 5: belfry.v1.GetLinkMatrixResponse
+	(*LinkMatrixRow)(nil),         // 6: belfry.v1.LinkMatrixRow
+	(*LinkMatrixCell)(nil),        // 7: belfry.v1.LinkMatrixCell
+	(*Adaptation)(nil),            // 8: belfry.v1.Adaptation
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
 }
 var file_belfry_v1_link_proto_depIdxs = []int32{
 	2,  // 0: belfry.v1.ListLinksResponse.links:type_name -> belfry.v1.Link
-	4,  // 1: belfry.v1.Link.since:type_name -> google.protobuf.Timestamp
-	4,  // 2: belfry.v1.Link.last_sent:type_name -> google.protobuf.Timestamp
-	4,  // 3: belfry.v1.Link.last_received:type_name -> google.protobuf.Timestamp
-	4,  // 4: belfry.v1.Link.last_echo:type_name -> google.protobuf.Timestamp
-	5,  // 5: belfry.v1.Link.rtt:type_name -> google.protobuf.Duration
-	5,  // 6: belfry.v1.Link.rtt_deviation:type_name -> google.protobuf.Duration
-	5,  // 7: belfry.v1.Link.rtt_last:type_name -> google.protobuf.Duration
-	5,  // 8: belfry.v1.Link.jitter:type_name -> google.protobuf.Duration
-	5,  // 9: belfry.v1.Link.interval:type_name -> google.protobuf.Duration
-	5,  // 10: belfry.v1.Link.announced:type_name -> google.protobuf.Duration
-	5,  // 11: belfry.v1.Link.max_wait:type_name -> google.protobuf.Duration
-	5,  // 12: belfry.v1.Link.peer_age:type_name -> google.protobuf.Duration
-	5,  // 13: belfry.v1.Link.delays:type_name -> google.protobuf.Duration
-	3,  // 14: belfry.v1.Link.history:type_name -> belfry.v1.Adaptation
-	4,  // 15: belfry.v1.Adaptation.time:type_name -> google.protobuf.Timestamp
-	5,  // 16: belfry.v1.Adaptation.interval:type_name -> google.protobuf.Duration
-	5,  // 17: belfry.v1.Adaptation.max_wait:type_name -> google.protobuf.Duration
-	5,  // 18: belfry.v1.Adaptation.rtt:type_name -> google.protobuf.Duration
-	5,  // 19: belfry.v1.Adaptation.rtt_deviation:type_name -> google.protobuf.Duration
-	5,  // 20: belfry.v1.Adaptation.jitter:type_name -> google.protobuf.Duration
-	0,  // 21: belfry.v1.LinkService.ListLinks:input_type -> belfry.v1.ListLinksRequest
-	1,  // 22: belfry.v1.LinkService.ListLinks:output_type -> belfry.v1.ListLinksResponse
-	22, // [22:23] is the sub-list for method output_type
-	21, // [21:22] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	9,  // 1: belfry.v1.Link.since:type_name -> google.protobuf.Timestamp
+	9,  // 2: belfry.v1.Link.last_sent:type_name -> google.protobuf.Timestamp
+	9,  // 3: belfry.v1.Link.last_received:type_name -> google.protobuf.Timestamp
+	9,  // 4: belfry.v1.Link.last_echo:type_name -> google.protobuf.Timestamp
+	10, // 5: belfry.v1.Link.rtt:type_name -> google.protobuf.Duration
+	10, // 6: belfry.v1.Link.rtt_deviation:type_name -> google.protobuf.Duration
+	10, // 7: belfry.v1.Link.rtt_last:type_name -> google.protobuf.Duration
+	10, // 8: belfry.v1.Link.jitter:type_name -> google.protobuf.Duration
+	10, // 9: belfry.v1.Link.interval:type_name -> google.protobuf.Duration
+	10, // 10: belfry.v1.Link.announced:type_name -> google.protobuf.Duration
+	10, // 11: belfry.v1.Link.max_wait:type_name -> google.protobuf.Duration
+	10, // 12: belfry.v1.Link.peer_age:type_name -> google.protobuf.Duration
+	10, // 13: belfry.v1.Link.delays:type_name -> google.protobuf.Duration
+	8,  // 14: belfry.v1.Link.history:type_name -> belfry.v1.Adaptation
+	10, // 15: belfry.v1.Link.rtt_min:type_name -> google.protobuf.Duration
+	10, // 16: belfry.v1.Link.rtt_p50:type_name -> google.protobuf.Duration
+	10, // 17: belfry.v1.Link.rtt_p99:type_name -> google.protobuf.Duration
+	3,  // 18: belfry.v1.Link.transitions:type_name -> belfry.v1.LinkTransition
+	9,  // 19: belfry.v1.LinkTransition.time:type_name -> google.protobuf.Timestamp
+	6,  // 20: belfry.v1.GetLinkMatrixResponse.rows:type_name -> belfry.v1.LinkMatrixRow
+	7,  // 21: belfry.v1.LinkMatrixRow.cells:type_name -> belfry.v1.LinkMatrixCell
+	10, // 22: belfry.v1.LinkMatrixCell.rtt:type_name -> google.protobuf.Duration
+	10, // 23: belfry.v1.LinkMatrixCell.jitter:type_name -> google.protobuf.Duration
+	9,  // 24: belfry.v1.Adaptation.time:type_name -> google.protobuf.Timestamp
+	10, // 25: belfry.v1.Adaptation.interval:type_name -> google.protobuf.Duration
+	10, // 26: belfry.v1.Adaptation.max_wait:type_name -> google.protobuf.Duration
+	10, // 27: belfry.v1.Adaptation.rtt:type_name -> google.protobuf.Duration
+	10, // 28: belfry.v1.Adaptation.rtt_deviation:type_name -> google.protobuf.Duration
+	10, // 29: belfry.v1.Adaptation.jitter:type_name -> google.protobuf.Duration
+	0,  // 30: belfry.v1.LinkService.ListLinks:input_type -> belfry.v1.ListLinksRequest
+	4,  // 31: belfry.v1.LinkService.GetLinkMatrix:input_type -> belfry.v1.GetLinkMatrixRequest
+	1,  // 32: belfry.v1.LinkService.ListLinks:output_type -> belfry.v1.ListLinksResponse
+	5,  // 33: belfry.v1.LinkService.GetLinkMatrix:output_type -> belfry.v1.GetLinkMatrixResponse
+	32, // [32:34] is the sub-list for method output_type
+	30, // [30:32] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_link_proto_init() }
@@ -682,7 +1203,7 @@ func file_belfry_v1_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_link_proto_rawDesc), len(file_belfry_v1_link_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,16 +19,21 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	LinkService_ListLinks_FullMethodName = "/belfry.v1.LinkService/ListLinks"
+	LinkService_ListLinks_FullMethodName     = "/belfry.v1.LinkService/ListLinks"
+	LinkService_GetLinkMatrix_FullMethodName = "/belfry.v1.LinkService/GetLinkMatrix"
 )
 
 // LinkServiceClient is the client API for LinkService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// LinkService lists the link database of this node: what it hears itself.
+// LinkService lists link databases: what each node hears itself.
 type LinkServiceClient interface {
+	// ListLinks is the database of this node, or of another.
 	ListLinks(ctx context.Context, in *ListLinksRequest, opts ...grpc.CallOption) (*ListLinksResponse, error)
+	// GetLinkMatrix is the databases of all nodes. It takes no longer than two
+	// seconds: who has not answered by then is named.
+	GetLinkMatrix(ctx context.Context, in *GetLinkMatrixRequest, opts ...grpc.CallOption) (*GetLinkMatrixResponse, error)
 }
 
 type linkServiceClient struct {
@@ -49,13 +54,27 @@ func (c *linkServiceClient) ListLinks(ctx context.Context, in *ListLinksRequest,
 	return out, nil
 }
 
+func (c *linkServiceClient) GetLinkMatrix(ctx context.Context, in *GetLinkMatrixRequest, opts ...grpc.CallOption) (*GetLinkMatrixResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetLinkMatrixResponse)
+	err := c.cc.Invoke(ctx, LinkService_GetLinkMatrix_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LinkServiceServer is the server API for LinkService service.
 // All implementations must embed UnimplementedLinkServiceServer
 // for forward compatibility.
 //
-// LinkService lists the link database of this node: what it hears itself.
+// LinkService lists link databases: what each node hears itself.
 type LinkServiceServer interface {
+	// ListLinks is the database of this node, or of another.
 	ListLinks(context.Context, *ListLinksRequest) (*ListLinksResponse, error)
+	// GetLinkMatrix is the databases of all nodes. It takes no longer than two
+	// seconds: who has not answered by then is named.
+	GetLinkMatrix(context.Context, *GetLinkMatrixRequest) (*GetLinkMatrixResponse, error)
 	mustEmbedUnimplementedLinkServiceServer()
 }
 
@@ -68,6 +87,9 @@ type UnimplementedLinkServiceServer struct{}
 
 func (UnimplementedLinkServiceServer) ListLinks(context.Context, *ListLinksRequest) (*ListLinksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListLinks not implemented")
+}
+func (UnimplementedLinkServiceServer) GetLinkMatrix(context.Context, *GetLinkMatrixRequest) (*GetLinkMatrixResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetLinkMatrix not implemented")
 }
 func (UnimplementedLinkServiceServer) mustEmbedUnimplementedLinkServiceServer() {}
 func (UnimplementedLinkServiceServer) testEmbeddedByValue()                     {}
@@ -108,6 +130,24 @@ func _LinkService_ListLinks_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LinkService_GetLinkMatrix_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetLinkMatrixRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LinkServiceServer).GetLinkMatrix(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LinkService_GetLinkMatrix_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LinkServiceServer).GetLinkMatrix(ctx, req.(*GetLinkMatrixRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LinkService_ServiceDesc is the grpc.ServiceDesc for LinkService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -118,6 +158,10 @@ var LinkService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListLinks",
 			Handler:    _LinkService_ListLinks_Handler,
+		},
+		{
+			MethodName: "GetLinkMatrix",
+			Handler:    _LinkService_GetLinkMatrix_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -1,0 +1,72 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/cluster"
+	"github.com/belfry-ha/belfry/internal/producer/link"
+)
+
+// updateProducers gives those of cluster classes what there is now; it is for
+// the cluster loop.
+func (a *Agent) updateProducers(m *cluster.Machine) {
+	a.nodes.Update(nodeStates(m.Nodes(time.Now())))
+	a.updateLinks(m)
+}
+
+func (a *Agent) updateLinks(m *cluster.Machine) {
+	a.links.Update(linkView(m.Links(time.Now()), m.Contacts()))
+}
+
+// watchPeers has the cluster machine watch these peers beside its neighbours.
+// Names that nobody has are left out: nothing can be heard of them.
+func (a *Agent) watchPeers(names []string) {
+	table := a.members.Table()
+	var peers []belfry.NodeID
+	for _, name := range names {
+		for _, n := range table.Nodes {
+			if n.Name == name && n.ID != a.id.node.ID {
+				peers = append(peers, n.ID)
+			}
+		}
+	}
+	a.cluster.call(func(m *cluster.Machine) {
+		m.Receive(time.Now(), cluster.Interests{Peers: peers})
+		a.updateLinks(m)
+	})
+}
+
+// share is a loss in parts of 255.
+func share(loss uint8) float64 { return float64(loss) / 255 }
+
+// linkState is one change in the words of the link producer, whose readers
+// know nodes by name.
+func (a *Agent) linkState(c cluster.LinkChange) link.State {
+	return link.State{
+		Peer: a.nameOf(c.Peer), Network: c.Network, State: c.To, Reason: c.Reason, Since: c.At, Version: c.Version,
+		Rx: c.Rx, Loss: share(c.Loss), Known: c.Known, MRT: c.MRT, D: c.D, Jitter: c.Jitter, PeerState: c.PeerState,
+	}
+}
+
+func contactState(c cluster.ContactChange) link.ContactState {
+	return link.ContactState{Peer: c.Name, Up: c.Up, Reason: c.Reason, LinksUp: c.LinksUp, LinksTotal: c.LinksTotal, Since: c.At}
+}
+
+// linkView is the cluster machine's listings in the words of the link
+// producer.
+func linkView(rows []cluster.LinkStatus, contacts []cluster.ContactStatus) (v link.View) {
+	for i := range rows {
+		r := &rows[i]
+		v.Links = append(v.Links, link.State{
+			Peer: r.PeerName, Network: r.Network, State: r.State, Reason: r.Reason, Since: r.Since, Version: r.Version,
+			Rx: r.Rx, Loss: share(r.RecentLoss), Known: r.Known, MRT: r.MRT, D: r.D, Jitter: r.Jitter, PeerState: r.PeerState,
+		})
+	}
+	for _, c := range contacts {
+		v.Contacts = append(v.Contacts, link.ContactState{
+			Peer: c.Name, Up: c.Up, Reason: c.Reason, LinksUp: c.LinksUp, LinksTotal: c.LinksTotal, Since: c.Since,
+		})
+	}
+	return v
+}

@@ -1,0 +1,80 @@
+package api
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+)
+
+func TestLinksOfAnotherNodeAreAskedThere(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, reader)
+	a.cluster.extra = 1
+	c := a.dial(t)
+	got, err := c.LinksOf(t.Context(), "n0000", "")
+	if err != nil || got.GetNodeName() != "other" || len(got.GetLinks()) != 2 {
+		t.Errorf("got %v (%v), want the two links of the other node", got, err)
+	}
+	if got, err = c.LinksOf(t.Context(), "a", "b"); err != nil || got.GetNodeName() != "a" || len(got.GetLinks()) != 2 {
+		t.Errorf("got %v (%v), want the two links of a", got, err)
+	}
+	if _, err = c.LinksOf(t.Context(), "b", ""); !errors.Is(err, belfry.ErrNotMember) {
+		t.Errorf("error %v, want the one of the node", err)
+	}
+	if _, err = c.LinksOf(t.Context(), "x", ""); !errors.Is(err, belfry.ErrNotFound) {
+		t.Errorf("error %v, want %v", err, belfry.ErrNotFound)
+	}
+}
+
+func TestTheMatrixNamesWhoDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := &linkService{s: New(Options{Events: newFakeEvents(), Cluster: &fakeCluster{extra: 3, deaf: true}})}
+		began := time.Now()
+		got, err := l.GetLinkMatrix(t.Context(), &belfryv1.GetLinkMatrixRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took != matrixTime {
+			t.Errorf("took %v, want %v", took, matrixTime)
+		}
+		type row struct {
+			node, err string
+			answered  bool
+			cells     int
+		}
+		want := []row{
+			{"a", "", true, 2}, {"b", "down", false, 0},
+			{"n0000", "", true, 3}, {"n0001", "context deadline exceeded", false, 0}, {"n0002", "", true, 3},
+		}
+		for i, r := range got.GetRows() {
+			if g := (row{r.GetNode(), r.GetError(), r.GetAnswered(), len(r.GetCells())}); i >= len(want) || g != want[i] {
+				t.Errorf("row %d is %+v, want one of %+v", i, g, want)
+			}
+		}
+		if len(got.GetRows()) != len(want) {
+			t.Errorf("%d rows, want %d", len(got.GetRows()), len(want))
+		}
+	})
+}
+
+func TestTheMatrixOfOneNetwork(t *testing.T) {
+	t.Parallel()
+	c := startAgent(t, reader).dial(t)
+	got, err := c.LinkMatrix(t.Context(), "net2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cells := got.GetRows()[0].GetCells()
+	if len(cells) != 1 || cells[0].GetPeer() != "b" || cells[0].GetNetwork() != "net2" || cells[0].GetState() != "up" {
+		t.Errorf("cells %v, want b on net2", cells)
+	}
+	_, err = c.LinkMatrix(t.Context(), "net3")
+	if want := `GetLinkMatrix: net3: not found: no link on network "net3"; one of net1, net2`; !errors.Is(err, belfry.ErrNotFound) || err.Error() != want {
+		t.Errorf("error %v; want %s", err, want)
+	}
+}
