@@ -212,7 +212,8 @@ func (j *Joiner) SealingSignature() []byte { return j.Sealing.Sign(j.identity) }
 func (j *Joiner) Public() ed25519.PublicKey { return j.identity.Public().(ed25519.PublicKey) }
 
 // Finish completes the folder with what the cluster gave and checks that it
-// belongs together. It can be repeated.
+// belongs together. It can be repeated. The certificate is written last: as
+// long as it is not there, the folder is no node's.
 func (j *Joiner) Finish(certificate []byte, authorities [][]byte, epoch uint32, secret Secret) (*Keys, error) {
 	if err := j.finish(certificate, authorities, epoch, secret); err != nil {
 		return nil, &belfry.Error{Op: "keys.create", Subject: j.dir, Err: err}
@@ -224,7 +225,7 @@ func (j *Joiner) finish(certificate []byte, authorities [][]byte, epoch uint32, 
 	if err := WriteAuthorities(j.dir, authorities); err != nil {
 		return err
 	}
-	if err := RemoveSecret(j.dir, epoch); err != nil { // of a try before this one
+	if err := removeSecrets(j.dir); err != nil { // of a try before this one, perhaps at another cluster
 		return err
 	}
 	if err := WriteSecret(j.dir, epoch, secret); err != nil {

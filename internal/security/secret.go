@@ -44,6 +44,24 @@ func RemoveSecret(dir string, epoch uint32) error {
 	return nil
 }
 
+// removeSecrets forgets the secrets of all epochs. A newer epoch of another
+// cluster would otherwise count as the present one.
+func removeSecrets(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("remove secret: %w", err)
+	}
+	for _, entry := range entries {
+		if !strings.HasPrefix(entry.Name(), secretPrefix) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, entry.Name())); err != nil {
+			return fmt.Errorf("remove secret: %w", err)
+		}
+	}
+	return nil
+}
+
 func secretFile(dir string, epoch uint32) string {
 	return filepath.Join(dir, secretPrefix+strconv.FormatUint(uint64(epoch), 10))
 }
