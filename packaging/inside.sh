@@ -36,6 +36,26 @@ installed() { # VERSION
 	done
 }
 
+# second is another machine's agent, which joins by a token. It is that machine
+# only by its address and its directories.
+second() {
+	mkdir -p /second
+	cat >/second/belfry.yaml <<-'YAML'
+		node: {name: second}
+		state: /second
+		socket: {path: /second/belfry.sock, group: ""}
+		web: {listen: ""}
+	YAML
+	belfry token create >/token 2>/out || { cat /out >&2; fail 'token create'; }
+	quiet sh -c 'belfry join - 127.0.0.1 --config /second/belfry.yaml --address 127.0.0.2 </token'
+	belfry agent --config /second/belfry.yaml >/second.log 2>&1 &
+	other=$!
+	soon '[ "$(belfry node list | grep -c " up ")" = 2 ]'
+	BELFRY_SOCKET=/second/belfry.sock quiet belfry leave
+	wait $other || fail "the second agent: $?; $(cat /second.log)"
+	ok 'another machine joins and leaves'
+}
+
 # leave removes and purges; settings go with the second, state with neither.
 leave() {
 	dpkg -L belfry >/files
@@ -77,21 +97,24 @@ running() {
 
 	systemctl start belfry 2>/dev/null && fail 'starts without a cluster'
 	is 'status without a cluster' "$(unit ExecMainStatus) $(unit ActiveState)" '4 failed'
-	belfry up --nodes 1 --state /up >/dev/null &
-	up=$!
-	soon 'belfry --socket /up/a/belfry.sock status'
-	kill $up
-	wait $up || true
-	cp -r /up/a/keys /up/a/members.json /var/lib/belfry/
+	journalctl --unit belfry --no-pager --output cat >/out
+	grep -q 'belongs to no cluster; make one with belfry init' /out || { cat /out >&2; fail 'does not say what to do'; }
+	ok 'without a cluster it ends, and says what to do'
+
+	# As root, while the directory is already the agent's.
+	quiet belfry init --name pack --address 127.0.0.1
+	systemctl reset-failed belfry
 	echo kept >/var/lib/belfry/kept
-	chown -R belfry: /var/lib/belfry
+	chown belfry: /var/lib/belfry/kept
 	quiet systemctl start belfry
 	quiet belfry status
 	is 'state directory, folder of the socket, socket' \
 		"$(stat -c '%a %U:%G' /var/lib/belfry /run/belfry /run/belfry/belfry.sock | tr '\n' ' ')" \
 		'700 belfry:belfry 755 belfry:belfry 660 belfry:belfry '
 	is 'capabilities' "$(sed -n 's/^Cap...:.//p' "/proc/$(unit MainPID)/status" | sort -u)" 0000000000000000
-	ok 'starts, without capabilities'
+	ok 'starts after belfry init, without capabilities'
+	second
+
 
 	sleep 600 & process=$!
 	touch /etc/watched

@@ -4,7 +4,7 @@
 # debootstrap; the first time it makes that system in .bin/debian12.
 set -eu
 cd "$(dirname "$0")/.."
-for need in debootstrap dpkg-deb unshare; do
+for need in debootstrap dpkg-deb rpm unshare; do
 	command -v "$need" >/dev/null || { echo "needs: $need" >&2; exit 1; }
 done
 [ "$(id -u)" = 0 ] || { echo 'needs: root' >&2; exit 1; }
@@ -29,6 +29,26 @@ for package in "$work"/new/*; do
 	cmp "$package" "$work/again/${package##*/}"
 done
 echo 'ok  the same bytes from two folders'
+
+# The rpm is not installed anywhere, but holds the same as the deb, which is.
+mkdir "$work/deb" "$work/rpm"
+dpkg-deb --fsys-tarfile "$work"/new/*.deb | tar -x -C "$work/deb"
+cat "$work"/new/*.rpm | rpm2archive --nocompression - | tar -x -C "$work/rpm"
+mv "$work/rpm/usr/share/zsh/site-functions" "$work/rpm/usr/share/zsh/vendor-completions"
+diff -r "$work/deb" "$work/rpm"
+for script in postinstall preremove postremove; do
+	case $script in
+	postinstall) tag=POSTIN ;;
+	preremove) tag=PREUN ;;
+	postremove) tag=POSTUN ;;
+	esac
+	rpm --query --package --queryformat "%{$tag}" "$work"/new/*.rpm >"$work/$script"
+	diff "packaging/$script.sh" "$work/$script"
+done
+[ "$(rpm --query --package --configfiles "$work"/new/*.rpm)" = /etc/belfry/belfry.yaml ]
+rpm --query --package --queryformat '[%{FILEFLAGS:fflags} %{FILENAMES}\n]' "$work"/new/*.rpm | grep -qx 'cn /etc/belfry/belfry.yaml'
+[ "$(rpm --query --package --queryformat '[%{FILEUSERNAME}:%{FILEGROUPNAME}\n]' "$work"/new/*.rpm | sort -u)" = root:root ]
+echo 'ok  the rpm holds what the deb holds, with the same scripts'
 ARCHES=$arch VERSION=0.0.1 DIST=$work/old packaging/build.sh >/dev/null
 
 root=$work/root
