@@ -125,6 +125,11 @@ func lacks(need string) string {
 		}
 		return ""
 	case "netns":
+		for _, program := range []string{"ip", "nft", "unshare"} {
+			if _, err := exec.LookPath(program); err != nil {
+				return program
+			}
+		}
 		return lacksNamespaces()
 	case "exit-status":
 		return lacksExitStatus()

@@ -25,6 +25,7 @@ const sessionLimit = 40 * time.Second
 type session struct {
 	steps []sessionStep
 	needs []string // of blocks that were left out
+	alone bool     // in a network namespace of its own, where it may drop packets
 }
 
 type sessionStep struct{ command, want string }
@@ -34,7 +35,8 @@ type sessionStep struct{ command, want string }
 func (s sessionStep) background() bool { return strings.HasSuffix(strings.TrimSpace(s.command), "&") }
 
 // parseSession reads all blocks of a page. A block "console needs=X" is left
-// out where X is absent.
+// out where X is absent. One that needs netns is of a page that is played in a
+// network namespace as a whole.
 func parseSession(page string) (s session) {
 	in, skipped := false, false
 	for line := range strings.Lines(page) {
@@ -45,9 +47,11 @@ func parseSession(page string) (s session) {
 		case fence:
 			language, rest, _ := strings.Cut(strings.TrimSpace(info), " ")
 			in, skipped = language == "console", false
-			if need, ok := strings.CutPrefix(rest, "needs="); ok && in && lacks(need) != "" {
+			need, needs := strings.CutPrefix(rest, "needs=")
+			if needs && in && lacks(need) != "" {
 				s.needs, skipped = append(s.needs, lacks(need)), true
 			}
+			s.alone = s.alone || in && need == "netns"
 		case !in || skipped:
 		case strings.HasPrefix(line, "$ "):
 			s.steps = append(s.steps, sessionStep{command: strings.TrimSpace(line[2:])})
@@ -79,7 +83,7 @@ func (s session) play(dir string, environ []string, logf func(string, ...any)) (
 		return err
 	}
 	environ = append(environ, "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
-	sh, err := startShell(dir, environ)
+	sh, err := startShell(dir, environ, s.alone)
 	if err != nil {
 		return err
 	}
@@ -109,13 +113,16 @@ type shell struct {
 	output *bufio.Reader
 }
 
-func startShell(dir string, environ []string) (*shell, error) {
+func startShell(dir string, environ []string, alone bool) (*shell, error) {
 	alive, held, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	defer held.Close()
 	cmd := exec.Command("sh")
+	if alone {
+		cmd = exec.Command("unshare", "--net", "sh", "-c", "ip link set lo up && exec sh")
+	}
 	cmd.Dir, cmd.Env, cmd.ExtraFiles = dir, environ, []*os.File{held}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	in, err := cmd.StdinPipe()
@@ -257,7 +264,7 @@ func TestPagesSessions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pages := map[string]string{"README": filepath.Join(root, "README.md")}
+	pages := map[string]string{"README": filepath.Join(root, "README.md"), "networks": filepath.Join(root, "docs", "networks.md")}
 	for _, folder := range folders {
 		name := filepath.Base(folder)
 		if info, err := os.Stat(folder); err == nil && info.IsDir() && name != "testdata" && !strings.HasSuffix(name, "test") {
@@ -285,6 +292,9 @@ func playPage(t *testing.T, text string) {
 				t.Skip("needs: " + strings.Join(s.needs, ", ") + " (for a part of the page)")
 			}
 		}()
+	}
+	if len(s.steps) == 0 && len(s.needs) > 0 {
+		return
 	}
 	if len(s.steps) == 0 {
 		t.Fatal("the page has no session; show one between ```console and ```")
