@@ -4,5 +4,6 @@
 //
 // There is no plaintext mode and no switch for one: an agent without keys does
 // not start. The authority on membership is the configuration, never a
-// certificate alone; the TLS configurations ask for it at each handshake.
+// certificate alone; the TLS configurations ask for it at each handshake. DESIGN.md has the
+// reasons.
 package security

@@ -1,159 +1,331 @@
 package security
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/belfry-ha/belfry"
 )
 
-func inTime() time.Time { return issued.Add(time.Hour) }
-
-// imposter makes an authority that calls itself that of the cluster, and a
-// node of it.
-func imposter(t *testing.T, cluster belfry.ClusterID) (*CA, tls.Certificate) {
-	t.Helper()
-	ca, err := NewCA(cluster, issued)
-	if err != nil {
-		t.Fatal(err)
+func TestTokenIsReadAsItWasWritten(t *testing.T) {
+	t.Parallel()
+	tn := newTown(t)
+	want := NewToken(tn.Cluster, tn.CA.Certificate)
+	text := want.Text()
+	got, err := ParseToken(text)
+	if err != nil || got != want {
+		t.Fatalf("%v, %v; want %v", got, err, want)
 	}
-	return ca, hostOf(t, ca)
-}
-
-// hostOf is a new node under an authority.
-func hostOf(t *testing.T, ca *CA) tls.Certificate {
-	t.Helper()
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := ca.IssueNode(issued, belfry.NewNodeID(), public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}
-}
-
-// showing is a server that shows these certificates and holds the key of the
-// first.
-func showing(private any, chain ...[]byte) *tls.Config {
-	cfg := baseConfig()
-	cfg.Certificates = []tls.Certificate{{Certificate: chain, PrivateKey: private}}
-	return cfg
-}
-
-func TestJoinerTrustsANodeUnderTheAuthorityOfItsToken(t *testing.T) {
-	town := newTown(t)
-	opts := town.options(0)
-	opts.Guests = true
-	server, client := handshake(t, NodeServerConfig(opts), JoinClientConfig(NewToken(town.Cluster, town.CA.Certificate), inTime))
-	if server != nil || client != nil {
-		t.Fatalf("server %v, client %v", server, client)
-	}
-}
-
-// handshake ends where application data would begin.
-func handshake(t *testing.T, server, client *tls.Config) (serverErr, clientErr error) {
-	t.Helper()
-	s, c := loopback(t)
-	done := make(chan struct{})
-	deadline := time.Now().Add(10 * time.Second)
-	_ = s.SetDeadline(deadline)
-	_ = c.SetDeadline(deadline)
-	go func() {
-		defer close(done)
-		serverErr = tls.Server(s, server).Handshake()
-	}()
-	clientErr = tls.Client(c, client).Handshake()
-	c.Close()
-	<-done
-	return serverErr, clientErr
-}
-
-func TestJoinerRefusesEveryOtherHost(t *testing.T) {
-	town := newTown(t)
-	token := NewToken(town.Cluster, town.CA.Certificate)
-	foreign, foreignHost := imposter(t, town.Cluster)
-	otherCA, otherHost := imposter(t, belfry.NewClusterID())
-	real := hostOf(t, town.CA)
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := town.CA.IssueClient(issued, "web", public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stranger, err := town.CA.issue(issued, Identity{Cluster: otherCA.Cluster, Node: belfry.NewNodeID()}, public, x509.ExtKeyUsageServerAuth)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pinned := town.CA.Certificate.Raw
-	old := showing(real.PrivateKey, real.Certificate[0], pinned)
-	old.MinVersion, old.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
-	for _, tt := range []struct {
-		name   string
-		server *tls.Config
-		at     time.Duration // after issued; zero: an hour
-	}{
-		{"another authority for the same cluster", showing(foreignHost.PrivateKey, foreignHost.Certificate[0], foreign.Certificate.Raw), 0},
-		{"another authority's node, the token's authority shown", showing(foreignHost.PrivateKey, foreignHost.Certificate[0], pinned), 0},
-		{"both authorities shown", showing(foreignHost.PrivateKey, foreignHost.Certificate[0], foreign.Certificate.Raw, pinned), 0},
-		{"another cluster", showing(otherHost.PrivateKey, otherHost.Certificate[0], otherCA.Certificate.Raw), 0},
-		{"another cluster's name under the token's authority", showing(private, stranger, pinned), 0},
-		{"no authority shown", showing(real.PrivateKey, real.Certificate[0]), 0},
-		{"the authority itself as host", showing(town.CA.key, pinned, pinned), 0},
-		{"the authority alone", showing(town.CA.key, pinned), 0},
-		{"a client as host", showing(private, client, pinned), 0},
-		{"the certificate of a node without its key", showing(private, real.Certificate[0], pinned), 0},
-		{"a second late", showing(real.PrivateKey, real.Certificate[0], pinned), CertificateLife + time.Second},
-		{"a second early", showing(real.PrivateKey, real.Certificate[0], pinned), -backdate - time.Second},
-		{"TLS 1.2", old, 0},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			now := inTime()
-			if tt.at != 0 {
-				now = issued.Add(tt.at)
-			}
-			if _, err := handshake(t, tt.server, JoinClientConfig(token, func() time.Time { return now })); err == nil {
-				t.Fatal("the joiner would now send its token")
-			}
-		})
-	}
-	if _, err := handshake(t, showing(real.PrivateKey, real.Certificate[0], pinned), JoinClientConfig(token, inTime)); err != nil {
-		t.Fatalf("the right host is refused: %v", err) // else the table shows nothing
-	}
-}
-
-func TestGuestsAreLetInUnderTheNameForJoiningOnly(t *testing.T) {
-	town := newTown(t)
-	guest := JoinClientConfig(NewToken(town.Cluster, town.CA.Certificate), inTime)
-	opts := town.options(0)
-	if server, _ := handshake(t, NodeServerConfig(opts), guest); server == nil {
-		t.Fatal("a guest is let in where none is expected")
-	}
-	opts.Guests = true
-	for _, name := range []string{"", "join.", "join." + belfry.NewClusterID().String(), town.Cluster.String()} {
-		cfg := guest.Clone()
-		cfg.ServerName = name
-		if server, _ := handshake(t, NodeServerConfig(opts), cfg); server == nil {
-			t.Errorf("a guest is let in under %q", name)
+	for _, form := range []string{"%v", "%+v", "%#v", "%s", "%x"} {
+		if shown := fmt.Sprintf(form, want); strings.Contains(shown, fmt.Sprintf("%x", want.Secret[:])) || strings.Contains(shown, text[len(text)-20:]) {
+			t.Errorf("%s shows the secret", form)
 		}
 	}
 }
 
-func TestCAKeyOpensForItsHolderOnly(t *testing.T) {
-	town := newTown(t)
+// TestNoMistypedTokenIsRead changes each character into each other one of the
+// alphabet, swaps neighbours, and cuts.
+func TestNoMistypedTokenIsRead(t *testing.T) {
+	t.Parallel()
+	tn := newTown(t)
+	text := NewToken(tn.Cluster, tn.CA.Certificate).Text()
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	tried := 0
+	refuse := func(wrong string) {
+		t.Helper()
+		tried++
+		_, err := ParseToken(wrong)
+		if wrong != text && !errors.Is(err, belfry.ErrUsage) {
+			t.Errorf("%q: %v; want ErrUsage", wrong, err)
+		}
+		if err != nil && len(wrong) > 30 && strings.Contains(err.Error(), wrong[len(wrong)-20:]) {
+			t.Errorf("the error repeats the token: %v", err)
+		}
+	}
+	for i := len(tokenPrefix); i < len(text); i++ {
+		for _, c := range alphabet {
+			refuse(text[:i] + string(c) + text[i+1:])
+		}
+		refuse(text[:i])
+		if i+1 < len(text) {
+			refuse(text[:i] + text[i+1:i+2] + text[i:i+1] + text[i+2:])
+		}
+	}
+	for _, wrong := range []string{"", "x", "belfry2." + text[len(tokenPrefix):], text + "A", " " + text, strings.ToUpper(text), text + "\n", text + "="} {
+		refuse(wrong)
+	}
+	t.Logf("%d mistyped tokens", tried)
+}
+
+func FuzzToken(f *testing.F) {
+	f.Add(Token{}.Text())
+	f.Add("belfry1.AAAA")
+	f.Fuzz(func(t *testing.T, text string) {
+		token, err := ParseToken(text)
+		if err == nil && token.Text() != text {
+			t.Errorf("%q is read and written as %q", text, token.Text())
+		}
+	})
+}
+
+// guests are the options of a town's node that lets guests in.
+func (tn town) guests(i int) TLSOptions {
+	opts := tn.options(i)
+	opts.Guests = true
+	return opts
+}
+
+// TestGuestsTrustTheTokensAuthorityOnly shows a joiner every wrong server.
+func TestGuestsTrustTheTokensAuthorityOnly(t *testing.T) {
+	t.Parallel()
+	tn, other := newTown(t), newTown(t)
+	token := NewToken(tn.Cluster, tn.CA.Certificate)
+	at := func(d time.Duration) func() time.Time { return func() time.Time { return issued.Add(d) } }
+	show := func(cert *tls.Certificate, chain ...[]byte) *tls.Config {
+		cfg := baseConfig()
+		shown := *cert
+		shown.Certificate = slices.Concat(cert.Certificate[:1], chain)
+		cfg.Certificates = []tls.Certificate{shown}
+		return cfg
+	}
+	good, ca := &tn.keys[0].Certificate, tn.CA.Certificate.Raw
+	client, _ := tn.clientCertificate(t, "web")
+	// An authority of the same cluster, by somebody who knows its name.
+	forged, err := NewCA(tn.Cluster, issued)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forgedCert := selfSignedBy(t, forged, tn.keys[0].Node)
+	for _, tt := range []struct {
+		name   string
+		server *tls.Config
+		now    time.Duration
+		want   string
+	}{
+		{"nothing wrong", NodeServerConfig(tn.guests(0)), time.Hour, ""},
+		{"a node that lets no guests in", NodeServerConfig(tn.options(0)), time.Hour, "1 certificates"},
+		{"without the authority", show(good), time.Hour, "1 certificates"},
+		{"another cluster", NodeServerConfig(other.guests(0)), time.Hour, "certificates"},
+		{"another cluster's chain", show(&other.keys[0].Certificate, other.CA.Certificate.Raw), time.Hour, "another cluster"},
+		{"a forged authority with its own certificate", show(forgedCert, forged.Certificate.Raw), time.Hour, "another authority than the token names"},
+		{"a forged certificate with the right authority", show(forgedCert, ca), time.Hour, "unknown authority"},
+		{"the authority twice", show(&tls.Certificate{Certificate: [][]byte{ca}, PrivateKey: tn.CA.key}, ca), time.Hour, "authority"},
+		{"a client of the cluster", show(client, ca), time.Hour, "incompatible key usage"},
+		{"this machine's clock a year early", NodeServerConfig(tn.guests(0)), -365 * 24 * time.Hour, "set the clock right"},
+		{"this machine's clock a year late", NodeServerConfig(tn.guests(0)), 365 * 24 * time.Hour, "set the clock right"},
+		{"three certificates", show(good, ca, ca), time.Hour, "3 certificates"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			_, _, _, err := shake(t, tt.server, JoinClientConfig(token, at(tt.now)))
+			if tt.want == "" {
+				if err == nil || !strings.Contains(err.Error(), "EOF") { // the server shows no identity: it has none to show
+					t.Logf("read: %v", err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%v; want an error with %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func (tn town) clientCertificate(t *testing.T, name string) (*tls.Certificate, ed25519.PublicKey) {
+	t.Helper()
+	public, private, err := newKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := tn.CA.IssueClient(issued, name, public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}, public
+}
+
+func selfSignedBy(t *testing.T, ca *CA, node belfry.NodeID) *tls.Certificate {
+	t.Helper()
+	public, private, err := newKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := ca.IssueNode(issued, node, public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}
+}
+
+// TestAGuestIsNobody: what a guest's connection is good for is joining.
+func TestAGuestIsNobody(t *testing.T) {
+	t.Parallel()
+	tn := newTown(t)
+	server, client := tn.guestConnection(t)
+	if !IsJoin(server) {
+		t.Error("the server does not see a guest")
+	}
+	if id, err := Peer(server); !errors.Is(err, belfry.ErrPermission) {
+		t.Errorf("the guest is %v, %v; want nobody", id, err)
+	}
+	if IsJoin(client) {
+		t.Error("the server is a guest")
+	}
+	for _, name := range []string{"", "join.", "join." + belfry.NewClusterID().String()} {
+		cfg := JoinClientConfig(NewToken(tn.Cluster, tn.CA.Certificate), nil)
+		cfg.ServerName = name
+		cfg.VerifyConnection = nil
+		if _, _, err, _ := shake(t, NodeServerConfig(tn.guests(0)), cfg); err == nil {
+			t.Errorf("server name %q: let in without a certificate", name)
+		}
+	}
+}
+
+// guestConnection is both ends of one.
+func (tn town) guestConnection(t *testing.T) (server, client tls.ConnectionState) {
+	t.Helper()
+	s, c := loopback(t)
+	a := tls.Server(s, NodeServerConfig(tn.guests(0)))
+	b := tls.Client(c, JoinClientConfig(NewToken(tn.Cluster, tn.CA.Certificate), func() time.Time { return issued.Add(time.Hour) }))
+	done := make(chan error, 1)
+	go func() { done <- a.HandshakeContext(t.Context()) }()
+	if err := b.HandshakeContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	return a.ConnectionState(), b.ConnectionState()
+}
+
+// TestAProofIsForOneConnectionAndOneIdentity keeps one that somebody recorded
+// from being worth anything.
+func TestAProofIsForOneConnectionAndOneIdentity(t *testing.T) {
+	t.Parallel()
+	tn := newTown(t)
+	server, client := tn.guestConnection(t)
+	elsewhere, _ := tn.guestConnection(t)
+	j, err := PrepareJoin(filepath.Join(t.TempDir(), "keys"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	proof, err := j.Prove(client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckProof(server, j.Public(), proof); err != nil {
+		t.Errorf("the right one: %v", err)
+	}
+	wrong := bytes.Clone(proof)
+	wrong[0]++
+	for name, check := range map[string]func() error{
+		"another connection": func() error { return CheckProof(elsewhere, j.Public(), proof) },
+		"another identity":   func() error { return CheckProof(server, tn.keys[1].Public(), proof) },
+		"another proof":      func() error { return CheckProof(server, j.Public(), wrong) },
+		"no proof":           func() error { return CheckProof(server, j.Public(), nil) },
+	} {
+		if err := check(); !errors.Is(err, belfry.ErrPermission) {
+			t.Errorf("%s: %v; want ErrPermission", name, err)
+		}
+	}
+}
+
+func TestRequestsProveTheirKey(t *testing.T) {
+	t.Parallel()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := NewRequest(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := CheckRequest(der); err != nil || !got.Equal(public) {
+		t.Fatalf("%v, %v", got, err)
+	}
+	for i := range der {
+		wrong := bytes.Clone(der)
+		wrong[i] ^= 0x55
+		if got, err := CheckRequest(wrong); err == nil {
+			t.Fatalf("byte %d changed: accepted, for %x", i, got)
+		}
+	}
+	if _, err := CheckRequest(make([]byte, maxRequest+1)); !errors.Is(err, belfry.ErrLimit) {
+		t.Errorf("a long one: %v; want ErrLimit", err)
+	}
+}
+
+func TestTheAuthoritysKeyIsOpenedByItsHoldersOnly(t *testing.T) {
+	t.Parallel()
+	tn, other := newTown(t), newTown(t)
 	holder, err := NewSealingKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := NewSealingKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := SealCA(tn.CA, holder.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := OpenCA(tn.CA.Certificate, sealed, holder)
+	if err != nil || ca.Cluster != tn.Cluster || !ca.key.Equal(tn.CA.key) {
+		t.Fatalf("%v, %v", ca, err)
+	}
+	if bytes.Contains(sealed, tn.CA.key.Seed()) {
+		t.Error("the sealed key is the key")
+	}
+	damaged := bytes.Clone(sealed)
+	damaged[len(damaged)-1]++
+	for name, open := range map[string]func() (*CA, error){
+		"another node's key":                func() (*CA, error) { return OpenCA(tn.CA.Certificate, sealed, stranger) },
+		"for another authority":             func() (*CA, error) { return OpenCA(other.CA.Certificate, sealed, holder) },
+		"changed":                           func() (*CA, error) { return OpenCA(tn.CA.Certificate, damaged, holder) },
+		"cut":                               func() (*CA, error) { return OpenCA(tn.CA.Certificate, sealed[:40], holder) },
+		"nothing":                           func() (*CA, error) { return OpenCA(tn.CA.Certificate, nil, holder) },
+		"a key that is not the authority's": func() (*CA, error) { return OpenCA(tn.CA.Certificate, sealSeed(t, holder, tn.CA), holder) },
+	} {
+		if ca, err := open(); !errors.Is(err, belfry.ErrPermission) {
+			t.Errorf("%s: %v, %v; want ErrPermission", name, ca, err)
+		}
+	}
+	if _, err := SealCA(tn.CA, []byte("short")); !errors.Is(err, belfry.ErrUsage) {
+		t.Errorf("sealed to no key: %v; want ErrUsage", err)
+	}
+}
+
+// sealSeed seals another key than the authority's, under its name.
+func sealSeed(t *testing.T, to *SealingKey, ca *CA) []byte {
+	t.Helper()
+	_, private, err := newKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := SealCA(&CA{Cluster: ca.Cluster, Certificate: ca.Certificate, key: private}, to.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sealed
+}
+
+func TestASealingKeyIsTheIdentitys(t *testing.T) {
+	t.Parallel()
+	j, err := PrepareJoin(filepath.Join(t.TempDir(), "keys"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,175 +333,163 @@ func TestCAKeyOpensForItsHolderOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sealed, err := SealCA(town.CA, holder.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ca, err := OpenCA(town.CA.Certificate, sealed, holder)
-	if err != nil || !ca.key.Equal(town.CA.key) || ca.Cluster != town.Cluster {
-		t.Fatalf("opened %v: %v", ca, err)
-	}
-	foreign, _ := imposter(t, town.Cluster)
-	if _, err := OpenCA(town.CA.Certificate, sealed, other); !errors.Is(err, belfry.ErrPermission) {
-		t.Errorf("another node: %v", err)
-	}
-	if _, err := OpenCA(foreign.Certificate, sealed, holder); !errors.Is(err, belfry.ErrPermission) {
-		t.Errorf("another authority: %v", err)
-	}
-	for i := range sealed {
-		sealed[i] ^= 1
-		if _, err := OpenCA(town.CA.Certificate, sealed, holder); !errors.Is(err, belfry.ErrPermission) {
-			t.Errorf("byte %d changed: %v", i, err)
-		}
-		if _, err := OpenCA(town.CA.Certificate, sealed[:i], holder); !errors.Is(err, belfry.ErrPermission) {
-			t.Errorf("cut to %d bytes: %v", i, err)
-		}
-		sealed[i] ^= 1
-	}
-}
-
-func TestSealingKeyIsBoundToTheIdentity(t *testing.T) {
-	town := newTown(t)
-	j, err := PrepareJoin(filepath.Join(t.TempDir(), "keys"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	if err := CheckSealingKey(j.Public(), j.Sealing.Public(), j.SealingSignature()); err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
-	if err := CheckSealingKey(town.Nodes[0].Public, j.Sealing.Public(), j.SealingSignature()); !errors.Is(err, belfry.ErrPermission) {
-		t.Errorf("another identity: %v", err)
+	if err := CheckSealingKey(j.Public(), other.Public(), j.SealingSignature()); !errors.Is(err, belfry.ErrPermission) {
+		t.Errorf("another key: %v; want ErrPermission", err)
 	}
-	if err := CheckSealingKey(j.Public(), town.Nodes[0].Sealing, j.SealingSignature()); !errors.Is(err, belfry.ErrPermission) {
-		t.Errorf("another sealing key: %v", err)
+	if err := CheckSealingKey(j.Public(), nil, nil); !errors.Is(err, belfry.ErrUsage) {
+		t.Errorf("none: %v; want ErrUsage", err)
 	}
 }
 
-// A grant is what a cluster gives who joins.
-type grant struct {
-	certificate []byte
-	ca          [][]byte
-	epoch       uint32
-	secret      Secret
+// TestAJoinThatIsCutOffGoesOn ends it after each file that is written, and
+// tries again.
+func TestAJoinThatIsCutOffGoesOn(t *testing.T) {
+	t.Parallel()
+	tn := newTown(t)
+	secret := NewSecret()
+	for _, left := range [][]string{nil, {"node.key"}, {"node.key", "seal.key"}, {"node.key", "seal.key", "ca.crt"}, {"node.key", "seal.key", "ca.crt", "group-7"}} {
+		dir := filepath.Join(t.TempDir(), "keys")
+		first := joined(t, tn, dir, secret)
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if !slices.Contains(left, e.Name()) {
+				if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if _, err := Load(dir); err == nil {
+			t.Errorf("%v: half of it loads", left)
+		}
+		again := joined(t, tn, dir, secret)
+		if same := first.Public().Equal(again.Public()); same != slices.Contains(left, "node.key") {
+			t.Errorf("%v: the same identity %t", left, same)
+		}
+	}
 }
 
-func granted(t *testing.T, town town, j *Joiner, epoch uint32) grant {
+func joined(t *testing.T, tn town, dir string, secret Secret) *Keys {
 	t.Helper()
-	der, err := town.CA.IssueNode(issued, belfry.NewNodeID(), j.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return grant{der, [][]byte{town.CA.Certificate.Raw}, epoch, NewSecret()}
-}
-
-func (g grant) finish(j *Joiner) (*Keys, error) {
-	return j.Finish(g.certificate, g.ca, g.epoch, g.secret)
-}
-
-// Each file that Finish writes is made impossible in turn, by a folder in its
-// place: what stood before it stays, and that is no node.
-func TestJoinThatBreaksOffLeavesNoNodeAndCanGoOn(t *testing.T) {
-	town := newTown(t)
-	for _, step := range []string{caCertFile, secretPrefix + "7", nodeCertFile} {
-		t.Run(step, func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), "keys")
-			j, err := PrepareJoin(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			g := granted(t, town, j, 7)
-			obstacle := filepath.Join(dir, step)
-			if err := os.MkdirAll(filepath.Join(obstacle, "x"), 0o700); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := g.finish(j); err == nil {
-				t.Fatal("it did not break off")
-			}
-			if err := os.RemoveAll(obstacle); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := Load(dir); !errors.Is(err, fs.ErrNotExist) {
-				t.Fatalf("a node is there: %v", err)
-			}
-			again, err := PrepareJoin(dir)
-			if err != nil || !again.Public().Equal(j.Public()) {
-				t.Fatalf("another identity after the break: %v", err)
-			}
-			keys, err := g.finish(again)
-			if err != nil || !keys.Public().Equal(j.Public()) || keys.Secrets[7] != g.secret {
-				t.Fatalf("it does not go on: %v", err)
-			}
-		})
-	}
-}
-
-// A folder that broke off between the secret and the certificate, and then
-// joined a cluster whose epochs are lower, must not seal with the first one's.
-func TestSecretOfABrokenOffJoinIsForgotten(t *testing.T) {
-	first, second := newTown(t), newTown(t)
-	dir := filepath.Join(t.TempDir(), "keys")
 	j, err := PrepareJoin(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	broken := granted(t, first, j, 9)
-	broken.certificate = []byte("cut off")
-	if _, err := broken.finish(j); err == nil {
-		t.Fatal("it did not break off")
-	}
-	g := granted(t, second, j, 2)
-	keys, err := g.finish(j)
-	if err != nil || keys.Epoch != 2 || len(keys.Secrets) != 1 || keys.Secrets[2] != g.secret {
-		t.Fatalf("epoch %d of %d secrets: %v; want 2 of 1", keys.Epoch, len(keys.Secrets), err)
-	}
-}
-
-func TestProofIsWorthNothingOnAnotherConnection(t *testing.T) {
-	town := newTown(t)
-	here, there := established(t, town), established(t, town)
-	proof, err := town.keys[1].Prove(here)
+	cert, err := tn.CA.IssueNode(issued, belfry.NewNodeID(), j.Public())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := CheckProof(here, town.Nodes[1].Public, proof); err != nil {
+	keys, err := j.Finish(cert, [][]byte{tn.CA.Certificate.Raw}, 7, secret)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := CheckProof(there, town.Nodes[1].Public, proof); !errors.Is(err, belfry.ErrPermission) {
-		t.Errorf("on another connection: %v", err)
-	}
-	if err := CheckProof(here, town.Nodes[2].Public, proof); !errors.Is(err, belfry.ErrPermission) {
-		t.Errorf("for another identity: %v", err)
-	}
+	return keys
 }
 
-// established is a guest's view of a connection.
-func established(t *testing.T, town town) tls.ConnectionState {
-	t.Helper()
-	opts := town.options(0)
-	opts.Guests = true
-	s, c := loopback(t)
-	deadline := time.Now().Add(10 * time.Second)
-	_ = s.SetDeadline(deadline)
-	_ = c.SetDeadline(deadline)
-	done := make(chan error, 1)
-	go func() { done <- tls.Server(s, NodeServerConfig(opts)).Handshake() }()
-	conn := tls.Client(c, JoinClientConfig(NewToken(town.Cluster, town.CA.Certificate), inTime))
-	if err := errors.Join(conn.Handshake(), <-done); err != nil {
-		t.Fatal(err)
+func TestARenewedCertificateIsOfTheSameNode(t *testing.T) {
+	t.Parallel()
+	tn, other := newTown(t), newTown(t)
+	keys, ca := tn.keys[0], [][]byte{tn.CA.Certificate.Raw}
+	issue := func(ca *CA, node belfry.NodeID, public ed25519.PublicKey) []byte {
+		t.Helper()
+		der, err := ca.IssueNode(issued.Add(CertificateLife), node, public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
 	}
-	return conn.ConnectionState()
-}
-
-func TestAuthorityOfAnotherFormIsNoAuthority(t *testing.T) {
-	town := newTown(t)
-	for _, der := range [][]byte{nil, []byte("x"), town.keys[0].Certificate.Certificate[0]} {
-		if _, err := ParseAuthorities([][]byte{der}); !errors.Is(err, belfry.ErrUsage) {
-			t.Errorf("%d bytes: %v", len(der), err)
+	next, err := keys.Renewed(issue(tn.CA, keys.Node, keys.Public()), ca)
+	if err != nil || !next.Certificate.Leaf.NotAfter.After(keys.Certificate.Leaf.NotAfter) || next.Node != keys.Node {
+		t.Fatalf("%v, %v", next, err)
+	}
+	for name, wrong := range map[string]struct{ cert, ca []byte }{
+		"another key":       {issue(tn.CA, keys.Node, tn.keys[1].Public()), ca[0]},
+		"another node":      {issue(tn.CA, tn.keys[1].Node, keys.Public()), ca[0]},
+		"another authority": {issue(other.CA, keys.Node, keys.Public()), ca[0]},
+		"another cluster":   {issue(other.CA, keys.Node, keys.Public()), other.CA.Certificate.Raw},
+		"no certificate":    {[]byte("x"), ca[0]},
+	} {
+		if _, err := keys.Renewed(wrong.cert, [][]byte{wrong.ca}); err == nil {
+			t.Errorf("%s: taken", name)
 		}
 	}
-	c := *town.CA.Certificate
-	c.URIs = []*url.URL{{Scheme: "https", Host: town.Cluster.String(), Path: "/ca"}}
-	if _, err := caCluster(&c); !errors.Is(err, belfry.ErrUsage) {
-		t.Errorf("an authority for %v: %v", c.URIs[0], err)
+}
+
+func TestASignatureForARequestIsWhatWasAskedFor(t *testing.T) {
+	t.Parallel()
+	tn, other := newTown(t), newTown(t)
+	dir := t.TempDir()
+	keyFile := filepath.Join(dir, "ca.key")
+	if err := writeKey(keyFile, tn.CA.key); err != nil {
+		t.Fatal(err)
+	}
+	otherFile := filepath.Join(dir, "other.key")
+	if err := writeKey(otherFile, other.CA.key); err != nil {
+		t.Fatal(err)
+	}
+	j, err := PrepareJoin(filepath.Join(dir, "joiner"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := j.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := Identity{Cluster: tn.Cluster, Node: belfry.NewNodeID()}
+	pending, err := LeaveRequest(filepath.Join(dir, "keys"), tn.CA.Certificate, id, csr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := FindRequest(filepath.Join(dir, "keys"), j.Public())
+	if err != nil || found.Identity != id || found.File != pending.File {
+		t.Fatalf("%+v, %v", found, err)
+	}
+	if _, err := found.Signed(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("before it is signed: %v; want ErrNotExist", err)
+	}
+	if _, _, err := SignRequest(pending.File, otherFile, issued); !errors.Is(err, belfry.ErrUsage) {
+		t.Errorf("another key: %v; want ErrUsage", err)
+	}
+	who, to, err := SignRequest(pending.File, keyFile, issued)
+	if err != nil || who != id {
+		t.Fatalf("%v, %v", who, err)
+	}
+	der, err := found.Signed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if leaf, err := x509.ParseCertificate(der); err != nil || !j.Public().Equal(leaf.PublicKey) {
+		t.Errorf("%v, %v", leaf, err)
+	}
+	// One that is of somebody else is not taken.
+	stolen, err := tn.CA.IssueNode(issued, tn.keys[1].Node, j.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ReplaceFile(to, encodeCertificate(stolen)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := found.Signed(); !errors.Is(err, belfry.ErrUsage) {
+		t.Errorf("a certificate of another node: %v; want ErrUsage", err)
+	}
+	if err := found.Done(); err != nil {
+		t.Error(err)
+	}
+	if _, err := FindRequest(filepath.Join(dir, "keys"), j.Public()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after it is done: %v; want ErrNotExist", err)
+	}
+}
+
+func TestTokenSecretsAreKeptAsHashes(t *testing.T) {
+	t.Parallel()
+	tn := newTown(t)
+	a, b := NewToken(tn.Cluster, tn.CA.Certificate), NewToken(tn.Cluster, tn.CA.Certificate)
+	if a.Secret.Hash() != sha256.Sum256(a.Secret[:]) || a.Secret == b.Secret || a.ID == b.ID {
+		t.Error("two tokens are one, or a hash is none")
 	}
 }
