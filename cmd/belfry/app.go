@@ -80,7 +80,7 @@ links are alive, and every program can register for any event on any node.
 
 func (a *app) globalFlags(root *cobra.Command) {
 	flags := root.PersistentFlags()
-	flags.VarP(&a.form, "output", "o", "form of the output: table, wide, json, yaml, jsonl; watch also cloudevents")
+	flags.VarP(&a.form, "output", "o", "form of the output: table, wide, json, yaml, jsonl; watch also cloudevents, doctor also nagios")
 	flags.StringVar(&a.socket, "socket", "", "unix socket of the agent (default $BELFRY_SOCKET, else "+defaultSocket+")")
 	flags.StringVar(&a.server, "server", "", "HOST:PORT of an agent; the identity for it is in $BELFRY_IDENTITY: client.crt, client.key, ca.crt")
 	flags.DurationVar(&a.timeout, "timeout", 0, "how long to wait (default 5s, none for streams)")
@@ -94,6 +94,8 @@ func (a *app) before(cmd *cobra.Command, _ []string) error {
 	switch {
 	case a.form == formCloudEvents && a.command != "watch":
 		return usagef("-o cloudevents: only watch has events to write; use table, wide, json, yaml or jsonl")
+	case a.form == formNagios && a.command != "doctor":
+		return usagef("-o nagios: only doctor is a check; use table, wide, json, yaml or jsonl")
 	case a.color != "auto" && a.color != "always" && a.color != "never":
 		return usagef("--color %s: not known; use auto, always or never", a.color)
 	case a.timeout < 0:

@@ -18,6 +18,7 @@ func (a *app) commands() []*cobra.Command {
 		newCompletionCommand(a),
 		newConfigCommand(a),
 		newDemoCommand(a),
+		newDoctorCommand(a),
 		newEventCommand(a),
 		newInitCommand(a),
 		newJoinCommand(a),

@@ -25,9 +25,10 @@ const (
 	formYAML        form = "yaml"
 	formJSONL       form = "jsonl"
 	formCloudEvents form = "cloudevents"
+	formNagios      form = "nagios"
 )
 
-var forms = []string{"table", "wide", "json", "yaml", "jsonl", "cloudevents"}
+var forms = []string{"table", "wide", "json", "yaml", "jsonl", "cloudevents", "nagios"}
 
 // String, Set and Type make a form a flag.
 func (f *form) String() string {

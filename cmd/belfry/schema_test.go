@@ -30,6 +30,7 @@ var outputs = map[string]struct {
 	"config-get":        {"belfry config get -o json", configGetView{}},
 	"config-set":        {"belfry config set PATH VALUE -o json", configSetView{}},
 	"demo":              {"belfry demo -o json, each line", step{}},
+	"doctor":            {"belfry doctor -o json", doctorView{}},
 	"error":             {"what every command with -o json writes to standard error when it fails", errorObject{}},
 	"event-emit":        {"belfry event emit -o json", emitView{}},
 	"event-types":       {"belfry event types -o json", classListView{}},

@@ -39,6 +39,7 @@ const (
 	opCheckpoint = "audit.checkpoint" // signs all before it
 	opLost       = "audit.lost"       // records for which there was no room
 	opSuppressed = "audit.suppressed" // denials of one subject beyond the limit
+	opReplaced   = "audit.replaced"   // another file was in the log's place, or it had been cut
 	opTorn       = "audit.torn"       // a line that a crash had left unfinished was cut off
 )
 

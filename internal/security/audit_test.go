@@ -162,6 +162,44 @@ func TestNothingIsLostSilently(t *testing.T) {
 	}
 }
 
+// TestALogThatIsTakenAwayIsWrittenAnew: the agent holds the file open, so that
+// without care it would go on writing where nobody can read.
+func TestALogThatIsTakenAwayIsWrittenAnew(t *testing.T) {
+	t.Parallel()
+	for what, take := range map[string]func(name string, data []byte) error{
+		"removed": func(name string, _ []byte) error { return os.Remove(name) },
+		"cut":     func(name string, data []byte) error { return os.Truncate(name, int64(len(data)/2)) },
+		"replaced": func(name string, data []byte) error {
+			return errors.Join(os.Remove(name), os.WriteFile(name, bytes.Replace(data, []byte("uid 1000"), []byte("uid 1001"), 1), 0o600))
+		},
+	} {
+		dir := t.TempDir()
+		log := openAudit(t, dir, 0)
+		log.Audit(auditRecords(1)[0])
+		if err := log.flush(time.Now(), false); err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Join(dir, auditName)
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := take(name, data); err != nil {
+			t.Fatal(err)
+		}
+		log.Audit(auditRecords(2)[1])
+		if err := errors.Join(log.flush(time.Now(), false), log.file.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if data, err = os.ReadFile(name); err != nil || !bytes.Contains(data, []byte("tunables.x1")) || !bytes.Contains(data, []byte(opReplaced)) {
+			t.Errorf("%s: %v; the record is not in the log:\n%s", what, err, data)
+		}
+		if sum, err := CheckAudit(dir, auditPublic); !errors.Is(err, belfry.ErrPermission) {
+			t.Errorf("%s: %+v, %v; want a broken chain", what, sum, err)
+		}
+	}
+}
+
 func TestALineThatACrashLeftIsCutOffAndTheCutRecorded(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -34,7 +34,7 @@ type AuditSummary struct {
 func CheckAudit(dir string, key ed25519.PublicKey) (AuditSummary, error) {
 	var sum AuditSummary
 	var c chain
-	found := false
+	files := 0
 	for i := auditFiles - 1; i >= 0; i-- {
 		name := olderAudit(dir, i)
 		f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
@@ -44,14 +44,18 @@ func CheckAudit(dir string, key ed25519.PublicKey) (AuditSummary, error) {
 		if err != nil {
 			return sum, fmt.Errorf("audit log: %w", err)
 		}
-		found = true
+		files++
 		err = checkAuditFile(f, name, &c, &sum, key)
 		if err = errors.Join(err, f.Close()); err != nil {
 			return sum, err
 		}
 	}
-	if !found {
+	if files == 0 {
 		return sum, &belfry.Error{Op: "doctor audit", Subject: dir, Err: fmt.Errorf("%w: no %s there; an agent writes it from its first start on", belfry.ErrNotFound, auditName)}
+	}
+	if sum.First > 1 && files < auditFiles { // a log loses its beginning only when it has all its files
+		err := fmt.Errorf("%w: records 1 to %d are gone", errBroken, sum.First-1)
+		return sum, brokenAt(dir, 1, 0, err)
 	}
 	return sum, nil
 }

@@ -290,6 +290,13 @@ func (l *AuditLog) flush(now time.Time, last bool) error {
 
 // write appends the batch, durable, all or nothing.
 func (l *AuditLog) write(batch []Record) error {
+	replaced, err := l.findFile()
+	if err != nil {
+		return err
+	}
+	if replaced {
+		batch = append([]Record{{Time: batch[0].Time, Operation: opReplaced, Result: "the file was not as it had been written"}}, batch...)
+	}
 	if l.size >= l.opts.maxSize {
 		if err := l.rotate(); err != nil {
 			return err
@@ -303,7 +310,7 @@ func (l *AuditLog) write(batch []Record) error {
 			return err
 		}
 	}
-	_, err := l.file.WriteAt(buf, l.size)
+	_, err = l.file.WriteAt(buf, l.size)
 	if err == nil {
 		err = l.file.Sync()
 	}
@@ -313,6 +320,35 @@ func (l *AuditLog) write(batch []Record) error {
 	l.size += int64(len(buf))
 	l.chain = next
 	return nil
+}
+
+// findFile makes sure that what is written can be found: somebody may have put
+// another file in the place of the log, or cut it. The chain goes on from what
+// was written, so that its check finds the place.
+func (l *AuditLog) findFile() (replaced bool, err error) {
+	name := olderAudit(l.opts.Dir, 0)
+	there, err := os.Lstat(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("write audit log: %w", err)
+	}
+	held, heldErr := l.file.Stat()
+	if err == nil && heldErr == nil && os.SameFile(there, held) && there.Size() == l.size {
+		return false, nil
+	}
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	if err != nil {
+		return false, fmt.Errorf("write audit log: %w", err)
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file; remove it", name)
+	}
+	if err != nil {
+		return false, fmt.Errorf("write audit log: %w", errors.Join(err, f.Close()))
+	}
+	_ = l.file.Close() // nobody can find it any more
+	l.file, l.size = f, info.Size()
+	return true, nil
 }
 
 // rotate begins a new file. The oldest one goes.

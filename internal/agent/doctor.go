@@ -1,0 +1,194 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/config"
+	"github.com/belfry-ha/belfry/internal/security"
+)
+
+// A Level is how bad a finding is.
+type Level uint8
+
+// The levels. Unknown: the check could not be made.
+const (
+	LevelOK Level = iota
+	LevelWarning
+	LevelFailure
+	LevelUnknown
+)
+
+var levelNames = [...]string{"ok", "warning", "failure", "unknown"}
+
+// String is the word in listings.
+func (l Level) String() string { return levelNames[l] }
+
+// A Finding is the answer of one check. Text says what is so and, unless that
+// is fine, what to do.
+type Finding struct {
+	Check string
+	Level Level
+	Text  string
+}
+
+// Checks are the names of all checks, in the order in which they are made.
+var Checks = []string{"state", "keys", "certificate", "secret", "audit", "socket"}
+
+// Ages from which the doctor speaks up (security.md, Keys).
+const (
+	certificateWarning = 10 * 24 * time.Hour // left of it
+	secretWarning      = 48 * time.Hour      // a secret lives 24 h
+	socketTimeout      = time.Second
+)
+
+// Diagnose makes the named checks of the agent with these settings, whether it
+// runs or not. It only reads. Names that are not in Checks are left out.
+func Diagnose(settings config.Settings, now time.Time, names []string) (found []Finding) {
+	d := doctor{settings: settings, now: now}
+	checks := map[string]func() (Level, string){
+		"state": d.state, "keys": d.keys, "certificate": d.certificate, "secret": d.secret, "audit": d.audit, "socket": d.socket,
+	}
+	for _, name := range names {
+		if check := checks[name]; check != nil {
+			level, text := check()
+			found = append(found, Finding{Check: name, Level: level, Text: text})
+		}
+	}
+	return found
+}
+
+// A doctor makes checks.
+type doctor struct {
+	settings config.Settings
+	now      time.Time
+}
+
+// foreign tells that the state directory belongs to another user, as whom all
+// that lies in it has to be judged.
+func (d doctor) foreign() (text string, foreign bool) {
+	info, err := os.Stat(d.settings.State)
+	if err != nil {
+		return "", false // the check itself says why
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || int(stat.Uid) == os.Geteuid() {
+		return "", false
+	}
+	return fmt.Sprintf("%s belongs to uid %d; run belfry doctor as that user", d.settings.State, stat.Uid), true
+}
+
+func (d doctor) state() (Level, string) {
+	info, err := os.Stat(d.settings.State)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return LevelFailure, fmt.Sprintf("%s is not there; belfry init or belfry join makes it, the setting state names another", d.settings.State)
+	case err != nil:
+		return LevelUnknown, fmt.Sprintf("%v; run belfry doctor as the user of the agent", err)
+	case !info.IsDir():
+		return LevelFailure, d.settings.State + " is not a directory; name one with the setting state"
+	case info.Mode().Perm()&0o077 != 0:
+		return LevelFailure, fmt.Sprintf("%s has mode %04o, others can look into it; run: chmod 700 %s", d.settings.State, info.Mode().Perm(), d.settings.State)
+	}
+	return LevelOK, fmt.Sprintf("%s, mode %04o", d.settings.State, info.Mode().Perm())
+}
+
+// load reads the keys; with a level other than LevelOK the text says why not.
+func (d doctor) load() (*security.Keys, Level, string) {
+	if text, foreign := d.foreign(); foreign {
+		return nil, LevelUnknown, text
+	}
+	keys, err := security.Load(filepath.Join(d.settings.State, "keys"))
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, LevelUnknown, fmt.Sprintf("%v; run belfry doctor as the user of the agent", err)
+	}
+	if err != nil {
+		return nil, LevelFailure, err.Error()
+	}
+	return keys, LevelOK, ""
+}
+
+func (d doctor) keys() (Level, string) {
+	keys, level, text := d.load()
+	if keys == nil {
+		return level, text
+	}
+	return LevelOK, fmt.Sprintf("of node %s, readable by their owner only", keys.Node)
+}
+
+func (d doctor) certificate() (Level, string) {
+	keys, level, text := d.load()
+	if keys == nil {
+		return level, text
+	}
+	end := keys.Certificate.Leaf.NotAfter
+	until := end.UTC().Format(time.RFC3339)
+	switch left := end.Sub(d.now); {
+	case left <= 0:
+		return LevelFailure, fmt.Sprintf("ended at %s, streams are refused; start a member that holds the authority's key, or sign the request with belfry ca sign", until)
+	case left < certificateWarning:
+		return LevelWarning, fmt.Sprintf("ends at %s and has not been renewed; see that a member that holds the authority's key runs, or sign the request with belfry ca sign", until)
+	}
+	return LevelOK, "until " + until
+}
+
+func (d doctor) secret() (Level, string) {
+	keys, level, text := d.load()
+	if keys == nil {
+		return level, text
+	}
+	info, err := os.Stat(filepath.Join(d.settings.State, "keys", fmt.Sprintf("group-%d", keys.Epoch)))
+	if err != nil {
+		return LevelUnknown, err.Error() + "; restart the agent, which asks another member for it"
+	}
+	age := d.now.Sub(info.ModTime()).Truncate(time.Minute)
+	if age > secretWarning {
+		return LevelWarning, fmt.Sprintf("epoch %d is %s old; a running leader draws a new one each day: see belfry status", keys.Epoch, age)
+	}
+	return LevelOK, fmt.Sprintf("epoch %d", keys.Epoch)
+}
+
+func (d doctor) audit() (Level, string) {
+	keys, level, text := d.load()
+	if keys == nil {
+		return level, text
+	}
+	sum, err := security.CheckAudit(d.settings.State, keys.Public())
+	switch {
+	case errors.Is(err, belfry.ErrNotFound):
+		return LevelWarning, err.Error()
+	case err != nil:
+		return LevelFailure, err.Error()
+	case sum.Lost > 0:
+		return LevelWarning, fmt.Sprintf("records %d to %d, whole, but %d of them tell of records that found no room; give the state directory's disk some", sum.First, sum.Last, sum.Lost)
+	}
+	return LevelOK, fmt.Sprintf("records %d to %d, signed up to %d", sum.First, sum.Last, sum.Signed)
+}
+
+func (d doctor) socket() (Level, string) {
+	path := d.settings.Socket.Path
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return LevelWarning, path + " is not there: no agent runs; start it with systemctl start belfry or belfry agent"
+	case err != nil:
+		return LevelUnknown, fmt.Sprintf("%v; run belfry doctor as the user of the agent", err)
+	case info.Mode().Type() != fs.ModeSocket:
+		return LevelFailure, path + " is not a socket; remove it or choose another with the setting socket.path"
+	case info.Mode().Perm()&0o007 != 0:
+		return LevelFailure, fmt.Sprintf("%s has mode %04o, every user reaches it; run: chmod 660 %s", path, info.Mode().Perm(), path)
+	}
+	conn, err := net.DialTimeout("unix", path, socketTimeout)
+	if err != nil {
+		return LevelFailure, fmt.Sprintf("%s does not answer (%v); start the agent again", path, errors.Unwrap(err))
+	}
+	_ = conn.Close() // nothing was asked
+	return LevelOK, fmt.Sprintf("%s, mode %04o", path, info.Mode().Perm())
+}
