@@ -74,6 +74,9 @@ func runAgent(ctx context.Context, stderr io.Writer, settings config.Settings, l
 	if err != nil {
 		return err
 	}
+	if err := keepMemory(); err != nil {
+		return err
+	}
 	token, err := agent.WebToken(settings.State)
 	if err != nil {
 		return err
@@ -171,4 +174,13 @@ func logLevel(name string) slog.Level {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(name)) // validated
 	return level
+}
+
+// keepMemory keeps the keys in this process: no core file is written of it, and
+// no process of the same user can read its memory (prctl(2), PR_SET_DUMPABLE).
+func keepMemory() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("keep keys out of core files: %w; a kernel or filter that forbids prctl is in the way", err)
+	}
+	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 	"time"
 )
 
@@ -87,5 +89,19 @@ func TestAgentTellsSystemdWhatItDoes(t *testing.T) {
 		}
 	case <-time.After(20 * time.Second):
 		t.Error("the agent does not end")
+	}
+}
+
+func TestNoCoreFileIsWrittenOfAnAgent(t *testing.T) {
+	before, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Prctl(unix.PR_SET_DUMPABLE, uintptr(before), 0, 0, 0) })
+	if err := keepMemory(); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); now != 0 || err != nil || before == 0 {
+		t.Errorf("dumpable is %d, was %d, %v; want 0, was not", now, before, err)
 	}
 }

@@ -2,8 +2,10 @@ package api
 
 import (
 	"fmt"
+	"net"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -14,9 +16,12 @@ func TestDoneAndDeniedAreAudited(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	var got []string
-	a := &agent{events: newFakeEvents(), cluster: &fakeCluster{}, socket: filepath.Join(t.TempDir(), "s"), subject: operator}
+	var caller atomic.Pointer[Subject] // of the next connection
+	caller.Store(&operator)
+	a := &agent{events: newFakeEvents(), cluster: &fakeCluster{}, socket: filepath.Join(t.TempDir(), "s")}
 	a.Server = New(Options{
-		Events: a.events, Cluster: a.cluster, Config: &fakeConfiguration{}, Members: &fakeMembers{}, Identify: a.identify,
+		Events: a.events, Cluster: a.cluster, Config: &fakeConfiguration{}, Members: &fakeMembers{},
+		Identify: func(net.Conn) (Subject, error) { return *caller.Load(), nil },
 		Audit: func(r AuditRecord) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -40,7 +45,7 @@ func TestDoneAndDeniedAreAudited(t *testing.T) {
 	if _, err := c.RevokeToken(t.Context(), "x"); err == nil {
 		t.Error("an operator has revoked a token")
 	}
-	a.subject = reader
+	caller.Store(&reader)
 	if err := register("process.exit")(t.Context(), a.dial(t)); err == nil {
 		t.Error("a reader observes processes")
 	}
