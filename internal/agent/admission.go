@@ -73,6 +73,10 @@ func (a *Agent) CreateToken(ctx context.Context, by string, req *belfryv1.Create
 	if err != nil {
 		return nil, err
 	}
+	select {
+	case a.announce <- struct{}{}:
+	default:
+	}
 	return &belfryv1.CreateTokenResponse{
 		Token: token.Text(), Id: record.ID, Expires: timestamppb.New(record.Expires), Generation: generation,
 		Addresses: a.doors(),
@@ -110,10 +114,15 @@ func newToken(by string, req *belfryv1.CreateTokenRequest) (tokenRequest, error)
 	default:
 		return t, fmt.Errorf("%w: --role %q: not known; reader, operator or witness, or leave it out for a node", belfry.ErrUsage, t.Role)
 	}
-	if req.GetAnnounce() != "" {
-		return t, fmt.Errorf("%w: --announce: this version does not tell; give the address to belfry join", belfry.ErrUnsupported)
+	if req.GetAnnounce() == "" {
+		return t, nil
 	}
-	return t, nil
+	if t.Role != roleNode {
+		return t, fmt.Errorf("%w: --announce: only a node waits to be told; give the client an address", belfry.ErrUsage)
+	}
+	var err error
+	t.Announce, err = announceAddress(req.GetAnnounce())
+	return t, err
 }
 
 // doors are the addresses where members that are up let others in, this

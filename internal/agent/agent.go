@@ -61,6 +61,7 @@ type Agent struct {
 
 	forwarding chan struct{} // one token for each change that waits for the leader
 	due        chan struct{} // something is due now: capacity 1
+	announce   chan struct{} // a token was made: capacity 1
 	renewAt    time.Duration // age of the certificate at which it is renewed
 
 	misses misses // of tokens
@@ -115,8 +116,10 @@ func New(opts Options) (*Agent, error) {
 	}
 	return &Agent{
 		opts: opts, log: opts.Logger, changes: newMailbox[cluster.Change](),
-		config: configuration{refused: map[belfry.NodeID]bool{}},
-		due:    make(chan struct{}, 1), forwarding: make(chan struct{}, maxForwarded), renewAt: renewAge(),
+		config:   configuration{refused: map[belfry.NodeID]bool{}},
+		announce: make(chan struct{}, 1),
+
+		due: make(chan struct{}, 1), forwarding: make(chan struct{}, maxForwarded), renewAt: renewAge(),
 	}, nil
 }
 
@@ -285,6 +288,7 @@ func (a *Agent) startLoops() error {
 	a.group.Go(func() error { return a.changes.run(a.ended, a.passChanges) })
 	a.group.Go(func() error { return a.pauses.run(a.ended) })
 	a.group.Go(func() error { return a.runDuties(a.ended) })
+	a.group.Go(func() error { return a.runAnnounces(a.ended) })
 
 	a.config.mu.Lock() // nobody changes the table until it is in force
 	defer a.config.mu.Unlock()

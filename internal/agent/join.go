@@ -69,31 +69,35 @@ func Join(ctx context.Context, place func() (Place, error), opts JoinOptions) (J
 	if err != nil {
 		return Joined{}, err
 	}
-	address, err := doorAddress(opts.Address)
-	if err != nil {
-		return Joined{}, err
-	}
 	if opts.Identity != "" {
-		return joinClient(ctx, token, address, opts)
+		if opts.Address == "" {
+			return Joined{}, fmt.Errorf("%w: ADDRESS is missing: HOST or HOST:PORT of a member", belfry.ErrUsage)
+		}
+		return joinClient(ctx, token, doorAddress(opts.Address), opts)
 	}
 	p, err := place()
 	if err != nil {
 		return Joined{}, err
 	}
+	address := doorAddress(opts.Address)
+	if opts.Address == "" {
+		opts.Say("waiting at %s, port %d, to be told where the cluster is", p.Addresses[0].Addr(), p.HeartbeatPort)
+		if address, err = awaitAnnounce(ctx, token, p); err != nil {
+			return Joined{}, err
+		}
+	}
 	return joinNode(ctx, token, address, p, opts)
 }
 
-func doorAddress(address string) (string, error) {
-	if address == "" {
-		return "", fmt.Errorf("%w: ADDRESS is missing: HOST or HOST:PORT of a member", belfry.ErrUsage)
-	}
+// doorAddress gives an address of a member its port.
+func doorAddress(address string) string {
 	if _, _, err := net.SplitHostPort(address); err == nil {
-		return address, nil
+		return address
 	}
 	if addr, err := netip.ParseAddr(address); err == nil {
-		return netip.AddrPortFrom(addr, defaultStreamsPort).String(), nil
+		return netip.AddrPortFrom(addr, defaultStreamsPort).String()
 	}
-	return net.JoinHostPort(address, strconv.Itoa(defaultStreamsPort)), nil
+	return net.JoinHostPort(address, strconv.Itoa(defaultStreamsPort))
 }
 
 const defaultStreamsPort = 7432

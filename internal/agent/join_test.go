@@ -560,3 +560,51 @@ func TestAClientJoinsWithATokenOfItsRole(t *testing.T) {
 		}
 	}
 }
+
+// TestAMachineWaitsToBeTold is given no address. Datagrams that are not the
+// token's cluster's tell it nothing.
+func TestAMachineWaitsToBeTold(t *testing.T) {
+	t.Parallel()
+	m, strangers := machines(t, 2), machines(t, 1)
+	formed(t, m[:1])
+	formed(t, strangers)
+	at := netip.AddrPortFrom(m[1].Addresses[0].Addr(), m[1].HeartbeatPort)
+	waiting := make(chan error, 1)
+	text := m[0].token(t, client.TokenRequest{Announce: at.String()})
+	token, err := security.ParseToken(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := strangers[0].agent.announcement(strangers[0].agent.members.Table())
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := m[0].agent.announcement(m[0].agent.members.Table())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := judgeAnnounce(token, own); !ok {
+		t.Error("the cluster's own announce is not believed")
+	}
+	if _, ok := judgeAnnounce(token, foreign); ok {
+		t.Error("another cluster's announce is believed")
+	}
+	for i := range own {
+		wrong := slices.Clone(own)
+		wrong[i] ^= 0x20
+		if _, ok := judgeAnnounce(token, wrong); ok {
+			t.Fatalf("byte %d changed: believed", i)
+		}
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
+		defer cancel()
+		_, err := Join(ctx, func() (Place, error) { return m[1].Place, nil }, JoinOptions{Token: text})
+		waiting <- err
+	}()
+	if err := <-waiting; err != nil {
+		t.Fatal(err)
+	}
+	m[1].start(t)
+	m[0].waitHolds(t, "n1", "n2")
+}

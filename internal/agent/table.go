@@ -80,6 +80,9 @@ type JoinToken struct {
 	Role    string    `json:"role"`           // node, reader, operator or witness
 	Name    string    `json:"name,omitempty"` // that whoever uses it must take; empty: any
 	Creator string    `json:"creator"`        // who asked for it, where
+
+	// Announce is told where the cluster is while the token can be used.
+	Announce netip.AddrPort `json:"announce,omitzero"`
 }
 
 // A SealedKey is the private key of an authority for one node.
