@@ -16,71 +16,23 @@ import (
 	"github.com/belfry-ha/belfry/internal/config"
 )
 
-// linkListView is link list and link show in JSON.
-type linkListView struct {
-	Node    string     `json:"node" doc:"whose link database it is: what this node hears itself"`
-	Version uint64     `json:"version" doc:"of the database; it grows with every change"`
-	Links   []linkView `json:"links" doc:"by peer, then network"`
-}
-
-// linkView is one directed link in JSON.
-type linkView struct {
-	Peer                string           `json:"peer" doc:"name of the other node"`
-	PeerID              string           `json:"peer_id" doc:"UUID of the other node"`
-	Network             string           `json:"network" doc:"name of the network"`
-	Local               string           `json:"local" doc:"address of this end"`
-	Remote              string           `json:"remote" doc:"address of the other end"`
-	State               string           `json:"state" doc:"init, up, down, one-way-in, one-way-out, degraded, unknown, …"`
-	Reason              string           `json:"reason" doc:"why; may be empty"`
-	Since               *instant         `json:"since" doc:"when the state began"`
-	LastSent            *instant         `json:"last_sent" doc:"last heartbeat sent"`
-	LastReceived        *instant         `json:"last_received" doc:"last heartbeat received"`
-	LastEcho            *instant         `json:"last_echo" doc:"last time the peer proved that it hears this node"`
-	LossRatio           float64          `json:"loss_ratio" doc:"share of heartbeats that did not arrive"`
-	RTTSeconds          *float64         `json:"rtt_seconds" doc:"mean round trip; null: not measured yet"`
-	RTTDeviationSeconds *float64         `json:"rtt_deviation_seconds" doc:"its deviation"`
-	RTTLastSeconds      *float64         `json:"rtt_last_seconds" doc:"the last one measured"`
-	JitterSeconds       *float64         `json:"jitter_seconds" doc:"variation of the delay"`
-	IntervalSeconds     *float64         `json:"interval_seconds" doc:"between the heartbeats that this node sends"`
-	AnnouncedSeconds    *float64         `json:"announced_seconds" doc:"interval that the peer announces"`
-	MaxWaitSeconds      *float64         `json:"max_wait_seconds" doc:"how long after the interval a heartbeat counts as missed"`
-	MaxDeviation        uint32           `json:"max_deviation" doc:"the link is down above this deviation of sequence numbers"`
-	Deviation           uint32           `json:"deviation" doc:"heartbeats expected and not received"`
-	Sent                uint64           `json:"sent" doc:"heartbeats sent"`
-	Received            uint64           `json:"received" doc:"heartbeats received"`
-	Lost                uint64           `json:"lost" doc:"heartbeats lost on the way here"`
-	Reordered           uint64           `json:"reordered" doc:"heartbeats that came out of order"`
-	Duplicate           uint64           `json:"duplicate" doc:"heartbeats that came twice"`
-	DelaysSeconds       []float64        `json:"delays_seconds" doc:"the last round trips that were measured, oldest first"`
-	History             []adaptationView `json:"history" doc:"how interval, max_wait and max_deviation came to be what they are, oldest first"`
-	PeerState           string           `json:"peer_state" doc:"the peer's view of the same link; empty: not known"`
-	PeerLossRatio       float64          `json:"peer_loss_ratio" doc:"the loss that the peer sees"`
-	PeerAgeSeconds      *float64         `json:"peer_age_seconds" doc:"how old the peer's view is"`
-}
-
-// adaptationView is one step of the adapted parameters in JSON.
-type adaptationView struct {
-	Time                *instant `json:"time" doc:"when a parameter had moved by a quarter"`
-	IntervalSeconds     *float64 `json:"interval_seconds" doc:"between the heartbeats that this node sends"`
-	MaxWaitSeconds      *float64 `json:"max_wait_seconds" doc:"how long after the interval a heartbeat counts as missed"`
-	MaxDeviation        uint32   `json:"max_deviation" doc:"receptions that may be missing"`
-	RTTSeconds          *float64 `json:"rtt_seconds" doc:"mean round trip that it was computed from"`
-	RTTDeviationSeconds *float64 `json:"rtt_deviation_seconds" doc:"its deviation"`
-	JitterSeconds       *float64 `json:"jitter_seconds" doc:"variation of the delay"`
-	LossRatio           float64  `json:"loss_ratio" doc:"loss that was assumed"`
-	Why                 string   `json:"why" doc:"what decided on the interval: path, rate, quiet, target, min or max"`
-}
-
 func newLinkCommand(a *app) *cobra.Command {
+	var node string
 	list := &cobra.Command{
-		Use:     "list",
-		Short:   "List the links of this node",
-		Example: "  belfry link list\n  belfry link list -o wide",
+		Use:   "list",
+		Short: "List the links of this node, or of another",
+		Long: `List the link database of this node: what it hears itself of each of its peers
+on each network. Another node has its own, and may hear others than this one:
+--node asks it.`,
+		Example: "  belfry link list\n  belfry link list -o wide\n  belfry link list --node b",
 		Args:    none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.ask(cmd.Context(), a.linkList)
+			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+				return a.linkList(ctx, c, node)
+			})
 		},
 	}
+	list.Flags().StringVar(&node, "node", "", "the node whose links to list (default this one)")
 	show := &cobra.Command{
 		Use:     "show PEER[/NETWORK]",
 		Short:   "Show all that is measured of the links to a node",
@@ -93,11 +45,17 @@ func newLinkCommand(a *app) *cobra.Command {
 		},
 		ValidArgsFunction: a.completeNode,
 	}
-	return newGroup(a, "link", "Show the links of this node and what is measured on them", list, show)
+	return newGroup(a, "link", "Show the links of this node and what is measured on them", list, show, newLinkMatrixCommand(a))
 }
 
-func (a *app) linkList(ctx context.Context, c *client.Client) error {
-	links, err := c.Links(ctx, "")
+func (a *app) linkList(ctx context.Context, c *client.Client, node string) error {
+	links, err := c.LinksOf(ctx, node, "")
+	if isNotFound(err) && node != "" {
+		nodes, listErr := c.Nodes(ctx)
+		if _, known := findNode(node, nodes); listErr == nil && !known {
+			return unknownNode(node, nodes, belfry.ErrNotFound)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -192,7 +150,7 @@ func linkSheets(o *output, links []*belfryv1.Link, now time.Time, _ bool) {
 		}
 		t := &table{}
 		t.add("link", l.GetPeer()+"/"+l.GetNetwork())
-		t.add("local", l.GetLocal())
+		t.add("local", l.GetLocal()+interfaceText(l))
 		t.add("remote", l.GetRemote())
 		t.addCells(cell{text: "state"}, linkStateCell(l))
 		t.add("reason", l.GetReason())
@@ -200,18 +158,68 @@ func linkSheets(o *output, links []*belfryv1.Link, now time.Time, _ bool) {
 		t.add("sent", strconv.FormatUint(l.GetSent(), 10)+lastText(now, when(l.GetLastSent())))
 		t.add("received", strconv.FormatUint(l.GetReceived(), 10)+lastText(now, when(l.GetLastReceived())))
 		t.add("echo", strings.TrimPrefix(lastText(now, when(l.GetLastEcho())), ", "))
+		t.add("rx", rxText(l))
 		t.add("loss", fmt.Sprintf("%s, %d lost, %d reordered, %d twice", ratio(l.GetLossRatio()), l.GetLost(), l.GetReordered(), l.GetDuplicate()))
 		t.add("rtt", linkRTTs(l))
+		t.add("losses", fmt.Sprintf("%s of 10s, %s of 60s, %s of 600s", ratio(l.GetLoss_10SRatio()), ratio(l.GetLoss_60SRatio()), ratio(l.GetLoss_600SRatio())))
+		t.add("quantiles", quantilesText(l))
 		t.add("jitter", span(l.GetJitter().AsDuration()))
 		t.add("interval", span(l.GetInterval().AsDuration()))
 		t.add("announced", span(l.GetAnnounced().AsDuration()))
 		t.add("maxwait", span(l.GetMaxWait().AsDuration()))
 		t.add("deviation", fmt.Sprintf("%d of at most %d", l.GetDeviation(), l.GetMaxDeviation()))
+		t.add("changes", fmt.Sprintf("up %d, down %d, flap penalty %d", l.GetUps(), l.GetDowns(), l.GetFlapPenalty()))
 		t.add("peerstate", peerView(l))
 		t.add("delays", delaysText(l))
 		t.write(o)
 		linkHistory(o, l, now)
+		linkTransitions(o, l, now)
 	}
+}
+
+// interfaceText is what the near end is plugged into, as far as is known.
+func interfaceText(l *belfryv1.Link) string {
+	if l.GetInterface() == "" {
+		return ""
+	}
+	text := " on " + l.GetInterface()
+	if l.GetSpeedMbits() > 0 {
+		text += fmt.Sprintf(", %d Mbit/s", l.GetSpeedMbits())
+	}
+	if l.GetMtuBytes() > 0 {
+		text += fmt.Sprintf(", MTU %d", l.GetMtuBytes())
+	}
+	if !l.GetCarrier() {
+		text += ", does not work"
+	}
+	return text
+}
+
+func rxText(l *belfryv1.Link) string {
+	if l.GetRx() {
+		return "up"
+	}
+	return "down"
+}
+
+func quantilesText(l *belfryv1.Link) string {
+	if l.GetRttMin() == nil {
+		return ""
+	}
+	return fmt.Sprintf("min %s, p50 %s, p99 %s", span(l.GetRttMin().AsDuration()), span(l.GetRttP50().AsDuration()), span(l.GetRttP99().AsDuration()))
+}
+
+// linkTransitions are the changes of state, oldest first.
+func linkTransitions(o *output, l *belfryv1.Link, now time.Time) {
+	if len(l.GetTransitions()) == 0 {
+		return
+	}
+	fmt.Fprintln(o)
+	t := newTable("BEFORE FROM TO REASON")
+	for _, c := range l.GetTransitions() {
+		t.add(ago(now.Sub(when(c.GetTime()))), c.GetFrom(), c.GetTo(), c.GetReason())
+	}
+	t.write(o)
 }
 
 // delaysText is the last round trips, oldest first.
@@ -267,9 +275,11 @@ func linkRTTs(l *belfryv1.Link) string {
 	return fmt.Sprintf("%s, deviation %s, last %s", linkRTT(l), span(l.GetRttDeviation().AsDuration()), span(l.GetRttLast().AsDuration()))
 }
 
-func linkStateCell(l *belfryv1.Link) cell {
-	c := cell{text: l.GetState(), color: yellow}
-	switch l.GetState() {
+func linkStateCell(l *belfryv1.Link) cell { return stateCell(l.GetState()) }
+
+func stateCell(state string) cell {
+	c := cell{text: state, color: yellow}
+	switch state {
 	case belfry.LinkUp.String():
 		c.color = green
 	case belfry.LinkDown.String(), belfry.LinkNoCarrier.String():
@@ -278,39 +288,4 @@ func linkStateCell(l *belfryv1.Link) cell {
 		c.color = plain
 	}
 	return c
-}
-
-func viewOfLink(l *belfryv1.Link) linkView {
-	v := linkView{
-		Peer: l.GetPeer(), PeerID: l.GetPeerId(), Network: l.GetNetwork(), Local: l.GetLocal(), Remote: l.GetRemote(),
-		State: l.GetState(), Reason: l.GetReason(), Since: jsonTime(when(l.GetSince())),
-		LastSent: jsonTime(when(l.GetLastSent())), LastReceived: jsonTime(when(l.GetLastReceived())),
-		LastEcho: jsonTime(when(l.GetLastEcho())), LossRatio: l.GetLossRatio(),
-		JitterSeconds:    jsonSeconds(l.GetJitter().AsDuration()),
-		IntervalSeconds:  jsonSeconds(l.GetInterval().AsDuration()),
-		AnnouncedSeconds: jsonSeconds(l.GetAnnounced().AsDuration()),
-		MaxWaitSeconds:   jsonSeconds(l.GetMaxWait().AsDuration()),
-		MaxDeviation:     l.GetMaxDeviation(), Deviation: l.GetDeviation(),
-		Sent: l.GetSent(), Received: l.GetReceived(), Lost: l.GetLost(), Reordered: l.GetReordered(), Duplicate: l.GetDuplicate(),
-		PeerState: l.GetPeerState(), PeerLossRatio: l.GetPeerLossRatio(),
-		PeerAgeSeconds: jsonSeconds(l.GetPeerAge().AsDuration()),
-	}
-	v.DelaysSeconds, v.History = []float64{}, []adaptationView{}
-	for _, d := range l.GetDelays() {
-		v.DelaysSeconds = append(v.DelaysSeconds, d.AsDuration().Seconds())
-	}
-	for _, h := range l.GetHistory() {
-		v.History = append(v.History, adaptationView{
-			Time: jsonTime(when(h.GetTime())), IntervalSeconds: jsonSeconds(h.GetInterval().AsDuration()),
-			MaxWaitSeconds: jsonSeconds(h.GetMaxWait().AsDuration()), MaxDeviation: h.GetMaxDeviation(),
-			RTTSeconds: jsonSeconds(h.GetRtt().AsDuration()), RTTDeviationSeconds: jsonSeconds(h.GetRttDeviation().AsDuration()),
-			JitterSeconds: jsonSeconds(h.GetJitter().AsDuration()), LossRatio: h.GetLossRatio(), Why: h.GetWhy(),
-		})
-	}
-	if l.GetRttKnown() {
-		v.RTTSeconds = jsonSeconds(l.GetRtt().AsDuration())
-		v.RTTDeviationSeconds = jsonSeconds(l.GetRttDeviation().AsDuration())
-		v.RTTLastSeconds = jsonSeconds(l.GetRttLast().AsDuration())
-	}
-	return v
 }

@@ -38,6 +38,7 @@ var outputs = map[string]struct {
 	"join":              {"belfry join TOKEN -o json", formedView{}},
 	"leave":             {"belfry leave -o json", removeView{}},
 	"link-list":         {"belfry link list -o json", linkListView{}},
+	"link-matrix":       {"belfry link matrix -o json", matrixView{}},
 	"link-show":         {"belfry link show PEER -o json", linkListView{}},
 	"node-list":         {"belfry node list -o json", nodeListView{}},
 	"node-remove":       {"belfry node remove NODE -o json", removeView{}},
