@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/client"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
 
@@ -76,5 +77,26 @@ func TestTheMatrixOfOneNetwork(t *testing.T) {
 	_, err = c.LinkMatrix(t.Context(), "net3")
 	if want := `GetLinkMatrix: net3: not found: no link on network "net3"; one of net1, net2`; !errors.Is(err, belfry.ErrNotFound) || err.Error() != want {
 		t.Errorf("error %v; want %s", err, want)
+	}
+}
+
+// BenchmarkLinkMatrixOf200 has 200 nodes tell 200 links each, and a client
+// take them over the agent's socket.
+func BenchmarkLinkMatrixOf200(b *testing.B) {
+	a := &agent{events: newFakeEvents(), cluster: &fakeCluster{extra: 198}, subject: reader, socket: b.TempDir() + "/s"}
+	a.Server = New(Options{Events: a.events, Cluster: a.cluster, Identify: a.identify})
+	if err := a.ServeUnix(a.socket, ""); err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = a.Stop(b.Context()) }()
+	c, err := client.Dial(b.Context(), a.socket)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	for b.Loop() {
+		if m, err := c.LinkMatrix(b.Context(), ""); err != nil || len(m.GetRows()) != 200 {
+			b.Fatalf("%d rows (%v), want 200", len(m.GetRows()), err)
+		}
 	}
 }
