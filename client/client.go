@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"strings"
 	"sync"
@@ -340,6 +341,25 @@ func (c *Client) LinksOf(ctx context.Context, node, peer string) (*belfryv1.List
 			all.NextPageToken = ""
 			return all, nil
 		}
+	}
+}
+
+// WatchLinks is the link database of the agent's node, and then what changes of
+// it, until ctx ends or the agent does, which the last value says. Incarnation
+// and version are those of the last response of an earlier call, to go on
+// there; zero: from the beginning.
+func (c *Client) WatchLinks(ctx context.Context, incarnation uint32, version uint64) iter.Seq2[*belfryv1.WatchLinksResponse, error] {
+	return func(yield func(*belfryv1.WatchLinksResponse, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		stream, err := c.links.WatchLinks(ctx, &belfryv1.WatchLinksRequest{Incarnation: incarnation, Version: version})
+		for err == nil {
+			var resp *belfryv1.WatchLinksResponse
+			if resp, err = stream.Recv(); err == nil && !yield(resp, nil) {
+				return
+			}
+		}
+		yield(nil, c.errorOf(err))
 	}
 }
 

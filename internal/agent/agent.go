@@ -78,6 +78,7 @@ type Agent struct {
 	nodes    *node.Producer
 	notices  *node.Notices
 	links    *link.Producer
+	linkNews bell // rings when the link database changes
 	pauses   *pauseStore
 	runner   *producer.Runner
 	udp      *transport.UDP
@@ -315,6 +316,7 @@ func (a *Agent) clusterChanged(changes []cluster.Change) {
 			a.nodes.Changed(a.nodeChange(c))
 		case cluster.LinkChange:
 			a.links.LinkChanged(a.linkState(c), c.From)
+			a.linkNews.ring()
 		case cluster.ContactChange:
 			a.links.ContactChanged(contactState(c))
 		}

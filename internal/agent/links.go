@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"sync"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -17,6 +18,7 @@ func (a *Agent) updateProducers(m *cluster.Machine) {
 
 func (a *Agent) updateLinks(m *cluster.Machine) {
 	a.links.Update(linkView(m.Links(time.Now()), m.Contacts()))
+	a.linkNews.ring() // rows may have come or gone
 }
 
 // watchPeers has the cluster machine watch these peers beside its neighbours.
@@ -35,6 +37,39 @@ func (a *Agent) watchPeers(names []string) {
 		m.Receive(time.Now(), cluster.Interests{Peers: peers})
 		a.updateLinks(m)
 	})
+}
+
+// LinksSince is what changed in the link database after a version, and a
+// channel that is closed when more has.
+func (a *Agent) LinksSince(version uint64) (delta cluster.LinkDelta, changed <-chan struct{}) {
+	changed = a.linkNews.wait() // before looking: a change between the two wakes too early, not too late
+	a.cluster.call(func(m *cluster.Machine) { delta = m.LinksSince(time.Now(), version) })
+	return delta, changed
+}
+
+// A bell wakes all who wait for the next change. The zero bell is ready.
+type bell struct {
+	mu   sync.Mutex
+	next chan struct{} // nil: nobody waits
+}
+
+// wait is closed by the next ring.
+func (b *bell) wait() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.next == nil {
+		b.next = make(chan struct{})
+	}
+	return b.next
+}
+
+func (b *bell) ring() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.next != nil {
+		close(b.next)
+		b.next = nil
+	}
 }
 
 // share is a loss in parts of 255.

@@ -49,6 +49,9 @@ type Cluster interface {
 	// View is what this node holds of the cluster now. Its slices and maps are
 	// the caller's to read.
 	View() ClusterView
+	// LinksSince is what changed in the link database after a version, and a
+	// channel that is closed when more has. Version 0: all rows.
+	LinksSince(version uint64) (cluster.LinkDelta, <-chan struct{})
 	// Why is the evidence of a node's verdict, in the order it came.
 	Why(node belfry.NodeID) []belfry.Evidence
 	// PeerEntries is the listing of another node: it waits, as long as ctx

@@ -225,6 +225,10 @@ func (c *fakeConsumer) expect(t *testing.T, calls ...string) {
 
 // fakeCluster is a, and b which is down.
 type fakeCluster struct {
+	mu      sync.Mutex
+	version uint64        // of the link database
+	news    chan struct{} // closed when version grows
+
 	extra int  // nodes beside a and b
 	deaf  bool // the second of them does not answer
 }
@@ -279,6 +283,35 @@ func (f *fakeCluster) PeerLinks(ctx context.Context, node belfry.NodeID, req *be
 		resp.Links = append(resp.Links, &belfryv1.Link{Peer: "a", Network: "net2", State: "degraded"})
 	}
 	return resp, nil
+}
+
+// LinksSince keeps the last four changes: each is one of b on net1, and every
+// third also ends a row to c.
+func (f *fakeCluster) LinksSince(version uint64) (cluster.LinkDelta, <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.news == nil {
+		f.news = make(chan struct{})
+	}
+	d := cluster.LinkDelta{Version: f.version, Whole: version == 0 || version > f.version || f.version-version > 4}
+	if d.Whole || version < f.version {
+		d.Links = []cluster.LinkStatus{{Peer: nodeB, PeerName: "b", State: belfry.LinkUp, Version: f.version, PeerAge: -1}}
+	}
+	if !d.Whole && version < f.version && f.version%3 == 0 {
+		d.Removed = []cluster.RemovedLink{{PeerName: "c", Version: f.version}}
+	}
+	return d, f.news
+}
+
+// change moves the link database n versions on.
+func (f *fakeCluster) change(n uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.version += n
+	if f.news != nil {
+		close(f.news)
+		f.news = nil
+	}
 }
 
 // fakeConfiguration has one setting, and knows that b is stopped.

@@ -2,9 +2,12 @@ package api
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/client"
@@ -99,4 +102,39 @@ func BenchmarkLinkMatrixOf200(b *testing.B) {
 			b.Fatalf("%d rows (%v), want 200", len(m.GetRows()), err)
 		}
 	}
+}
+
+func TestLinksAreWatchedFromASnapshotOn(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, reader)
+	a.cluster.change(1)
+	brief := func(r *belfryv1.WatchLinksResponse) string {
+		return fmt.Sprintf("version %d snapshot %v resync %v links %d removed %d", r.GetVersion(), r.GetSnapshot(), r.GetResync(), len(r.GetLinks()), len(r.GetRemoved()))
+	}
+	c := a.dial(t)
+	watch := func(incarnation uint32, version uint64, want ...string) {
+		t.Helper()
+		var got []string
+		for r, err := range c.WatchLinks(t.Context(), incarnation, version) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got = append(got, brief(r)); len(got) == len(want) {
+				break
+			}
+			a.cluster.change(1)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("from %d/%d (-want +got):\n%s", incarnation, version, diff)
+		}
+	}
+	watch(0, 0,
+		"version 1 snapshot true resync false links 1 removed 0",
+		"version 2 snapshot false resync false links 1 removed 0",
+		"version 3 snapshot false resync false links 1 removed 1")
+	watch(2, 2, "version 3 snapshot false resync false links 1 removed 1") // goes on
+	watch(2, 3, "version 3 snapshot false resync false links 0 removed 0") // nothing new
+	watch(1, 2, "version 3 snapshot true resync true links 1 removed 0")   // of an earlier start
+	a.cluster.change(9)
+	watch(2, 3, "version 12 snapshot true resync true links 1 removed 0") // too long ago
 }

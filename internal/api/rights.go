@@ -88,6 +88,7 @@ var rights = map[string]rule{
 	belfryv1.NodeService_StartNode_FullMethodName:     {"operate", RoleOperator},
 	belfryv1.LinkService_ListLinks_FullMethodName:     {"observe", RoleReader},
 	belfryv1.LinkService_GetLinkMatrix_FullMethodName: {"observe", RoleReader},
+	belfryv1.LinkService_WatchLinks_FullMethodName:    {"observe", RoleReader},
 	belfryv1.ConfigService_GetConfig_FullMethodName:   {"configure", RoleOperator}, // of the section tunables
 	belfryv1.ConfigService_SetConfig_FullMethodName:   {"configure", RoleOperator}, // likewise
 

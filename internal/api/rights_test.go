@@ -28,7 +28,7 @@ func TestEveryMethodHasItsPlace(t *testing.T) {
 	t.Parallel()
 	want := map[string]string{ // the first role that may call it
 		"Subscribe": "reader", "Watch": "reader", "ListEntries": "reader", "ListClasses": "reader", "SendEvent": "operator", "SendEvents": "operator",
-		"GetStatus": "reader", "ListNodes": "reader", "GetNode": "reader", "ListLinks": "reader", "GetLinkMatrix": "reader",
+		"GetStatus": "reader", "ListNodes": "reader", "GetNode": "reader", "ListLinks": "reader", "GetLinkMatrix": "reader", "WatchLinks": "reader",
 		"StopNode": "operator", "StartNode": "operator", "GetConfig": "operator", "SetConfig": "operator",
 		"CreateToken": "admin", "ListTokens": "admin", "RevokeToken": "admin", "RemoveNode": "admin", "RotateCA": "admin",
 	}

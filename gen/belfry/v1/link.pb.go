@@ -1015,6 +1015,215 @@ func (x *Adaptation) GetWhy() string {
 	return ""
 }
 
+// WatchLinksRequest resumes after the last response that the caller has. All
+// zero: from the beginning.
+type WatchLinksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Incarnation   uint32                 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of that response: versions begin anew with each
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchLinksRequest) Reset() {
+	*x = WatchLinksRequest{}
+	mi := &file_belfry_v1_link_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchLinksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchLinksRequest) ProtoMessage() {}
+
+func (x *WatchLinksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_link_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchLinksRequest.ProtoReflect.Descriptor instead.
+func (*WatchLinksRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *WatchLinksRequest) GetIncarnation() uint32 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *WatchLinksRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// WatchLinksResponse is what changed up to a version: each link once, as it is
+// now, so that a reader who is slow misses states in between and no last one.
+type WatchLinksResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeName      string                 `protobuf:"bytes,1,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"` // whose rows these are
+	Incarnation   uint32                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Snapshot      bool                   `protobuf:"varint,4,opt,name=snapshot,proto3" json:"snapshot,omitempty"` // links is all rows: those that the caller had are void
+	Resync        bool                   `protobuf:"varint,5,opt,name=resync,proto3" json:"resync,omitempty"`     // the caller asked for a version that is no longer there
+	Links         []*Link                `protobuf:"bytes,6,rep,name=links,proto3" json:"links,omitempty"`        // without delays, history and transitions
+	Removed       []*RemovedLink         `protobuf:"bytes,7,rep,name=removed,proto3" json:"removed,omitempty"`    // these rows ended before those of links began
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchLinksResponse) Reset() {
+	*x = WatchLinksResponse{}
+	mi := &file_belfry_v1_link_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchLinksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchLinksResponse) ProtoMessage() {}
+
+func (x *WatchLinksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_link_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchLinksResponse.ProtoReflect.Descriptor instead.
+func (*WatchLinksResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *WatchLinksResponse) GetNodeName() string {
+	if x != nil {
+		return x.NodeName
+	}
+	return ""
+}
+
+func (x *WatchLinksResponse) GetIncarnation() uint32 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *WatchLinksResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *WatchLinksResponse) GetSnapshot() bool {
+	if x != nil {
+		return x.Snapshot
+	}
+	return false
+}
+
+func (x *WatchLinksResponse) GetResync() bool {
+	if x != nil {
+		return x.Resync
+	}
+	return false
+}
+
+func (x *WatchLinksResponse) GetLinks() []*Link {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+func (x *WatchLinksResponse) GetRemoved() []*RemovedLink {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+// RemovedLink is a row that ended: the peer is not watched any longer.
+type RemovedLink struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PeerId        string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	Peer          string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
+	Network       string                 `protobuf:"bytes,3,opt,name=network,proto3" json:"network,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemovedLink) Reset() {
+	*x = RemovedLink{}
+	mi := &file_belfry_v1_link_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemovedLink) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemovedLink) ProtoMessage() {}
+
+func (x *RemovedLink) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_link_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemovedLink.ProtoReflect.Descriptor instead.
+func (*RemovedLink) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RemovedLink) GetPeerId() string {
+	if x != nil {
+		return x.PeerId
+	}
+	return ""
+}
+
+func (x *RemovedLink) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *RemovedLink) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
 var File_belfry_v1_link_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_link_proto_rawDesc = "" +
@@ -1119,10 +1328,27 @@ const file_belfry_v1_link_proto_rawDesc = "" +
 	"\x06jitter\x18\a \x01(\v2\x19.google.protobuf.DurationR\x06jitter\x12\x1d\n" +
 	"\n" +
 	"loss_ratio\x18\b \x01(\x01R\tlossRatio\x12\x10\n" +
-	"\x03why\x18\t \x01(\tR\x03why2\xa9\x01\n" +
+	"\x03why\x18\t \x01(\tR\x03why\"O\n" +
+	"\x11WatchLinksRequest\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\rR\vincarnation\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"\xfa\x01\n" +
+	"\x12WatchLinksResponse\x12\x1b\n" +
+	"\tnode_name\x18\x01 \x01(\tR\bnodeName\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\rR\vincarnation\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x1a\n" +
+	"\bsnapshot\x18\x04 \x01(\bR\bsnapshot\x12\x16\n" +
+	"\x06resync\x18\x05 \x01(\bR\x06resync\x12%\n" +
+	"\x05links\x18\x06 \x03(\v2\x0f.belfry.v1.LinkR\x05links\x120\n" +
+	"\aremoved\x18\a \x03(\v2\x16.belfry.v1.RemovedLinkR\aremoved\"T\n" +
+	"\vRemovedLink\x12\x17\n" +
+	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x12\n" +
+	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x18\n" +
+	"\anetwork\x18\x03 \x01(\tR\anetwork2\xf6\x01\n" +
 	"\vLinkService\x12F\n" +
 	"\tListLinks\x12\x1b.belfry.v1.ListLinksRequest\x1a\x1c.belfry.v1.ListLinksResponse\x12R\n" +
-	"\rGetLinkMatrix\x12\x1f.belfry.v1.GetLinkMatrixRequest\x1a .belfry.v1.GetLinkMatrixResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
+	"\rGetLinkMatrix\x12\x1f.belfry.v1.GetLinkMatrixRequest\x1a .belfry.v1.GetLinkMatrixResponse\x12K\n" +
+	"\n" +
+	"WatchLinks\x12\x1c.belfry.v1.WatchLinksRequest\x1a\x1d.belfry.v1.WatchLinksResponse0\x01B4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
 
 var (
 	file_belfry_v1_link_proto_rawDescOnce sync.Once
@@ -1136,7 +1362,7 @@ func file_belfry_v1_link_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_link_proto_rawDescData
 }
 
-var file_belfry_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_belfry_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_belfry_v1_link_proto_goTypes = []any{
 	(*ListLinksRequest)(nil),      // 0: belfry.v1.ListLinksRequest
 	(*ListLinksResponse)(nil),     // 1: belfry.v1.ListLinksResponse
@@ -1147,49 +1373,56 @@ var file_belfry_v1_link_proto_goTypes = []any{
 	(*LinkMatrixRow)(nil),         // 6: belfry.v1.LinkMatrixRow
 	(*LinkMatrixCell)(nil),        // 7: belfry.v1.LinkMatrixCell
 	(*Adaptation)(nil),            // 8: belfry.v1.Adaptation
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
+	(*WatchLinksRequest)(nil),     // 9: belfry.v1.WatchLinksRequest
+	(*WatchLinksResponse)(nil),    // 10: belfry.v1.WatchLinksResponse
+	(*RemovedLink)(nil),           // 11: belfry.v1.RemovedLink
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
 }
 var file_belfry_v1_link_proto_depIdxs = []int32{
 	2,  // 0: belfry.v1.ListLinksResponse.links:type_name -> belfry.v1.Link
-	9,  // 1: belfry.v1.Link.since:type_name -> google.protobuf.Timestamp
-	9,  // 2: belfry.v1.Link.last_sent:type_name -> google.protobuf.Timestamp
-	9,  // 3: belfry.v1.Link.last_received:type_name -> google.protobuf.Timestamp
-	9,  // 4: belfry.v1.Link.last_echo:type_name -> google.protobuf.Timestamp
-	10, // 5: belfry.v1.Link.rtt:type_name -> google.protobuf.Duration
-	10, // 6: belfry.v1.Link.rtt_deviation:type_name -> google.protobuf.Duration
-	10, // 7: belfry.v1.Link.rtt_last:type_name -> google.protobuf.Duration
-	10, // 8: belfry.v1.Link.jitter:type_name -> google.protobuf.Duration
-	10, // 9: belfry.v1.Link.interval:type_name -> google.protobuf.Duration
-	10, // 10: belfry.v1.Link.announced:type_name -> google.protobuf.Duration
-	10, // 11: belfry.v1.Link.max_wait:type_name -> google.protobuf.Duration
-	10, // 12: belfry.v1.Link.peer_age:type_name -> google.protobuf.Duration
-	10, // 13: belfry.v1.Link.delays:type_name -> google.protobuf.Duration
+	12, // 1: belfry.v1.Link.since:type_name -> google.protobuf.Timestamp
+	12, // 2: belfry.v1.Link.last_sent:type_name -> google.protobuf.Timestamp
+	12, // 3: belfry.v1.Link.last_received:type_name -> google.protobuf.Timestamp
+	12, // 4: belfry.v1.Link.last_echo:type_name -> google.protobuf.Timestamp
+	13, // 5: belfry.v1.Link.rtt:type_name -> google.protobuf.Duration
+	13, // 6: belfry.v1.Link.rtt_deviation:type_name -> google.protobuf.Duration
+	13, // 7: belfry.v1.Link.rtt_last:type_name -> google.protobuf.Duration
+	13, // 8: belfry.v1.Link.jitter:type_name -> google.protobuf.Duration
+	13, // 9: belfry.v1.Link.interval:type_name -> google.protobuf.Duration
+	13, // 10: belfry.v1.Link.announced:type_name -> google.protobuf.Duration
+	13, // 11: belfry.v1.Link.max_wait:type_name -> google.protobuf.Duration
+	13, // 12: belfry.v1.Link.peer_age:type_name -> google.protobuf.Duration
+	13, // 13: belfry.v1.Link.delays:type_name -> google.protobuf.Duration
 	8,  // 14: belfry.v1.Link.history:type_name -> belfry.v1.Adaptation
-	10, // 15: belfry.v1.Link.rtt_min:type_name -> google.protobuf.Duration
-	10, // 16: belfry.v1.Link.rtt_p50:type_name -> google.protobuf.Duration
-	10, // 17: belfry.v1.Link.rtt_p99:type_name -> google.protobuf.Duration
+	13, // 15: belfry.v1.Link.rtt_min:type_name -> google.protobuf.Duration
+	13, // 16: belfry.v1.Link.rtt_p50:type_name -> google.protobuf.Duration
+	13, // 17: belfry.v1.Link.rtt_p99:type_name -> google.protobuf.Duration
 	3,  // 18: belfry.v1.Link.transitions:type_name -> belfry.v1.LinkTransition
-	9,  // 19: belfry.v1.LinkTransition.time:type_name -> google.protobuf.Timestamp
+	12, // 19: belfry.v1.LinkTransition.time:type_name -> google.protobuf.Timestamp
 	6,  // 20: belfry.v1.GetLinkMatrixResponse.rows:type_name -> belfry.v1.LinkMatrixRow
 	7,  // 21: belfry.v1.LinkMatrixRow.cells:type_name -> belfry.v1.LinkMatrixCell
-	10, // 22: belfry.v1.LinkMatrixCell.rtt:type_name -> google.protobuf.Duration
-	10, // 23: belfry.v1.LinkMatrixCell.jitter:type_name -> google.protobuf.Duration
-	9,  // 24: belfry.v1.Adaptation.time:type_name -> google.protobuf.Timestamp
-	10, // 25: belfry.v1.Adaptation.interval:type_name -> google.protobuf.Duration
-	10, // 26: belfry.v1.Adaptation.max_wait:type_name -> google.protobuf.Duration
-	10, // 27: belfry.v1.Adaptation.rtt:type_name -> google.protobuf.Duration
-	10, // 28: belfry.v1.Adaptation.rtt_deviation:type_name -> google.protobuf.Duration
-	10, // 29: belfry.v1.Adaptation.jitter:type_name -> google.protobuf.Duration
-	0,  // 30: belfry.v1.LinkService.ListLinks:input_type -> belfry.v1.ListLinksRequest
-	4,  // 31: belfry.v1.LinkService.GetLinkMatrix:input_type -> belfry.v1.GetLinkMatrixRequest
-	1,  // 32: belfry.v1.LinkService.ListLinks:output_type -> belfry.v1.ListLinksResponse
-	5,  // 33: belfry.v1.LinkService.GetLinkMatrix:output_type -> belfry.v1.GetLinkMatrixResponse
-	32, // [32:34] is the sub-list for method output_type
-	30, // [30:32] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	13, // 22: belfry.v1.LinkMatrixCell.rtt:type_name -> google.protobuf.Duration
+	13, // 23: belfry.v1.LinkMatrixCell.jitter:type_name -> google.protobuf.Duration
+	12, // 24: belfry.v1.Adaptation.time:type_name -> google.protobuf.Timestamp
+	13, // 25: belfry.v1.Adaptation.interval:type_name -> google.protobuf.Duration
+	13, // 26: belfry.v1.Adaptation.max_wait:type_name -> google.protobuf.Duration
+	13, // 27: belfry.v1.Adaptation.rtt:type_name -> google.protobuf.Duration
+	13, // 28: belfry.v1.Adaptation.rtt_deviation:type_name -> google.protobuf.Duration
+	13, // 29: belfry.v1.Adaptation.jitter:type_name -> google.protobuf.Duration
+	2,  // 30: belfry.v1.WatchLinksResponse.links:type_name -> belfry.v1.Link
+	11, // 31: belfry.v1.WatchLinksResponse.removed:type_name -> belfry.v1.RemovedLink
+	0,  // 32: belfry.v1.LinkService.ListLinks:input_type -> belfry.v1.ListLinksRequest
+	4,  // 33: belfry.v1.LinkService.GetLinkMatrix:input_type -> belfry.v1.GetLinkMatrixRequest
+	9,  // 34: belfry.v1.LinkService.WatchLinks:input_type -> belfry.v1.WatchLinksRequest
+	1,  // 35: belfry.v1.LinkService.ListLinks:output_type -> belfry.v1.ListLinksResponse
+	5,  // 36: belfry.v1.LinkService.GetLinkMatrix:output_type -> belfry.v1.GetLinkMatrixResponse
+	10, // 37: belfry.v1.LinkService.WatchLinks:output_type -> belfry.v1.WatchLinksResponse
+	35, // [35:38] is the sub-list for method output_type
+	32, // [32:35] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_link_proto_init() }
@@ -1203,7 +1436,7 @@ func file_belfry_v1_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_link_proto_rawDesc), len(file_belfry_v1_link_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	LinkService_ListLinks_FullMethodName     = "/belfry.v1.LinkService/ListLinks"
 	LinkService_GetLinkMatrix_FullMethodName = "/belfry.v1.LinkService/GetLinkMatrix"
+	LinkService_WatchLinks_FullMethodName    = "/belfry.v1.LinkService/WatchLinks"
 )
 
 // LinkServiceClient is the client API for LinkService service.
@@ -34,6 +35,9 @@ type LinkServiceClient interface {
 	// GetLinkMatrix is the databases of all nodes. It takes no longer than two
 	// seconds: who has not answered by then is named.
 	GetLinkMatrix(ctx context.Context, in *GetLinkMatrixRequest, opts ...grpc.CallOption) (*GetLinkMatrixResponse, error)
+	// WatchLinks is the database of this node, and then what changes of it, for
+	// as long as the caller listens.
+	WatchLinks(ctx context.Context, in *WatchLinksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchLinksResponse], error)
 }
 
 type linkServiceClient struct {
@@ -64,6 +68,25 @@ func (c *linkServiceClient) GetLinkMatrix(ctx context.Context, in *GetLinkMatrix
 	return out, nil
 }
 
+func (c *linkServiceClient) WatchLinks(ctx context.Context, in *WatchLinksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchLinksResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &LinkService_ServiceDesc.Streams[0], LinkService_WatchLinks_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchLinksRequest, WatchLinksResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LinkService_WatchLinksClient = grpc.ServerStreamingClient[WatchLinksResponse]
+
 // LinkServiceServer is the server API for LinkService service.
 // All implementations must embed UnimplementedLinkServiceServer
 // for forward compatibility.
@@ -75,6 +98,9 @@ type LinkServiceServer interface {
 	// GetLinkMatrix is the databases of all nodes. It takes no longer than two
 	// seconds: who has not answered by then is named.
 	GetLinkMatrix(context.Context, *GetLinkMatrixRequest) (*GetLinkMatrixResponse, error)
+	// WatchLinks is the database of this node, and then what changes of it, for
+	// as long as the caller listens.
+	WatchLinks(*WatchLinksRequest, grpc.ServerStreamingServer[WatchLinksResponse]) error
 	mustEmbedUnimplementedLinkServiceServer()
 }
 
@@ -90,6 +116,9 @@ func (UnimplementedLinkServiceServer) ListLinks(context.Context, *ListLinksReque
 }
 func (UnimplementedLinkServiceServer) GetLinkMatrix(context.Context, *GetLinkMatrixRequest) (*GetLinkMatrixResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetLinkMatrix not implemented")
+}
+func (UnimplementedLinkServiceServer) WatchLinks(*WatchLinksRequest, grpc.ServerStreamingServer[WatchLinksResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchLinks not implemented")
 }
 func (UnimplementedLinkServiceServer) mustEmbedUnimplementedLinkServiceServer() {}
 func (UnimplementedLinkServiceServer) testEmbeddedByValue()                     {}
@@ -148,6 +177,17 @@ func _LinkService_GetLinkMatrix_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LinkService_WatchLinks_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchLinksRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(LinkServiceServer).WatchLinks(m, &grpc.GenericServerStream[WatchLinksRequest, WatchLinksResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LinkService_WatchLinksServer = grpc.ServerStreamingServer[WatchLinksResponse]
+
 // LinkService_ServiceDesc is the grpc.ServiceDesc for LinkService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -164,6 +204,12 @@ var LinkService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _LinkService_GetLinkMatrix_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchLinks",
+			Handler:       _LinkService_WatchLinks_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "belfry/v1/link.proto",
 }
