@@ -46,11 +46,14 @@ The exit status is 1 if there is a failure, with --strict also if there is a
 warning or if a check could not be made. With -o nagios it is 0 ok, 1 warning,
 2 critical, 3 unknown.`,
 		Example: `  belfry doctor
-  belfry doctor audit --config /etc/belfry/belfry.yaml
+  belfry doctor audit --config ./belfry.yaml
   belfry doctor -o nagios`,
 		Args:      checkNames,
 		ValidArgs: agent.Checks,
 		RunE: func(_ *cobra.Command, args []string) error {
+			if _, err := os.Stat(packagedSettings); file == "" && err == nil {
+				file = packagedSettings
+			}
 			settings, err := config.Load(file, os.Environ())
 			if err != nil {
 				return err
@@ -64,7 +67,7 @@ warning or if a check could not be made. With -o nagios it is 0 ok, 1 warning,
 			return a.doctor(agent.Diagnose(settings, time.Now(), args), strict)
 		},
 	}
-	cmd.Flags().StringVar(&file, "config", "", "file with the agent's settings (default: none, the built-in defaults)")
+	cmd.Flags().StringVar(&file, "config", "", "file with the agent's settings (default "+packagedSettings+" if it is there)")
 	cmd.Flags().BoolVar(&strict, "strict", false, "a warning is a failure")
 	return cmd
 }

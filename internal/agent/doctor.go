@@ -166,6 +166,8 @@ func (d doctor) audit() (Level, string) {
 		return LevelWarning, err.Error()
 	case err != nil:
 		return LevelFailure, err.Error()
+	case sum.Last == 0:
+		return LevelOK, "no record yet"
 	case sum.Lost > 0:
 		return LevelWarning, fmt.Sprintf("records %d to %d, whole, but %d of them tell of records that found no room; give the state directory's disk some", sum.First, sum.Last, sum.Lost)
 	}
