@@ -308,6 +308,9 @@ func TestADialerGoesOnToTheNextAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer second.Close()
+	if err := second.(*net.TCPListener).SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
 	low := c.start(t, 0, startOptions{alone: true})
 	high := c.start(t, 1, startOptions{})
 	low.SetPeers([]transport.StreamPeer{{ID: high.id, Addrs: []netip.AddrPort{c.addrs[1], second.Addr().(*net.TCPAddr).AddrPort()}}})
