@@ -70,7 +70,7 @@ func (q *quality) trip(d time.Duration) {
 
 // window judges the last receptions.
 func (q *quality) window(now time.Time) {
-	long := false
+	long, why := false, ""
 	if q.taken > 0 {
 		trips := q.trips[:q.taken]
 		slices.Sort(trips)
@@ -78,14 +78,14 @@ func (q *quality) window(now time.Time) {
 		usual, known := q.median(now)
 		long = known && median > longFactor*usual+longMore
 		q.learn(now, median)
-		if long {
-			q.why = fmt.Sprintf("round trip %s, usually %s", median.Round(100*time.Microsecond), usual.Round(100*time.Microsecond))
+		if long && q.slow+1 >= badWindows && !q.degraded { // the reason stays while it lasts
+			why = fmt.Sprintf("round trip %s, usually %s", median.Round(100*time.Microsecond), usual.Round(100*time.Microsecond))
 		}
 	}
 	q.count, q.taken = 0, 0
 	if long {
 		if q.slow++; q.slow >= badWindows && !q.degraded {
-			q.degrade(q.why)
+			q.degrade(why)
 		}
 	} else {
 		q.slow = 0
