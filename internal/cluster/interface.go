@@ -107,6 +107,17 @@ func (m *Machine) lookAtInterface(now time.Time, network string) {
 	}
 }
 
+// startBlocked has a new row wait for its interface, if that does not work.
+func (m *Machine) startBlocked(now time.Time, r *row) {
+	i := m.interfaces[r.link.Network]
+	if i.works(now) {
+		return
+	}
+	state, reason := i.state()
+	r.blocked, r.excused = true, state == belfry.LinkAdminDown
+	m.setLink(now, r, belfry.LinkDown, reason)
+}
+
 // advanceInterfaces lets those work again whose carrier has stayed.
 func (m *Machine) advanceInterfaces(now time.Time) {
 	for network, i := range m.interfaces { // the order can not be seen: rows differ by network
