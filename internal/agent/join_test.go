@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,18 +28,24 @@ type machine struct {
 	agent *Agent // nil: it does not run
 }
 
-// machines gives each an address 127.0.61.n and 127.0.62.n.
+// towns counts the clusters of machines in this process, which have networks of
+// their own.
+var towns atomic.Uint32
+
+// machines gives each an address on two networks that only they have.
 func machines(t *testing.T, n int) []*machine {
 	t.Helper()
-	dir, heartbeat, streams := t.TempDir(), freePort(t).Port(), freePort(t).Port()
+	dir, heartbeat, streams := t.TempDir(), uint16(7431), uint16(7432)
+	town := byte(2 * towns.Add(1))
+	process := byte(64 + os.Getpid()%128)
 	all := make([]*machine, n)
 	for i := range all {
 		name := fmt.Sprintf("n%d", i+1)
 		all[i] = &machine{Place: Place{
 			State: filepath.Join(dir, name), Name: name, HeartbeatPort: heartbeat, StreamsPort: streams,
 			Addresses: []netip.Prefix{
-				netip.PrefixFrom(netip.AddrFrom4([4]byte{127, 0, 61, byte(i + 1)}), 24),
-				netip.PrefixFrom(netip.AddrFrom4([4]byte{127, 0, 62, byte(i + 1)}), 24),
+				netip.PrefixFrom(netip.AddrFrom4([4]byte{127, process, town, byte(i + 1)}), 24),
+				netip.PrefixFrom(netip.AddrFrom4([4]byte{127, process, town + 1, byte(i + 1)}), 24),
 			},
 		}}
 	}

@@ -10,11 +10,14 @@ import (
 )
 
 // The figures of a join with three nodes: 300 ms in the median, and of 64 at
-// once the last is through after 2 s.
+// once the last is through after 2 s. A machine that does nothing else takes 12 ms
+// and 0.6 s; one that runs all other tests beside this one, with the race
+// detector, must stay within busy times the figures.
 const (
 	joinMedian = 300 * time.Millisecond
 	joinAll    = 2 * time.Second
 	atOnce     = 64
+	busy       = 4
 )
 
 func TestJoinsAreFast(t *testing.T) { // not parallel: it measures
@@ -30,7 +33,7 @@ func TestJoinsAreFast(t *testing.T) { // not parallel: it measures
 		took = append(took, time.Since(begin))
 	}
 	slices.Sort(took)
-	if median := took[len(took)/2]; median > joinMedian {
+	if median := took[len(took)/2]; median > busy*joinMedian {
 		t.Errorf("a join takes %v in the median; want %v", median, joinMedian)
 	}
 	t.Logf("15 joins, one after the other: median %v, longest %v", took[len(took)/2], took[len(took)-1])
@@ -50,7 +53,7 @@ func TestJoinsAreFast(t *testing.T) { // not parallel: it measures
 	}
 	group.Wait()
 	all := time.Since(begin)
-	if all > joinAll {
+	if all > busy*joinAll {
 		t.Errorf("%d joins at once take %v; want %v", atOnce, all, joinAll)
 	}
 	t.Logf("%d joins at once: %v", atOnce, all)

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"path/filepath"
 	"testing"
 	"time"
@@ -60,7 +61,7 @@ func TestNoWrongTokenIsAccepted(t *testing.T) {
 	request := func(id security.TokenID, secret []byte) *belfryv1.JoinRequest {
 		return &belfryv1.JoinRequest{
 			TokenId: id[:], TokenSecret: secret, Csr: csr, Sealing: j.Sealing.Public(), SealingSignature: j.SealingSignature(),
-			Name: "n2", Streams: m[1].address(), Networks: []*belfryv1.JoinAddress{{Address: "127.0.61.2:7431", Prefix: 24}},
+			Name: "n2", Streams: m[1].address(), Networks: []*belfryv1.JoinAddress{{Address: netip.AddrPortFrom(m[1].Addresses[0].Addr(), 7431).String(), Prefix: 24}},
 		}
 	}
 	accepted := 0

@@ -89,33 +89,28 @@ func (m *Machine) lookAtInterface(now time.Time, network string) {
 			if r.link.Network != network {
 				continue
 			}
-			if works == r.blocked {
-				r.blocked = !works
-				if works {
-					m.setLink(now, r, belfry.LinkInit, "the interface works again")
-					r.due = now.Add(initProbes * initProbeEvery)
-				} else {
-					state, reason := m.interfaces[network].state()
-					r.excused = state == belfry.LinkAdminDown
-					m.setLink(now, r, belfry.LinkDown, reason)
-					r.pending, r.deviation = nil, 0
-					m.lostWay(p)
-				}
+			switch {
+			case works && r.blocked:
+				r.blocked = false
+				m.setLink(now, r, belfry.LinkInit, "the interface works again")
+				r.due = now.Add(initProbes * initProbeEvery)
+			case !works:
+				m.block(now, r)
+				m.lostWay(p)
 			}
 			m.show(now, p, r)
 		}
 	}
 }
 
-// startBlocked has a new row wait for its interface, if that does not work.
-func (m *Machine) startBlocked(now time.Time, r *row) {
-	i := m.interfaces[r.link.Network]
-	if i.works(now) {
-		return
-	}
-	state, reason := i.state()
-	r.blocked, r.excused = true, state == belfry.LinkAdminDown
+// block ends what is expected on a row whose interface does not work. That
+// somebody set it down is no flapping.
+func (m *Machine) block(now time.Time, r *row) {
+	state, reason := m.interfaces[r.link.Network].state()
+	r.excused = r.excused || state == belfry.LinkAdminDown
+	r.blocked = true
 	m.setLink(now, r, belfry.LinkDown, reason)
+	r.pending, r.deviation = nil, 0
 }
 
 // advanceInterfaces lets those work again whose carrier has stayed.

@@ -110,7 +110,8 @@ func (m *Machine) linkStatus(now time.Time, p *member, r *row) LinkStatus {
 	s.Loss10, s.Loss60, s.Loss600 = r.traffic.ratios(now.Sub(m.start))
 	s.RTTMin, s.RTTP50, s.RTTP99 = r.trips.percentiles()
 	s.Ups, s.Downs, s.Transitions = r.ups, r.downs, slices.Clone(r.transitions)
-	s.FlapPenalty = r.flap.fade(now)
+	penalty := r.flap // a reader changes nothing
+	s.FlapPenalty = penalty.fade(now)
 	return s
 }
 

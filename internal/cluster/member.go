@@ -290,7 +290,9 @@ func (m *Machine) watch(now time.Time, p *member) {
 		r.theirs = m.theirIndex(p, l)
 		r.txSeq = p.spent[l.Index]
 		p.rows = append(p.rows, r)
-		m.startBlocked(now, r)
+		if !m.interfaces[r.link.Network].works(now) {
+			m.block(now, r)
+		}
 	}
 	if len(p.rows) > 0 && !slices.Contains(m.watched, p) {
 		m.watched = append(slices.Clip(m.watched), p)
