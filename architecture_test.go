@@ -76,7 +76,7 @@ var folders = []rule{
 	{folder: "internal/transport/transporttest", uses: ". internal/transport internal/sim " + pureRow},
 	{folder: "internal/security", uses: ". " + pureRow},
 	{folder: "internal/aha", uses: ". internal/event gen/belfry/v1"},
-	{folder: "internal/api", uses: ". " + pureRow + " internal/cloudevents gen/belfry/v1", tests: "client"},
+	{folder: "internal/api", uses: ". " + pureRow + " internal/cloudevents gen/belfry/v1", tests: "client internal/security"},
 
 	{folder: "internal/witness/dcerpc/pdu", pure: true},
 	{folder: "internal/witness/dcerpc/ndr", pure: true},

@@ -58,6 +58,7 @@ type Agent struct {
 	keys    *keyring
 	sealing *security.SealingKey // nil: the node has none
 	polled  poll
+	policy  atomic.Pointer[security.Policy] // who may do what; never nil once the state is open
 
 	forwarding chan struct{} // one token for each change that waits for the leader
 	due        chan struct{} // something is due now: capacity 1

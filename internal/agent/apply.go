@@ -29,6 +29,10 @@ func (a *Agent) tableChanged(old *Table) {
 	}
 	a.cluster.receive(cluster.Settings{Tunables: settings})
 	a.streams.SetGeneration(table.Generation)
+	if !sameRoles(old, table) {
+		a.followRoles(table)
+		a.server.Rejudge()
+	}
 	a.followAuthorities(table)
 	a.followEpoch(old, table)
 	if !sameNodes(old, table) {

@@ -48,6 +48,7 @@ func (a *Agent) openState() error {
 		return &belfry.Error{Op: "agent", Subject: state, Err: err}
 	}
 	table := a.members.Table()
+	a.followRoles(table)
 	node, err := a.ownRow(table, keys)
 	if err != nil {
 		return &belfry.Error{Op: "agent", Subject: state, Err: err}

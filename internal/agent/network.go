@@ -94,10 +94,7 @@ func (a *Agent) streamsConfig(listener net.Listener) transport.StreamsConfig {
 		Listed: func(id belfry.NodeID, key ed25519.PublicKey) error {
 			return a.members.Table().Listed(id, key)
 		},
-		Client: func(name string) error {
-			_, err := a.clientRole(name)
-			return err
-		},
+		Client: a.clientListed,
 		Guests: true,
 	}
 	return transport.StreamsConfig{

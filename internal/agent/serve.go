@@ -37,7 +37,7 @@ func (a *Agent) apiOptions() api.Options {
 				return api.Subject{}, err
 			}
 			role := security.LocalRole(c.UID, c.Groups, uint32(os.Geteuid()), groups)
-			return api.Subject{UID: c.UID, PID: c.PID, Role: apiRole(role)}, nil
+			return api.Subject{UID: c.UID, PID: c.PID, Groups: c.Groups, Role: role}, nil
 		},
 		IdentifyTLS: func(state tls.ConnectionState) (api.Subject, error) {
 			id, err := security.Peer(state)
@@ -47,32 +47,12 @@ func (a *Agent) apiOptions() api.Options {
 			if id.Client == "" {
 				return api.Subject{}, fmt.Errorf("%w: %s is a node; the API is for clients", belfry.ErrPermission, id)
 			}
-			role, err := a.clientRole(id.Client)
-			return api.Subject{Client: id.Client, Role: role}, err
+			return api.Subject{Client: id.Client}, a.clientListed(id.Client)
 		},
+		Decide: a.decide,
 		Audit:  a.audit,
 		Logger: a.log,
 	}
-}
-
-// apiRole is the same role in the words of the API.
-func apiRole(r security.Role) api.Role {
-	role, err := api.ParseRole(r.String())
-	if err != nil {
-		return api.RoleNone
-	}
-	return role
-}
-
-// clientRole looks a client up in the member table, so that taking it out
-// there takes its rights at once.
-func (a *Agent) clientRole(name string) (api.Role, error) {
-	for _, c := range a.members.Table().Clients {
-		if c.Name == name {
-			return api.ParseRole(c.Role)
-		}
-	}
-	return api.RoleNone, fmt.Errorf("%w: no client %q is listed", belfry.ErrPermission, name)
 }
 
 // serve opens the doors: the unix socket, then the web listener.

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/security"
 )
 
 // A Table is one generation of the member table.
@@ -32,6 +33,7 @@ type Table struct {
 	LastNumber belfry.NodeNumber `json:"last_number,omitzero"` // highest that was ever granted: none is used twice
 	Nodes      []Node            `json:"nodes"`
 	Clients    []ClientRole      `json:"clients,omitempty"`
+	Roles      []security.Grant  `json:"roles,omitempty"` // what subjects may beyond the defaults
 	Tokens     []JoinToken       `json:"tokens,omitempty"`
 
 	// CA are the authorities that count, the one that signs first: one, and two
@@ -224,6 +226,9 @@ func (t *Table) Validate() error {
 	if _, err := tunablesOf(t.Tunables); err != nil {
 		wrong = append(wrong, err)
 	}
+	if err := security.CheckGrants(t.Roles); err != nil {
+		wrong = append(wrong, err)
+	}
 	t.validateNodes(&wrong)
 	t.validateCA(&wrong)
 	if len(t.Tokens) > maxTokens {
@@ -320,6 +325,7 @@ func (t *Table) clone() *Table {
 	next := *t
 	next.Nodes = slices.Clone(t.Nodes)
 	next.Clients = slices.Clone(t.Clients)
+	next.Roles = slices.Clone(t.Roles)
 	next.Tokens = slices.Clone(t.Tokens)
 	next.CA = slices.Clone(t.CA)
 	next.CAKeys = slices.Clone(t.CAKeys)

@@ -7,8 +7,11 @@ import (
 	"github.com/belfry-ha/belfry"
 )
 
-// opRegister names one registration of a call that may have many.
-const opRegister = "register"
+// Operations that are one of many in a call.
+const (
+	opRegister = "register"
+	opSend     = "SendEvent"
+)
 
 // An AuditRecord is what the agent's audit log is told of an operation
 // (security.md, Audit): names only.
@@ -46,11 +49,11 @@ func (s *Server) auditDenied(subject Subject, op string, err error) {
 // method nor a registration within one.
 func rightOf(op string) string {
 	if op == opRegister {
-		return "observe"
+		return belfry.RightObserve.String()
 	}
 	for method, rule := range rights {
 		if operation(method) == op {
-			return rule.right
+			return rule.right.String()
 		}
 	}
 	return ""

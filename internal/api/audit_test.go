@@ -20,6 +20,7 @@ func TestDoneAndDeniedAreAudited(t *testing.T) {
 	caller.Store(&operator)
 	a := &agent{events: newFakeEvents(), cluster: &fakeCluster{}, socket: filepath.Join(t.TempDir(), "s")}
 	a.Server = New(Options{
+		Decide: byRole,
 		Events: a.events, Cluster: a.cluster, Config: &fakeConfiguration{}, Members: &fakeMembers{},
 		Identify: func(net.Conn) (Subject, error) { return *caller.Load(), nil },
 		Audit: func(r AuditRecord) {

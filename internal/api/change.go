@@ -53,7 +53,7 @@ func changing[R any, Q interface {
 		if err := proto.Unmarshal(request, req); err != nil {
 			return nil, fmt.Errorf("%w: malformed request: %w", belfry.ErrUsage, err)
 		}
-		return f(withSubject(ctx, Subject{Member: member, Role: RoleAdmin}), req)
+		return f(withSubject(ctx, Subject{Member: member, Role: belfry.RoleAdmin}), req)
 	}
 }
 

@@ -39,6 +39,7 @@ func TestAChangeIsAuditedAndWhatChangesNothingIsNot(t *testing.T) {
 	log := &lockedBuffer{}
 	a := &agent{events: newFakeEvents(), cluster: &fakeCluster{}, socket: filepath.Join(t.TempDir(), "s"), subject: operator}
 	a.Server = New(Options{
+		Decide: byRole,
 		Events: a.events, Cluster: a.cluster, Config: &fakeConfiguration{}, Identify: a.identify,
 		Logger: slog.New(slog.NewTextHandler(log, nil)),
 	})

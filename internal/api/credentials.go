@@ -66,7 +66,7 @@ func (c *localCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials
 func (c *localCredentials) admit(s Subject) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.open >= maxConnections || s.Role < RoleAdmin && c.perUID[s.UID] >= maxConnectionsPerUID {
+	if c.open >= maxConnections || s.Role < belfry.RoleAdmin && c.perUID[s.UID] >= maxConnectionsPerUID {
 		c.limited.Add(1)
 		return fmt.Errorf("%w: too many connections to this socket; close some", belfry.ErrLimit)
 	}

@@ -197,12 +197,13 @@ func (e *eventService) SendEvents(stream grpc.BidiStreamingServer[belfryv1.SendE
 }
 
 func (s *Server) sendOne(ctx context.Context, req *belfryv1.SendEventRequest) (int, error) {
-	fail := func(err error) (int, error) {
-		target := selector(belfry.Registration{Class: req.GetClass(), Subject: req.GetSubject()})
-		return 0, &belfry.Error{Op: "SendEvent", Subject: target, Err: err}
-	}
+	target := selector(belfry.Registration{Class: req.GetClass(), Subject: req.GetSubject()})
+	fail := func(err error) (int, error) { return 0, &belfry.Error{Op: opSend, Subject: target, Err: err} }
 	if !strings.HasPrefix(req.GetClass(), "user.") {
 		return fail(fmt.Errorf("%w: %q is not for users to send; choose user.NAME", belfry.ErrUsage, req.GetClass()))
+	}
+	if err := s.judgeSend(subjectFrom(ctx), req.GetClass(), target); err != nil {
+		return 0, err
 	}
 	var data []byte
 	if req.GetData() != nil {

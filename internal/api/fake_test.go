@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/cluster"
 	"github.com/belfry-ha/belfry/internal/event"
+	"github.com/belfry-ha/belfry/internal/security"
 )
 
 var (
@@ -379,6 +381,21 @@ type agent struct {
 	socket  string
 	subject Subject
 	leader  Leader
+	policy  atomic.Pointer[security.Policy] // nil: by roles alone
+}
+
+// decide is the agent's own function, over the policy of the test.
+func (a *agent) decide(s Subject, ask Ask) (belfry.Role, bool) {
+	if p := a.policy.Load(); p != nil {
+		return decideBy(p, s, ask)
+	}
+	return byRole(s, ask)
+}
+
+func byRole(s Subject, ask Ask) (belfry.Role, bool) { return decideBy(&security.Policy{}, s, ask) }
+
+func decideBy(p *security.Policy, s Subject, ask Ask) (belfry.Role, bool) {
+	return p.Decide(security.Caller{Client: s.Client, UID: s.UID, Groups: s.Groups, Role: s.Role, Fixed: s.Web}, security.Ask(ask))
 }
 
 func startAgent(t *testing.T, subject Subject) *agent {
@@ -393,7 +410,7 @@ func (a *agent) start(t *testing.T) {
 	t.Helper()
 	a.Server = New(Options{
 		Events: a.events, Cluster: a.cluster, Config: &fakeConfiguration{}, Members: &fakeMembers{}, Identify: a.identify,
-		Leader: a.leader,
+		Leader: a.leader, Decide: a.decide,
 	})
 	if err := a.ServeUnix(a.socket, ""); err != nil {
 		t.Fatal(err)
@@ -429,9 +446,9 @@ func (a *agent) dial(t *testing.T) *client.Client {
 }
 
 var (
-	admin    = Subject{UID: 0, PID: 4711, Role: RoleAdmin}
-	operator = Subject{UID: 1001, PID: 4712, Role: RoleOperator}
-	reader   = Subject{UID: 1000, PID: 4713, Role: RoleReader}
+	admin    = Subject{UID: 0, PID: 4711, Role: belfry.RoleAdmin}
+	operator = Subject{UID: 1001, PID: 4712, Role: belfry.RoleOperator}
+	reader   = Subject{UID: 1000, PID: 4713, Role: belfry.RoleReader}
 	nobody   = Subject{UID: 65534, PID: 4714}
 )
 

@@ -28,7 +28,7 @@ func FuzzLocalAPI(f *testing.F) {
 		f.Fatal(err)
 	}
 	a := &agent{events: newFakeEvents(), cluster: &fakeCluster{}, socket: filepath.Join(dir, "s"), subject: admin}
-	a.Server = New(Options{Events: a.events, Cluster: a.cluster, Config: &fakeConfiguration{}, Identify: a.identify})
+	a.Server = New(Options{Decide: byRole, Events: a.events, Cluster: a.cluster, Config: &fakeConfiguration{}, Identify: a.identify})
 	if err := a.ServeUnix(a.socket, ""); err != nil {
 		f.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func FuzzRegister(f *testing.F) {
 		}
 		f.Add(data)
 	}
-	s := New(Options{Events: newFakeEvents(), Cluster: &fakeCluster{}, Config: &fakeConfiguration{}})
+	s := New(Options{Decide: byRole, Events: newFakeEvents(), Cluster: &fakeCluster{}, Config: &fakeConfiguration{}})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var p belfryv1.Registration
 		if proto.Unmarshal(data, &p) != nil {

@@ -39,22 +39,23 @@ func (s *Server) admit(ctx context.Context, method string) (context.Context, err
 		}
 		ctx = withSubject(ctx, subject)
 	}
-	if err := judge(subjectFrom(ctx), method); err != nil {
-		s.deny(subjectFrom(ctx), op, err)
+	if err := s.judge(subjectFrom(ctx), method); err != nil {
 		return nil, statusOf(err)
 	}
 	return ctx, nil
 }
 
-// deny counts a refusal, and logs it unless there are too many to read.
-func (s *Server) deny(subject Subject, op string, err error) {
+// deny counts a refusal, and logs it unless there are too many to read. It
+// returns err.
+func (s *Server) deny(subject Subject, op string, err error) error {
 	s.denied.Add(1)
 	s.auditDenied(subject, op, err)
 	if !s.denials.take(time.Now(), 1) {
 		s.suppressed.Add(1)
-		return
+		return err
 	}
 	s.log.Info("denied", "suppressed", s.suppressed.Swap(0), "subject", subject.String(), "role", subject.Role.String(), "op", op, "err", err)
+	return err
 }
 
 // identify takes the subject from the connection, never from the request. The

@@ -87,7 +87,7 @@ func TestTheMatrixOfOneNetwork(t *testing.T) {
 // take them over the agent's socket.
 func BenchmarkLinkMatrixOf200(b *testing.B) {
 	a := &agent{events: newFakeEvents(), cluster: &fakeCluster{extra: 198}, subject: reader, socket: b.TempDir() + "/s"}
-	a.Server = New(Options{Events: a.events, Cluster: a.cluster, Identify: a.identify})
+	a.Server = New(Options{Decide: byRole, Events: a.events, Cluster: a.cluster, Identify: a.identify})
 	if err := a.ServeUnix(a.socket, ""); err != nil {
 		b.Fatal(err)
 	}

@@ -32,9 +32,9 @@ func TestTokensAndMembersAreForAdministrators(t *testing.T) {
 		c := startAgent(t, who).dial(t)
 		for name, call := range calls {
 			switch err := call(c); {
-			case who.Role == RoleAdmin && err != nil:
+			case who.Role == belfry.RoleAdmin && err != nil:
 				t.Errorf("%s by an administrator: %v", name, err)
-			case who.Role != RoleAdmin && !errors.Is(err, belfry.ErrPermission):
+			case who.Role != belfry.RoleAdmin && !errors.Is(err, belfry.ErrPermission):
 				t.Errorf("%s by %s: %v; want ErrPermission", name, who, err)
 			}
 		}

@@ -26,8 +26,10 @@ type held struct {
 	owner uint64 // number of the stream that has it now, or had it last
 
 	// Of the stream that has it now; nil while nobody has.
-	cancel   context.CancelFunc
+	cancel   context.CancelCauseFunc
 	detached chan struct{}
+	parts    parts
+	revoked  bool        // its subject may not have it any more
 	expiry   *time.Timer // while nobody has it
 }
 
@@ -53,11 +55,11 @@ const (
 
 // add makes a consumer and keeps it. cancel ends the stream that has it.
 // ErrLimit if there are too many.
-func (c *consumers) add(open func() Consumer, subject Subject, cancel context.CancelFunc) (*held, error) {
+func (c *consumers) add(open func() Consumer, subject Subject, cancel context.CancelCauseFunc) (*held, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	own := 0
-	if subject.Role < RoleAdmin {
+	if subject.Role < belfry.RoleAdmin {
 		for _, h := range c.byToken {
 			if h.subject.same(subject) {
 				own++
@@ -76,7 +78,7 @@ func (c *consumers) add(open func() Consumer, subject Subject, cancel context.Ca
 // take gives a consumer to a new stream, away from the old one if that has
 // not noticed yet that it is broken. It is nil if there is none for this
 // token and subject.
-func (c *consumers) take(ctx context.Context, t token, subject Subject, cancel context.CancelFunc) *held {
+func (c *consumers) take(ctx context.Context, t token, subject Subject, cancel context.CancelCauseFunc) *held {
 	for {
 		c.mu.Lock()
 		h := c.byToken[t]
@@ -93,7 +95,7 @@ func (c *consumers) take(ctx context.Context, t token, subject Subject, cancel c
 			c.mu.Unlock()
 			return h
 		}
-		h.cancel()
+		h.cancel(errTaken)
 		detached := h.detached
 		c.mu.Unlock()
 		select {
@@ -111,7 +113,7 @@ func (c *consumers) release(h *held, broken bool) {
 	defer c.mu.Unlock()
 	h.cancel = nil
 	close(h.detached)
-	if !broken || c.closed || c.keep < 0 {
+	if !broken || h.revoked || c.closed || c.keep < 0 {
 		c.remove(h)
 		return
 	}
@@ -148,7 +150,7 @@ func (c *consumers) closeAll() {
 			h.expiry.Stop()
 		}
 		if h.cancel != nil {
-			h.cancel() // its stream will release it
+			h.cancel(errTaken) // its stream will release it
 			continue
 		}
 		c.remove(h)

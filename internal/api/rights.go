@@ -9,46 +9,19 @@ import (
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
 
-// A Role is what a caller may do (security.md, Local rights). Each role may
-// do all that the ones before it may, as far as this package's methods go.
-type Role uint8
-
-// The roles.
-const (
-	RoleNone     Role = iota // nothing
-	RoleReader               // observe, but for what belongs to other users
-	RoleOperator             // observe, send events of users, stop and start nodes, and set tunables
-	RoleAdmin                // all
-)
-
-var roleNames = []string{"none", "reader", "operator", "admin"}
-
-// String is the word that settings and messages use.
-func (r Role) String() string {
-	if int(r) < len(roleNames) {
-		return roleNames[r]
-	}
-	return fmt.Sprintf("unknown-%d", uint8(r))
-}
-
-// ParseRole reads the form that String writes; ErrUsage for any other.
-func ParseRole(s string) (Role, error) {
-	for i, name := range roleNames {
-		if s == name {
-			return Role(i), nil
-		}
-	}
-	return RoleNone, fmt.Errorf("%w: unknown role %q; one of %q", belfry.ErrUsage, s, roleNames)
-}
-
 // A Subject is who calls. It is found out once, when the connection is
 // accepted, and never taken from a request.
 type Subject struct {
-	UID    uint32 // of a local process; without meaning if Client is set
-	PID    int32  // of a local process, for listings only: numbers are used again
-	Client string // name in the client certificate or of the web token; empty: a local process
-	Member string // name of the member that asks, as it has judged its own caller; empty: none
-	Role   Role
+	UID    uint32   // of a local process; without meaning if Client is set
+	PID    int32    // of a local process, for listings only: numbers are used again
+	Client string   // name in the client certificate or of the web token; empty: a local process
+	Member string   // name of the member that asks, as it has judged its own caller; empty: none
+	Groups []uint32 // of a local process, sorted
+	Web    bool     // let in by the web listener's token: it has Role and nothing else
+
+	// Role is what the subject is whatever the configuration says; what that adds
+	// is known to [Options.Decide].
+	Role belfry.Role
 }
 
 // String names the subject in messages and listings.
@@ -68,51 +41,83 @@ func (s Subject) same(o Subject) bool { return s.UID == o.UID && s.Client == o.C
 
 // A rule is what a method takes.
 type rule struct {
-	right string // in the words of security.md, Local rights
-	role  Role   // the first that has the right
+	right belfry.Right
+
+	// parts says that what the method does is judged part by part, by the class
+	// of each: at the entry it is only asked whether any may be granted.
+	parts bool
 }
 
 // rights are the rules by method. A method that is not in it is refused: a new
 // one has to be placed first.
 var rights = map[string]rule{
-	belfryv1.EventService_Subscribe_FullMethodName:    {"observe", RoleReader}, // and each registration by its class
-	belfryv1.EventService_Watch_FullMethodName:        {"observe", RoleReader}, // likewise
-	belfryv1.EventService_ListEntries_FullMethodName:  {"observe", RoleReader},
-	belfryv1.EventService_ListClasses_FullMethodName:  {"observe", RoleReader},
-	belfryv1.EventService_SendEvent_FullMethodName:    {"operate", RoleOperator},
-	belfryv1.EventService_SendEvents_FullMethodName:   {"operate", RoleOperator},
-	belfryv1.NodeService_GetStatus_FullMethodName:     {"observe", RoleReader},
-	belfryv1.NodeService_ListNodes_FullMethodName:     {"observe", RoleReader},
-	belfryv1.NodeService_GetNode_FullMethodName:       {"observe", RoleReader},
-	belfryv1.NodeService_StopNode_FullMethodName:      {"operate", RoleOperator},
-	belfryv1.NodeService_StartNode_FullMethodName:     {"operate", RoleOperator},
-	belfryv1.LinkService_ListLinks_FullMethodName:     {"observe", RoleReader},
-	belfryv1.LinkService_GetLinkMatrix_FullMethodName: {"observe", RoleReader},
-	belfryv1.LinkService_WatchLinks_FullMethodName:    {"observe", RoleReader},
-	belfryv1.ConfigService_GetConfig_FullMethodName:   {"configure", RoleOperator}, // of the section tunables
-	belfryv1.ConfigService_SetConfig_FullMethodName:   {"configure", RoleOperator}, // likewise
+	belfryv1.EventService_Subscribe_FullMethodName:    {belfry.RightObserve, true},
+	belfryv1.EventService_Watch_FullMethodName:        {belfry.RightObserve, true},
+	belfryv1.EventService_ListEntries_FullMethodName:  {belfry.RightObserve, false},
+	belfryv1.EventService_ListClasses_FullMethodName:  {belfry.RightObserve, false},
+	belfryv1.EventService_SendEvent_FullMethodName:    {belfry.RightOperate, true},
+	belfryv1.EventService_SendEvents_FullMethodName:   {belfry.RightOperate, true},
+	belfryv1.NodeService_GetStatus_FullMethodName:     {belfry.RightObserve, false},
+	belfryv1.NodeService_ListNodes_FullMethodName:     {belfry.RightObserve, false},
+	belfryv1.NodeService_GetNode_FullMethodName:       {belfry.RightObserve, false},
+	belfryv1.NodeService_StopNode_FullMethodName:      {belfry.RightOperate, false},
+	belfryv1.NodeService_StartNode_FullMethodName:     {belfry.RightOperate, false},
+	belfryv1.LinkService_ListLinks_FullMethodName:     {belfry.RightObserve, false},
+	belfryv1.LinkService_GetLinkMatrix_FullMethodName: {belfry.RightObserve, false},
+	belfryv1.LinkService_WatchLinks_FullMethodName:    {belfry.RightObserve, false},
+	belfryv1.ConfigService_GetConfig_FullMethodName:   {belfry.RightConfigure, false}, // of the section tunables
+	belfryv1.ConfigService_SetConfig_FullMethodName:   {belfry.RightConfigure, false}, // likewise
 
-	belfryv1.MemberService_CreateToken_FullMethodName: {"admit", RoleAdmin},
-	belfryv1.MemberService_ListTokens_FullMethodName:  {"admit", RoleAdmin},
-	belfryv1.MemberService_RevokeToken_FullMethodName: {"admit", RoleAdmin},
-	belfryv1.MemberService_RemoveNode_FullMethodName:  {"admit", RoleAdmin},
-	belfryv1.MemberService_RotateCA_FullMethodName:    {"admit", RoleAdmin},
+	belfryv1.MemberService_CreateToken_FullMethodName: {belfry.RightAdmit, false},
+	belfryv1.MemberService_ListTokens_FullMethodName:  {belfry.RightAdmit, false},
+	belfryv1.MemberService_RevokeToken_FullMethodName: {belfry.RightAdmit, false},
+	belfryv1.MemberService_RemoveNode_FullMethodName:  {belfry.RightAdmit, false},
+	belfryv1.MemberService_RotateCA_FullMethodName:    {belfry.RightAdmit, false},
+}
+
+// An Ask is one part of a request, as [Options.Decide] judges it.
+type Ask struct {
+	Right  belfry.Right
+	Class  string // of an event to observe or emit, or a pattern over classes; empty: no event is concerned
+	Own    bool   // the event's subject is known to be the caller's own
+	Remote bool   // it is observed on other nodes, where uids mean nothing
+	Entry  bool   // whether any part of this right may be granted at all; the parts are asked for later
 }
 
 // judge says whether a subject may call a method.
-func judge(s Subject, method string) error {
+func (s *Server) judge(subject Subject, method string) error {
 	rule, known := rights[method]
-	op, need := operation(method), rule.role
-	switch {
-	case !known:
-		return &belfry.Error{Op: op, Err: fmt.Errorf("%w: no role may call %s", belfry.ErrPermission, method)}
-	case s.Role >= need:
-		return nil
-	case s.Role == RoleNone:
-		return &belfry.Error{Op: op, Err: fmt.Errorf("%w: %s has no role at this agent; ask its administrator for one", belfry.ErrPermission, s)}
-	default:
-		return &belfry.Error{Op: op, Err: fmt.Errorf("%w: %s is %s here; it takes %s", belfry.ErrPermission, s, s.Role, need)}
+	op := operation(method)
+	if !known {
+		return s.deny(subject, op, &belfry.Error{Op: op, Err: fmt.Errorf("%w: no role may call %s", belfry.ErrPermission, method)})
 	}
+	ask := Ask{Right: rule.right, Entry: rule.parts}
+	role, ok := s.opts.Decide(subject, ask)
+	if ok {
+		return nil
+	}
+	subject.Role = role
+	return s.deny(subject, op, &belfry.Error{Op: op, Err: refusal(subject, "it takes "+s.least(ask).String())})
+}
+
+// least is the least powerful role that would do.
+func (s *Server) least(ask Ask) belfry.Role {
+	role := belfry.RoleReader
+	for role < belfry.RoleAdmin {
+		if _, ok := s.opts.Decide(Subject{Web: true, Role: role}, ask); ok {
+			break
+		}
+		role++
+	}
+	return role
+}
+
+// refusal says what the subject is, and what it would take.
+func refusal(s Subject, takes string) error {
+	if s.Role == belfry.RoleNone {
+		return fmt.Errorf("%w: %s has no role at this agent; ask its administrator for one", belfry.ErrPermission, s)
+	}
+	return fmt.Errorf("%w: %s is %s here; %s", belfry.ErrPermission, s, s.Role, takes)
 }
 
 // operation is the name of a method in errors: "event.send" would be prettier
@@ -121,30 +126,27 @@ func operation(method string) string {
 	return method[strings.LastIndexByte(method, '/')+1:]
 }
 
-// readable are the nouns of the classes that a reader may observe: what the
-// cluster says of itself, and what any local user can read from the kernel.
-var readable = map[string]bool{
-	"node": true, "link": true, "contact": true, "cluster": true, "resource": true, "witness": true,
-	"repository": true, "agent": true, "producer": true, "journal": true,
-	"filesystem": true, "pressure": true, "cpu": true, "memory": true, "paging": true, "sysctl": true,
-	"adapter": true, "address": true, "disk": true, "shared-disk": true, "volume": true,
-	"linked-cluster": true, "timer": true,
-	"config": true, "license": true,
-}
-
-// judgeClass says whether a subject may register for a class. A pattern over
-// all classes needs the right to each of them.
-func judgeClass(s Subject, r belfry.Registration) error {
-	noun, _, _ := strings.Cut(r.Class, ".")
-	if s.Role >= RoleOperator || s.Role == RoleReader && readable[noun] {
+// judgeClass says whether a subject may register for a class. Whose the event's
+// subject is, is not computed: then it is nobody's own.
+func (s *Server) judgeClass(subject Subject, r belfry.Registration) error {
+	role, ok := s.opts.Decide(subject, Ask{Right: belfry.RightObserve, Class: r.Class, Remote: r.Scope == belfry.ScopeCluster})
+	if ok {
 		return nil
 	}
-	subject := r.Class
-	if r.Subject != "" {
-		subject += ":" + r.Subject
+	subject.Role = role
+	err := refusal(subject, fmt.Sprintf("to observe %s takes %s, or a grant", r.Class, belfry.RoleOperator))
+	return s.deny(subject, opRegister, &belfry.Error{Op: opRegister, Subject: selector(r), Err: err})
+}
+
+// judgeSend says whether a subject may send an event of a class.
+func (s *Server) judgeSend(subject Subject, class, target string) error {
+	role, ok := s.opts.Decide(subject, Ask{Right: belfry.RightOperate, Class: class})
+	if ok {
+		return nil
 	}
-	err := fmt.Errorf("%w: %s is %s here; to observe %s takes %s", belfry.ErrPermission, s, s.Role, r.Class, RoleOperator)
-	return &belfry.Error{Op: opRegister, Subject: subject, Err: err}
+	subject.Role = role
+	err := refusal(subject, fmt.Sprintf("to send %s takes %s, or a grant", class, belfry.RoleOperator))
+	return s.deny(subject, opSend, &belfry.Error{Op: opSend, Subject: target, Err: err})
 }
 
 // subjectKey is the key of the Subject in a context.

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
 
@@ -52,6 +53,11 @@ type Options struct {
 	// IdentifyTLS says who holds a verified client certificate. An error
 	// refuses the request. Nil refuses all.
 	IdentifyTLS func(tls.ConnectionState) (Subject, error)
+
+	// Decide says whether a subject has the right to one part of a request, and
+	// as which role, the most powerful of those that it has. It is called for each
+	// part, from many goroutines. Nil refuses everything.
+	Decide func(Subject, Ask) (belfry.Role, bool)
 
 	// Audit keeps what was done and what was refused. It never waits, and is
 	// called from many goroutines. Nil keeps nothing.
@@ -93,6 +99,9 @@ func New(opts Options) *Server {
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.Decide == nil {
+		opts.Decide = func(s Subject, _ Ask) (belfry.Role, bool) { return s.Role, false }
 	}
 	if opts.Audit == nil {
 		opts.Audit = func(AuditRecord) {}
@@ -192,7 +201,7 @@ func (s *Server) end(g *grpc.Server) {
 func (s *Server) identifyLocal(conn net.Conn) (Subject, error) {
 	subject, err := s.opts.Identify(conn)
 	if err != nil {
-		s.deny(subject, "connect", err)
+		err = s.deny(subject, "connect", err)
 	}
 	return subject, err
 }

@@ -250,7 +250,7 @@ func TestSendingManyKeepsToTheSameLimits(t *testing.T) {
 
 func TestARegistrationIsReadOrRefused(t *testing.T) {
 	t.Parallel()
-	s := New(Options{Cluster: &fakeCluster{}})
+	s := New(Options{Decide: byRole, Cluster: &fakeCluster{}})
 	hi := 90.0
 	got, err := s.registration(&belfryv1.Registration{
 		Class: "filesystem.usage", Subject: "/", Scope: belfryv1.Scope_SCOPE_CLUSTER, Nodes: []string{"b", nodeA.String()},

@@ -36,14 +36,14 @@ func (w *web) stream(rw http.ResponseWriter, r *http.Request) {
 	subject := subjectFrom(r.Context())
 	registrations, err := parseStream(r.URL.Query())
 	if err == nil {
-		err = judge(subject, belfryv1.EventService_Subscribe_FullMethodName)
+		err = w.s.judge(subject, belfryv1.EventService_Subscribe_FullMethodName)
 	}
 	if err != nil {
 		writeError(rw, err)
 		return
 	}
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
 	o := &sseWriter{rw: rw, control: http.NewResponseController(rw), cluster: w.s.opts.Cluster.View().Name}
 	h, skip, lost := w.resume(ctx, r.Header.Get("Last-Event-ID"), subject, cancel)
 	if h == nil {
@@ -65,7 +65,7 @@ func (w *web) stream(rw http.ResponseWriter, r *http.Request) {
 }
 
 // open makes a consumer with all registrations, or none.
-func (w *web) open(ctx context.Context, subject Subject, all []*belfryv1.Registration, cancel context.CancelFunc) (*held, error) {
+func (w *web) open(ctx context.Context, subject Subject, all []*belfryv1.Registration, cancel context.CancelCauseFunc) (*held, error) {
 	h, err := w.s.consumers.add(func() Consumer {
 		return w.s.opts.Events.Open(event.ConsumerStream, consumerName(subject, "sse"), event.Limits{Window: sseKept + 1})
 	}, subject, cancel)
@@ -84,7 +84,7 @@ func (w *web) open(ctx context.Context, subject Subject, all []*belfryv1.Registr
 
 // resume finds the consumer that an id names. skip is what the client has of
 // the first batches; lost tells that something between is gone for good.
-func (w *web) resume(ctx context.Context, id string, subject Subject, cancel context.CancelFunc) (h *held, skip position, lost bool) {
+func (w *web) resume(ctx context.Context, id string, subject Subject, cancel context.CancelCauseFunc) (h *held, skip position, lost bool) {
 	if id == "" {
 		return nil, position{}, false
 	}

@@ -41,7 +41,7 @@ func (endlessEvents) Open(event.ConsumerKind, string, event.Limits) Consumer {
 // Next, over the unix socket.
 func BenchmarkSubscribe(b *testing.B) {
 	a := &agent{events: newFakeEvents(), cluster: &fakeCluster{}, subject: admin, socket: b.TempDir() + "/s"}
-	a.Server = New(Options{Events: endlessEvents{a.events}, Cluster: a.cluster, Identify: a.identify})
+	a.Server = New(Options{Decide: byRole, Events: endlessEvents{a.events}, Cluster: a.cluster, Identify: a.identify})
 	if err := a.ServeUnix(a.socket, ""); err != nil {
 		b.Fatal(err)
 	}

@@ -107,9 +107,8 @@ func (sub *subscription) attach(ctx context.Context, hello *belfryv1.Hello) (*be
 		NodeId: view.Self.String(), NodeName: nodeName(view, view.Self), Incarnation: uint32(view.Incarnation),
 		ClusterName: view.Name, ClusterId: view.ID.String(),
 	}
-	cancel := func() { sub.end(errTaken) }
 	if len(hello.GetResumeToken()) == len(token{}) {
-		sub.held = sub.s.consumers.take(ctx, token(hello.GetResumeToken()), sub.subject, cancel)
+		sub.held = sub.s.consumers.take(ctx, token(hello.GetResumeToken()), sub.subject, sub.end)
 	}
 	if sub.held != nil {
 		welcome.Resumed = true
@@ -123,7 +122,7 @@ func (sub *subscription) attach(ctx context.Context, hello *belfryv1.Hello) (*be
 			return sub.s.opts.Events.Open(event.ConsumerStream, consumerName(sub.subject, hello.GetName()), limits)
 		}
 		var err error
-		if sub.held, err = sub.s.consumers.add(open, sub.subject, cancel); err != nil {
+		if sub.held, err = sub.s.consumers.add(open, sub.subject, sub.end); err != nil {
 			sub.s.limited.Add(1)
 			return nil, &belfry.Error{Op: "Subscribe", Err: err}
 		}
@@ -231,8 +230,8 @@ func (sub *subscription) register(ctx context.Context) {
 }
 
 // registerOne answers with registered or refused.
-func (s *Server) registerOne(ctx context.Context, c Consumer, subject Subject, m *belfryv1.Register) *belfryv1.SubscribeResponse {
-	answer, err := s.tryRegister(ctx, c, subject, m.GetNumber(), m.GetRegistration())
+func (s *Server) registerOne(ctx context.Context, h *held, subject Subject, m *belfryv1.Register) *belfryv1.SubscribeResponse {
+	answer, err := s.tryRegister(ctx, h, subject, m.GetNumber(), m.GetRegistration())
 	if err != nil {
 		return &belfryv1.SubscribeResponse{Kind: &belfryv1.SubscribeResponse_Refused{
 			Refused: &belfryv1.Refused{Number: m.GetNumber(), Refusal: refusalOf(err)},
@@ -243,20 +242,12 @@ func (s *Server) registerOne(ctx context.Context, c Consumer, subject Subject, m
 	}}
 }
 
-func (s *Server) tryRegister(ctx context.Context, c Consumer, subject Subject, number uint32, p *belfryv1.Registration) (event.Answer, error) {
+func (s *Server) tryRegister(ctx context.Context, h *held, subject Subject, number uint32, p *belfryv1.Registration) (event.Answer, error) {
 	r, err := s.registration(p)
 	if err != nil {
 		return event.Answer{}, err
 	}
-	if err := judgeClass(subject, r); err != nil {
-		s.deny(subject, opRegister, err)
-		return event.Answer{}, err
-	}
-	answer, err := c.Register(ctx, number, r)
-	if err == nil {
-		err = answer.Err
-	}
-	return answer, err
+	return h.register(ctx, number, r, func() error { return s.judgeClass(subject, r) })
 }
 
 // consumerName is what listings show: the process, then what it calls itself.

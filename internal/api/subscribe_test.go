@@ -240,7 +240,7 @@ func (a *agent) breakStreams() {
 	defer a.consumers.mu.Unlock()
 	for _, h := range a.consumers.byToken {
 		if h.cancel != nil {
-			h.cancel()
+			h.cancel(context.Canceled)
 		}
 	}
 }
@@ -286,10 +286,10 @@ func TestATokenWorksForItsOwnerOnly(t *testing.T) {
 	for stolen = range a.consumers.byToken {
 	}
 	a.consumers.mu.Unlock()
-	if h := a.consumers.take(t.Context(), stolen, Subject{UID: 1000, Role: RoleAdmin}, func() {}); h != nil {
+	if h := a.consumers.take(t.Context(), stolen, Subject{UID: 1000, Role: belfry.RoleAdmin}, func(error) {}); h != nil {
 		t.Error("another uid took the consumer with its token")
 	}
-	if h := a.consumers.take(t.Context(), token{1}, admin, func() {}); h != nil {
+	if h := a.consumers.take(t.Context(), token{1}, admin, func(error) {}); h != nil {
 		t.Error("a token that nobody was given named a consumer")
 	}
 }
@@ -298,14 +298,14 @@ func TestAConsumerIsClosedWhenNobodyComesBack(t *testing.T) {
 	t.Parallel()
 	c := newConsumers(time.Millisecond)
 	f := newFakeEvents()
-	h, err := c.add(f.open, admin, func() {})
+	h, err := c.add(f.open, admin, func(error) {})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.release(h, true)
 	consumer := <-f.opened
 	consumer.expect(t, "lost", "close")
-	if again := c.take(t.Context(), h.token, admin, func() {}); again != nil {
+	if again := c.take(t.Context(), h.token, admin, func(error) {}); again != nil {
 		t.Error("the token still names a consumer")
 	}
 }
@@ -316,7 +316,7 @@ func TestAWatchIsOneOfTheUsersConsumers(t *testing.T) {
 	open := func() Consumer { return &fakeConsumer{} }
 	var last *held
 	for range maxConsumersPerOne {
-		h, err := a.consumers.add(open, operator, func() {})
+		h, err := a.consumers.add(open, operator, func(error) {})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -350,7 +350,7 @@ func TestAWatchIsOneOfTheUsersConsumers(t *testing.T) {
 		t.Errorf("recv: %v; want io.EOF", err)
 	}
 	c.expect(t, "register 1 process.exit", "ack 1", "close")
-	if _, err := a.consumers.add(open, operator, func() {}); err != nil {
+	if _, err := a.consumers.add(open, operator, func(error) {}); err != nil {
 		t.Errorf("after the watch has ended: %v", err)
 	}
 }
@@ -362,13 +362,13 @@ func TestATimerThatIsLateForgetsNobody(t *testing.T) {
 	c := newConsumers(time.Hour)
 	defer c.closeAll()
 	f := newFakeEvents()
-	h, err := c.add(f.open, admin, func() {})
+	h, err := c.add(f.open, admin, func(error) {})
 	if err != nil {
 		t.Fatal(err)
 	}
 	late := h.owner
 	c.release(h, true)
-	if c.take(t.Context(), h.token, admin, func() {}) == nil {
+	if c.take(t.Context(), h.token, admin, func(error) {}) == nil {
 		t.Fatal("the consumer can not be resumed")
 	}
 	c.expire(h, late)
@@ -410,7 +410,7 @@ func TestConsumersOfOneUserAreLimited(t *testing.T) {
 	open := func() Consumer { return &fakeConsumer{} }
 	var last *held
 	for i := range maxConsumersPerOne {
-		h, err := c.add(open, reader, func() {})
+		h, err := c.add(open, reader, func(error) {})
 		if err != nil {
 			t.Fatalf("consumer %d: %v", i, err)
 		}
@@ -418,19 +418,19 @@ func TestConsumersOfOneUserAreLimited(t *testing.T) {
 		last = h
 	}
 	opened := false
-	if _, err := c.add(func() Consumer { opened = true; return &fakeConsumer{} }, reader, func() {}); !errors.Is(err, belfry.ErrLimit) || opened {
+	if _, err := c.add(func() Consumer { opened = true; return &fakeConsumer{} }, reader, func(error) {}); !errors.Is(err, belfry.ErrLimit) || opened {
 		t.Errorf("one more: %v, made: %t; want ErrLimit and nothing made", err, opened)
 	}
 	for _, other := range []Subject{operator, admin} {
-		if _, err := c.add(open, other, func() {}); err != nil {
+		if _, err := c.add(open, other, func(error) {}); err != nil {
 			t.Errorf("%s: %v", other, err)
 		}
 	}
-	if c.take(t.Context(), last.token, reader, func() {}) == nil {
+	if c.take(t.Context(), last.token, reader, func(error) {}) == nil {
 		t.Fatal("the newest can not be resumed")
 	}
 	c.release(last, false)
-	if _, err := c.add(open, reader, func() {}); err != nil {
+	if _, err := c.add(open, reader, func(error) {}); err != nil {
 		t.Errorf("after one was closed: %v", err)
 	}
 	c.closeAll()

@@ -53,10 +53,11 @@ func TestRemoteClientsHaveTheRoleOfTheirCertificate(t *testing.T) {
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.Leaf)
 	s := New(Options{
+		Decide: byRole,
 		Events: newFakeEvents(), Cluster: &fakeCluster{},
 		IdentifyTLS: func(state tls.ConnectionState) (Subject, error) {
 			name := state.PeerCertificates[0].Subject.CommonName
-			role, err := ParseRole(name)
+			role, err := belfry.ParseRole(name)
 			if err != nil {
 				return Subject{}, fmt.Errorf("no client %q is listed", name)
 			}

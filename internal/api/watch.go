@@ -18,8 +18,8 @@ import (
 // been handed to the connection counts as delivered: over plain HTTP nobody
 // acknowledges.
 func (e *eventService) Watch(req *belfryv1.WatchRequest, stream grpc.ServerStreamingServer[belfryv1.WatchResponse]) error {
-	ctx, cancel := context.WithCancel(stream.Context())
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
 	subject := subjectFrom(ctx)
 	c, err := e.s.consumers.add(func() Consumer {
 		return e.s.opts.Events.Open(event.ConsumerStream, consumerName(subject, "watch"), event.Limits{})
@@ -38,7 +38,7 @@ func (e *eventService) Watch(req *belfryv1.WatchRequest, stream grpc.ServerStrea
 			return nil
 		}
 		if err != nil {
-			return err
+			return endedBy(ctx, err)
 		}
 		for i := range b.Notifications {
 			if err := stream.Send(watchResponse(&b.Notifications[i])); err != nil {

@@ -142,7 +142,7 @@ func (w *web) admit(r *http.Request) (context.Context, error) {
 		w.s.limited.Add(1)
 		return nil, fmt.Errorf("%w: more than %d requests a second; slow down", belfry.ErrLimit, callRate)
 	}
-	subject := Subject{Client: "web", Role: RoleOperator}
+	subject := Subject{Client: "web", Web: true, Role: belfry.RoleOperator}
 	if w.opts.Token == nil || !w.opts.Token(tokenOf(r)) {
 		if (r.URL.Path == "/metrics" || r.URL.Path == "/healthz") && onLoopback(r) {
 			return r.Context(), nil

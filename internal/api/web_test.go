@@ -28,7 +28,7 @@ type site struct {
 func startSite(t *testing.T) *site {
 	t.Helper()
 	a := &agent{events: newFakeEvents(), cluster: &fakeCluster{}}
-	a.Server = New(Options{Events: a.events, Cluster: a.cluster, Config: &fakeConfiguration{}})
+	a.Server = New(Options{Decide: byRole, Events: a.events, Cluster: a.cluster, Config: &fakeConfiguration{}})
 	h := httptest.NewServer(a.Web(WebOptions{
 		Token:   func(s string) bool { return s == "secret" },
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "belfry_up 1\n") }),
@@ -150,7 +150,7 @@ func TestTheWebListenerTakesSoManyRequestsASecond(t *testing.T) {
 
 func TestMetricsNeedATokenOffLoopback(t *testing.T) {
 	t.Parallel()
-	s := New(Options{Events: newFakeEvents(), Cluster: &fakeCluster{}})
+	s := New(Options{Decide: byRole, Events: newFakeEvents(), Cluster: &fakeCluster{}})
 	h := s.Web(WebOptions{Token: func(s string) bool { return s == "secret" }})
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://192.0.2.1:7433/healthz", nil) // no local address: not known to be loopback
 	w := httptest.NewRecorder()

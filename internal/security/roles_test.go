@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/belfry-ha/belfry"
 )
 
 func TestRightsOfRoles(t *testing.T) {
@@ -25,13 +27,13 @@ admit             -    -      -       -        yes
 own               -    -      -       -        yes
 unknown-7         -    -      -       -        -
 `
-	roles := []Role{RoleNone, RoleReader, RoleWitness, RoleOperator, RoleAdmin}
+	roles := []belfry.Role{belfry.RoleNone, belfry.RoleReader, belfry.RoleWitness, belfry.RoleOperator, belfry.RoleAdmin}
 	got := "\nright             none reader witness operator admin\n"
-	for right := RightObserve; right <= RightOwn+1; right++ {
+	for right := belfry.RightObserve; right <= belfry.RightOwn+1; right++ {
 		line := fmt.Sprintf("%-17s", right)
 		for _, role := range roles {
 			cell := "-"
-			if role.Allows(right) {
+			if allows(role, right) {
 				cell = "yes"
 			}
 			line += fmt.Sprintf(" %-*s", len(role.String()), cell)
@@ -51,16 +53,16 @@ func TestLocalRole(t *testing.T) {
 		uid  uint32
 		gids []uint32
 		in   Groups
-		want Role
+		want belfry.Role
 	}{
-		{"root", 0, nil, groups, RoleAdmin},
-		{"the agent's user", 500, nil, groups, RoleAdmin},
-		{"operator", 1000, []uint32{100, 900}, groups, RoleOperator},
-		{"reader", 1000, []uint32{100, 901}, groups, RoleReader},
-		{"both", 1000, []uint32{901, 900}, groups, RoleOperator},
-		{"others", 1000, []uint32{100}, groups, RoleNone},
-		{"no groups", 1000, nil, groups, RoleNone},
-		{"group 0 where the groups do not exist", 1000, []uint32{0}, Groups{}, RoleNone},
+		{"root", 0, nil, groups, belfry.RoleAdmin},
+		{"the agent's user", 500, nil, groups, belfry.RoleAdmin},
+		{"operator", 1000, []uint32{100, 900}, groups, belfry.RoleOperator},
+		{"reader", 1000, []uint32{100, 901}, groups, belfry.RoleReader},
+		{"both", 1000, []uint32{901, 900}, groups, belfry.RoleOperator},
+		{"others", 1000, []uint32{100}, groups, belfry.RoleNone},
+		{"no groups", 1000, nil, groups, belfry.RoleNone},
+		{"group 0 where the groups do not exist", 1000, []uint32{0}, Groups{}, belfry.RoleNone},
 	} {
 		if got := LocalRole(test.uid, test.gids, 500, test.in); got != test.want {
 			t.Errorf("%s: %v, want %v", test.name, got, test.want)

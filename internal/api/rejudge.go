@@ -1,0 +1,143 @@
+package api
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/event"
+)
+
+// Rejudge judges all streams again, with and without a client, and ends those
+// whose subject has lost a right that they need: with ErrPermission, and for
+// good. It is to be called when [Options.Decide] has begun to answer otherwise.
+func (s *Server) Rejudge() {
+	for _, h := range s.consumers.all() {
+		if err := s.rejudge(h); err != nil {
+			s.consumers.revoke(h, err)
+		}
+	}
+}
+
+func (s *Server) rejudge(h *held) error {
+	subject := s.consumers.subjectOf(h)
+	role, ok := s.opts.Decide(subject, Ask{Right: belfry.RightObserve, Entry: true})
+	if !ok {
+		subject.Role = role
+		return s.deny(subject, opRegister, &belfry.Error{Op: opRegister, Err: refusal(subject, "to observe takes "+belfry.RoleReader.String())})
+	}
+	for _, r := range h.parts.all() {
+		if err := s.judgeClass(subject, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parts are the registrations of one consumer by number. Safe for concurrent
+// use.
+type parts struct {
+	mu sync.Mutex
+	of map[uint32]belfry.Registration
+}
+
+// put notes a registration unless its number is taken.
+func (p *parts) put(number uint32, r belfry.Registration) (noted bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, taken := p.of[number]; taken {
+		return false
+	}
+	if p.of == nil {
+		p.of = map[uint32]belfry.Registration{}
+	}
+	p.of[number] = r
+	return true
+}
+
+func (p *parts) drop(number uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.of, number)
+}
+
+func (p *parts) all() []belfry.Registration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Values(p.of))
+}
+
+// register judges one registration and makes it. It is noted before it is
+// judged, so that a right that is lost meanwhile is found by Rejudge.
+func (h *held) register(ctx context.Context, number uint32, r belfry.Registration, judge func() error) (event.Answer, error) {
+	noted := h.parts.put(number, r)
+	var answer event.Answer
+	err := judge()
+	if err == nil {
+		answer, err = h.Register(ctx, number, r)
+	}
+	if err == nil {
+		err = answer.Err
+	}
+	if err != nil && noted {
+		h.parts.drop(number)
+	}
+	return answer, err
+}
+
+// Unregister ends one registration.
+func (h *held) Unregister(number uint32) {
+	h.Consumer.Unregister(number)
+	h.parts.drop(number)
+}
+
+// Next forgets the registrations that have ended.
+func (h *held) Next(ctx context.Context) (event.Batch, error) {
+	b, err := h.Consumer.Next(ctx)
+	for i := range b.Notifications {
+		if n := &b.Notifications[i]; n.Kind == belfry.KindEnded {
+			h.parts.drop(n.Registration)
+		}
+	}
+	return b, err
+}
+
+// all are those that there are now, in no order.
+func (c *consumers) all() []*held {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Values(c.byToken))
+}
+
+// subjectOf is whoever has the consumer, or had it last.
+func (c *consumers) subjectOf(h *held) Subject {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return h.subject
+}
+
+// revoke ends a consumer and its stream, if it has one, for good.
+func (c *consumers) revoke(h *held, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h.revoked = true
+	if h.cancel != nil {
+		h.cancel(err) // its stream will release it
+		return
+	}
+	if h.expiry != nil {
+		h.expiry.Stop()
+	}
+	c.remove(h)
+}
+
+// endedBy is why a stream ended whose context has: the cause, if somebody gave
+// one, else err.
+func endedBy(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && ctx.Err() != nil && cause != ctx.Err() { //nolint:errorlint // the value itself
+		return cause
+	}
+	return err
+}

@@ -1,0 +1,128 @@
+package api
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/security"
+)
+
+// grant makes a policy that gives uid 65534, who has no role, these rights.
+func grant(t *testing.T, allow ...string) *security.Policy {
+	t.Helper()
+	var rows []security.Grant
+	if len(allow) > 0 {
+		rows = []security.Grant{{Subjects: []string{"uid:65534"}, Allow: allow}}
+	}
+	p, err := security.NewPolicy(rows, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestEachEventOfARequestIsJudged(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, nobody)
+	a.policy.Store(grant(t, "emit:user.backup"))
+	stream, err := a.raw(t).SendEvents(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&belfryv1.SendEventsRequest{Events: []*belfryv1.SendEventRequest{{Class: "user.backup"}, {Class: "user.other"}, {Class: "user.backup"}}}); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := stream.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"", "PERMISSION", ""} {
+		if got := resp.GetResults()[i].GetRefusal().GetCode(); got != want {
+			t.Errorf("event %d: %q; want %q", i, got, want)
+		}
+	}
+	if n := len(a.events.sent); n != 2 {
+		t.Errorf("%d events sent; want 2", n)
+	}
+	if err := send(t.Context(), a.dial(t)); !errors.Is(err, belfry.ErrPermission) {
+		t.Errorf("an event that is not granted: %v; want ErrPermission", err)
+	}
+}
+
+// TestAStreamEndsWithTheRightToIt and is not resumed; who keeps the right
+// notices nothing.
+func TestAStreamEndsWithTheRightToIt(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, nobody)
+	a.policy.Store(grant(t, "observe:unit.*", "observe:process.exit"))
+	both, err := a.dial(t).Register(t.Context(), belfry.Registration{Class: "process.exit", Subject: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer both.Close()
+	one, err := a.dial(t).Register(t.Context(), belfry.Registration{Class: "unit.state", Subject: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer one.Close()
+	if _, err := a.dial(t).Register(t.Context(), belfry.Registration{Class: "socket.state", Subject: "x"}); !errors.Is(err, belfry.ErrPermission) {
+		t.Errorf("what is not granted: %v; want ErrPermission", err)
+	}
+
+	a.Rejudge()
+	if n := len(a.consumers.all()); n != 2 {
+		t.Errorf("%d consumers after nothing changed; want 2", n)
+	}
+	a.policy.Store(grant(t, "observe:unit.*"))
+	a.Rejudge()
+	if _, err := both.Next(t.Context()); !errors.Is(err, belfry.ErrPermission) {
+		t.Errorf("a stream whose right was taken away: %v; want ErrPermission", err)
+	}
+	waitConsumers(t, a, 1)
+	a.policy.Store(grant(t))
+	a.Rejudge()
+	if _, err := one.Next(t.Context()); !errors.Is(err, belfry.ErrPermission) {
+		t.Errorf("a stream of somebody who has no right any more: %v; want ErrPermission", err)
+	}
+	waitConsumers(t, a, 0)
+}
+
+// waitConsumers waits until so many are left.
+func waitConsumers(t *testing.T, a *agent, want int) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); len(a.consumers.all()) != want; {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d consumers; want %d", len(a.consumers.all()), want)
+		}
+		if _, err := a.dial(t).Status(t.Context()); err == nil {
+			t.Fatal("somebody without a role has seen the status")
+		}
+	}
+}
+
+// TestABrokenStreamIsNotKeptForWhoLostTheRight because it could be resumed.
+func TestABrokenStreamIsNotKeptForWhoLostTheRight(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, reader)
+	c := newConsumers(time.Hour)
+	a.consumers = c
+	h, err := c.add(func() Consumer { return &fakeConsumer{} }, nobody, func(error) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.policy.Store(grant(t, "observe:unit.*"))
+	h.parts.put(1, belfry.Registration{Class: "unit.state"})
+	c.release(h, true)
+	a.Rejudge()
+	if n := len(c.all()); n != 1 {
+		t.Fatalf("%d kept; want the one that may be resumed", n)
+	}
+	a.policy.Store(grant(t, "observe:unit.other"))
+	a.Rejudge()
+	if c.take(t.Context(), h.token, nobody, func(error) {}) != nil {
+		t.Error("it was resumed")
+	}
+}
