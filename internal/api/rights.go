@@ -127,14 +127,21 @@ func operation(method string) string {
 }
 
 // judgeClass says whether a subject may register for a class. Whose the event's
-// subject is, is not computed: then it is nobody's own.
+// subject is, is not computed here: then it is nobody's own, and who may only
+// observe its own is refused.
 func (s *Server) judgeClass(subject Subject, r belfry.Registration) error {
-	role, ok := s.opts.Decide(subject, Ask{Right: belfry.RightObserve, Class: r.Class, Remote: r.Scope == belfry.ScopeCluster})
+	ask := Ask{Right: belfry.RightObserve, Class: r.Class, Remote: r.Scope == belfry.ScopeCluster}
+	role, ok := s.opts.Decide(subject, ask)
 	if ok {
 		return nil
 	}
 	subject.Role = role
-	err := refusal(subject, fmt.Sprintf("to observe %s takes %s, or a grant", r.Class, belfry.RoleOperator))
+	takes := fmt.Sprintf("to observe %s takes %s, or a grant", r.Class, belfry.RoleOperator)
+	ask.Own = true
+	if _, own := s.opts.Decide(subject, ask); own {
+		takes += " without @own: whose it is can not be told"
+	}
+	err := refusal(subject, takes)
 	return s.deny(subject, opRegister, &belfry.Error{Op: opRegister, Subject: selector(r), Err: err})
 }
 
