@@ -29,6 +29,7 @@ type AuditRecord struct {
 // the log only.
 func (s *Server) audit(ctx context.Context, op, target string, generation uint64, args ...any) {
 	caller := subjectFrom(ctx)
+	caller.Role, _ = s.opts.Decide(caller, Ask{})
 	s.opts.Audit(AuditRecord{
 		Subject: caller.String(), Role: caller.Role.String(), Right: rightOf(op), Operation: op, Target: target, Generation: generation,
 	})

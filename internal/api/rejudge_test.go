@@ -7,6 +7,7 @@ import (
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/event"
 	"github.com/belfry-ha/belfry/internal/security"
 )
 
@@ -124,5 +125,69 @@ func TestABrokenStreamIsNotKeptForWhoLostTheRight(t *testing.T) {
 	a.Rejudge()
 	if c.take(t.Context(), h.token, nobody, func(error) {}) != nil {
 		t.Error("it was resumed")
+	}
+}
+
+// TestAStreamOfNothingEndsToo when its owner has no right at all any more.
+func TestAStreamOfNothingEndsToo(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, nobody)
+	ended := make(chan error, 1)
+	h, err := a.consumers.add(func() Consumer { return &fakeConsumer{} }, nobody, func(err error) { ended <- err })
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.policy.Store(grant(t, "observe:unit.*"))
+	a.Rejudge()
+	select {
+	case err := <-ended:
+		t.Fatalf("ended with %v though it has a right", err)
+	default:
+	}
+	a.policy.Store(grant(t, "emit:user.*"))
+	a.Rejudge()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, belfry.ErrPermission) {
+			t.Errorf("ended with %v; want ErrPermission", err)
+		}
+	default:
+		t.Error("the stream goes on")
+	}
+	a.consumers.release(h, true)
+	if n := len(a.consumers.all()); n != 0 {
+		t.Errorf("%d consumers kept; want none", n)
+	}
+}
+
+// TestARightThatIsLostWhileItIsJudgedIsFound because the registration is noted
+// before it is judged.
+func TestARightThatIsLostWhileItIsJudgedIsFound(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, nobody)
+	a.policy.Store(grant(t, "observe:unit.*"))
+	var ended error
+	f := newFakeEvents()
+	h, err := a.consumers.add(func() Consumer { return f.Open(event.ConsumerStream, "x", event.Limits{}) }, nobody, func(err error) { ended = err })
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := belfry.Registration{Class: "unit.state", Subject: "x"}
+	_, err = h.register(t.Context(), 1, r, func() error {
+		err := a.judgeClass(nobody, r)
+		a.policy.Store(grant(t, "observe:socket.*"))
+		a.Rejudge()
+		return err
+	})
+	if err != nil || !errors.Is(ended, belfry.ErrPermission) {
+		t.Errorf("registered: %v, ended: %v; want the stream ended with ErrPermission", err, ended)
+	}
+	// One that is refused leaves nothing behind, nor does one that has ended.
+	if _, err := h.register(t.Context(), 2, r, func() error { return belfry.ErrPermission }); err == nil || len(h.parts.all()) != 1 {
+		t.Errorf("%v, %d noted; want a refusal and one", err, len(h.parts.all()))
+	}
+	h.Unregister(1)
+	if n := len(h.parts.all()); n != 0 {
+		t.Errorf("%d noted; want none", n)
 	}
 }

@@ -50,7 +50,7 @@ func newConsumers(keep time.Duration) *consumers {
 // comes anew again and again can not fill the memory.
 const (
 	maxConsumers       = 16384
-	maxConsumersPerOne = 1024 // of one subject that is no administrator
+	maxConsumersPerOne = 1024 // of one subject, unless it is a local administrator
 )
 
 // add makes a consumer and keeps it. cancel ends the stream that has it.
