@@ -115,7 +115,15 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	if err != nil {
 		return err
 	}
-	return statusOf(handler(srv, &identifiedStream{ServerStream: stream, ctx: ctx, malformed: &s.malformed}))
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	o := &judgedStream{subject: subjectFrom(ctx), method: info.FullMethod, end: end}
+	defer s.streams.add(o)()
+	if err := s.judge(o.subject, o.method); err != nil { // a right that was lost before it was among those that are judged again
+		return statusOf(err)
+	}
+	err = handler(srv, &identifiedStream{ServerStream: stream, ctx: ctx, malformed: &s.malformed})
+	return statusOf(endedBy(ctx, err))
 }
 
 // identifiedStream carries the context that knows the subject.

@@ -10,10 +10,16 @@ import (
 	"github.com/belfry-ha/belfry/internal/event"
 )
 
-// Rejudge judges all streams again, with and without a client, and ends those
-// whose subject has lost a right that they need: with ErrPermission, and for
-// good. It is to be called when [Options.Decide] has begun to answer otherwise.
+// Rejudge judges all streams and consumers again, these also while nobody has
+// them, and ends those whose subject has lost a right that they need: with
+// ErrPermission, and for good. It is to be called when [Options.Decide] has
+// begun to answer otherwise.
 func (s *Server) Rejudge() {
+	for _, o := range s.streams.all() {
+		if err := s.judge(o.subject, o.method); err != nil {
+			o.end(err)
+		}
+	}
 	for _, h := range s.consumers.all() {
 		if err := s.rejudge(h); err != nil {
 			s.consumers.revoke(h, err)
@@ -34,6 +40,40 @@ func (s *Server) rejudge(h *held) error {
 		}
 	}
 	return nil
+}
+
+// A judgedStream is one that goes on for as long as its caller may call its
+// method.
+type judgedStream struct {
+	subject Subject
+	method  string
+	end     context.CancelCauseFunc
+}
+
+// judgedStreams are all that are open. Safe for concurrent use.
+type judgedStreams struct {
+	mu   sync.Mutex
+	open map[*judgedStream]struct{}
+}
+
+func (j *judgedStreams) add(o *judgedStream) (remove func()) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.open == nil {
+		j.open = map[*judgedStream]struct{}{}
+	}
+	j.open[o] = struct{}{}
+	return func() {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		delete(j.open, o)
+	}
+}
+
+func (j *judgedStreams) all() []*judgedStream {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Collect(maps.Keys(j.open))
 }
 
 // parts are the registrations of one consumer by number. Safe for concurrent

@@ -191,3 +191,35 @@ func TestARightThatIsLostWhileItIsJudgedIsFound(t *testing.T) {
 		t.Errorf("%d noted; want none", n)
 	}
 }
+
+// TestAnyOtherStreamEndsWithTheRightToo though it registers for nothing.
+func TestAnyOtherStreamEndsWithTheRightToo(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, nobody)
+	a.policy.Store(policyOfRole(t, "reader"))
+	a.cluster.change(1)
+	states := 0
+	var ended error
+	for _, err := range a.dial(t).WatchLinks(t.Context(), 0, 0) {
+		if err != nil {
+			ended = err
+			break
+		}
+		states++
+		a.policy.Store(policyOfRole(t, "witness"))
+		a.Rejudge()
+	}
+	if states != 1 || !errors.Is(ended, belfry.ErrPermission) {
+		t.Errorf("%d states, then %v; want 1, then ErrPermission", states, ended)
+	}
+}
+
+// policyOfRole gives the role to uid 65534.
+func policyOfRole(t *testing.T, role string) *security.Policy {
+	t.Helper()
+	p, err := security.NewPolicy([]security.Grant{{Subjects: []string{"uid:65534"}, Role: role}}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}

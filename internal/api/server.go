@@ -75,6 +75,7 @@ type Server struct {
 	opts      Options
 	log       *slog.Logger
 	consumers *consumers
+	streams   judgedStreams
 	senders   senders      // rate of user events, per subject
 	callers   buckets      // rate of requests, per remote client
 	calls     atomic.Int64 // under way, but for streams
