@@ -34,9 +34,10 @@ type row struct {
 	shown   shown
 	version uint64
 
-	theirs      uint8 // the peer's index of this link
-	blocked     bool  // the local interface does not work
-	excused     bool  // somebody set it down: until it is up again, that is no flapping
+	theirs      uint8     // the peer's index of this link
+	blocked     bool      // the local interface does not work
+	excused     bool      // somebody set it down: until it is up again, that is no flapping
+	charged     time.Time // when its going down was counted as flapping; zero: it is up, or was not
 	quality     quality
 	traffic     traffic
 	trips       trips

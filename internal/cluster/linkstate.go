@@ -53,22 +53,31 @@ func (m *Machine) setLink(now time.Time, r *row, state belfry.LinkState, reason 
 		r.since = now
 	}
 	r.state, r.reason = state, reason
-	r.counted(now, from)
-	m.show(now, m.byID[r.id.Peer], r)
+	p := m.byID[r.id.Peer]
+	r.counted(now, p, from)
+	m.show(now, p, r)
 }
 
-// counted notes that a link went up or down.
-func (r *row) counted(now time.Time, from belfry.LinkState) {
+// counted notes that a link went up or down. It is no flapping when the peer
+// itself was away, or started again, or when somebody here set the interface
+// down: what came and went then is not the link.
+func (r *row) counted(now time.Time, p *member, from belfry.LinkState) {
 	switch {
 	case r.state == belfry.LinkUp && from == belfry.LinkInit:
 		r.ups++
-		if r.downs > 0 && !r.excused { // the first time is no flapping
+		away := p.held.Verdict != belfry.VerdictUp || p.held.Since.After(r.charged)
+		switch {
+		case r.charged.IsZero():
+		case away:
+			r.flap.refund(now)
+		default:
 			r.flap.moved(now)
 		}
-		r.excused = false
+		r.charged, r.excused = time.Time{}, false
 	case r.state == belfry.LinkDown && from != belfry.LinkInit && from != belfry.LinkDown:
 		r.downs++
 		if !r.excused {
+			r.charged = now
 			r.flap.moved(now)
 		}
 	}
@@ -144,9 +153,7 @@ func (m *Machine) show(now time.Time, p *member, r *row) {
 		Version: r.version, Loss: r.seq.recent(), Known: r.rtt.known, MRT: r.rtt.MRT(), D: r.rtt.D(), Jitter: r.arrival.jitter,
 		PeerState: r.peerState, Rx: r.rx(),
 	})
-	if p != nil {
-		m.contact(now, p, reason)
-	}
+	m.contact(now, p, reason)
 }
 
 // contact tells when the general state of a peer changes: up while any of its

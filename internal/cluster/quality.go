@@ -221,6 +221,13 @@ func (f *flap) moved(now time.Time) {
 	f.fade(now)
 }
 
+// refund takes back what the last change cost.
+func (f *flap) refund(now time.Time) {
+	f.fade(now)
+	f.penalty = max(f.penalty-flapCost, 0)
+	f.fade(now)
+}
+
 // tripsKept is how many round trips the percentiles are of.
 const tripsKept = 128
 
