@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/client"
@@ -43,6 +45,8 @@ func TestRolesOfTheTableAreInForceAtOnce(t *testing.T) {
 	}
 	send := func() error { _, err := c.Send(t.Context(), "user.backup", "", nil, 0); return err }
 
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
 	if err := send(); err != nil {
 		t.Errorf("an administrator's event: %v", err)
 	}
@@ -60,7 +64,7 @@ func TestRolesOfTheTableAreInForceAtOnce(t *testing.T) {
 	}
 	defer s.Close()
 	commit("reader", allow("emit:user.backup"))
-	if _, err := s.Next(t.Context()); !errors.Is(err, belfry.ErrPermission) {
+	if _, err := s.Next(ctx); !errors.Is(err, belfry.ErrPermission) {
 		t.Errorf("a stream whose right was taken away: %v; want ErrPermission", err)
 	}
 	if s, err = c.Register(t.Context(), belfry.Registration{Class: "node.state"}); err != nil {
@@ -68,7 +72,7 @@ func TestRolesOfTheTableAreInForceAtOnce(t *testing.T) {
 	}
 	defer s.Close()
 	commit("")
-	if _, err := s.Next(t.Context()); !errors.Is(err, belfry.ErrPermission) {
+	if _, err := s.Next(ctx); !errors.Is(err, belfry.ErrPermission) {
 		t.Errorf("a stream of a client that is not listed any more: %v; want ErrPermission", err)
 	}
 }

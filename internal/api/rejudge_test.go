@@ -1,11 +1,13 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/client"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/event"
 	"github.com/belfry-ha/belfry/internal/security"
@@ -79,16 +81,24 @@ func TestAStreamEndsWithTheRightToIt(t *testing.T) {
 	}
 	a.policy.Store(grant(t, "observe:unit.*"))
 	a.Rejudge()
-	if _, err := both.Next(t.Context()); !errors.Is(err, belfry.ErrPermission) {
+	if _, err := nextSoon(t, both); !errors.Is(err, belfry.ErrPermission) {
 		t.Errorf("a stream whose right was taken away: %v; want ErrPermission", err)
 	}
 	waitConsumers(t, a, 1)
 	a.policy.Store(grant(t))
 	a.Rejudge()
-	if _, err := one.Next(t.Context()); !errors.Is(err, belfry.ErrPermission) {
+	if _, err := nextSoon(t, one); !errors.Is(err, belfry.ErrPermission) {
 		t.Errorf("a stream of somebody who has no right any more: %v; want ErrPermission", err)
 	}
 	waitConsumers(t, a, 0)
+}
+
+// nextSoon does not wait for ever for a stream that should have ended.
+func nextSoon(t *testing.T, s *client.Stream) (belfry.Notification, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	return s.Next(ctx)
 }
 
 // waitConsumers waits until so many are left.
@@ -200,7 +210,9 @@ func TestAnyOtherStreamEndsWithTheRightToo(t *testing.T) {
 	a.cluster.change(1)
 	states := 0
 	var ended error
-	for _, err := range a.dial(t).WatchLinks(t.Context(), 0, 0) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for _, err := range a.dial(t).WatchLinks(ctx, 0, 0) {
 		if err != nil {
 			ended = err
 			break
