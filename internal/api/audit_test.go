@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/belfry-ha/belfry"
 )
 
 // TestDoneAndDeniedAreAudited and what only looks is not.
@@ -57,6 +59,21 @@ func TestDoneAndDeniedAreAudited(t *testing.T) {
 	}
 	mu.Lock()
 	defer mu.Unlock()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// TestTheRoleThatCountsIsAudited which is the one that the configuration gives.
+func TestTheRoleThatCountsIsAudited(t *testing.T) {
+	t.Parallel()
+	var got AuditRecord
+	s := New(Options{
+		Decide: func(Subject, Ask) (belfry.Role, bool) { return belfry.RoleOperator, true },
+		Audit:  func(r AuditRecord) { got = r },
+	})
+	s.audit(withSubject(t.Context(), Subject{Client: "ci"}), "SetConfig", "tunables.x", 7)
+	want := AuditRecord{Subject: "client ci", Role: "operator", Right: "configure", Operation: "SetConfig", Target: "tunables.x", Generation: 7}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
