@@ -230,18 +230,21 @@ func joinClient(ctx context.Context, token security.Token, address string, opts 
 // askToJoin asks until there is an answer that will not change by asking again,
 // or ctx ends.
 func askToJoin(ctx context.Context, token security.Token, address string, from netip.Addr, j *security.Joiner, req *belfryv1.JoinRequest, opts JoinOptions) (*belfryv1.JoinResponse, error) {
+	last := fmt.Errorf("%w: no answer", belfry.ErrUnknown)
 	for {
 		resp, err := askOnce(ctx, token, address, from, j, req)
-		if err == nil {
+		switch {
+		case err == nil:
 			return resp, nil
-		}
-		if !errors.Is(err, belfry.ErrUnknown) {
+		case ctx.Err() != nil: // what was in the way before tells more than that time ran out
+			return nil, fmt.Errorf("%w: %s: %w", context.Cause(ctx), address, last)
+		case !errors.Is(err, belfry.ErrUnknown):
 			return nil, err
 		}
+		last = err
 		opts.Say("%s: %v; asking again", address, err)
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: %s: %w", ctx.Err(), address, err)
 		case <-time.After(joinRetry):
 		}
 	}

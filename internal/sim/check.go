@@ -68,6 +68,9 @@ func (s *simulation) changed(h *host, change cluster.Change) {
 	case cluster.LinkChange:
 		s.trace(h, 'l', uint64(numberOf(c.Peer))<<16|uint64(c.Index)<<8|uint64(c.To), []byte(c.Reason))
 		return
+	case cluster.ContactChange:
+		s.trace(h, 'g', uint64(numberOf(c.Peer))<<8|uint64(c.LinksUp), []byte(c.Reason))
+		return
 	case cluster.Restarted:
 		v.Class, v.Subject, v.Text = "node.restarted", numberOf(c.Node), fmt.Sprintf("runs as incarnation %d", c.Incarnation)
 	case cluster.WasDown:
