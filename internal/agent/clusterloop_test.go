@@ -81,7 +81,7 @@ func TestALoopThatWasHeldUpReadsItsMailFirst(t *testing.T) {
 		}
 		<-time.After(10 * time.Second)
 		held.Store(true)
-		<-time.After(time.Second)
+		<-time.After(3 * time.Second) // longer than any heartbeat is apart
 		held.Store(false)
 		close(gate)
 		<-time.After(5 * time.Second)
