@@ -10,6 +10,7 @@ import (
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/api"
 )
 
 // dutyEvery is how often an agent looks whether something is due: an epoch, a
@@ -73,10 +74,13 @@ func (t *Table) dropTokens(now time.Time) {
 
 // A memberState is what a member said of itself when it was last asked.
 type memberState struct {
-	offset time.Duration // of its clock from this node's
-	ca     Digest        // of the authority that its certificate is under
-	knows  []Digest      // the authorities that count for it
-	ends   time.Time     // its certificate
+	asked      time.Time
+	offset     time.Duration // of its clock from this node's
+	generation uint64        // of the member table that it held; 0: it does not say
+	ours       uint64        // that this node held before it asked
+	ca         Digest        // of the authority that its certificate is under
+	knows      []Digest      // the authorities that count for it
+	ends       time.Time     // its certificate
 }
 
 // A poll is what all members said, by node. Safe for concurrent use.
@@ -97,14 +101,30 @@ func (p *poll) get() map[belfry.NodeID]memberState {
 	return p.state
 }
 
+// reports are what all members said, as the API shows it.
+func (p *poll) reports() map[belfry.NodeID]api.MemberReport {
+	reports := map[belfry.NodeID]api.MemberReport{}
+	for id, s := range p.get() { // the order can not be seen
+		reports[id] = api.MemberReport{
+			Asked:           s.asked,
+			ClockOffset:     s.offset,
+			Generation:      s.generation,
+			AskerGeneration: s.ours,
+			Authority:       s.ca,
+			CertificateEnd:  s.ends,
+		}
+	}
+	return reports
+}
+
 // pollMembers asks all members that can be reached, and this node itself.
 func (a *Agent) pollMembers(ctx context.Context) map[belfry.NodeID]memberState {
 	ctx, cancel := context.WithTimeout(ctx, replicateTimeout)
 	defer cancel()
 	var mu sync.Mutex
-	self := a.ownState()
-	states := map[belfry.NodeID]memberState{a.id.node.ID: stateFrom(self, 0)}
-	a.askAll(ctx, a.members.Table(), func(id belfry.NodeID) error {
+	table := a.members.Table()
+	states := map[belfry.NodeID]memberState{a.id.node.ID: stateFrom(a.ownState(), 0, table.Generation)}
+	a.askAll(ctx, table, func(id belfry.NodeID) error {
 		resp, begin := new(belfryv1.GetMemberResponse), time.Now()
 		if err := a.ask(ctx, id, belfryv1.MemberPeerService_GetMember_FullMethodName, &belfryv1.GetMemberRequest{}, resp); err != nil {
 			return err
@@ -112,15 +132,16 @@ func (a *Agent) pollMembers(ctx context.Context) map[belfry.NodeID]memberState {
 		offset := time.Unix(0, resp.GetNow()).Sub(begin.Add(time.Since(begin) / 2))
 		mu.Lock()
 		defer mu.Unlock()
-		states[id] = stateFrom(resp, offset)
+		states[id] = stateFrom(resp, offset, table.Generation)
 		return nil
 	})
 	return states
 }
 
-// stateFrom reads what a member says of itself.
-func stateFrom(m *belfryv1.GetMemberResponse, offset time.Duration) memberState {
-	s := memberState{offset: offset, ends: time.Unix(0, m.GetCertificateEnd())}
+// stateFrom reads what a member says of itself to a node that held the
+// generation ours when it asked.
+func stateFrom(m *belfryv1.GetMemberResponse, offset time.Duration, ours uint64) memberState {
+	s := memberState{asked: time.Now(), offset: offset, generation: m.GetGeneration(), ours: ours, ends: time.Unix(0, m.GetCertificateEnd())}
 	copy(s.ca[:], m.GetCa())
 	for _, known := range m.GetAuthorities() {
 		var d Digest
@@ -133,7 +154,11 @@ func stateFrom(m *belfryv1.GetMemberResponse, offset time.Duration) memberState 
 // ownState is what this node says of itself.
 func (a *Agent) ownState() *belfryv1.GetMemberResponse {
 	keys := a.keys.now()
-	resp := &belfryv1.GetMemberResponse{Now: time.Now().UnixNano(), CertificateEnd: keys.Certificate.Leaf.NotAfter.UnixNano()}
+	resp := &belfryv1.GetMemberResponse{
+		Now:            time.Now().UnixNano(),
+		CertificateEnd: keys.Certificate.Leaf.NotAfter.UnixNano(),
+		Generation:     a.members.Table().Generation,
+	}
 	for _, ca := range keys.CA {
 		digest := sha256.Sum256(ca.Raw)
 		resp.Authorities = append(resp.Authorities, digest[:])

@@ -32,7 +32,7 @@ func (a *Agent) View() api.ClusterView {
 		now := time.Now()
 		v.Nodes, v.Links, v.LinksVersion = m.Nodes(now), m.Links(now), m.LinksVersion()
 	})
-	v.Agents = a.agents.of(v.Nodes)
+	v.Agents, v.Reports = a.agents.of(v.Nodes), a.polled.reports()
 	return v
 }
 

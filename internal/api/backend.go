@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -74,6 +75,7 @@ type ClusterView struct {
 
 	LinksVersion uint64 // of the link database
 	Agents       map[belfry.NodeID]AgentInfo
+	Reports      map[belfry.NodeID]MemberReport // of those that answered the last poll
 }
 
 // An AgentInfo is what an agent says of itself when its stream opens. Zero
@@ -83,6 +85,16 @@ type AgentInfo struct {
 	Version   string
 	Started   time.Time
 	Addresses []string // heartbeat addresses
+}
+
+// A MemberReport is what a member said of itself when this node asked it last.
+type MemberReport struct {
+	Asked           time.Time
+	ClockOffset     time.Duration     // its clock ahead of this node's, half the round trip left out
+	Generation      uint64            // of the member table that it held; 0: unknown
+	AskerGeneration uint64            // that this node held then
+	Authority       [sha256.Size]byte // digest of the authority that its certificate is under
+	CertificateEnd  time.Time
 }
 
 // Configuration is what all nodes share, as far as this node keeps it. It is

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/hex"
 	"slices"
 	"strings"
 	"time"
@@ -99,6 +100,7 @@ func nodeOf(view ClusterView, n *cluster.NodeStatus) *belfryv1.Node {
 		Observers: uint32(n.Observers), LinksUp: uint32(n.LinksUp), LinksTotal: uint32(n.LinksTotal),
 		Interval: duration(n.Interval), MaxWait: duration(n.MaxWait),
 		Addresses: agent.Addresses, Pid: agent.PID, Version: agent.Version, Started: timestamp(agent.Started),
+		Report: reportOf(view, n.ID),
 	}
 	if n.ID == view.Self {
 		p.Self, p.Note = true, "this node"
@@ -112,6 +114,22 @@ func nodeOf(view ClusterView, n *cluster.NodeStatus) *belfryv1.Node {
 		p.Age = durationpb.New(factAge(view, n))
 	}
 	return p
+}
+
+// reportOf is nil for a member that did not answer the last poll.
+func reportOf(view ClusterView, node belfry.NodeID) *belfryv1.MemberReport {
+	r, ok := view.Reports[node]
+	if !ok {
+		return nil
+	}
+	return &belfryv1.MemberReport{
+		Asked:           timestamp(r.Asked),
+		ClockOffset:     durationpb.New(r.ClockOffset),
+		Generation:      r.Generation,
+		AskerGeneration: r.AskerGeneration,
+		Authority:       hex.EncodeToString(r.Authority[:]),
+		CertificateEnd:  timestamp(r.CertificateEnd),
+	}
 }
 
 // factAge is how old the newest fact about a node is; 0 for this node and for

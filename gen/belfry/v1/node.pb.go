@@ -213,6 +213,7 @@ type Node struct {
 	Version       string                 `protobuf:"bytes,18,opt,name=version,proto3" json:"version,omitempty"`     // of its agent; empty: unknown
 	Started       *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=started,proto3" json:"started,omitempty"`     // its agent; unset: unknown
 	Age           *durationpb.Duration   `protobuf:"bytes,20,opt,name=age,proto3" json:"age,omitempty"`             // of the newest fact about it; unset: this node
+	Report        *MemberReport          `protobuf:"bytes,21,opt,name=report,proto3" json:"report,omitempty"`       // unset: it did not answer when it was last asked
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -387,6 +388,99 @@ func (x *Node) GetAge() *durationpb.Duration {
 	return nil
 }
 
+func (x *Node) GetReport() *MemberReport {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
+// MemberReport is what a member said of itself when the answering node asked
+// it last, which it does about once a minute.
+type MemberReport struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Asked           *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=asked,proto3" json:"asked,omitempty"`
+	ClockOffset     *durationpb.Duration   `protobuf:"bytes,2,opt,name=clock_offset,json=clockOffset,proto3" json:"clock_offset,omitempty"`              // its clock ahead of that of the node that asked
+	Generation      uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`                                  // of the member table that it held; 0: unknown
+	AskerGeneration uint64                 `protobuf:"varint,4,opt,name=asker_generation,json=askerGeneration,proto3" json:"asker_generation,omitempty"` // that the node that asked held then
+	Authority       string                 `protobuf:"bytes,5,opt,name=authority,proto3" json:"authority,omitempty"`                                     // SHA-256 of the authority that its certificate is under, in hexadecimal digits
+	CertificateEnd  *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=certificate_end,json=certificateEnd,proto3" json:"certificate_end,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *MemberReport) Reset() {
+	*x = MemberReport{}
+	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberReport) ProtoMessage() {}
+
+func (x *MemberReport) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberReport.ProtoReflect.Descriptor instead.
+func (*MemberReport) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *MemberReport) GetAsked() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Asked
+	}
+	return nil
+}
+
+func (x *MemberReport) GetClockOffset() *durationpb.Duration {
+	if x != nil {
+		return x.ClockOffset
+	}
+	return nil
+}
+
+func (x *MemberReport) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *MemberReport) GetAskerGeneration() uint64 {
+	if x != nil {
+		return x.AskerGeneration
+	}
+	return 0
+}
+
+func (x *MemberReport) GetAuthority() string {
+	if x != nil {
+		return x.Authority
+	}
+	return ""
+}
+
+func (x *MemberReport) GetCertificateEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateEnd
+	}
+	return nil
+}
+
 type ListNodesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	PageSize      uint32                 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"` // 0: 1,000
@@ -397,7 +491,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	mi := &file_belfry_v1_node_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -409,7 +503,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	mi := &file_belfry_v1_node_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -422,7 +516,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{3}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListNodesRequest) GetPageSize() uint32 {
@@ -449,7 +543,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[4]
+	mi := &file_belfry_v1_node_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -461,7 +555,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[4]
+	mi := &file_belfry_v1_node_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -474,7 +568,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -500,7 +594,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[5]
+	mi := &file_belfry_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -512,7 +606,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[5]
+	mi := &file_belfry_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -525,7 +619,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetNodeRequest) GetNode() string {
@@ -545,7 +639,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[6]
+	mi := &file_belfry_v1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -557,7 +651,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[6]
+	mi := &file_belfry_v1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -570,7 +664,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetNodeResponse) GetNode() *Node {
@@ -599,7 +693,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_belfry_v1_node_proto_msgTypes[7]
+	mi := &file_belfry_v1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -611,7 +705,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[7]
+	mi := &file_belfry_v1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -624,7 +718,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Evidence) GetTime() *timestamppb.Timestamp {
@@ -665,7 +759,7 @@ type StopNodeRequest struct {
 
 func (x *StopNodeRequest) Reset() {
 	*x = StopNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[8]
+	mi := &file_belfry_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -677,7 +771,7 @@ func (x *StopNodeRequest) String() string {
 func (*StopNodeRequest) ProtoMessage() {}
 
 func (x *StopNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[8]
+	mi := &file_belfry_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -690,7 +784,7 @@ func (x *StopNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopNodeRequest.ProtoReflect.Descriptor instead.
 func (*StopNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StopNodeRequest) GetNode() string {
@@ -720,7 +814,7 @@ type StopNodeResponse struct {
 
 func (x *StopNodeResponse) Reset() {
 	*x = StopNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[9]
+	mi := &file_belfry_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -732,7 +826,7 @@ func (x *StopNodeResponse) String() string {
 func (*StopNodeResponse) ProtoMessage() {}
 
 func (x *StopNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[9]
+	mi := &file_belfry_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -745,7 +839,7 @@ func (x *StopNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopNodeResponse.ProtoReflect.Descriptor instead.
 func (*StopNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StopNodeResponse) GetNodeId() string {
@@ -793,7 +887,7 @@ type StartNodeRequest struct {
 
 func (x *StartNodeRequest) Reset() {
 	*x = StartNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[10]
+	mi := &file_belfry_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -805,7 +899,7 @@ func (x *StartNodeRequest) String() string {
 func (*StartNodeRequest) ProtoMessage() {}
 
 func (x *StartNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[10]
+	mi := &file_belfry_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -818,7 +912,7 @@ func (x *StartNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartNodeRequest.ProtoReflect.Descriptor instead.
 func (*StartNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StartNodeRequest) GetNode() string {
@@ -847,7 +941,7 @@ type StartNodeResponse struct {
 
 func (x *StartNodeResponse) Reset() {
 	*x = StartNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[11]
+	mi := &file_belfry_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -859,7 +953,7 @@ func (x *StartNodeResponse) String() string {
 func (*StartNodeResponse) ProtoMessage() {}
 
 func (x *StartNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[11]
+	mi := &file_belfry_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -872,7 +966,7 @@ func (x *StartNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartNodeResponse.ProtoReflect.Descriptor instead.
 func (*StartNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StartNodeResponse) GetNodeId() string {
@@ -928,7 +1022,7 @@ const file_belfry_v1_node_proto_rawDesc = "" +
 	"\x04time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1e\n" +
 	"\n" +
 	"generation\x18\f \x01(\x04R\n" +
-	"generation\"\x9d\x05\n" +
+	"generation\"\xce\x05\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -952,7 +1046,17 @@ const file_belfry_v1_node_proto_rawDesc = "" +
 	"\x03pid\x18\x11 \x01(\rR\x03pid\x12\x18\n" +
 	"\aversion\x18\x12 \x01(\tR\aversion\x124\n" +
 	"\astarted\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12+\n" +
-	"\x03age\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\x03age\"N\n" +
+	"\x03age\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\x03age\x12/\n" +
+	"\x06report\x18\x15 \x01(\v2\x17.belfry.v1.MemberReportR\x06report\"\xac\x02\n" +
+	"\fMemberReport\x120\n" +
+	"\x05asked\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05asked\x12<\n" +
+	"\fclock_offset\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vclockOffset\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x04R\n" +
+	"generation\x12)\n" +
+	"\x10asker_generation\x18\x04 \x01(\x04R\x0faskerGeneration\x12\x1c\n" +
+	"\tauthority\x18\x05 \x01(\tR\tauthority\x12C\n" +
+	"\x0fcertificate_end\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0ecertificateEnd\"N\n" +
 	"\x10ListNodesRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -1010,52 +1114,57 @@ func file_belfry_v1_node_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_node_proto_rawDescData
 }
 
-var file_belfry_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_belfry_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_belfry_v1_node_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: belfry.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: belfry.v1.GetStatusResponse
 	(*Node)(nil),                  // 2: belfry.v1.Node
-	(*ListNodesRequest)(nil),      // 3: belfry.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),     // 4: belfry.v1.ListNodesResponse
-	(*GetNodeRequest)(nil),        // 5: belfry.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),       // 6: belfry.v1.GetNodeResponse
-	(*Evidence)(nil),              // 7: belfry.v1.Evidence
-	(*StopNodeRequest)(nil),       // 8: belfry.v1.StopNodeRequest
-	(*StopNodeResponse)(nil),      // 9: belfry.v1.StopNodeResponse
-	(*StartNodeRequest)(nil),      // 10: belfry.v1.StartNodeRequest
-	(*StartNodeResponse)(nil),     // 11: belfry.v1.StartNodeResponse
-	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*MemberReport)(nil),          // 3: belfry.v1.MemberReport
+	(*ListNodesRequest)(nil),      // 4: belfry.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),     // 5: belfry.v1.ListNodesResponse
+	(*GetNodeRequest)(nil),        // 6: belfry.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),       // 7: belfry.v1.GetNodeResponse
+	(*Evidence)(nil),              // 8: belfry.v1.Evidence
+	(*StopNodeRequest)(nil),       // 9: belfry.v1.StopNodeRequest
+	(*StopNodeResponse)(nil),      // 10: belfry.v1.StopNodeResponse
+	(*StartNodeRequest)(nil),      // 11: belfry.v1.StartNodeRequest
+	(*StartNodeResponse)(nil),     // 12: belfry.v1.StartNodeResponse
+	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
 }
 var file_belfry_v1_node_proto_depIdxs = []int32{
-	12, // 0: belfry.v1.GetStatusResponse.oldest_fact:type_name -> google.protobuf.Duration
+	13, // 0: belfry.v1.GetStatusResponse.oldest_fact:type_name -> google.protobuf.Duration
 	2,  // 1: belfry.v1.GetStatusResponse.nodes:type_name -> belfry.v1.Node
-	13, // 2: belfry.v1.GetStatusResponse.time:type_name -> google.protobuf.Timestamp
-	13, // 3: belfry.v1.Node.since:type_name -> google.protobuf.Timestamp
-	13, // 4: belfry.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
-	12, // 5: belfry.v1.Node.interval:type_name -> google.protobuf.Duration
-	12, // 6: belfry.v1.Node.max_wait:type_name -> google.protobuf.Duration
-	13, // 7: belfry.v1.Node.started:type_name -> google.protobuf.Timestamp
-	12, // 8: belfry.v1.Node.age:type_name -> google.protobuf.Duration
-	2,  // 9: belfry.v1.ListNodesResponse.nodes:type_name -> belfry.v1.Node
-	2,  // 10: belfry.v1.GetNodeResponse.node:type_name -> belfry.v1.Node
-	7,  // 11: belfry.v1.GetNodeResponse.evidence:type_name -> belfry.v1.Evidence
-	13, // 12: belfry.v1.Evidence.time:type_name -> google.protobuf.Timestamp
-	0,  // 13: belfry.v1.NodeService.GetStatus:input_type -> belfry.v1.GetStatusRequest
-	3,  // 14: belfry.v1.NodeService.ListNodes:input_type -> belfry.v1.ListNodesRequest
-	5,  // 15: belfry.v1.NodeService.GetNode:input_type -> belfry.v1.GetNodeRequest
-	8,  // 16: belfry.v1.NodeService.StopNode:input_type -> belfry.v1.StopNodeRequest
-	10, // 17: belfry.v1.NodeService.StartNode:input_type -> belfry.v1.StartNodeRequest
-	1,  // 18: belfry.v1.NodeService.GetStatus:output_type -> belfry.v1.GetStatusResponse
-	4,  // 19: belfry.v1.NodeService.ListNodes:output_type -> belfry.v1.ListNodesResponse
-	6,  // 20: belfry.v1.NodeService.GetNode:output_type -> belfry.v1.GetNodeResponse
-	9,  // 21: belfry.v1.NodeService.StopNode:output_type -> belfry.v1.StopNodeResponse
-	11, // 22: belfry.v1.NodeService.StartNode:output_type -> belfry.v1.StartNodeResponse
-	18, // [18:23] is the sub-list for method output_type
-	13, // [13:18] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	14, // 2: belfry.v1.GetStatusResponse.time:type_name -> google.protobuf.Timestamp
+	14, // 3: belfry.v1.Node.since:type_name -> google.protobuf.Timestamp
+	14, // 4: belfry.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
+	13, // 5: belfry.v1.Node.interval:type_name -> google.protobuf.Duration
+	13, // 6: belfry.v1.Node.max_wait:type_name -> google.protobuf.Duration
+	14, // 7: belfry.v1.Node.started:type_name -> google.protobuf.Timestamp
+	13, // 8: belfry.v1.Node.age:type_name -> google.protobuf.Duration
+	3,  // 9: belfry.v1.Node.report:type_name -> belfry.v1.MemberReport
+	14, // 10: belfry.v1.MemberReport.asked:type_name -> google.protobuf.Timestamp
+	13, // 11: belfry.v1.MemberReport.clock_offset:type_name -> google.protobuf.Duration
+	14, // 12: belfry.v1.MemberReport.certificate_end:type_name -> google.protobuf.Timestamp
+	2,  // 13: belfry.v1.ListNodesResponse.nodes:type_name -> belfry.v1.Node
+	2,  // 14: belfry.v1.GetNodeResponse.node:type_name -> belfry.v1.Node
+	8,  // 15: belfry.v1.GetNodeResponse.evidence:type_name -> belfry.v1.Evidence
+	14, // 16: belfry.v1.Evidence.time:type_name -> google.protobuf.Timestamp
+	0,  // 17: belfry.v1.NodeService.GetStatus:input_type -> belfry.v1.GetStatusRequest
+	4,  // 18: belfry.v1.NodeService.ListNodes:input_type -> belfry.v1.ListNodesRequest
+	6,  // 19: belfry.v1.NodeService.GetNode:input_type -> belfry.v1.GetNodeRequest
+	9,  // 20: belfry.v1.NodeService.StopNode:input_type -> belfry.v1.StopNodeRequest
+	11, // 21: belfry.v1.NodeService.StartNode:input_type -> belfry.v1.StartNodeRequest
+	1,  // 22: belfry.v1.NodeService.GetStatus:output_type -> belfry.v1.GetStatusResponse
+	5,  // 23: belfry.v1.NodeService.ListNodes:output_type -> belfry.v1.ListNodesResponse
+	7,  // 24: belfry.v1.NodeService.GetNode:output_type -> belfry.v1.GetNodeResponse
+	10, // 25: belfry.v1.NodeService.StopNode:output_type -> belfry.v1.StopNodeResponse
+	12, // 26: belfry.v1.NodeService.StartNode:output_type -> belfry.v1.StartNodeResponse
+	22, // [22:27] is the sub-list for method output_type
+	17, // [17:22] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_node_proto_init() }
@@ -1069,7 +1178,7 @@ func file_belfry_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_node_proto_rawDesc), len(file_belfry_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

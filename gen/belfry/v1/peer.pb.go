@@ -1405,6 +1405,7 @@ type GetMemberResponse struct {
 	Ca             []byte                 `protobuf:"bytes,2,opt,name=ca,proto3" json:"ca,omitempty"`                                                // SHA-256 of the authority's certificate that its own is under
 	CertificateEnd int64                  `protobuf:"varint,3,opt,name=certificate_end,json=certificateEnd,proto3" json:"certificate_end,omitempty"` // unix ns
 	Authorities    [][]byte               `protobuf:"bytes,4,rep,name=authorities,proto3" json:"authorities,omitempty"`                              // SHA-256 of the certificates of those that count for it
+	Generation     uint64                 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`                               // of the member table that it holds; 0: an older agent, which does not say
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1465,6 +1466,13 @@ func (x *GetMemberResponse) GetAuthorities() [][]byte {
 		return x.Authorities
 	}
 	return nil
+}
+
+func (x *GetMemberResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
 }
 
 type IssueCertificateRequest struct {
@@ -1683,12 +1691,15 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\"+\n" +
 	"\x11GetSecretResponse\x12\x16\n" +
 	"\x06secret\x18\x01 \x01(\fR\x06secret\"\x12\n" +
-	"\x10GetMemberRequest\"\x80\x01\n" +
+	"\x10GetMemberRequest\"\xa0\x01\n" +
 	"\x11GetMemberResponse\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x03R\x03now\x12\x0e\n" +
 	"\x02ca\x18\x02 \x01(\fR\x02ca\x12'\n" +
 	"\x0fcertificate_end\x18\x03 \x01(\x03R\x0ecertificateEnd\x12 \n" +
-	"\vauthorities\x18\x04 \x03(\fR\vauthorities\"v\n" +
+	"\vauthorities\x18\x04 \x03(\fR\vauthorities\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x05 \x01(\x04R\n" +
+	"generation\"v\n" +
 	"\x17IssueCertificateRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\fR\x06nodeId\x12\x16\n" +
 	"\x06client\x18\x02 \x01(\tR\x06client\x12\x10\n" +
