@@ -18,6 +18,10 @@ import (
 // of a cluster do not all ask at once.
 const dutyEvery = time.Minute
 
+// pollAll is up to how many members each asks all others what they hold; beyond
+// it only the leader does.
+const pollAll = 64
+
 // runDuties does what is due until ctx ends.
 func (a *Agent) runDuties(ctx context.Context) error {
 	for {
@@ -34,7 +38,9 @@ func (a *Agent) runDuties(ctx context.Context) error {
 
 // doDuties leaves what fails to the next time.
 func (a *Agent) doDuties(ctx context.Context) {
-	a.polled.set(a.pollMembers(ctx))
+	if len(a.members.Table().Nodes) <= pollAll || a.leader().ID == a.id.node.ID {
+		a.polled.set(a.pollMembers(ctx))
+	}
 	if err := a.renewIfDue(ctx); err != nil {
 		a.log.Warn("certificate not renewed; it is tried again", "ends", a.keys.now().Certificate.Leaf.NotAfter, "err", err)
 	}
