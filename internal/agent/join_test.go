@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 	"github.com/belfry-ha/belfry/client"
 	"github.com/belfry-ha/belfry/internal/config"
 	"github.com/belfry-ha/belfry/internal/security"
+	"github.com/belfry-ha/belfry/internal/wire"
 )
 
 // A machine is where one agent of a test may run: addresses of its own on two
@@ -596,6 +598,9 @@ func TestAMachineWaitsToBeTold(t *testing.T) {
 	if _, ok := judgeAnnounce(token, foreign); ok {
 		t.Error("another cluster's announce is believed")
 	}
+	if _, ok := judgeAnnounce(token, forgedAnnounce(t, m[0].agent)); ok {
+		t.Error("a stranger's announce that shows the cluster's authority is believed")
+	}
 	for i := range own {
 		wrong := slices.Clone(own)
 		wrong[i] ^= 0x20
@@ -614,4 +619,30 @@ func TestAMachineWaitsToBeTold(t *testing.T) {
 	}
 	m[1].start(t)
 	m[0].waitHolds(t, "n1", "n2")
+}
+
+// forgedAnnounce is by somebody who has the authority's certificate, as everybody
+// may, and a certificate of an authority of its own.
+func forgedAnnounce(t *testing.T, a *Agent) []byte {
+	t.Helper()
+	table := a.members.Table()
+	ca, err := security.NewCA(table.Cluster, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := ca.IssueNode(time.Now(), a.id.node.ID, public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	datagram, err := wire.AppendAnnounce(nil, table.Cluster, wire.Announce{
+		From: a.id.node.ID, Port: 7432, Certificate: certificate, Authority: table.CA[0],
+	}, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return datagram
 }

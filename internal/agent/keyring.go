@@ -154,14 +154,21 @@ func (a *Agent) askSecret(ctx context.Context, from belfry.NodeID, table *Table)
 	if err := a.ask(ctx, from, belfryv1.MemberPeerService_GetSecret_FullMethodName, req, resp); err != nil {
 		return err
 	}
-	secret, err := secretOf(resp.GetSecret())
-	if err == nil && sha256.Sum256(secret[:]) != table.Secret {
-		err = fmt.Errorf("%w: it is not the one that the configuration names", belfry.ErrConflict)
-	}
+	secret, err := table.believe(resp.GetSecret())
 	if err != nil {
 		return err
 	}
 	return a.keys.keep(table.Epoch, secret)
+}
+
+// believe takes what a member gave for the secret of the table's epoch only if
+// it is the one that the table names.
+func (t *Table) believe(given []byte) (security.Secret, error) {
+	secret, err := secretOf(given)
+	if err == nil && sha256.Sum256(secret[:]) != t.Secret {
+		err = fmt.Errorf("%w: it is not the secret that the configuration names", belfry.ErrConflict)
+	}
+	return secret, err
 }
 
 func secretOf(b []byte) (s security.Secret, err error) {
