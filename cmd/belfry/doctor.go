@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"slices"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/belfry-ha/belfry/client"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/agent"
 	"github.com/belfry-ha/belfry/internal/config"
 )
@@ -16,7 +19,7 @@ import (
 // doctorView is doctor in JSON.
 type doctorView struct {
 	Level    string        `json:"level" doc:"the worst of the findings: ok, warning, unknown or failure"`
-	Findings []findingView `json:"findings" doc:"one for each check, in their order"`
+	Findings []findingView `json:"findings" doc:"in the order of the checks; one of a check that is fine, else one for each thing that is not"`
 }
 
 // findingView is one finding in JSON.
@@ -40,7 +43,8 @@ func newDoctorCommand(a *app) *cobra.Command {
 		Short: "Check this machine's agent, running or not, and say what to do",
 		Long: `Check this machine's agent, running or not, and say what to do. Without
 names all checks are made: ` + strings.Join(agent.Checks, ", ") + `.
-Nothing is changed. Run it as the user of the agent.
+Nothing is changed. Run it as the user of the agent. clock, members and limits
+need an agent that answers; without one they say so and are unknown.
 
 The exit status is 1 if there is a failure, with --strict also if there is a
 warning or if a check could not be made. With -o nagios it is 0 ok, 1 warning,
@@ -50,7 +54,7 @@ warning or if a check could not be made. With -o nagios it is 0 ok, 1 warning,
   belfry doctor -o nagios`,
 		Args:      checkNames,
 		ValidArgs: agent.Checks,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if _, err := os.Stat(packagedSettings); file == "" && err == nil {
 				file = packagedSettings
 			}
@@ -64,12 +68,26 @@ warning or if a check could not be made. With -o nagios it is 0 ok, 1 warning,
 			if len(args) == 0 {
 				args = agent.Checks
 			}
-			return a.doctor(agent.Diagnose(settings, time.Now(), args), strict)
+			return a.doctor(agent.Diagnose(settings, time.Now(), args, a.askStatus(cmd.Context(), settings.Socket.Path)), strict)
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "file with the agent's settings (default "+packagedSettings+" if it is there)")
 	cmd.Flags().BoolVar(&strict, "strict", false, "a warning is a failure")
 	return cmd
+}
+
+// askStatus asks the agent at this socket.
+func (a *app) askStatus(ctx context.Context, socket string) func() (*belfryv1.GetStatusResponse, error) {
+	return func() (*belfryv1.GetStatusResponse, error) {
+		ctx, cancel := a.request(ctx)
+		defer cancel()
+		c, err := client.Dial(ctx, "unix:"+socket)
+		if err != nil {
+			return nil, err
+		}
+		defer c.Close()
+		return c.Status(ctx)
+	}
 }
 
 func checkNames(_ *cobra.Command, args []string) error {
@@ -127,7 +145,11 @@ func (a *app) nagios(found []agent.Finding, worst agent.Level) error {
 			wrong = append(wrong, f.Check+": "+printable(strings.ReplaceAll(f.Text, "|", "/"))) // what follows | is data
 		}
 	}
-	text := plural(len(found), "check")
+	made := map[string]bool{}
+	for _, f := range found {
+		made[f.Check] = true
+	}
+	text := plural(len(made), "check")
 	if len(wrong) > 0 {
 		text = strings.Join(wrong, ", ")
 	}

@@ -7,10 +7,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/config"
 	"github.com/belfry-ha/belfry/internal/security"
 )
@@ -39,8 +41,9 @@ type Finding struct {
 	Text  string
 }
 
-// Checks are the names of all checks, in the order in which they are made.
-var Checks = []string{"state", "keys", "certificate", "secret", "audit", "socket"}
+// Checks are the names of all checks, in the order in which they are made. The
+// last three need an agent that answers.
+var Checks = []string{"state", "keys", "certificate", "secret", "audit", "socket", "addresses", "clock", "members", "limits"}
 
 // Ages from which the doctor speaks up (security.md, Keys).
 const (
@@ -50,16 +53,28 @@ const (
 )
 
 // Diagnose makes the named checks of the agent with these settings, whether it
-// runs or not. It only reads. Names that are not in Checks are left out.
-func Diagnose(settings config.Settings, now time.Time, names []string) (found []Finding) {
-	d := doctor{settings: settings, now: now}
-	checks := map[string]func() (Level, string){
+// runs or not; ask gets its status, and is called once at most. It only reads.
+// Names that are not in Checks are left out. A check gives one finding if all is
+// fine, else one for each thing that is not.
+func Diagnose(settings config.Settings, now time.Time, names []string, ask func() (*belfryv1.GetStatusResponse, error)) (found []Finding) {
+	d := doctor{settings: settings, now: now, status: sync.OnceValues(ask)}
+	alone := map[string]func() (Level, string){
 		"state": d.state, "keys": d.keys, "certificate": d.certificate, "secret": d.secret, "audit": d.audit, "socket": d.socket,
 	}
+	shared := map[string]func() findings{
+		"addresses": d.addresses, "clock": d.clock, "members": d.members, "limits": d.limits,
+	}
 	for _, name := range names {
-		if check := checks[name]; check != nil {
+		var list findings
+		if check := alone[name]; check != nil {
 			level, text := check()
-			found = append(found, Finding{Check: name, Level: level, Text: text})
+			list.add(level, "%s", text)
+		} else if check := shared[name]; check != nil {
+			list = check()
+		}
+		for _, f := range list {
+			f.Check = name
+			found = append(found, f)
 		}
 	}
 	return found
@@ -69,6 +84,22 @@ func Diagnose(settings config.Settings, now time.Time, names []string) (found []
 type doctor struct {
 	settings config.Settings
 	now      time.Time
+	status   func() (*belfryv1.GetStatusResponse, error) // of the agent; the same at each call
+}
+
+// findings are those of one check, whose name is still to be filled in.
+type findings []Finding
+
+func (f *findings) add(level Level, format string, args ...any) {
+	*f = append(*f, Finding{Level: level, Text: fmt.Sprintf(format, args...)})
+}
+
+// orElse is f, or that all is fine.
+func (f findings) orElse(format string, args ...any) findings {
+	if len(f) == 0 {
+		f.add(LevelOK, format, args...)
+	}
+	return f
 }
 
 // foreign tells that the state directory belongs to another user, as whom all

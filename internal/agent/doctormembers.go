@@ -1,0 +1,223 @@
+package agent
+
+import (
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/security"
+)
+
+// Offsets of a clock from which the doctor speaks up. Heartbeats need no common
+// clock; tokens, certificates and the times of records do.
+const (
+	clockWarning = time.Second
+	clockFailure = 30 * time.Second
+)
+
+// agentStatus is what the agent says; else a finding says that it says nothing.
+func (d doctor) agentStatus() (*belfryv1.GetStatusResponse, findings) {
+	status, err := d.status()
+	if err != nil {
+		return nil, findings{{Level: LevelUnknown, Text: "needs an agent that answers: " + err.Error()}}
+	}
+	return status, nil
+}
+
+// clock compares the clocks of the members with this node's.
+func (d doctor) clock() (found findings) {
+	status, none := d.agentStatus()
+	if none != nil {
+		return none
+	}
+	var widest time.Duration
+	compared := 0
+	for _, n := range status.GetNodes() {
+		report := n.GetReport()
+		switch {
+		case n.GetSelf():
+			continue
+		case report == nil && n.GetVerdict() == belfry.VerdictUp.String():
+			found.add(LevelUnknown, "%s has not said its time; members are asked each minute, look again then, and at belfry link show %s", n.GetName(), n.GetName())
+			continue
+		case report == nil:
+			continue // the check of the members tells of it
+		}
+		compared++
+		offset := report.GetClockOffset().AsDuration()
+		widest = max(widest, offset.Abs())
+		if level := clockLevel(offset); level != LevelOK {
+			found.add(level, "%s is %s %s of this node; see that time synchronisation runs on both: timedatectl", n.GetName(), offset.Abs().Round(time.Millisecond), direction(offset))
+		}
+	}
+	return found.orElse("%d other clocks at most %s apart from this one", compared, widest.Round(time.Millisecond))
+}
+
+func clockLevel(offset time.Duration) Level {
+	switch {
+	case offset.Abs() >= clockFailure:
+		return LevelFailure
+	case offset.Abs() >= clockWarning:
+		return LevelWarning
+	}
+	return LevelOK
+}
+
+func direction(offset time.Duration) string {
+	if offset < 0 {
+		return "behind"
+	}
+	return "ahead"
+}
+
+// table reads the member table and who this node is; with findings it could not.
+func (d doctor) table() (*Table, *security.Keys, findings) {
+	keys, level, text := d.load()
+	if keys == nil {
+		return nil, nil, findings{{Level: level, Text: text}}
+	}
+	members, err := OpenMembers(filepath.Clean(d.settings.State))
+	if err != nil {
+		return nil, nil, findings{{Level: LevelFailure, Text: err.Error()}}
+	}
+	return members.Table(), keys, nil
+}
+
+// addresses compares the heartbeat addresses with those of this machine and of
+// the other members.
+func (d doctor) addresses() findings {
+	table, keys, wrong := d.table()
+	if wrong != nil {
+		return wrong
+	}
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return findings{{Level: LevelUnknown, Text: err.Error() + "; run belfry doctor where the agent runs"}}
+	}
+	own := func(addr netip.Addr) (netip.Prefix, bool) { return prefixOf(interfaces, addr) }
+	return table.checkAddresses(keys.Node, own)
+}
+
+// checkAddresses judges those of one node; own finds the prefix that this
+// machine has for an address.
+func (t *Table) checkAddresses(self belfry.NodeID, own func(netip.Addr) (netip.Prefix, bool)) (found findings) {
+	node, ok := t.Node(self)
+	if !ok {
+		found.add(LevelFailure, "node %s is not in the member table; it was removed: enter the cluster again with belfry join", self)
+		return found
+	}
+	var names []string
+	for _, network := range node.Networks {
+		addr := network.Heartbeat.Addr()
+		names = append(names, network.Name+" "+addr.String())
+		prefix, here := own(addr)
+		switch {
+		case !here:
+			found.add(LevelFailure, "%s: %s is not an address of this machine, no heartbeat leaves from it; give it back to an interface (ip address), or remove this node and join again", network.Name, addr)
+		case network.Bits != 0 && !addr.IsLoopback() && prefix.Bits() != network.Bits:
+			found.add(LevelWarning, "%s: %s has the prefix /%d here, /%d in the member table; correct the interface's, or remove this node and join again", network.Name, addr, prefix.Bits(), network.Bits)
+		}
+		t.checkNeighbours(node, network, &found)
+	}
+	return found.orElse("%s", strings.Join(names, ", "))
+}
+
+// checkNeighbours compares one network of a node with those of the other members.
+func (t *Table) checkNeighbours(node Node, network Network, found *findings) {
+	for _, n := range t.Nodes {
+		for _, its := range n.Networks {
+			switch {
+			case n.ID == node.ID:
+			case its.Heartbeat == network.Heartbeat:
+				found.add(LevelFailure, "%s: %s has the address %s too; remove one of the two nodes and let it join with another", network.Name, n.Name, its.Heartbeat)
+			case its.Name == network.Name && its.prefix().IsValid() && network.prefix().IsValid() && its.prefix() != network.prefix():
+				found.add(LevelWarning, "%s: %s is in %s there, in %s here; if no router joins them, correct the prefix of one", network.Name, n.Name, its.prefix(), network.prefix())
+			}
+		}
+	}
+}
+
+// members judges what the members said, and who can sign for them.
+func (d doctor) members() findings {
+	status, none := d.agentStatus()
+	if none != nil {
+		return none
+	}
+	table, _, wrong := d.table()
+	if wrong != nil {
+		return wrong
+	}
+	var found findings
+	for _, n := range status.GetNodes() {
+		checkMember(n, &found)
+	}
+	table.checkRotation(status, &found)
+	table.checkHolders(status, d.now, &found)
+	return found.orElse("%d, all with generation %d", len(status.GetNodes()), status.GetGeneration())
+}
+
+// checkMember judges one member by its verdict and its report.
+func checkMember(n *belfryv1.Node, found *findings) {
+	name, report := n.GetName(), n.GetReport()
+	held, ours := report.GetGeneration(), report.GetAskerGeneration()
+	down := n.GetVerdict() == belfry.VerdictDown.String()
+	switch {
+	case n.GetLastHeard() == nil && (down || n.GetVerdict() == belfry.VerdictJoining.String()) && !n.GetSelf():
+		found.add(LevelWarning, "%s has never been heard by this agent; start its agent, or take it out with belfry node remove %s", name, name)
+	case down:
+		found.add(LevelWarning, "%s is down; belfry node why %s tells the evidence", name, name)
+	case held != 0 && held < ours:
+		found.add(LevelWarning, "%s ran with generation %d while this node had %d; if it stays so for a minute, see belfry link show %s", name, held, ours, name)
+	case held > ours:
+		found.add(LevelWarning, "this node had generation %d while %s ran with %d; if it stays so for a minute, see belfry link show %s", ours, name, held, name)
+	}
+}
+
+// checkRotation tells whom the replacement of the authority waits for.
+func (t *Table) checkRotation(status *belfryv1.GetStatusResponse, found *findings) {
+	if len(t.CA) < 2 {
+		return
+	}
+	signs, _ := t.CA[0].Digest().MarshalText() // always nil
+	for _, n := range status.GetNodes() {
+		switch report := n.GetReport(); {
+		case report == nil:
+			found.add(LevelWarning, "the authority is being replaced, which waits for %s; start its agent, or take it out with belfry node remove %s", n.GetName(), n.GetName())
+		case !t.CANext && report.GetAuthority() != string(signs):
+			found.add(LevelWarning, "the authority is being replaced, and %s has not renewed its certificate; it does within the hour, else see its log", n.GetName())
+		}
+	}
+}
+
+// checkHolders judges how many nodes can sign, and whether one is there while
+// a certificate is near its end. A cluster whose authority is offline has none.
+func (t *Table) checkHolders(status *belfryv1.GetStatusResponse, now time.Time, found *findings) {
+	if len(t.CA) == 0 || len(t.CAKeys) == 0 {
+		return
+	}
+	ca := t.CA[0].Digest()
+	if have, want := t.holders(ca), min(caHolders, len(t.Nodes)); have < want {
+		found.add(LevelWarning, "%d of %d nodes hold the authority's key; another gets it by itself when the node that leads and one that holds it are up", have, want)
+	}
+	var names []string
+	reachable := false
+	for _, n := range status.GetNodes() {
+		id, err := belfry.ParseNodeID(n.GetId())
+		if err != nil || !t.holds(id, ca) {
+			continue
+		}
+		names = append(names, n.GetName())
+		reachable = reachable || n.GetReport() != nil
+	}
+	ending := slices.ContainsFunc(status.GetNodes(), func(n *belfryv1.Node) bool {
+		return n.GetReport() != nil && n.GetReport().GetCertificateEnd().AsTime().Sub(now) < certificateWarning
+	})
+	if !reachable && ending {
+		found.add(LevelWarning, "no node that holds the authority's key answers, and a certificate ends within 10 days; start one of %s", strings.Join(names, " "))
+	}
+}
