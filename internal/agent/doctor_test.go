@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/config"
 	"github.com/belfry-ha/belfry/internal/security"
 )
@@ -50,7 +52,7 @@ func TestDoctorFindsWhatWasBroken(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for _, f := range Diagnose(settingsOf(n), tt.now, Checks) {
+		for _, f := range Diagnose(settingsOf(n), tt.now, Checks[:7], noAgent) {
 			spoilt := f.Check == tt.check || tt.name == "open key" && f.Check != "state" && f.Check != "socket" // all others need the keys
 			want := LevelOK
 			if spoilt {
@@ -64,6 +66,11 @@ func TestDoctorFindsWhatWasBroken(t *testing.T) {
 		}
 		stopAgent(t, a)
 	}
+}
+
+// noAgent is the status of an agent that does not run.
+func noAgent() (*belfryv1.GetStatusResponse, error) {
+	return nil, fmt.Errorf("%w at /run/belfry/s: start one", belfry.ErrNoAgent)
 }
 
 // changeAudit changes one word of the log and adds a line that no agent wrote.
@@ -97,10 +104,10 @@ func TestDoctorWithoutAnyAgentSaysWhatToDo(t *testing.T) {
 	settings := config.Default()
 	settings.State, settings.Socket.Path = filepath.Join(dir, "none"), filepath.Join(dir, "s")
 	var got []string
-	for _, f := range Diagnose(settings, time.Now(), []string{"socket", "state", "nonsense", "keys"}) {
+	for _, f := range Diagnose(settings, time.Now(), []string{"socket", "state", "nonsense", "keys", "clock", "members", "limits", "addresses"}, noAgent) {
 		got = append(got, fmt.Sprintf("%s %s", f.Level, f.Check))
 	}
-	want := []string{"warning socket", "failure state", "failure keys"}
+	want := []string{"warning socket", "failure state", "failure keys", "unknown clock", "unknown members", "unknown limits", "failure addresses"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
