@@ -29,6 +29,7 @@ func (a *app) commands() []*cobra.Command {
 		newSimCommand(a),
 		newStatusCommand(a),
 		newTokenCommand(a),
+		newTopCommand(a),
 		newUpCommand(a),
 		newVersionCommand(a),
 		newWatchCommand(a),
