@@ -18,6 +18,9 @@ import (
 // of a cluster do not all ask at once.
 const dutyEvery = time.Minute
 
+// dutySoon is how long they gather that are due because something happened.
+const dutySoon = 500 * time.Millisecond
+
 // pollAll is up to how many members each asks all others what they hold; beyond
 // it only the leader does.
 const pollAll = 64
@@ -32,7 +35,19 @@ func (a *Agent) runDuties(ctx context.Context) error {
 			return nil
 		case <-time.After(wait):
 		case <-a.due:
+			select { // more may come together: as when the cluster starts
+			case <-ctx.Done():
+			case <-time.After(dutySoon):
+			}
 		}
+	}
+}
+
+// dutyDue has the duties done soon.
+func (a *Agent) dutyDue() {
+	select {
+	case a.due <- struct{}{}:
+	default:
 	}
 }
 

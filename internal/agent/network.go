@@ -151,6 +151,7 @@ func (a *Agent) streamEvent(e transport.StreamEvent) {
 		a.cluster.receive(cluster.Stream{Peer: e.Peer, Incarnation: e.Hello.Incarnation, Event: cluster.StreamUp})
 		a.tellEvents(event.PeerUp{Node: e.Peer, Name: e.Hello.Name, Incarnation: e.Hello.Incarnation})
 		a.greetTable(e.Peer, e.Hello.Generation)
+		a.dutyDue() // it was not asked yet what it holds
 	case transport.Reset:
 		a.cluster.receive(cluster.Stream{Peer: e.Peer, Incarnation: e.Incarnation, Event: cluster.StreamReset})
 		a.streamEnded(e.Peer)

@@ -119,10 +119,7 @@ func (a *Agent) followAuthorities(t *Table) {
 		return
 	}
 	a.log.Info("authorities", "generation", t.Generation, "count", len(t.CA))
-	select {
-	case a.due <- struct{}{}: // the certificate is under the old one
-	default:
-	}
+	a.dutyDue() // the certificate is under the old one
 }
 
 // RotateCA begins to replace the authority. Each step waits for all members,
