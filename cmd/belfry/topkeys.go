@@ -7,14 +7,14 @@ import (
 )
 
 // topKeys is the help of top, in the manual and behind the key ?.
-const topKeys = `  Tab, Shift-Tab    next or previous pane: nodes, links, events; also right, left
-  up, down          select a row; also k, j, Page Up, Page Down, Home, End
+const topKeys = `  Tab, Shift-Tab    next or previous pane: nodes, links, events; or right, left
+  up, down          select a row; or k, j, Page Up, Page Down, Home, End
   Enter             show all that is known of it; Esc goes back
   /                 show only rows that have this text; Esc shows all again
   s                 sort by something else
   p                 pause: keep this picture; again to go on
   ?                 this help
-  q                 end; also Ctrl-C; Ctrl-Z suspends
+  q                 end; or Ctrl-C; Ctrl-Z suspends
 `
 
 // pressed does what a key asks for.

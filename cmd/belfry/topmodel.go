@@ -89,20 +89,26 @@ func (m *topModel) Init() tea.Cmd { return nil }
 
 // Update takes one message.
 func (m *topModel) Update(message tea.Msg) (tea.Model, tea.Cmd) {
+	command := m.take(message)
+	m.follow()
+	return m, command
+}
+
+func (m *topModel) take(message tea.Msg) tea.Cmd {
 	switch message := message.(type) {
 	case tea.WindowSizeMsg:
 		m.width, m.height = message.Width, message.Height
 	case topAnswer:
 		m.answered(message)
 		if m.detail != nil && m.paused == nil && message.facts != nil {
-			return m, m.ask(m.detail.target)
+			return m.ask(m.detail.target)
 		}
 	case topDetails:
 		m.detailed(message)
 	case tea.KeyPressMsg:
-		return m, m.pressed(message)
+		return m.pressed(message)
 	}
-	return m, nil
+	return nil
 }
 
 // answered takes a look of the feed. Facts that are not confirmed stay, and
@@ -176,7 +182,7 @@ func (m *topModel) selected(rows []topRow) int {
 	return max(0, slices.IndexFunc(rows, func(r topRow) bool { return r.key == m.list().key }))
 }
 
-// move selects the row that is by away, and scrolls as little as that needs.
+// move selects the row that is by away.
 func (m *topModel) move(by int) {
 	rows := m.rows()
 	if len(rows) == 0 {

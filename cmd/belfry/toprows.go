@@ -137,7 +137,7 @@ func (m *topModel) eventCells(n *belfry.Notification) []cell {
 	count := "x" + strconv.FormatUint(countOf(n), 10)
 	switch {
 	case n.Kind == belfry.KindGap:
-		what = cell{strings.TrimPrefix(m.words.gapLine(n), "-- "), yellow}
+		what = cell{strings.TrimPrefix(m.words.gapLine(n), "-- gap: "), yellow}
 		count = n.Kind.String()
 	case n.Kind != belfry.KindOccurrence:
 		count = n.Kind.String()

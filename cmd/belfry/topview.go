@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	tea "charm.land/bubbletea/v2"
 	"charm.land/lipgloss/v2"
@@ -49,20 +52,30 @@ func (m *topModel) header() string {
 	p := m.picture()
 	switch {
 	case m.lost != nil:
-		since := fmt.Sprintf("stale since %s: %s", clock(m.heard), printable(m.lost.Error()))
-		return m.paint(cell{since, red})
+		return m.paint(cell{fmt.Sprintf("stale since %s: %s", timeOfDay(m.heard), m.lostText()), red})
 	case p.facts == nil:
 		return "asking the agent"
 	}
 	s := p.facts.status
 	o := &output{colored: m.colored}
 	statusLine(o, s)
-	line := strings.TrimSuffix(o.buffer.String(), "\n") + "  at " + m.heard.Local().Format("15:04:05")
+	line := strings.TrimSuffix(o.buffer.String(), "\n")
 	if m.paused != nil {
-		line = m.paint(cell{"paused at " + clock(m.pausedAt), yellow}) + "  " + strings.TrimSuffix(o.buffer.String(), "\n")
+		return m.paint(cell{"paused at " + timeOfDay(m.pausedAt), yellow}) + "  " + line
 	}
-	return line
+	return line + "  at " + timeOfDay(m.heard)
 }
+
+// lostText says why there is no answer.
+func (m *topModel) lostText() string {
+	if errors.Is(m.lost, context.DeadlineExceeded) {
+		return "the agent does not answer"
+	}
+	return printable(m.lost.Error())
+}
+
+// timeOfDay is to the second, where this command runs.
+func timeOfDay(t time.Time) string { return t.Local().Format("15:04:05") }
 
 // tabs names the panes, the shown one in brackets, and how it is looked at.
 func (m *topModel) tabs() string {
@@ -84,12 +97,30 @@ func (m *topModel) tabs() string {
 		line += fmt.Sprintf("   with %q: %d", f, len(m.rows()))
 	}
 	if m.lost != nil && m.paused != nil {
-		line += "   paused at " + clock(m.pausedAt)
+		line += "   paused at " + timeOfDay(m.pausedAt)
 	}
 	return line
 }
 
-// listLines is heads and rows, scrolled so that the selected row is seen.
+// room is how many rows of the pane fit on the screen.
+func (m *topModel) room() int {
+	if m.silent() {
+		return max(1, m.page()-1)
+	}
+	return m.page()
+}
+
+// silent tells whether the pane has to say that no events come.
+func (m *topModel) silent() bool { return m.pane == paneEvents && m.eventsErr != nil }
+
+// follow scrolls as little as needed for the selected row to be seen.
+func (m *topModel) follow() {
+	rows, l := m.rows(), m.list()
+	at, room := m.selected(rows), m.room()
+	l.top = max(0, at-room+1, min(l.top, at, len(rows)-room))
+}
+
+// listLines is heads and rows.
 func (m *topModel) listLines() []string {
 	rows := m.rows()
 	heads := topRow{}
@@ -98,17 +129,13 @@ func (m *topModel) listLines() []string {
 	}
 	widths := widthsOf(append([]topRow{heads}, rows...))
 	lines := []string{"  " + m.row(heads, widths)}
-	if m.pane == paneEvents && m.eventsErr != nil {
+	if m.silent() {
 		lines = append(lines, m.paint(cell{"  no events come: " + printable(m.eventsErr.Error()), red}))
 	}
-	room, at, l := m.page()-len(lines)+1, m.selected(rows), m.list()
-	l.top = max(0, min(l.top, at, len(rows)-room))
-	if at >= l.top+room {
-		l.top = at - room + 1
-	}
-	for i := l.top; i < len(rows) && i < l.top+room; i++ {
+	selected, first := m.selected(rows), m.list().top
+	for i := first; i < min(len(rows), first+m.room()); i++ {
 		mark := "  "
-		if i == at {
+		if i == selected {
 			mark = "> "
 		}
 		lines = append(lines, mark+m.row(rows[i], widths))
@@ -148,7 +175,7 @@ func widthsOf(rows []topRow) (widths []int) {
 func (m *topModel) row(r topRow, widths []int) string {
 	var b strings.Builder
 	for i, c := range r.cells {
-		b.WriteString(m.paint(c))
+		b.WriteString(m.fact(c))
 		b.WriteString(strings.Repeat(" ", widths[i]-lipgloss.Width(c.text)+2))
 	}
 	return strings.TrimRight(b.String(), " ")
@@ -182,6 +209,14 @@ func (m *topModel) footer() string {
 
 // topColors are the colours of cells in the words of the terminal library.
 var topColors = map[color]string{red: "1", green: "2", yellow: "3"}
+
+// fact paints a cell of a row; one that is stale has no colour.
+func (m *topModel) fact(c cell) string {
+	if m.lost != nil {
+		return c.text
+	}
+	return m.paint(c)
+}
 
 // paint gives a text its colour where colours are wanted; the words say the
 // same without.
