@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/belfry-ha/belfry"
-	"github.com/belfry-ha/belfry/internal/security"
+	"github.com/belfry-ha/belfry/internal/agent"
 )
 
 // The exit statuses of ecosystem.md 3.
@@ -84,7 +84,7 @@ func (a *app) finish(ctx context.Context, err error) int {
 	if object.Message == "" {
 		return code
 	}
-	object.Message, object.Subject = security.HideTokens(object.Message), security.HideTokens(object.Subject)
+	object.Message, object.Subject = agent.HideTokens(object.Message), agent.HideTokens(object.Subject)
 	if a.form.isJSON() {
 		line, _ := json.Marshal(object) // strings only
 		fmt.Fprintf(a.errOut, "%s\n", line)

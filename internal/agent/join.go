@@ -278,3 +278,7 @@ func askRenewal(ctx context.Context, address string, keys *security.Keys, csr []
 	}
 	return door.Renew(ctx, &belfryv1.RenewRequest{Csr: csr, Proof: proof})
 }
+
+// HideTokens is text without the tokens that somebody has put in a wrong place,
+// for messages.
+func HideTokens(text string) string { return security.HideTokens(text) }
