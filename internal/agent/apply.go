@@ -34,6 +34,9 @@ func (a *Agent) tableChanged(old *Table) {
 		a.server.Rejudge()
 	}
 	a.followAuthorities(table)
+	if table.Exposed {
+		a.dutyDue() // the authority's key may be known
+	}
 	a.followEpoch(old, table)
 	if !sameNodes(old, table) {
 		a.membersChanged(old, table)
