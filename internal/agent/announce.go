@@ -48,7 +48,7 @@ func (a *Agent) runAnnounces(ctx context.Context) error {
 		case <-tick.C:
 		case <-a.announce:
 		}
-		if table := a.members.Table(); a.leader().ID == a.id.node.ID {
+		if table := a.members.Table(); a.leads() {
 			a.announceTokens(ctx, table)
 		}
 	}

@@ -61,7 +61,7 @@ func answeringWho[R any, Q interface {
 // leading is a member's call of a change that only the leader makes.
 func (a *Agent) leading(change api.Change) peerCall {
 	return func(ctx context.Context, from belfry.NodeID, request []byte) (proto.Message, error) {
-		if a.leader().ID != a.id.node.ID {
+		if !a.leads() {
 			return nil, notLeader(a.id.node.Name)
 		}
 		return change(ctx, a.nameOf(from), request)
@@ -70,6 +70,9 @@ func (a *Agent) leading(change api.Change) peerCall {
 
 // serveCall is transport.StreamsConfig.Serve.
 func (a *Agent) serveCall(ctx context.Context, from belfry.NodeID, method string, request []byte) ([]byte, error) {
+	if _, member := a.members.Table().Node(from); !member { // its stream is about to be closed
+		return nil, fmt.Errorf("%w: node %s", belfry.ErrNotMember, from)
+	}
 	call := a.calls[method]
 	if call == nil {
 		return nil, fmt.Errorf("%w: no call %q; the agents are of different versions", belfry.ErrUnsupported, method)

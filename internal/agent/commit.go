@@ -111,6 +111,9 @@ func (a *Agent) writeGeneration(batch []*edit) {
 	a.config.mu.Lock()
 	old := a.members.Table()
 	changed, err := a.members.Change(a.id.node.ID, false, func(next *Table) error {
+		if _, member := next.Node(a.id.node.ID); !member {
+			return fmt.Errorf("%w: this node was removed, it changes nothing any more", belfry.ErrNotMember)
+		}
 		for _, e := range batch {
 			e.changed, e.err = applyEdit(next, e.f)
 		}
@@ -236,6 +239,13 @@ func (a *Agent) up() map[belfry.NodeID]bool {
 		}
 	})
 	return up
+}
+
+// leads tells whether this node makes the changes. One that was removed does
+// not.
+func (a *Agent) leads() bool {
+	_, member := a.members.Table().Node(a.id.node.ID)
+	return member && a.leader().ID == a.id.node.ID
 }
 
 // leader is who makes changes, as far as this node knows. A node that is

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -119,6 +120,9 @@ func (a *Agent) received(from belfry.NodeID, document []byte) (taken bool, err e
 	a.config.mu.Lock()
 	defer a.config.mu.Unlock()
 	old := a.members.Table()
+	if _, member := old.Node(from); !member { // its stream is about to be closed
+		return false, fmt.Errorf("%w: node %s is a member no more", belfry.ErrNotMember, from)
+	}
 	taken, err = a.members.Take(document)
 	if err != nil {
 		a.config.bad.Add(1)

@@ -53,13 +53,13 @@ func (a *Agent) dutyDue() {
 
 // doDuties leaves what fails to the next time.
 func (a *Agent) doDuties(ctx context.Context) {
-	if len(a.members.Table().Nodes) <= pollAll || a.leader().ID == a.id.node.ID {
+	if len(a.members.Table().Nodes) <= pollAll || a.leads() {
 		a.polled.set(a.pollMembers(ctx))
 	}
 	if err := a.renewIfDue(ctx); err != nil {
 		a.log.Warn("certificate not renewed; it is tried again", "ends", a.keys.now().Certificate.Leaf.NotAfter, "err", err)
 	}
-	if a.leader().ID != a.id.node.ID {
+	if !a.leads() {
 		return
 	}
 	if err := a.leadDuties(ctx); err != nil {

@@ -331,6 +331,39 @@ func TestARemovedNodeIsRefusedEverywhere(t *testing.T) {
 	}
 }
 
+// TestARemovedNodeChangesNothing has one try, in the moment before its streams
+// are closed, and have another bring what it wrote.
+func TestARemovedNodeChangesNothing(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 3)
+	formed(t, m)
+	gone := m[2].agent
+	if _, err := m[0].dial(t).RemoveNode(t.Context(), "n3", false); err != nil {
+		t.Fatal(err)
+	}
+	table := m[0].agent.members.Table()
+	if gone.leads() {
+		t.Error("the removed node leads")
+	}
+	forged := table.clone()
+	forged.Generation, forged.Origin, forged.Name = table.Generation+1, gone.id.node.ID, "forged"
+	document := encoded(t, forged)
+	if _, err := m[0].agent.received(gone.id.node.ID, document); !errors.Is(err, belfry.ErrNotMember) {
+		t.Errorf("a table by the removed node: %v; want ErrNotMember", err)
+	}
+	if _, err := m[0].agent.received(m[1].agent.id.node.ID, document); !errors.Is(err, belfry.ErrNotMember) {
+		t.Errorf("the same, brought by a member: %v; want ErrNotMember", err)
+	}
+	for method := range m[0].agent.calls {
+		if _, err := m[0].agent.serveCall(t.Context(), gone.id.node.ID, method, nil); !errors.Is(err, belfry.ErrNotMember) {
+			t.Errorf("%s: %v; want ErrNotMember", method, err)
+		}
+	}
+	if now := m[0].agent.members.Table(); now.Name != "test" {
+		t.Errorf("the cluster is %q", now.Name)
+	}
+}
+
 func TestAnyNodeCanLeaveAlsoTheOneThatLeads(t *testing.T) {
 	t.Parallel()
 	m := machines(t, 3)

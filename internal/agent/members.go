@@ -76,6 +76,12 @@ func (m *fileMembership) Take(document []byte) (taken bool, err error) {
 	if !next.newer(old) {
 		return false, nil
 	}
+	// Who leaves writes the generation without itself; who was removed before
+	// writes none any more, whoever brings it.
+	_, was := old.Node(next.Origin)
+	if _, is := next.Node(next.Origin); !was && !is && !next.Origin.IsZero() {
+		return false, fmt.Errorf("member table of generation %d: %w: written by %s, which is not listed", next.Generation, belfry.ErrNotMember, next.Origin)
+	}
 	return true, m.keep(next)
 }
 
