@@ -3,7 +3,6 @@ package agent
 import (
 	"net"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -81,9 +80,9 @@ func (d doctor) table() (*Table, *security.Keys, findings) {
 	if keys == nil {
 		return nil, nil, findings{{Level: level, Text: text}}
 	}
-	members, err := OpenMembers(filepath.Clean(d.settings.State))
+	members, err := OpenMembers(d.settings.State)
 	if err != nil {
-		return nil, nil, findings{{Level: LevelFailure, Text: err.Error()}}
+		return nil, nil, findings{{Level: LevelFailure, Text: err.Error() + "; stop the agent and copy the file from another member, which has the same"}}
 	}
 	return members.Table(), keys, nil
 }
