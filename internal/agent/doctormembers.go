@@ -19,19 +19,42 @@ const (
 	clockFailure = 30 * time.Second
 )
 
-// agentStatus is what the agent says; else a finding says that it says nothing.
+// reportLife is how old reports may be: members are asked about once a minute,
+// and a node that no longer leads keeps the last ones.
+const reportLife = 3 * time.Minute
+
+// agentStatus is what the agent says, with reports that are not too old; else a
+// finding says that it says nothing.
 func (d doctor) agentStatus() (*belfryv1.GetStatusResponse, findings) {
 	status, err := d.status()
 	if err != nil {
 		return nil, findings{{Level: LevelUnknown, Text: "needs an agent that answers: " + err.Error()}}
 	}
+	for _, n := range status.GetNodes() {
+		if d.now.Sub(n.GetReport().GetAsked().AsTime()) > reportLife {
+			n.Report = nil
+		}
+	}
 	return status, nil
+}
+
+// unasked is a finding if the agent has not asked the members, and so itself.
+func unasked(status *belfryv1.GetStatusResponse) (found findings) {
+	for _, n := range status.GetNodes() {
+		if n.GetSelf() && n.GetReport() == nil {
+			found.add(LevelUnknown, "this agent has not asked the members; with more than %d of them only the one that leads does, the running one with the lowest number: run belfry doctor there", pollAll)
+		}
+	}
+	return found
 }
 
 // clock compares the clocks of the members with this node's.
 func (d doctor) clock() (found findings) {
 	status, none := d.agentStatus()
 	if none != nil {
+		return none
+	}
+	if none := unasked(status); none != nil {
 		return none
 	}
 	var widest time.Duration
@@ -42,7 +65,7 @@ func (d doctor) clock() (found findings) {
 		case n.GetSelf():
 			continue
 		case report == nil && n.GetVerdict() == belfry.VerdictUp.String():
-			found.add(LevelUnknown, "%s has not said its time; members are asked each minute, look again then, and at belfry link show %s", n.GetName(), n.GetName())
+			found.add(LevelUnknown, "%s has not said its time; see belfry link show %s, and look again in a minute", n.GetName(), n.GetName())
 			continue
 		case report == nil:
 			continue // the check of the members tells of it
@@ -151,9 +174,13 @@ func (d doctor) members() findings {
 	if wrong != nil {
 		return wrong
 	}
-	var found findings
+	found := unasked(status)
+	asked := found == nil
 	for _, n := range status.GetNodes() {
 		checkMember(n, &found)
+	}
+	if !asked {
+		return found
 	}
 	table.checkRotation(status, &found)
 	table.checkHolders(status, d.now, &found)

@@ -71,6 +71,8 @@ func TestDoctorComparesClocks(t *testing.T) {
 	sole(t, "no answer", d.clock(), LevelUnknown, "b has not said its time")
 	status.Nodes[1].Verdict = "down"
 	sole(t, "down", d.clock(), LevelOK, "0 other clocks")
+	status.Nodes[0].Report.Asked = timestamppb.New(now.Add(-reportLife - 1))
+	sole(t, "old reports", d.clock(), LevelUnknown, "this agent has not asked the members")
 	d.status = noAgent
 	sole(t, "no agent", d.clock(), LevelUnknown, "needs an agent that answers: no agent")
 }
