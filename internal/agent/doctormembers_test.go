@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -233,6 +234,26 @@ func TestDoctorJudgesTheLimitsOfAProcess(t *testing.T) {
 		sole(t, tt.text, processLimits(proc, 7), LevelWarning, tt.text)
 	}
 	sole(t, "gone", processLimits(fstest.MapFS{}, 7), LevelUnknown, "on the machine of the agent")
+}
+
+// TestAProcessThatCanNotBeDumpedIsKnownByItsOwner (proc(5)): its files below /proc
+// are root's. Of a process of root that says nothing.
+func TestAProcessThatCanNotBeDumpedIsKnownByItsOwner(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		owner uint32 // of its files
+		uids  string
+		want  bool
+	}{
+		{0, "988\t988\t988\t988", true},
+		{988, "988\t988\t988\t988", false},
+		{0, "0\t0\t0\t0", false},
+	} {
+		proc := fstest.MapFS{"7/status": {Data: []byte("Name:\tbelfry\nUid:\t" + tt.uids + "\n"), Sys: &syscall.Stat_t{Uid: tt.owner}}}
+		if got := keepsMemory(proc, "7"); got != tt.want {
+			t.Errorf("owner %d, uids %q: %t; want %t", tt.owner, tt.uids, got, tt.want)
+		}
+	}
 }
 
 // TestDoctorAsksARunningCluster shows that what the agents say arrives.
