@@ -86,10 +86,12 @@ func scriptParams(dir string, limit time.Duration) testscript.Params {
 			"lab":     cmdLab,
 			"needs":   cmdNeeds,
 			"schema":  cmdSchema,
+			"screen":  cmdScreen,
 			"session": cmdSession,
 			"signal":  cmdSignal,
 			"status":  cmdStatus,
 			"tmpfs":   cmdTmpfs,
+			"tty":     cmdTTY,
 			"stopproc": func(ts *testscript.TestScript, neg bool, nodes []string) {
 				cmdSignal(ts, neg, append([]string{"STOP"}, nodes...)) // until the end of the script
 			},

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"charm.land/lipgloss/v2"
+
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
@@ -147,9 +149,23 @@ func (m *topModel) eventCells(n *belfry.Notification) []cell {
 		what.color = green
 	}
 	t := &table{}
-	t.addCells(cell{text: clock(n.Time)}, cell{text: m.words.nodeName(n)}, cell{text: string(n.Event.Class)},
+	t.addCells(cell{text: timeOfDay(n.Time)}, cell{text: m.words.nodeName(n)}, cell{text: string(n.Event.Class)},
 		cell{text: n.Event.Subject}, cell{text: count}, what)
+	subject := &t.rows[0][3]
+	subject.text = shorten(subject.text, max(topSubject, m.width/4))
 	return t.rows[0]
+}
+
+// topSubject is how much of a subject is shown on the smallest screen: it can
+// be a path of 4,096 bytes, and what happened stands behind it.
+const topSubject = 20
+
+// shorten keeps the begin of a text of more than width columns.
+func shorten(text string, width int) string {
+	if lipgloss.Width(text) <= width {
+		return text
+	}
+	return lipgloss.NewStyle().Inline(true).MaxWidth(width-1).Render(text) + "…"
 }
 
 // eventLines are all that an event says, as JSON would name it.

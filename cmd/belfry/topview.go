@@ -74,8 +74,13 @@ func (m *topModel) lostText() string {
 	return printable(m.lost.Error())
 }
 
-// timeOfDay is to the second, where this command runs.
-func timeOfDay(t time.Time) string { return t.Local().Format("15:04:05") }
+// timeOfDay is to the second, where this command runs; empty for no time.
+func timeOfDay(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Local().Format("15:04:05")
+}
 
 // tabs names the panes, the shown one in brackets, and how it is looked at.
 func (m *topModel) tabs() string {
