@@ -181,8 +181,8 @@ func (m *Machine) verdictTimer(now time.Time, p *member) time.Time {
 	switch {
 	case h.Verdict == belfry.VerdictStalled && h.Cause == belfry.CauseRestarting:
 		return h.Since.Add(m.cfg.RestartHold)
-	case p.burst == nil || !p.burst.complete:
-		return time.Time{}
+	case p.burst == nil || !p.burst.complete || p.burst.linkOnly:
+		return time.Time{} // of a node that is heard elsewhere, time alone makes nothing
 	case now.Before(m.health.quiet):
 		return m.health.quiet
 	case p.burst.kernel == kernelAnswers && now.Before(m.speaksBy(p)):
