@@ -71,7 +71,7 @@ func (a *app) top(ctx context.Context) error {
 func (a *app) showTop(ctx context.Context, in *os.File, feed *topFeed) error {
 	model := newTopModel(feed.classes, a.out.colored)
 	model.fetch = func(t topTarget) tea.Cmd {
-		return func() tea.Msg { return a.topDetails(ctx, feed.client, t) }
+		return func() tea.Msg { return detailsOf(ctx, feed.client, t) }
 	}
 	program := tea.NewProgram(model, tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(a.out.file),
 		tea.WithFPS(topFrames), tea.WithoutSignalHandler(), tea.WithEnvironment(a.topEnvironment()))
@@ -102,11 +102,12 @@ func (a *app) topEnvironment() []string {
 	return environ
 }
 
-// topDetails asks for all that is known of a node or link.
-func (a *app) topDetails(ctx context.Context, c *client.Client, t topTarget) topDetails {
+// detailsOf asks for all that is known of a node or link. It has no colours:
+// it stays on the screen when it is stale.
+func detailsOf(ctx context.Context, c *client.Client, t topTarget) topDetails {
 	ctx, cancel := context.WithTimeout(ctx, topPatience)
 	defer cancel()
-	o := &output{colored: a.out.colored}
+	o := &output{}
 	d := topDetails{target: t}
 	switch t.pane {
 	case paneNodes:

@@ -174,7 +174,7 @@ func TestTopKeepsTheSelectedRow(t *testing.T) {
 	}
 }
 
-// TestTopScrolls: 100 events on a small screen, the newest first; the first row
+// TestTopScrolls: 110 events on a small screen, the newest first; the first row
 // stays selected when more come.
 func TestTopScrolls(t *testing.T) {
 	t.Parallel()
@@ -244,8 +244,8 @@ func TestTopDetailsAreAskedFor(t *testing.T) {
 	}
 	b := topTarget{paneNodes, "b"}
 	press(m, "down", "enter")
-	m.Update(topDetails{target: topTarget{paneNodes, "c"}, lines: []string{"of another"}})
 	m.Update(topDetails{target: b, lines: []string{"all of b"}})
+	m.Update(topDetails{target: topTarget{paneNodes, "c"}, lines: []string{"of another"}})
 	if got := screen(m); !strings.Contains(got, "all of b") || strings.Contains(got, "of another") {
 		t.Errorf("details of b:\n%s", got)
 	}
