@@ -115,7 +115,7 @@ func (d *demo) steps() []stage {
 		{"10,000 duplicates at b while the consumer at a does not read", 15 * time.Second, d.duplicates},
 		{"a link from a to b is cut in one direction: both ends say which, nobody is down", 25 * time.Second, d.cutDirection},
 		{"net1 is cut: its links are down, no peer and no node is", 25 * time.Second, d.cutNetwork},
-		{"net1 is healed: all links are up again, no verdict has changed", 25 * time.Second, d.healNetwork},
+		{"net1 is healed: all links work again, no verdict has changed", 25 * time.Second, d.healNetwork},
 		{"agent c is killed with SIGKILL, a is told", 5 * time.Second, d.killAgent},
 		{"agent c comes back, its registrations with it", 10 * time.Second, d.comeBack},
 		{"an event at c is received at a again", 5 * time.Second, d.eventAgain},
@@ -152,7 +152,7 @@ func (d *demo) step(ctx context.Context, name string, limit time.Duration, run f
 		s.Skipped, err = string(reason), nil
 		d.skipped++
 	case errors.Is(err, context.DeadlineExceeded):
-		s.Error = fmt.Sprintf("did not happen within %v", limit)
+		s.Error = fmt.Sprintf("did not happen within %v (%s)", limit, strings.ReplaceAll(err.Error(), "\n", ", "))
 	case err != nil:
 		s.Error = err.Error()
 	}

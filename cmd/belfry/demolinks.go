@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,7 +32,7 @@ func (d *demo) cutDirection(ctx context.Context) (_ []figure, err error) {
 		return nil, err
 	}
 	oneWay := map[string]string{"a/b": belfry.LinkOneWayIn.String(), "b/a": belfry.LinkOneWayOut.String()}
-	if err := d.waitLinks(ctx, a.Name, oneWay); err != nil {
+	if _, err := d.waitLinks(ctx, a.Name, oneWay); err != nil {
 		return nil, err
 	}
 	seen := time.Since(cut)
@@ -42,7 +43,7 @@ func (d *demo) cutDirection(ctx context.Context) (_ []figure, err error) {
 	if err := d.network.heal(ctx); err != nil {
 		return nil, err
 	}
-	if err := d.waitLinks(ctx, a.Name, nil); err != nil {
+	if _, err := d.waitLinks(ctx, a.Name, nil); err != nil {
 		return nil, err
 	}
 	return []figure{
@@ -89,6 +90,9 @@ func (d *demo) cutNetwork(ctx context.Context) ([]figure, error) {
 	return []figure{{"network", net1.Name}, {"links_down", len(general)}, {"peers", strings.Join(general, ",")}, {"nodes_up", len(d.before)}, {"latency", told}}, nil
 }
 
+// healNetwork waits until every link works, as status counts it: one that has
+// lost more than its share is degraded for most of a minute, until what the cut
+// took is no longer among its newest datagrams.
 func (d *demo) healNetwork(ctx context.Context) ([]figure, error) {
 	if d.network.missing != "" {
 		return nil, skipReason(d.network.missing)
@@ -98,11 +102,12 @@ func (d *demo) healNetwork(ctx context.Context) ([]figure, error) {
 		return nil, err
 	}
 	network := d.cluster.nodes[0].Networks[0].Name
-	if err := d.toldOfLinks(ctx, network, belfry.LinkUp); err != nil {
+	if err := d.toldOfLinks(ctx, network, belfry.LinkUp, belfry.LinkDegraded); err != nil {
 		return nil, err
 	}
 	told := time.Since(healed)
-	if err := d.waitLinks(ctx, "", nil); err != nil {
+	degraded, err := d.waitLinks(ctx, "", nil)
+	if err != nil {
 		return nil, err
 	}
 	took := time.Since(healed)
@@ -113,22 +118,26 @@ func (d *demo) healNetwork(ctx context.Context) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []figure{{"links_up", status.GetLinksUp()}, {"links_total", status.GetLinksTotal()}, {"nodes_up", len(d.before)}, {"latency", told}, {"all_up_after", took}}, nil
+	return []figure{{"links_up", status.GetLinksUp()}, {"links_total", status.GetLinksTotal()}, {"degraded", degraded}, {"nodes_up", len(d.before)}, {"latency", told}, {"all_up_after", took}}, nil
 }
 
 // toldOfLinks waits until the consumer has been told that the links to both
-// peers on a network are in a state.
-func (d *demo) toldOfLinks(ctx context.Context, network string, state belfry.LinkState) error {
+// peers on a network are in one of the states.
+func (d *demo) toldOfLinks(ctx context.Context, network string, states ...belfry.LinkState) error {
 	for _, peer := range d.cluster.nodes[1:] {
 		subject := peer.Name + "/" + network
 		_, err := d.main.next(ctx, "link.state", func(n belfry.Notification) bool {
-			return occurrence(n) && n.Event.Subject == subject && fieldOf(n, "to") == state.String()
+			return occurrence(n) && n.Event.Subject == subject && isOneOf(fieldOf(n, "to"), states)
 		})
 		if err != nil {
-			return fmt.Errorf("link.state:%s %v: %w", subject, state, err)
+			return fmt.Errorf("link.state:%s %v: %w", subject, states, err)
 		}
 	}
 	return nil
+}
+
+func isOneOf(name string, states []belfry.LinkState) bool {
+	return slices.ContainsFunc(states, func(s belfry.LinkState) bool { return s.String() == name })
 }
 
 // generalStates are the states of a's peers in general, as PEER=STATE. One
@@ -192,41 +201,50 @@ func (d *demo) allUp(ctx context.Context) (verdicts, error) {
 }
 
 // waitLinks waits until every node holds each of its links on a network (empty:
-// on all) to be in the state that want has for NODE/PEER, else up.
-func (d *demo) waitLinks(ctx context.Context, network string, want map[string]string) error {
+// on all) to be in the state that want has for NODE/PEER, else to work. It says
+// how many of them work badly, each end counted.
+func (d *demo) waitLinks(ctx context.Context, network string, want map[string]string) (degraded int, err error) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
+	var last error
 	for {
 		matrix, err := d.main.client.LinkMatrix(ctx, network)
 		if err == nil {
-			err = otherLinks(matrix, want)
+			degraded, err = compareLinks(matrix, want)
 		}
 		if err == nil {
-			return nil
+			return degraded, nil
+		}
+		if ctx.Err() == nil { // else it only says that the time is over
+			last = err
 		}
 		select {
 		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
+			return 0, errors.Join(ctx.Err(), last)
 		case <-tick.C:
 		}
 	}
 }
 
-// otherLinks names the first row or link that is not as it is wanted.
-func otherLinks(matrix *belfryv1.GetLinkMatrixResponse, want map[string]string) error {
+// compareLinks names the first row or link that is not as it is wanted.
+func compareLinks(matrix *belfryv1.GetLinkMatrixResponse, want map[string]string) (degraded int, err error) {
 	for _, row := range matrix.GetRows() {
 		if !row.GetAnswered() {
-			return fmt.Errorf("%s: %s", row.GetNode(), row.GetError())
+			return 0, fmt.Errorf("%s: %s", row.GetNode(), row.GetError())
 		}
 		for _, cell := range row.GetCells() {
-			state, ok := want[row.GetNode()+"/"+cell.GetPeer()]
-			if !ok {
+			state := want[row.GetNode()+"/"+cell.GetPeer()]
+			switch {
+			case state == "" && cell.GetState() == belfry.LinkDegraded.String():
+				degraded++
+				continue
+			case state == "":
 				state = belfry.LinkUp.String()
 			}
 			if cell.GetState() != state {
-				return fmt.Errorf("%s holds its link to %s on %s %s; want %s", row.GetNode(), cell.GetPeer(), cell.GetNetwork(), cell.GetState(), state)
+				return 0, fmt.Errorf("%s holds its link to %s on %s %s; want %s", row.GetNode(), cell.GetPeer(), cell.GetNetwork(), cell.GetState(), state)
 			}
 		}
 	}
-	return nil
+	return degraded, nil
 }
