@@ -71,25 +71,26 @@ type Agent struct {
 	rotating sync.Mutex  // held from the draw of a group secret until its epoch
 	started  time.Time
 
-	auditor  security.Auditor
-	events   *eventLoop
-	cluster  *clusterLoop
-	clocks   clockWatch // of the cluster loop
-	changes  *mailbox[cluster.Change]
-	nodes    *node.Producer
-	notices  *node.Notices
-	links    *link.Producer
-	linkNews bell // rings when the link database changes
-	pauses   *pauseStore
-	runner   *producer.Runner
-	udp      *transport.UDP
-	streams  *transport.Streams
-	server   *api.Server
-	calls    map[string]peerCall // never written after openNetwork
-	agents   *agentTable
-	webMu    sync.Mutex // of web
-	web      webListener
-	cleanups []cleanup
+	auditor    security.Auditor
+	events     *eventLoop
+	cluster    *clusterLoop
+	clocks     clockWatch // of the cluster loop
+	changes    *mailbox[cluster.Change]
+	nodes      *node.Producer
+	notices    *node.Notices
+	links      *link.Producer
+	linkNews   bell // rings when the link database changes
+	pauses     *pauseStore
+	runner     *producer.Runner
+	identified identifiers
+	udp        *transport.UDP
+	streams    *transport.Streams
+	server     *api.Server
+	calls      map[string]peerCall // never written after openNetwork
+	agents     *agentTable
+	webMu      sync.Mutex // of web
+	web        webListener
+	cleanups   []cleanup
 
 	cancel context.CancelFunc
 	group  *errgroup.Group
@@ -212,15 +213,19 @@ func (a *Agent) newEvents() error {
 	}, a.log.With("component", "events"))
 	a.runner = producer.NewRunner(producer.RunnerOptions{
 		Producers: producers,
-		Send:      a.events.send,
+		Send:      a.produced,
 		Logger:    a.log.With("component", "producer"),
 	})
 	a.events.watch = func(watches []event.Watch) {
+		a.identified.watch(watches)
 		for _, w := range a.runner.Watch(watches) { // the machine knows no other classes
 			a.log.Error("no producer serves this class", "class", w.Class)
 		}
 	}
-	a.events.unwatch = a.runner.Unwatch
+	a.events.unwatch = func(unwatches []event.Unwatch) {
+		a.runner.Unwatch(unwatches)
+		a.identified.unwatch(unwatches)
+	}
 	a.events.peer = func(to belfry.NodeID, f event.Frame) {
 		if err := a.streams.SendFrame(to, f); err != nil {
 			a.log.Debug("frame not sent", "peer", to, "err", err) // the machine sends it again with the next stream

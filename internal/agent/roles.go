@@ -14,9 +14,11 @@ import (
 // decide judges one part of a request by the configuration that is in force
 // now.
 func (a *Agent) decide(s api.Subject, ask api.Ask) (belfry.Role, bool) {
-	return a.policy.Load().Decide(security.Caller{
-		Client: s.Client, UID: s.UID, Groups: s.Groups, Role: s.Role, Fixed: s.Web,
-	}, security.Ask(ask))
+	return a.policy.Load().Decide(callerOf(s), security.Ask(ask))
+}
+
+func callerOf(s api.Subject) security.Caller {
+	return security.Caller{Client: s.Client, UID: s.UID, Groups: s.Groups, Role: s.Role, Fixed: s.Web}
 }
 
 // followRoles brings the roles of a table into force. Groups are looked up

@@ -50,6 +50,7 @@ func (a *Agent) apiOptions() api.Options {
 			return api.Subject{Client: id.Client}, a.clientListed(id.Client)
 		},
 		Decide: a.decide,
+		Owns:   a.owns,
 		Audit:  a.audit,
 		Logger: a.log,
 	}

@@ -382,6 +382,7 @@ type agent struct {
 	subject Subject
 	leader  Leader
 	policy  atomic.Pointer[security.Policy] // nil: by roles alone
+	ours    sync.Map                        // subjects that are everybody's own
 }
 
 // decide is the agent's own function, over the policy of the test.
@@ -390,6 +391,11 @@ func (a *agent) decide(s Subject, ask Ask) (belfry.Role, bool) {
 		return decideBy(p, s, ask)
 	}
 	return byRole(s, ask)
+}
+
+func (a *agent) owns(_ Subject, _, subject string) bool {
+	_, ours := a.ours.Load(subject)
+	return ours
 }
 
 func byRole(s Subject, ask Ask) (belfry.Role, bool) { return decideBy(&security.Policy{}, s, ask) }
@@ -410,7 +416,7 @@ func (a *agent) start(t *testing.T) {
 	t.Helper()
 	a.Server = New(Options{
 		Events: a.events, Cluster: a.cluster, Config: &fakeConfiguration{}, Members: &fakeMembers{}, Identify: a.identify,
-		Leader: a.leader, Decide: a.decide,
+		Leader: a.leader, Decide: a.decide, Owns: a.owns,
 	})
 	if err := a.ServeUnix(a.socket, ""); err != nil {
 		t.Fatal(err)

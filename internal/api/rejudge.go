@@ -34,7 +34,10 @@ func (s *Server) rejudge(h *held) error {
 		subject.Role = role
 		return s.deny(subject, opRegister, &belfry.Error{Op: opRegister, Err: refusal(subject, "to observe takes "+belfry.RoleReader.String())})
 	}
-	for _, r := range h.parts.all() {
+	for number, r := range h.parts.all() {
+		if s.ownOnly(subject, r) {
+			s.consumers.own.put(r, h, number)
+		}
 		if err := s.judgeClass(subject, r); err != nil {
 			return err
 		}
@@ -97,22 +100,36 @@ func (p *parts) put(number uint32, r belfry.Registration) (noted bool) {
 	return true
 }
 
-func (p *parts) drop(number uint32) {
+func (p *parts) drop(number uint32) (r belfry.Registration, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	r, known = p.of[number]
 	delete(p.of, number)
+	return r, known
 }
 
-func (p *parts) all() []belfry.Registration {
+func (p *parts) has(number uint32) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Collect(maps.Values(p.of))
+	_, known := p.of[number]
+	return known
+}
+
+// all is a copy.
+func (p *parts) all() map[uint32]belfry.Registration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.of)
 }
 
 // register judges one registration and makes it. It is noted before it is
-// judged, so that a right that is lost meanwhile is found by Rejudge.
-func (h *held) register(ctx context.Context, number uint32, r belfry.Registration, judge func() error) (event.Answer, error) {
+// judged, so that a right that is lost meanwhile is found by Rejudge, and by
+// RejudgeEvent if own says so.
+func (h *held) register(ctx context.Context, number uint32, r belfry.Registration, own func() bool, judge func() error) (event.Answer, error) {
 	noted := h.parts.put(number, r)
+	if noted && own() {
+		h.own.put(r, h, number)
+	}
 	var answer event.Answer
 	err := judge()
 	if err == nil {
@@ -122,7 +139,7 @@ func (h *held) register(ctx context.Context, number uint32, r belfry.Registratio
 		err = answer.Err
 	}
 	if err != nil && noted {
-		h.parts.drop(number)
+		h.forget(number)
 	}
 	return answer, err
 }
@@ -130,7 +147,14 @@ func (h *held) register(ctx context.Context, number uint32, r belfry.Registratio
 // Unregister ends one registration.
 func (h *held) Unregister(number uint32) {
 	h.Consumer.Unregister(number)
-	h.parts.drop(number)
+	h.forget(number)
+}
+
+// forget is the end of a registration that was noted.
+func (h *held) forget(number uint32) {
+	if r, known := h.parts.drop(number); known {
+		h.own.drop(r, h, number)
+	}
 }
 
 // Next forgets the registrations that have ended.
@@ -138,7 +162,7 @@ func (h *held) Next(ctx context.Context) (event.Batch, error) {
 	b, err := h.Consumer.Next(ctx)
 	for i := range b.Notifications {
 		if n := &b.Notifications[i]; n.Kind == belfry.KindEnded {
-			h.parts.drop(n.Registration)
+			h.forget(n.Registration)
 		}
 	}
 	return b, err

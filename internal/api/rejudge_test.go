@@ -183,7 +183,7 @@ func TestARightThatIsLostWhileItIsJudgedIsFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := belfry.Registration{Class: "unit.state", Subject: "x"}
-	_, err = h.register(t.Context(), 1, r, func() error {
+	_, err = h.register(t.Context(), 1, r, never, func() error {
 		err := a.judgeClass(nobody, r)
 		a.policy.Store(grant(t, "observe:socket.*"))
 		a.Rejudge()
@@ -193,7 +193,7 @@ func TestARightThatIsLostWhileItIsJudgedIsFound(t *testing.T) {
 		t.Errorf("registered: %v, ended: %v; want the stream ended with ErrPermission", err, ended)
 	}
 	// One that is refused leaves nothing behind, nor does one that has ended.
-	if _, err := h.register(t.Context(), 2, r, func() error { return belfry.ErrPermission }); err == nil || len(h.parts.all()) != 1 {
+	if _, err := h.register(t.Context(), 2, r, never, func() error { return belfry.ErrPermission }); err == nil || len(h.parts.all()) != 1 {
 		t.Errorf("%v, %d noted; want a refusal and one", err, len(h.parts.all()))
 	}
 	h.Unregister(1)
@@ -201,6 +201,8 @@ func TestARightThatIsLostWhileItIsJudgedIsFound(t *testing.T) {
 		t.Errorf("%d noted; want none", n)
 	}
 }
+
+func never() bool { return false }
 
 // TestAnyOtherStreamEndsWithTheRightToo though it registers for nothing.
 func TestAnyOtherStreamEndsWithTheRightToo(t *testing.T) {

@@ -29,6 +29,7 @@ type held struct {
 	cancel   context.CancelCauseFunc
 	detached chan struct{}
 	parts    parts
+	own      *ownParts   // of all consumers
 	revoked  bool        // its subject may not have it any more
 	expiry   *time.Timer // while nobody has it
 }
@@ -40,6 +41,8 @@ type consumers struct {
 	mu      sync.Mutex
 	byToken map[token]*held
 	closed  bool
+
+	own ownParts
 }
 
 func newConsumers(keep time.Duration) *consumers {
@@ -69,7 +72,7 @@ func (c *consumers) add(open func() Consumer, subject Subject, cancel context.Ca
 	if len(c.byToken) >= maxConsumers || own >= maxConsumersPerOne {
 		return nil, fmt.Errorf("%w: %d streams, %d of them of %s; close some, or wait until broken ones are forgotten", belfry.ErrLimit, len(c.byToken), own, subject)
 	}
-	h := &held{Consumer: open(), subject: subject, cancel: cancel, detached: make(chan struct{})}
+	h := &held{Consumer: open(), own: &c.own, subject: subject, cancel: cancel, detached: make(chan struct{})}
 	_, _ = rand.Read(h.token[:]) // does not fail
 	c.byToken[h.token] = h
 	return h, nil
@@ -137,6 +140,9 @@ func (c *consumers) remove(h *held) {
 	if c.byToken[h.token] == h {
 		delete(c.byToken, h.token)
 		h.Close()
+		for number := range h.parts.all() {
+			h.forget(number)
+		}
 	}
 }
 

@@ -126,20 +126,19 @@ func operation(method string) string {
 	return method[strings.LastIndexByte(method, '/')+1:]
 }
 
-// judgeClass says whether a subject may register for a class. Whose the event's
-// subject is, is not computed here: then it is nobody's own, and who may only
-// observe its own is refused.
+// judgeClass says whether a subject may make a registration. Whose the event's
+// subject is, is asked only of those who may observe no other.
 func (s *Server) judgeClass(subject Subject, r belfry.Registration) error {
 	ask := Ask{Right: belfry.RightObserve, Class: r.Class, Remote: r.Scope == belfry.ScopeCluster}
 	role, ok := s.opts.Decide(subject, ask)
-	if ok {
+	if ok || s.ownOnly(subject, r) && s.opts.Owns(subject, r.Class, r.Subject) {
 		return nil
 	}
 	subject.Role = role
 	takes := fmt.Sprintf("to observe %s takes %s, or a grant", r.Class, belfry.RoleOperator)
 	ask.Own = true
 	if _, own := s.opts.Decide(subject, ask); own {
-		takes += " without @own: whose it is can not be told"
+		takes += ", unless it is its own, and that can not be told"
 	}
 	err := refusal(subject, takes)
 	return s.deny(subject, opRegister, &belfry.Error{Op: opRegister, Subject: selector(r), Err: err})

@@ -111,7 +111,7 @@ func TestWhatIsRefusedIsNotDone(t *testing.T) {
 		{nobody, send, "SendEvent: permission denied: uid 65534 has no role at this agent; ask its administrator for one"},
 		{Subject{Client: "ci", Role: belfry.RoleReader}, send, "SendEvent: permission denied: client ci is reader here; it takes operator"},
 		{reader, register("node.state"), ""},
-		{reader, register("process.exit"), "register: process.exit:x: permission denied: uid 1000 is reader here; to observe process.exit takes operator, or a grant without @own: whose it is can not be told"},
+		{reader, register("process.exit"), "register: process.exit:x: permission denied: uid 1000 is reader here; to observe process.exit takes operator, or a grant, unless it is its own, and that can not be told"},
 		{reader, register("*"), "register: *:x: permission denied: uid 1000 is reader here; to observe * takes operator, or a grant"},
 		{nobody, register("node.state"), "Subscribe: permission denied: uid 65534 has no role at this agent; ask its administrator for one"},
 		{nobody, func(ctx context.Context, c *client.Client) error { _, err := c.Status(ctx); return err }, "GetStatus: permission denied: uid 65534 has no role at this agent; ask its administrator for one"},

@@ -59,6 +59,11 @@ type Options struct {
 	// part, from many goroutines. Nil refuses everything.
 	Decide func(Subject, Ask) (belfry.Role, bool)
 
+	// Owns says whether what a class and a subject name is a local caller's own.
+	// It may read the file system, and is called from many goroutines. What it
+	// can not tell is not. Nil: nothing is.
+	Owns func(s Subject, class, subject string) bool
+
 	// Audit keeps what was done and what was refused. It never waits, and is
 	// called from many goroutines. Nil keeps nothing.
 	Audit func(AuditRecord)
@@ -103,6 +108,9 @@ func New(opts Options) *Server {
 	}
 	if opts.Decide == nil {
 		opts.Decide = func(s Subject, _ Ask) (belfry.Role, bool) { return s.Role, false }
+	}
+	if opts.Owns == nil {
+		opts.Owns = func(Subject, string, string) bool { return false }
 	}
 	if opts.Audit == nil {
 		opts.Audit = func(AuditRecord) {}

@@ -142,6 +142,9 @@ func (sub *subscription) deliver(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := ctx.Err(); err != nil { // whoever ended it did so before this was known
+			return err
+		}
 		if err := sub.send(e.encode(b)); err != nil {
 			return err
 		}
@@ -247,7 +250,8 @@ func (s *Server) tryRegister(ctx context.Context, h *held, subject Subject, numb
 	if err != nil {
 		return event.Answer{}, err
 	}
-	return h.register(ctx, number, r, func() error { return s.judgeClass(subject, r) })
+	own := func() bool { return s.ownOnly(subject, r) }
+	return h.register(ctx, number, r, own, func() error { return s.judgeClass(subject, r) })
 }
 
 // consumerName is what listings show: the process, then what it calls itself.

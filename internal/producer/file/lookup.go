@@ -26,6 +26,24 @@ func (i identity) instance() string {
 	return fmt.Sprintf("%d.%d:%d@%d.%09d", i.major, i.minor, i.ino, i.birth.Sec, i.birth.Nsec)
 }
 
+func identityOf(st *unix.Statx_t) identity {
+	i := identity{major: st.Dev_major, minor: st.Dev_minor, ino: st.Ino}
+	if st.Mask&unix.STATX_BTIME != 0 {
+		i.birth = st.Btime
+	}
+	return i
+}
+
+// InstanceOf is the identifier of the file or directory behind a descriptor,
+// which may be one of O_PATH, as this producer would associate it.
+func InstanceOf(fd int) (string, error) {
+	var st unix.Statx_t
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &st); err != nil {
+		return "", fmt.Errorf("%w: statx: %w", belfry.ErrUnknown, err)
+	}
+	return identityOf(&st).instance(), nil
+}
+
 // A meta is what statx(2) says of a path.
 type meta struct {
 	identity
@@ -43,13 +61,10 @@ func look(path string, dir bool) (meta, error) {
 		return meta{}, explain(path, err)
 	}
 	m := meta{
-		identity: identity{major: st.Dev_major, minor: st.Dev_minor, ino: st.Ino},
+		identity: identityOf(&st),
 		dir:      st.Mode&unix.S_IFMT == unix.S_IFDIR,
 		size:     int64(min(st.Size, 1<<63-1)),
 		changed:  st.Ctime,
-	}
-	if st.Mask&unix.STATX_BTIME != 0 {
-		m.birth = st.Btime
 	}
 	switch kind := st.Mode & unix.S_IFMT; {
 	case kind == unix.S_IFLNK:

@@ -52,7 +52,7 @@ type held struct {
 	died   time.Time // when that was seen
 }
 
-func (h *held) instance() string { return fmt.Sprintf("%d@%d", h.pid, h.start) }
+func (h *held) instance() string { return stat{pid: h.pid, start: h.start}.instance() }
 
 func newSession(poll *poller, send producer.Send) *session {
 	return &session{

@@ -21,6 +21,9 @@ type stat struct {
 	status uint32 // field 52, as wait(2) gives it; 0 where this process may not know
 }
 
+// instance is the identifier of the process, PID@STARTTIME.
+func (s stat) instance() string { return fmt.Sprintf("%d@%d", s.pid, s.start) }
+
 func (s stat) dead() bool { return s.state == 'Z' || s.state == 'X' || s.state == 'x' }
 
 var errStat = errors.New("not a line of /proc/PID/stat")
@@ -55,10 +58,11 @@ func parseStat(b []byte) (stat, error) {
 	return s, nil
 }
 
-// parseUIDs reads real, effective and saved user id of /proc/PID/status.
-func parseUIDs(b []byte) (uids [3]uint32, ok bool) {
+// parseUIDs reads the user ids of /proc/PID/status: real, effective, saved and
+// that of the file system.
+func parseUIDs(b []byte) (uids [4]uint32, ok bool) {
 	fields := strings.Fields(statusLine(b, "Uid:"))
-	if len(fields) < 3 {
+	if len(fields) < len(uids) {
 		return uids, false
 	}
 	for i := range uids {
