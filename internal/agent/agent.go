@@ -211,21 +211,7 @@ func (a *Agent) newEvents() error {
 
 		CheckSubject: subjectChecker(producers),
 	}, a.log.With("component", "events"))
-	a.runner = producer.NewRunner(producer.RunnerOptions{
-		Producers: producers,
-		Send:      a.produced,
-		Logger:    a.log.With("component", "producer"),
-	})
-	a.events.watch = func(watches []event.Watch) {
-		a.identified.watch(watches)
-		for _, w := range a.runner.Watch(watches) { // the machine knows no other classes
-			a.log.Error("no producer serves this class", "class", w.Class)
-		}
-	}
-	a.events.unwatch = func(unwatches []event.Unwatch) {
-		a.runner.Unwatch(unwatches)
-		a.identified.unwatch(unwatches)
-	}
+	a.connectProducers(producers, a.log.With("component", "producer"))
 	a.events.peer = func(to belfry.NodeID, f event.Frame) {
 		if err := a.streams.SendFrame(to, f); err != nil {
 			a.log.Debug("frame not sent", "peer", to, "err", err) // the machine sends it again with the next stream
@@ -233,6 +219,22 @@ func (a *Agent) newEvents() error {
 	}
 	a.onStop("producers", func(context.Context) error { a.runner.Stop(); return nil })
 	return nil
+}
+
+// connectProducers makes the runner of the producers, between which and the
+// event loop stands what knows whose the events are.
+func (a *Agent) connectProducers(producers []producer.Producer, log *slog.Logger) {
+	a.runner = producer.NewRunner(producer.RunnerOptions{Producers: producers, Send: a.produced, Logger: log})
+	a.events.watch = func(watches []event.Watch) {
+		a.identified.watch(watches)
+		for _, w := range a.runner.Watch(watches) { // the machine knows no other classes
+			log.Error("no producer serves this class", "class", w.Class)
+		}
+	}
+	a.events.unwatch = func(unwatches []event.Unwatch) {
+		a.runner.Unwatch(unwatches)
+		a.identified.unwatch(unwatches)
+	}
 }
 
 // subjectChecker asks the producer of a class whether a subject has its form.
