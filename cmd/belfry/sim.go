@@ -98,9 +98,12 @@ if all that was expected came and no invariant of the protocol broke, else 1.
   at 0s join *                    or: leave, restart, stop, start
   at 5s flood n5 50000/s 60s      forged datagrams
   at 5s clock n4 +3s              a step of its wall clock
+  at 5s carrier n4 net2 lost      or: back; what n4 is told, packets need a cut
   run 120s
   expect n7 unreachable within 800ms at all    or: at first
-  expect never down n9            or: never down *`,
+  expect never down n9            or: never down *
+  expect link n1>n2@net2 down within 2.8s      what n1 holds of n2 there
+  expect never contact n1>n2 down              in general, up or down`,
 		Example: "  belfry sim run kill.scenario --seed 7\n  belfry sim run kill.scenario -o json | jq .ok",
 		Args:    exactly(1, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -31,6 +31,7 @@ const (
 type checker struct {
 	held map[uint64]belief
 	down map[uint64]int64 // live nodes that are held down, since when
+	news []linkNews       // of links and contacts, where the scenario expects something of them
 }
 
 // A belief is what an observer posted of a subject last.
@@ -67,9 +68,11 @@ func (s *simulation) changed(h *host, change cluster.Change) {
 		s.check.verdict(s, h, v.Subject, c)
 	case cluster.LinkChange:
 		s.trace(h, 'l', uint64(numberOf(c.Peer))<<16|uint64(c.Index)<<8|uint64(c.To), []byte(c.Reason))
+		s.check.link(s, h, c)
 		return
 	case cluster.ContactChange:
 		s.trace(h, 'g', uint64(numberOf(c.Peer))<<8|uint64(c.LinksUp), []byte(c.Reason))
+		s.check.contact(s, h, c)
 		return
 	case cluster.Restarted:
 		v.Class, v.Subject, v.Text = "node.restarted", numberOf(c.Node), fmt.Sprintf("runs as incarnation %d", c.Incarnation)
@@ -233,7 +236,12 @@ func (c *checker) finish(s *simulation) {
 		}
 	}
 	for _, e := range s.scenario.Expects {
-		held := s.expect(e)
+		held := false
+		if e.Pair != PairNone {
+			held = s.expectPair(e)
+		} else {
+			held = s.expect(e)
+		}
 		s.result.Expects = append(s.result.Expects, Outcome{
 			Line: e.Line, Text: strings.TrimPrefix(e.format(), "expect "), Held: held,
 		})

@@ -41,9 +41,14 @@ const (
 //	at 0s join *                             also: leave, restart, stop, start
 //	at 5s flood n5 50000/s 60s
 //	at 5s clock n4 +3s
+//	at 5s carrier n4 net2 lost               or: back; what n4 is told: packets need a cut
 //	run 120s
 //	expect n7 unreachable within 800ms at all
 //	expect never down n9
+//	expect link n1>n2@net2 down within 2.8s  what n1 holds of n2 there; within: of the last cause
+//	expect contact n1>n2 down                in general, up or down
+//	expect never link n1>n2@net1 down
+//	expect never contact n1>n2 down
 func Parse(name string, text []byte) (*Scenario, error) {
 	p := parser{name: name, seen: map[string]int{}, s: Scenario{
 		Name: name, Networks: []string{"net1"}, SeedLow: 1, SeedHigh: 1,
@@ -397,16 +402,21 @@ func (p *parser) happening(s *Step) (err error) {
 		s.D, err = p.duration(time.Millisecond, maxRun)
 	case StepClock:
 		s.D, err = p.duration(-maxRun, maxRun)
+	case StepCarrier:
+		err = p.carrier(s)
 	}
 	return err
 }
 
 func (p *parser) expectation() error {
 	e := Expect{Line: p.line}
+	e.Never = p.skip("never")
+	if done, err := p.pairExpectation(&e); done || err != nil {
+		return err
+	}
 	word := p.next()
-	if word == "never" {
-		e.Never = true
-		e.Verdict = p.next()
+	if e.Never {
+		e.Verdict = word
 		if word = p.next(); word == "*" {
 			e.Any = true
 			return p.verdict(&e)

@@ -38,11 +38,17 @@ at 5s    flood n5 50000/s 60s
 at 5s    duplicate n1>n2 1%
 at 5s    reorder n1>n2 0.5% 20ms
 at 5s    clock n4 +3s
+at 5s    carrier n4 net2 lost
+at 6s    carrier n4,n5 net2 back
 run 120s
 expect n7 unreachable within 800ms at all
 expect n8 down within 50ms at first
 expect never down n9
 expect never left *
+expect link n1>n2@net2 one-way-in within 2.8s
+expect contact n2>n1 down
+expect never link n1>n2@net1 degraded
+expect never contact n1>n2 up
 `
 
 func TestParseReadsTheWholeLanguage(t *testing.T) {
@@ -58,6 +64,8 @@ at 5s flood n5 50000/s 1m0s
 at 5s duplicate n1>n2 1.0%
 at 5s reorder n1>n2 0.5% 20ms
 at 5s clock n4 +3s
+at 5s carrier n4 net2 lost
+at 6s carrier n4,n5 net2 back
 at 10s loss n1>n2 20.0% until 1m10s
 at 10s burst n1>n2 good 30s bad 300ms loss 90.0%
 at 20s delay n3>*@net2 200ms jitter 50ms until 1m0s
@@ -76,6 +84,10 @@ expect n7 unreachable within 800ms at all
 expect n8 down within 50ms at first
 expect never down n9
 expect never left *
+expect link n1>n2@net2 one-way-in within 2.8s
+expect contact n2>n1 down
+expect never link n1>n2@net1 degraded
+expect never contact n1>n2 up
 `
 	if diff := cmp.Diff(want, s.Format()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -84,7 +96,7 @@ expect never left *
 		At: 30 * time.Second, Until: 90 * time.Second, Line: 9, Kind: StepCut,
 		From: []int{0, 1}, To: []int{2}, Both: true, Network: "net2",
 	}
-	if diff := cmp.Diff(want1, s.Steps[8]); diff != "" {
+	if diff := cmp.Diff(want1, s.Steps[10]); diff != "" {
 		t.Errorf("line 9 (-want +got):\n%s", diff)
 	}
 	if !s.Joins() || parse(t, "nodes 1\nrun 1s").Joins() {
@@ -103,7 +115,7 @@ func TestParseSaysWhatIsWrongAndWhere(t *testing.T) {
 		"nodes 3\nseeds 5..4":                          `x:2: "5..4" are no seeds; write 1..30, at most 1000000 of them`,
 		"nodes 3\ndelay 5":                             `x:2: "5" is no time from 0s to 1m0s, like 500ms or 2s`,
 		"nodes 3\nset allow 5s":                        `x:2: "allow" is no tunable that a scenario can set; one of allowance, detect_target, interval_max, node_down_delay, node_timeout, restart_hold, stall_max`,
-		"nodes 3\nat 1s kill n3":                       `x:2: "kill n3" is nothing that can happen; burst, clock, cut, delay, duplicate, flood, join, kill host, kill process, leave, loss, pause observer, pause process, pause vm, reorder, restart, start, stop`,
+		"nodes 3\nat 1s kill n3":                       `x:2: "kill n3" is nothing that can happen; burst, carrier, clock, cut, delay, duplicate, flood, join, kill host, kill process, leave, loss, pause observer, pause process, pause vm, reorder, restart, start, stop`,
 		"nodes 3\nat 1s kill host n4":                  `x:2: "n4" is no node; n1 to n3, several with commas, or *`,
 		"nodes 3\nat 1s kill host n03":                 `x:2: "n03" is no node; n1 to n3, several with commas, or *`,
 		"nodes 3\nat 1s loss n1 5%":                    `x:2: "n1" is no pair; n1>n2 is one way, n1|n2 both, * is any node`,
@@ -124,6 +136,14 @@ func TestParseSaysWhatIsWrongAndWhere(t *testing.T) {
 		"nodes 3\nrun 1s\nset allowance 600s":          "x:3: allowance is 10m0s; want 0s to 2m0s\nallowance_cap is 10m0s; want 10m0s to 2m0s",
 		"nodes 3\nrun 1s\nat 2s kill host n1":          `x:3: 2s is after the end of the run, 1s`,
 		"nodes 3\nrun 1s\nat 0s stop n1,n9,n2\nrun 1s": `x:3: "n9" is no node; n1 to n3, several with commas, or *`,
+		"nodes 3\nat 1s carrier n1 net2 lost":          `x:2: "net2" is no network; one of net1`,
+		"nodes 3\nat 1s carrier n1 net1 gone":          `x:2: "gone" is nothing that a carrier can be; lost or back`,
+		"nodes 3\nrun 1s\nexpect link n1>n2 down":      `x:3: that is not what one node holds of another; link n1>n2@net1 or contact n1>n2`,
+		"nodes 3\nrun 1s\nexpect link n1|n2@net1 up":   `x:3: that is not what one node holds of another; link n1>n2@net1 or contact n1>n2`,
+		"nodes 3\nrun 1s\nexpect link n1>*@net1 up":    `x:3: that is not what one node holds of another; link n1>n2@net1 or contact n1>n2`,
+		"nodes 3\nrun 1s\nexpect contact n1>n1 up":     `x:3: that is not what one node holds of another; link n1>n2@net1 or contact n1>n2`,
+		"nodes 3\nrun 1s\nexpect link n1>n2@net1 off":  `x:3: "off" is no state of a link; one like up, down, degraded or one-way-in`,
+		"nodes 3\nrun 1s\nexpect contact n1>n2 init":   `x:3: "init" is no general state; up or down`,
 	} {
 		_, err := Parse("x", []byte(text))
 		var e *belfry.Error

@@ -59,6 +59,7 @@ const (
 	StepStart
 	StepFlood
 	StepClock
+	StepCarrier
 )
 
 // A Step is one line that begins with at.
@@ -71,7 +72,8 @@ type Step struct {
 
 	From, To []int  // conditions: directed, each with each; nil: all
 	Both     bool   // conditions: in the other direction too
-	Network  string // conditions: on this one only; empty: on all
+	Network  string // conditions: on this one only; empty: on all. Of a carrier: whose
+	Lost     bool   // of a carrier: it is lost; else it is back
 
 	D, Jitter time.Duration // length of a pause, more delay, step of a clock, mean of a bad spell
 	Good      time.Duration // mean of a good spell
@@ -92,6 +94,12 @@ type Expect struct {
 	All     bool          // at all live nodes; else at the first
 	Never   bool          // at no node at any time
 	Any     bool          // of a never: no node at all
+
+	// Of a link or a contact: what Node holds of Peer.
+	Pair    PairKind
+	Peer    int
+	Network string // of a link
+	State   string // of a link as listings write it; of a contact up or down
 }
 
 // Name is what scenarios and traces call a node.
@@ -108,7 +116,7 @@ var stepWords = map[StepKind]string{
 	StepLoss: "loss", StepBurst: "burst", StepDelay: "delay", StepCut: "cut", StepDuplicate: "duplicate", StepReorder: "reorder",
 	StepKillHost: "kill host", StepKillProcess: "kill process", StepPauseProcess: "pause process", StepPauseVM: "pause vm",
 	StepPauseObserver: "pause observer", StepJoin: "join", StepLeave: "leave", StepRestart: "restart", StepStop: "stop",
-	StepStart: "start", StepFlood: "flood", StepClock: "clock",
+	StepStart: "start", StepFlood: "flood", StepClock: "clock", StepCarrier: "carrier",
 }
 
 // Format writes the scenario so that Parse reads the same again.
@@ -134,6 +142,8 @@ func (s *Step) format() string {
 	if !s.condition() {
 		b.WriteString(" " + formatNodes(s.Nodes))
 		switch s.Kind {
+		case StepCarrier:
+			fmt.Fprintf(&b, " %s %s", s.Network, map[bool]string{true: "lost", false: "back"}[s.Lost])
 		case StepPauseProcess, StepPauseVM, StepPauseObserver:
 			fmt.Fprintf(&b, " %v", s.D)
 		case StepFlood:
@@ -184,6 +194,8 @@ func formatNodes(nodes []int) string {
 
 func (e *Expect) format() string {
 	switch {
+	case e.Pair != PairNone:
+		return e.formatPair()
 	case e.Never && e.Any:
 		return "expect never " + e.Verdict + " *"
 	case e.Never:

@@ -147,6 +147,44 @@ expect never left *
 	}
 }
 
+// The same of links and contacts; what a contact is told of is no verdict.
+func TestExpectationsOfLinksThatDoNotComeFail(t *testing.T) {
+	t.Parallel()
+	s := parse(t, `nodes 3
+networks net1 net2
+at 30s cut n1|n2 until 60s
+at 40s carrier n3 net2 lost
+run 80s
+expect link n1>n2@net1 down within 100ms
+expect link n1>n2@net1 down within 3s
+expect link n1>n3@net1 down
+expect link n3>n1@net2 no-carrier within 1ms
+expect link n3>n1@net1 no-carrier
+expect contact n1>n2 down within 3s
+expect contact n1>n3 down
+expect never link n1>n2@net2 down
+expect never link n1>n3@net2 one-way-out
+expect never contact n2>n1 down
+expect never contact n2>n3 down
+`)
+	r, err := Run(s, Options{Seed: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var held []bool
+	for _, e := range r.Expects {
+		held = append(held, e.Held)
+	}
+	if diff := cmp.Diff([]bool{false, true, false, true, false, true, false, false, true, false, true}, held); diff != "" {
+		t.Errorf("what held (-want +got):\n%s", diff)
+	}
+	for _, v := range r.Verdicts {
+		if v.Class == "node.state" && v.Observer == v.Subject {
+			t.Errorf("%s told a verdict of itself: %+v", Name(v.Observer), v)
+		}
+	}
+}
+
 // Same fate: the number of packets that a system sends changes nothing for the
 // packets of others.
 func TestFateIsAFunctionOfPairTimeAndNumber(t *testing.T) {

@@ -75,6 +75,12 @@ func (s *simulation) happenTo(h *host, st *Step) bool {
 		s.pause(h, stateDeaf, st.D)
 	case StepClock:
 		h.clock += int64(st.D)
+	case StepCarrier:
+		state := cluster.InterfaceUp
+		if st.Lost {
+			state = cluster.InterfaceNoCarrier
+		}
+		s.deliver(h, cluster.Interface{Network: st.Network, State: state})
 	case StepFlood:
 		s.flood(h, st)
 	case StepJoin:
