@@ -96,7 +96,7 @@ func TestWhoseAFileIsIsReadOffItsPath(t *testing.T) {
 		{file.FileClass, symlink(t, "loop", filepath.Join(dir, "loop")), stranger, false},
 		{file.FileClass, symlink(t, dir, filepath.Join(dir, "here")) + "/public", stranger, true},
 		{file.FileClass, locked + "/../public", stranger, true}, // taken together, as the producer does
-		{file.FileClass, "/proc/self/exe", stranger, false},
+		{file.DirClass, "/proc/self/root", stranger, false},
 		{file.FileClass, "public", stranger, false},
 		{file.FileClass, dir + "/*", stranger, false},
 		{file.FileClass, dir + `/\*`, stranger, false},
