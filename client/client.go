@@ -303,9 +303,16 @@ func (c *Client) RevokeToken(ctx context.Context, id string) (generation uint64,
 
 // RemoveNode ends the membership of a node, by name or id; empty: of the node
 // whose agent is asked. With dryRun it is only checked. ErrNotFound if it is
-// not a member.
+// not a member, ErrRestricted if most members are down.
 func (c *Client) RemoveNode(ctx context.Context, node string, dryRun bool) (*belfryv1.RemoveNodeResponse, error) {
 	resp, err := c.members.RemoveNode(ctx, &belfryv1.RemoveNodeRequest{Node: node, DryRun: dryRun})
+	return resp, c.errorOf(err)
+}
+
+// RemoveNodeByForce is RemoveNode also while most members are down. They must be
+// gone for good: if they only can not be reached, they may have removed others.
+func (c *Client) RemoveNodeByForce(ctx context.Context, node string) (*belfryv1.RemoveNodeResponse, error) {
+	resp, err := c.members.RemoveNode(ctx, &belfryv1.RemoveNodeRequest{Node: node, Force: true})
 	return resp, c.errorOf(err)
 }
 

@@ -34,23 +34,28 @@ type signView struct {
 }
 
 func newNodeRemove(a *app) *cobra.Command {
-	var dryRun bool
+	var dryRun, force bool
 	remove := &cobra.Command{
 		Use:   "remove NODE",
 		Short: "End the membership of a node, whether its agent runs or not",
 		Long: `End the membership of a node, whether its agent runs or not. Whatever keys it
 holds, it is refused everywhere within two seconds: its certificate, the keys
-of its datagrams, its streams. To come back it needs a token.`,
+of its datagrams, its streams. To come back it needs a token.
+
+While most members are down nothing can be changed, because the others may only
+be cut off, and change something themselves. --force removes a node all the same:
+only for members that are gone for good.`,
 		Example: "  belfry node remove c --dry-run\n  belfry node remove c",
 		Args:    exactly(1, "the node's name or id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
-				return a.removeNode(ctx, c, args[0], dryRun)
+				return a.removeNode(ctx, c, args[0], dryRun, force)
 			})
 		},
 		ValidArgsFunction: a.completeNode,
 	}
 	dryRunFlag(remove, &dryRun)
+	remove.Flags().BoolVar(&force, "force", false, "also if most members are down: they are gone for good")
 	return remove
 }
 
@@ -65,7 +70,7 @@ state directory stays; a token lets it join again, this cluster or another.`,
 		Args:    none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
-				return a.removeNode(ctx, c, "", dryRun)
+				return a.removeNode(ctx, c, "", dryRun, false)
 			})
 		},
 	}
@@ -74,8 +79,14 @@ state directory stays; a token lets it join again, this cluster or another.`,
 }
 
 // removeNode removes a node by name, or the one that is asked.
-func (a *app) removeNode(ctx context.Context, c *client.Client, name string, dryRun bool) error {
+func (a *app) removeNode(ctx context.Context, c *client.Client, name string, dryRun, force bool) error {
+	if dryRun && force {
+		return usagef("--dry-run and --force: one of them; --dry-run tells whether it takes --force")
+	}
 	answer, err := c.RemoveNode(ctx, name, dryRun)
+	if force {
+		answer, err = c.RemoveNodeByForce(ctx, name)
+	}
 	if err != nil && name != "" {
 		return a.unknownTo(ctx, c, name, err)
 	}

@@ -55,6 +55,9 @@ func (a *Agent) CreateToken(ctx context.Context, by string, req *belfryv1.Create
 	if len(table.CA) == 0 {
 		return nil, fmt.Errorf("%w: the key of this cluster's authority is gone, nobody can join; make another cluster", belfry.ErrUnsupported)
 	}
+	if err := a.majority(); err != nil {
+		return nil, err
+	}
 	authorities, err := security.ParseAuthorities(table.authorities())
 	if err != nil {
 		return nil, err
@@ -140,6 +143,9 @@ func (a *Agent) doors() []string {
 
 // RevokeToken ends a token before its time.
 func (a *Agent) RevokeToken(ctx context.Context, id string) (generation uint64, err error) {
+	if err := a.majority(); err != nil {
+		return 0, err
+	}
 	_, generation, err = a.commit(ctx, func(t *Table) error {
 		n := len(t.Tokens)
 		t.Tokens = slices.DeleteFunc(t.Tokens, func(k JoinToken) bool { return k.ID == id })
@@ -157,15 +163,15 @@ func (a *Agent) Leaving(wish bool) { a.leaving.Store(wish) }
 // newsTimeout bounds the wait for the table that ends this node's membership.
 const newsTimeout = time.Second
 
-// Left tells what this node's own removal came to.
-func (a *Agent) Left(ctx context.Context) (*belfryv1.RemoveNodeResponse, bool) {
+// Left tells what a removal came to.
+func (a *Agent) Left(ctx context.Context, id belfry.NodeID, name string) (*belfryv1.RemoveNodeResponse, bool) {
 	ctx, cancel := context.WithTimeout(ctx, newsTimeout)
 	defer cancel()
 	for {
 		table := a.members.Table()
-		if _, member := table.Node(a.id.node.ID); !member {
+		if _, member := table.Node(id); !member {
 			return &belfryv1.RemoveNodeResponse{
-				NodeId: a.id.node.ID.String(), NodeName: a.id.node.Name,
+				NodeId: id.String(), NodeName: name,
 				Generation: table.Generation, Epoch: table.Epoch, Members: uint32(len(table.Nodes)),
 			}, true
 		}
@@ -179,7 +185,7 @@ func (a *Agent) Left(ctx context.Context) (*belfryv1.RemoveNodeResponse, bool) {
 
 // RemoveNode ends a membership, and begins a new epoch of the datagram keys
 // with the same generation.
-func (a *Agent) RemoveNode(ctx context.Context, id belfry.NodeID, dryRun bool) (*belfryv1.RemoveNodeResponse, error) {
+func (a *Agent) RemoveNode(ctx context.Context, id belfry.NodeID, dryRun, force bool) (*belfryv1.RemoveNodeResponse, error) {
 	table := a.members.Table()
 	n, ok := table.Node(id)
 	switch {
@@ -190,6 +196,9 @@ func (a *Agent) RemoveNode(ctx context.Context, id belfry.NodeID, dryRun bool) (
 	}
 	resp := &belfryv1.RemoveNodeResponse{
 		NodeId: n.ID.String(), NodeName: n.Name, Generation: table.Generation, Epoch: table.Epoch, Members: uint32(len(table.Nodes) - 1),
+	}
+	if err := a.majority(); err != nil && !force {
+		return nil, fmt.Errorf("%w; with --force, and only if they are gone for good", err)
 	}
 	if dryRun {
 		return resp, nil

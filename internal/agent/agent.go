@@ -119,7 +119,7 @@ func New(opts Options) (*Agent, error) {
 	}
 	return &Agent{
 		opts: opts, log: opts.Logger, changes: newMailbox[cluster.Change](),
-		config:   configuration{refused: map[belfry.NodeID]bool{}},
+		config:   configuration{refused: map[belfry.NodeID]bool{}, admitted: map[belfry.NodeID]time.Time{}},
 		announce: make(chan struct{}, 1),
 
 		due: make(chan struct{}, 1), forwarding: make(chan struct{}, maxForwarded), renewAt: renewAge(),

@@ -62,11 +62,13 @@ func (a *Agent) membersChanged(old, table *Table) {
 		if _, ok := table.Node(n.ID); !ok {
 			a.log.Info("node removed", "peer", n.Name, "generation", table.Generation)
 			a.tellEvents(event.PeerGone{Node: n.ID})
+			delete(a.config.admitted, n.ID)
 		}
 	}
 	for _, n := range table.Nodes {
 		if _, ok := old.Node(n.ID); !ok {
 			a.log.Info("node added", "peer", n.Name, "generation", table.Generation)
+			a.config.admitted[n.ID] = time.Now()
 		}
 	}
 	a.agents.follow(table)

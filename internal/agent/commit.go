@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -230,15 +231,33 @@ func (a *Agent) askAll(ctx context.Context, t *Table, ask func(belfry.NodeID) er
 
 // up tells which members this node holds up, itself included.
 func (a *Agent) up() map[belfry.NodeID]bool {
-	up := map[belfry.NodeID]bool{a.id.node.ID: true}
+	up := map[belfry.NodeID]bool{}
+	for id, verdict := range a.verdicts() {
+		if verdict == belfry.VerdictUp {
+			up[id] = true
+		}
+	}
+	return up
+}
+
+// verdicts tells what this node holds of each member, of itself that it is up.
+// One that is stopped hears no heartbeats: it goes by its streams.
+func (a *Agent) verdicts() map[belfry.NodeID]belfry.Verdict {
+	verdicts := map[belfry.NodeID]belfry.Verdict{}
 	a.cluster.call(func(m *cluster.Machine) {
 		for _, n := range m.Nodes(time.Now()) {
-			if n.Verdict == belfry.VerdictUp {
-				up[n.ID] = true
-			}
+			verdicts[n.ID] = n.Verdict
 		}
 	})
-	return up
+	if a.isStopped(a.id.node.ID) {
+		for id := range verdicts {
+			if a.streams.Connected(id) {
+				verdicts[id] = belfry.VerdictUp
+			}
+		}
+	}
+	verdicts[a.id.node.ID] = belfry.VerdictUp
+	return verdicts
 }
 
 // leads tells whether this node makes the changes. One that was removed does
@@ -291,10 +310,6 @@ func (a *Agent) Lead(ctx context.Context, method string, request proto.Message, 
 	}
 }
 
-// newcomer is how long a member that was never up counts neither way in a
-// majority: it was admitted, and its agent is about to start.
-const newcomer = 15 * time.Minute
-
 // forward keeps the number of changes that wait for the leader below what it
 // serves one member at a time.
 func (a *Agent) forward(ctx context.Context, lead belfry.NodeID, method string, request, response proto.Message) error {
@@ -307,23 +322,36 @@ func (a *Agent) forward(ctx context.Context, lead belfry.NodeID, method string, 
 	return a.ask(ctx, lead, method, request, response)
 }
 
-// majority is what admission takes: two halves that do not see each other must
-// not both grant numbers. Of an even number the half with the lowest number
-// counts.
+// newcomer is how long a member that was admitted while this agent ran, and that
+// it has never heard, counts neither way in a majority: its agent is about to
+// start.
+const newcomer = 15 * time.Minute
+
+// majority is what a change takes: two halves of a cut cluster must not both
+// make generations, of which one would be lost. Of an even number the half with
+// the lowest number counts. Members that are stopped on purpose do not.
 func (a *Agent) majority() error {
-	table, up := a.members.Table(), a.up()
-	lowest := slices.MinFunc(table.Nodes, func(x, y Node) int { return int(x.Number) - int(y.Number) })
-	n, of := 0, 0
-	for _, node := range table.Nodes {
-		if up[node.ID] {
-			n++
-		} else if time.Since(node.Added) < newcomer {
+	verdicts := a.verdicts()
+	a.config.mu.Lock()
+	admitted := maps.Clone(a.config.admitted)
+	a.config.mu.Unlock()
+	up, of, lowest := 0, 0, Node{}
+	for _, n := range a.members.Table().Nodes {
+		isUp := verdicts[n.ID] == belfry.VerdictUp
+		starting := verdicts[n.ID] == belfry.VerdictJoining && time.Since(admitted[n.ID]) < newcomer
+		if !isUp && (starting || n.Stopped) {
 			continue
 		}
 		of++
+		if isUp {
+			up++
+		}
+		if lowest.ID.IsZero() || n.Number < lowest.Number {
+			lowest = n
+		}
 	}
-	if 2*n > of || 2*n == of && up[lowest.ID] {
+	if 2*up > of || 2*up == of && verdicts[lowest.ID] == belfry.VerdictUp {
 		return nil
 	}
-	return fmt.Errorf("%w: %d of %d members are up, and more than half must be; bring one back, or remove it with belfry node remove", belfry.ErrRestricted, n, of)
+	return fmt.Errorf("%w: %d of %d members are up, and more than half must be; bring one back, or remove it with belfry node remove", belfry.ErrRestricted, up, of)
 }

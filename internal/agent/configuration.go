@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
@@ -15,9 +16,10 @@ import (
 // repository does (ADR 0008). Its changes are applied in order: the lock is
 // held from the change until every part of this agent has been told.
 type configuration struct {
-	mu      sync.Mutex
-	refused map[belfry.NodeID]bool // peers whose last table was refused: logged once
-	bad     atomic.Uint64          // tables that were refused
+	mu       sync.Mutex
+	refused  map[belfry.NodeID]bool      // peers whose last table was refused: logged once
+	admitted map[belfry.NodeID]time.Time // members that came while this agent ran
+	bad      atomic.Uint64               // tables that were refused
 }
 
 // The methods below are api.Configuration.
@@ -93,6 +95,9 @@ func (a *Agent) change(ctx context.Context, dryRun bool, edit func(*Table) error
 		changed, err := a.members.Change(a.id.node.ID, true, edit)
 		return api.Changed{Changed: changed, Generation: a.members.Table().Generation}, err
 	}
+	if err := a.majority(); err != nil {
+		return api.Changed{}, err
+	}
 	changed, generation, err := a.commit(ctx, edit)
 	return api.Changed{Changed: changed, Generation: generation}, err
 }
@@ -130,6 +135,7 @@ func (a *Agent) received(from belfry.NodeID, document []byte) (taken bool, err e
 			a.log.Error("configuration of a peer refused", "peer", a.nameOf(from), "err", err)
 		}
 		a.config.refused[from] = true
+		a.sendTable(from) // it may have heard nothing of what was decided here
 		return false, err
 	}
 	delete(a.config.refused, from)

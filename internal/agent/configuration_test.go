@@ -118,6 +118,9 @@ func TestOnlyANewerTableThatFollowsIsTaken(t *testing.T) {
 	table := testTable(t)
 	table.Generation, table.Origin = 5, slices.MinFunc(table.Nodes, func(a, b Node) int { return a.ID.Compare(b.ID) }).ID
 	higher := slices.MaxFunc(table.Nodes, func(a, b Node) int { return a.ID.Compare(b.ID) }).ID
+	gone := renamed(table.Nodes[0], "c")
+	gone.ID = belfry.NewNodeID()
+	table.Removed = []belfry.NodeID{gone.ID}
 	tests := []struct {
 		name  string
 		edit  func(*Table)
@@ -134,6 +137,8 @@ func TestOnlyANewerTableThatFollowsIsTaken(t *testing.T) {
 		{name: "another cluster", edit: func(o *Table) { o.Generation = 6; o.Cluster = belfry.NewClusterID() }, err: belfry.ErrNotMember, text: "it is of cluster"},
 		{name: "a member less", edit: func(o *Table) { o.Generation = 6; o.Nodes = o.Nodes[:1] }, taken: true},
 		{name: "a member more", edit: func(o *Table) { o.Generation = 6; o.add(renamed(testTable(t).Nodes[0], "c")) }, taken: true},
+		{name: "a member that was removed", edit: func(o *Table) { o.Generation = 9; o.add(gone) }, err: belfry.ErrNotMember, text: "it lists node c"},
+		{name: "by a member that was removed", edit: func(o *Table) { o.Generation, o.Origin = 9, gone.ID }, err: belfry.ErrNotMember, text: "which was removed"},
 		{name: "another key", edit: func(o *Table) { o.Generation = 6; o.Nodes[0].Key = o.Nodes[1].Key }, err: belfry.ErrNotMember, text: "another key or number"},
 		{name: "another number", edit: func(o *Table) { o.Generation = 6; o.Nodes[0].Number = 9 }, err: belfry.ErrNotMember, text: "another key or number"},
 		{name: "a client more", edit: func(o *Table) { o.Generation = 6; o.Clients = []ClientRole{{"x", "admin"}} }, taken: true},
@@ -167,6 +172,31 @@ func TestOnlyANewerTableThatFollowsIsTaken(t *testing.T) {
 		if taken, err := members.Take([]byte(garbage)); taken || err == nil {
 			t.Errorf("%.20q: taken %t, %v; want an error", garbage, taken, err)
 		}
+	}
+}
+
+// TestATableByARemovedMemberIsReplaced has a member that was down when another
+// was removed, and took a table of that other's own.
+func TestATableByARemovedMemberIsReplaced(t *testing.T) {
+	t.Parallel()
+	first := testTable(t)
+	gone := first.Nodes[1].ID
+	alone := first.clone()
+	alone.Generation, alone.Origin = 9, gone
+	members, _ := openTable(t, alone)
+	rest := first.clone()
+	rest.Generation, rest.Origin = 2, rest.Nodes[0].ID
+	rest.remove(gone)
+	for i, want := range []bool{true, false} {
+		if taken, err := members.Take(encoded(t, rest)); taken != want || err != nil {
+			t.Errorf("time %d: taken %t, %v; want %t", i+1, taken, err, want)
+		}
+	}
+	for i := range maxRemoved + 1 {
+		rest.remove(belfry.NodeID{1, byte(i >> 8), byte(i)})
+	}
+	if len(rest.Removed) != maxRemoved || rest.removed(gone) {
+		t.Errorf("%d removed members are remembered, the oldest of them %t; want %d, the newest", len(rest.Removed), rest.removed(gone), maxRemoved)
 	}
 }
 

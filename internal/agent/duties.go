@@ -69,6 +69,9 @@ func (a *Agent) doDuties(ctx context.Context) {
 
 // leadDuties are those of the leader.
 func (a *Agent) leadDuties(ctx context.Context) error {
+	if a.majority() != nil {
+		return nil // the other half may be doing it
+	}
 	table, now := a.members.Table(), time.Now()
 	if slices.ContainsFunc(table.Tokens, func(t JoinToken) bool { return !now.Before(t.Expires) }) {
 		if _, _, err := a.commit(ctx, func(t *Table) error { t.dropTokens(now); return nil }); err != nil {
@@ -81,7 +84,7 @@ func (a *Agent) leadDuties(ctx context.Context) error {
 	if err := a.careForCA(ctx); err != nil {
 		return err
 	}
-	if now.Sub(table.Since) < epochLife || a.majority() != nil {
+	if now.Sub(table.Since) < epochLife {
 		return nil
 	}
 	_, _, err := a.rotate(ctx, belfry.NodeID{}, func(*Table) error { return nil })

@@ -540,10 +540,6 @@ func TestAdmissionNeedsAMajority(t *testing.T) {
 	t.Parallel()
 	m := machines(t, 3)
 	formed(t, m[:2])
-	table := m[1].agent.members.Table().clone()
-	for i := range table.Nodes {
-		table.Nodes[i].Added = time.Time{} // long ago
-	}
 	token := m[0].token(t, client.TokenRequest{})
 	m[0].stop(t)
 	m[1].waitVerdict(t, "n1", "left", "down", "stalled")
@@ -552,8 +548,66 @@ func TestAdmissionNeedsAMajority(t *testing.T) {
 	if _, err := m[2].join(ctx, m[1], token); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "1 of 2 members are up") {
 		t.Errorf("joined with half of the members: %v", err)
 	}
+	if _, err := m[1].dial(t).CreateToken(t.Context(), client.TokenRequest{}); !errors.Is(err, belfry.ErrRestricted) {
+		t.Errorf("token made with half of the members: %v; want ErrRestricted", err)
+	}
 	m[0].start(t)
+	m[1].waitVerdict(t, "n1", "up")
 	m[2].mustJoin(t, m[1])
+}
+
+// TestARemovedNodeIsNotListedAgain restarts a node that was removed while it was
+// down, and another that was down as well: those two must not change anything.
+func TestARemovedNodeIsNotListedAgain(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 5)
+	formed(t, m)
+	m[3].stop(t)
+	m[4].stop(t)
+	for _, n := range []string{"n4", "n5"} {
+		m[0].waitVerdict(t, n, "left", "down", "stalled")
+	}
+	if _, err := m[0].dial(t).RemoveNode(t.Context(), "n4", false); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range m[:3] {
+		k.stop(t)
+	}
+	m[3].start(t)
+	m[4].start(t)
+	m[4].waitVerdict(t, "n4", "up") // it has not heard that n4 is none
+	for _, k := range m[3:] {
+		if _, err := k.dial(t).RemoveNode(t.Context(), "n1", false); !errors.Is(err, belfry.ErrRestricted) {
+			t.Errorf("%s removed n1 with two of five: %v; want ErrRestricted", k.Name, err)
+		}
+	}
+	for _, k := range m[:3] {
+		k.start(t)
+	}
+	for _, k := range []*machine{m[0], m[1], m[2], m[4]} {
+		k.waitHolds(t, "n1", "n2", "n3", "n5")
+	}
+}
+
+// TestRemovalByForce removes a member that is gone for good, where the one that
+// is left is the smaller half.
+func TestRemovalByForce(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 2)
+	formed(t, m)
+	m[0].stop(t)
+	m[1].waitVerdict(t, "n1", "left", "down", "stalled")
+	c := m[1].dial(t)
+	if _, err := c.RemoveNode(t.Context(), "n1", false); !errors.Is(err, belfry.ErrRestricted) || !strings.Contains(err.Error(), "--force") {
+		t.Errorf("removed with half of the members: %v; want ErrRestricted that names --force", err)
+	}
+	removed, err := c.RemoveNodeByForce(t.Context(), "n1")
+	if err != nil || removed.GetMembers() != 1 {
+		t.Fatalf("removed by force: %v, %v; want one member", removed, err)
+	}
+	if _, err := c.CreateToken(t.Context(), client.TokenRequest{}); err != nil {
+		t.Errorf("the one that is left makes no token: %v", err)
+	}
 }
 
 func (m *machine) waitVerdict(t *testing.T, node string, verdicts ...string) {

@@ -73,6 +73,9 @@ func (m *fileMembership) Take(document []byte) (taken bool, err error) {
 	if err := next.follows(old); err != nil {
 		return false, fmt.Errorf("member table of generation %d: %w", next.Generation, err)
 	}
+	if err := old.disowns(next); err != nil {
+		return false, fmt.Errorf("member table of generation %d: %w", next.Generation, err)
+	}
 	if !next.newer(old) {
 		return false, nil
 	}

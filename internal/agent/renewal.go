@@ -133,6 +133,9 @@ func (a *Agent) RotateCA(ctx context.Context) (*belfryv1.RotateCAResponse, error
 	case len(table.CA) > 1:
 		return nil, fmt.Errorf("%w: the authority is being replaced; wait until every node has renewed, belfry doctor tells which has not", belfry.ErrConflict)
 	}
+	if err := a.majority(); err != nil {
+		return nil, err
+	}
 	ca, err := security.NewCA(table.Cluster, time.Now())
 	if err != nil {
 		return nil, err

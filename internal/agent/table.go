@@ -32,6 +32,7 @@ type Table struct {
 	Since      time.Time         `json:"epoch_since,omitzero"` // when the epoch began
 	LastNumber belfry.NodeNumber `json:"last_number,omitzero"` // highest that was ever granted: none is used twice
 	Nodes      []Node            `json:"nodes"`
+	Removed    []belfry.NodeID   `json:"removed,omitempty"` // the newest of those that were members, oldest first
 	Clients    []ClientRole      `json:"clients,omitempty"`
 	Roles      []security.Grant  `json:"roles,omitempty"` // what subjects may beyond the defaults
 	Tokens     []JoinToken       `json:"tokens,omitempty"`
@@ -212,6 +213,7 @@ func (t *Table) Listed(id belfry.NodeID, key ed25519.PublicKey) error {
 const (
 	maxMembers = 1024
 	maxTokens  = 64 // alive
+	maxRemoved = 4096
 )
 
 // Validate names everything that is wrong with t.
@@ -294,8 +296,12 @@ func validName(s string) bool {
 const maxGeneration = 1 << 53
 
 // newer tells whether t is to replace o. Of two that were written at once on
-// different nodes, all nodes choose the same.
+// different nodes, all nodes choose the same. One by a node that t knows to have
+// been removed, and o does not, counts for nothing.
 func (t *Table) newer(o *Table) bool {
+	if t.removed(o.Origin) && !o.removed(o.Origin) {
+		return true
+	}
 	return cmp.Or(cmp.Compare(t.Generation, o.Generation), t.Origin.Compare(o.Origin)) > 0
 }
 
@@ -324,6 +330,7 @@ func decodeTable(data []byte) (*Table, error) {
 func (t *Table) clone() *Table {
 	next := *t
 	next.Nodes = slices.Clone(t.Nodes)
+	next.Removed = slices.Clone(t.Removed)
 	next.Clients = slices.Clone(t.Clients)
 	next.Roles = slices.Clone(t.Roles)
 	next.Tokens = slices.Clone(t.Tokens)
@@ -342,6 +349,24 @@ func (t *Table) follows(old *Table) error {
 	for _, was := range old.Nodes {
 		if n, ok := t.Node(was.ID); ok && (n.Number != was.Number || !n.Key.equal(was.Key)) {
 			return fmt.Errorf("%w: it gives node %s another key or number; a node keeps both until it is removed", belfry.ErrNotMember, was.Name)
+		}
+	}
+	return nil
+}
+
+// removed tells whether a node was a member once. An id is never given again.
+func (t *Table) removed(id belfry.NodeID) bool { return slices.Contains(t.Removed, id) }
+
+// disowns says why t, which is held, does not let next in, however new it is: it
+// is by a node that was removed, or lists one. Such a node may have gone on by
+// itself, and have found a member that was down when it was removed.
+func (t *Table) disowns(next *Table) error {
+	if t.removed(next.Origin) {
+		return fmt.Errorf("%w: it is by node %s, which was removed", belfry.ErrNotMember, next.Origin)
+	}
+	for _, n := range next.Nodes {
+		if t.removed(n.ID) {
+			return fmt.Errorf("%w: it lists node %s (%s), which was removed", belfry.ErrNotMember, n.Name, n.ID)
 		}
 	}
 	return nil
@@ -376,6 +401,9 @@ func (t *Table) remove(id belfry.NodeID) {
 		t.LastNumber = max(t.LastNumber, n.Number)
 	}
 	t.Nodes = slices.DeleteFunc(t.Nodes, func(n Node) bool { return n.ID == id })
+	if t.Removed = append(t.Removed, id); len(t.Removed) > maxRemoved {
+		t.Removed = slices.Delete(t.Removed, 0, 1)
+	}
 	t.Exposed = t.Exposed || slices.ContainsFunc(t.CAKeys, func(k SealedKey) bool { return k.Holder == id })
 	t.CAKeys = slices.DeleteFunc(t.CAKeys, func(k SealedKey) bool { return k.Holder == id })
 }

@@ -358,7 +358,7 @@ func (*fakeMembers) RevokeToken(_ context.Context, id string) (uint64, error) {
 	return 9, nil
 }
 
-func (*fakeMembers) RemoveNode(_ context.Context, node belfry.NodeID, dryRun bool) (*belfryv1.RemoveNodeResponse, error) {
+func (*fakeMembers) RemoveNode(_ context.Context, node belfry.NodeID, dryRun, _ bool) (*belfryv1.RemoveNodeResponse, error) {
 	if node == nodeA && !dryRun {
 		return nil, fmt.Errorf("%w: a is the last member", belfry.ErrUsage)
 	}
@@ -367,7 +367,9 @@ func (*fakeMembers) RemoveNode(_ context.Context, node belfry.NodeID, dryRun boo
 
 func (*fakeMembers) Leaving(bool) {}
 
-func (*fakeMembers) Left(context.Context) (*belfryv1.RemoveNodeResponse, bool) { return nil, false }
+func (*fakeMembers) Left(context.Context, belfry.NodeID, string) (*belfryv1.RemoveNodeResponse, bool) {
+	return nil, false
+}
 
 func (*fakeMembers) RotateCA(context.Context) (*belfryv1.RotateCAResponse, error) {
 	return &belfryv1.RotateCAResponse{Fingerprint: "ff", Generation: 9}, nil

@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"errors"
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
@@ -21,12 +22,13 @@ type Members interface {
 	// Leaving says that the removal of this node, which follows, is asked for
 	// here; or that it did not come about.
 	Leaving(bool)
-	// Left tells what this node's own removal came to, whose answer was lost: the
-	// stream that it would have come by ends with the membership. It waits a
-	// moment for the news; false: this node is still a member.
-	Left(ctx context.Context) (*belfryv1.RemoveNodeResponse, bool)
-	// RemoveNode ends a membership. With dryRun it only checks.
-	RemoveNode(ctx context.Context, node belfry.NodeID, dryRun bool) (*belfryv1.RemoveNodeResponse, error)
+	// Left tells what a removal came to whose answer was lost: the stream that it
+	// would have come by ends with a membership, this node's or the leader's. It
+	// waits a moment for the news; false: the node is still a member.
+	Left(ctx context.Context, node belfry.NodeID, name string) (*belfryv1.RemoveNodeResponse, bool)
+	// RemoveNode ends a membership. With dryRun it only checks. With force it
+	// does so though most members are down.
+	RemoveNode(ctx context.Context, node belfry.NodeID, dryRun, force bool) (*belfryv1.RemoveNodeResponse, error)
 	// RotateCA begins to replace the authority.
 	RotateCA(ctx context.Context) (*belfryv1.RotateCAResponse, error)
 }
@@ -77,8 +79,9 @@ func (s *Server) revokeToken(ctx context.Context, req *belfryv1.RevokeTokenReque
 
 // RemoveNode answers when every member that is up refuses the node.
 func (m *memberService) RemoveNode(ctx context.Context, req *belfryv1.RemoveNodeRequest) (*belfryv1.RemoveNodeResponse, error) {
-	self := m.s.opts.Cluster.View().Self
-	id, err := findNode(m.s.opts.Cluster.View(), cmp.Or(req.GetNode(), self.String()))
+	view := m.s.opts.Cluster.View()
+	self := view.Self
+	id, err := findNode(view, cmp.Or(req.GetNode(), self.String()))
 	if err != nil {
 		return nil, &belfry.Error{Op: "RemoveNode", Subject: req.GetNode(), Err: err}
 	}
@@ -86,12 +89,14 @@ func (m *memberService) RemoveNode(ctx context.Context, req *belfryv1.RemoveNode
 	if leaving {
 		m.s.opts.Members.Leaving(true)
 	}
-	req = &belfryv1.RemoveNodeRequest{Node: id.String(), DryRun: req.GetDryRun()} // the leader is another node
+	req = &belfryv1.RemoveNodeRequest{Node: id.String(), DryRun: req.GetDryRun(), Force: req.GetForce()} // the leader is another node
 	resp, err := led(ctx, m.s, belfryv1.MemberService_RemoveNode_FullMethodName, req, m.s.removeNode)
-	if err != nil && leaving {
-		if left, ok := m.s.opts.Members.Left(ctx); ok {
+	if errors.Is(err, belfry.ErrUnknown) && !req.GetDryRun() {
+		if left, ok := m.s.opts.Members.Left(ctx, id, nodeName(view, id)); ok {
 			return left, nil
 		}
+	}
+	if err != nil && leaving {
 		m.s.opts.Members.Leaving(false)
 	}
 	return resp, err
@@ -101,7 +106,7 @@ func (s *Server) removeNode(ctx context.Context, req *belfryv1.RemoveNodeRequest
 	id, err := findNode(s.opts.Cluster.View(), req.GetNode())
 	var resp *belfryv1.RemoveNodeResponse
 	if err == nil {
-		resp, err = s.opts.Members.RemoveNode(ctx, id, req.GetDryRun())
+		resp, err = s.opts.Members.RemoveNode(ctx, id, req.GetDryRun(), req.GetForce())
 	}
 	if err != nil {
 		return nil, &belfry.Error{Op: "RemoveNode", Subject: req.GetNode(), Err: err}
