@@ -111,6 +111,9 @@ func joinNode(ctx context.Context, token security.Token, address string, p Place
 		return Joined{}, err
 	}
 	defer lock.Close()
+	if err := takeUp(p.State); err != nil {
+		return Joined{}, err
+	}
 	j, err := security.PrepareJoin(filepath.Join(p.State, joiningDir))
 	if err != nil {
 		return Joined{}, err
@@ -181,6 +184,32 @@ func putAway(state string) error {
 		}
 	}
 	return nil
+}
+
+// takeUp goes back one step where a try ended between the last two: its keys
+// were in place, the table was not. The cluster lists them already, and answers
+// them again.
+func takeUp(state string) error {
+	from, to := filepath.Join(state, keysDir), filepath.Join(state, joiningDir)
+	keys, err := security.Load(from)
+	if err != nil {
+		return nil //nolint:nilerr // no node's keys; putKeys refuses to overwrite what else is there
+	}
+	if !missing(to) {
+		return nil // of another try
+	}
+	if former := filepath.Join(state, formerDir, keys.Node.String()); !missing(former) {
+		to = filepath.Join(former, keysDir) // it was the putting away that ended
+	}
+	if err := os.Rename(from, to); err != nil {
+		return fmt.Errorf("take up the join that was cut off: %w", err)
+	}
+	return nil
+}
+
+func missing(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, os.ErrNotExist)
 }
 
 // settle writes what the cluster gave. The table comes last: a directory that

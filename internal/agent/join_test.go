@@ -165,6 +165,11 @@ func formedAt(t *testing.T, begin time.Time, machines []*machine) {
 		t.Fatal(err)
 	}
 	machines[0].start(t)
+	for end := time.Now().Add(testTimeout); time.Until(machines[0].agent.keys.now().Certificate.Leaf.NotAfter) <= 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the first node does not renew its certificate, which has ended")
+		}
+	}
 	names := []string{machines[0].Name}
 	for _, m := range machines[1:] {
 		m.mustJoin(t, machines[0])
@@ -554,6 +559,50 @@ func TestAdmissionNeedsAMajority(t *testing.T) {
 	m[0].start(t)
 	m[1].waitVerdict(t, "n1", "up")
 	m[2].mustJoin(t, m[1])
+}
+
+// TestAJoinThatWasKilledGoesOn takes away what the steps that did not happen
+// would have written, and asks again with the same token.
+func TestAJoinThatWasKilledGoesOn(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 3)
+	formed(t, m[:1])
+	token := m[0].token(t, client.TokenRequest{})
+	if _, err := m[1].join(t.Context(), m[0], token); err != nil {
+		t.Fatal(err)
+	}
+	at := func(parts ...string) string { return filepath.Join(append([]string{m[1].State}, parts...)...) }
+	for step, undo := range []func() error{
+		func() error { return os.Remove(at(memberFile)) },
+		func() error { return errors.Join(os.Remove(at(memberFile)), os.Rename(at(keysDir), at(joiningDir))) },
+	} {
+		if err := undo(); err != nil {
+			t.Fatal(err)
+		}
+		joined, err := m[1].join(t.Context(), m[0], token)
+		if err != nil || joined.Node.Number != 2 {
+			t.Fatalf("killed at step %d: %+v, %v; want node number 2", step, joined.Node, err)
+		}
+	}
+	m[1].start(t)
+	m[0].waitHolds(t, "n1", "n2")
+
+	// The putting away of a membership that has ended is carried on as well.
+	if _, err := m[0].dial(t).RemoveNode(t.Context(), "n2", false); err != nil {
+		t.Fatal(err)
+	}
+	id := m[1].agent.id.node.ID
+	m[1].stop(t)
+	if err := errors.Join(os.MkdirAll(at(formerDir, id.String()), 0o700), os.Rename(at(memberFile), at(formerDir, id.String(), memberFile))); err != nil {
+		t.Fatal(err)
+	}
+	m[1].mustJoin(t, m[0])
+	if again := m[1].agent.id.node.ID; again == id {
+		t.Errorf("joined again as %s, which was removed", id)
+	}
+	if _, err := security.Load(at(formerDir, id.String(), keysDir)); err != nil {
+		t.Errorf("the former keys are not put away: %v", err)
+	}
 }
 
 // TestARemovedNodeIsNotListedAgain restarts a node that was removed while it was

@@ -94,7 +94,7 @@ func guestConfig(cluster belfry.ClusterID, now func() time.Time, accept func(*x5
 func verifyHost(state tls.ConnectionState, cluster belfry.ClusterID, now time.Time, accept func(*x509.Certificate) error) error {
 	certs := state.PeerCertificates
 	if len(certs) != 2 {
-		return fmt.Errorf("%w: %d certificates; a node's and its authority's are wanted: this is no node of a cluster", belfry.ErrPermission, len(certs))
+		return fmt.Errorf("%w: the one that answers is no node of cluster %s, which the token is for; compare the address", belfry.ErrPermission, cluster)
 	}
 	leaf, ca := certs[0], certs[1]
 	if of, err := caCluster(ca); err != nil || of != cluster {

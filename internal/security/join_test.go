@@ -116,9 +116,9 @@ func TestGuestsTrustTheTokensAuthorityOnly(t *testing.T) {
 		want   string
 	}{
 		{"nothing wrong", NodeServerConfig(tn.guests(0)), time.Hour, ""},
-		{"a node that lets no guests in", NodeServerConfig(tn.options(0)), time.Hour, "1 certificates"},
-		{"without the authority", show(good), time.Hour, "1 certificates"},
-		{"another cluster", NodeServerConfig(other.guests(0)), time.Hour, "certificates"},
+		{"a node that lets no guests in", NodeServerConfig(tn.options(0)), time.Hour, "no node of cluster"},
+		{"without the authority", show(good), time.Hour, "no node of cluster"},
+		{"another cluster", NodeServerConfig(other.guests(0)), time.Hour, "no node of cluster"},
 		{"another cluster's chain", show(&other.keys[0].Certificate, other.CA.Certificate.Raw), time.Hour, "another cluster"},
 		{"a forged authority with its own certificate", show(forgedCert, forged.Certificate.Raw), time.Hour, "another authority than the token names"},
 		{"a forged certificate with the right authority", show(forgedCert, ca), time.Hour, "unknown authority"},
@@ -126,7 +126,7 @@ func TestGuestsTrustTheTokensAuthorityOnly(t *testing.T) {
 		{"a client of the cluster", show(client, ca), time.Hour, "incompatible key usage"},
 		{"this machine's clock a year early", NodeServerConfig(tn.guests(0)), -365 * 24 * time.Hour, "set the clock right"},
 		{"this machine's clock a year late", NodeServerConfig(tn.guests(0)), 365 * 24 * time.Hour, "set the clock right"},
-		{"three certificates", show(good, ca, ca), time.Hour, "3 certificates"},
+		{"three certificates", show(good, ca, ca), time.Hour, "no node of cluster"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
