@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/belfry-ha/belfry/client"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/agent"
 )
 
@@ -60,21 +61,25 @@ only for members that are gone for good.`,
 }
 
 func newLeaveCommand(a *app) *cobra.Command {
-	var dryRun bool
+	var dryRun, force bool
 	leave := &cobra.Command{
 		Use:   "leave",
 		Short: "End the membership of this node",
 		Long: `End the membership of this node: the others are told, and its agent ends. Its
-state directory stays; a token lets it join again, this cluster or another.`,
-		Example: "  belfry leave",
+state directory stays; a token lets it join again, this cluster or another.
+
+A node that was removed while its agent did not run has not heard of it, and holds
+the others down. --force has it leave by itself, so that it can join again.`,
+		Example: "  belfry leave\n  belfry leave --force",
 		Args:    none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
-				return a.removeNode(ctx, c, "", dryRun, false)
+				return a.removeNode(ctx, c, "", dryRun, force)
 			})
 		},
 	}
 	dryRunFlag(leave, &dryRun)
+	leave.Flags().BoolVar(&force, "force", false, "also if most members are down")
 	return leave
 }
 
@@ -83,10 +88,11 @@ func (a *app) removeNode(ctx context.Context, c *client.Client, name string, dry
 	if dryRun && force {
 		return usagef("--dry-run and --force: one of them; --dry-run tells whether it takes --force")
 	}
-	answer, err := c.RemoveNode(ctx, name, dryRun)
+	remove := func() (*belfryv1.RemoveNodeResponse, error) { return c.RemoveNode(ctx, name, dryRun) }
 	if force {
-		answer, err = c.RemoveNodeByForce(ctx, name)
+		remove = func() (*belfryv1.RemoveNodeResponse, error) { return c.RemoveNodeByForce(ctx, name) }
 	}
+	answer, err := remove()
 	if err != nil && name != "" {
 		return a.unknownTo(ctx, c, name, err)
 	}

@@ -179,12 +179,21 @@ func (d doctor) members() findings {
 	for _, n := range status.GetNodes() {
 		checkMember(n, &found)
 	}
+	if alone(status) {
+		found.add(LevelWarning, "no other member is heard; if their agents run, this node may have been removed while its own did not: if belfry node list there does not have it, belfry leave --force, and join again")
+	}
 	if !asked {
 		return found
 	}
 	table.checkRotation(status, &found)
 	table.checkHolders(status, d.now, &found)
 	return found.orElse("%d, all with generation %d", len(status.GetNodes()), status.GetGeneration())
+}
+
+// alone tells whether there are other members, none of which has been heard.
+func alone(status *belfryv1.GetStatusResponse) bool {
+	nodes := status.GetNodes()
+	return len(nodes) > 1 && !slices.ContainsFunc(nodes, func(n *belfryv1.Node) bool { return !n.GetSelf() && n.GetLastHeard() != nil })
 }
 
 // checkMember judges one member by its verdict and its report.

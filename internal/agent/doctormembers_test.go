@@ -133,6 +133,24 @@ func TestDoctorJudgesMembers(t *testing.T) {
 	}
 }
 
+func TestDoctorTellsThatNobodyIsHeard(t *testing.T) {
+	t.Parallel()
+	status := statusOf(testTable(t), time.Now())
+	if alone(status) {
+		t.Error("alone, though another member has been heard")
+	}
+	for _, n := range status.Nodes[1:] {
+		n.LastHeard = nil
+	}
+	if !alone(status) {
+		t.Error("not alone, though no other member has been heard")
+	}
+	status.Nodes = status.Nodes[:1]
+	if alone(status) {
+		t.Error("the only member is alone")
+	}
+}
+
 func TestDoctorTellsWhatTheAuthorityWaitsFor(t *testing.T) {
 	t.Parallel()
 	now := time.Now()

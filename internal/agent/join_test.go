@@ -636,6 +636,14 @@ func TestARemovedNodeIsNotListedAgain(t *testing.T) {
 	for _, k := range []*machine{m[0], m[1], m[2], m[4]} {
 		k.waitHolds(t, "n1", "n2", "n3", "n5")
 	}
+
+	// It has not heard of its removal. It leaves by itself, and joins again.
+	if _, err := m[3].dial(t).RemoveNodeByForce(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	m[3].stop(t)
+	m[3].mustJoin(t, m[0])
+	m[0].waitHolds(t, "n1", "n2", "n3", "n4", "n5")
 }
 
 // TestRemovalByForce removes a member that is gone for good, where the one that
