@@ -133,9 +133,9 @@ func (a *Agent) received(from belfry.NodeID, document []byte) (taken bool, err e
 		a.config.bad.Add(1)
 		if !a.config.refused[from] {
 			a.log.Error("configuration of a peer refused", "peer", a.nameOf(from), "err", err)
+			a.sendTable(from) // it may have heard nothing of what was decided here; once, as it may refuse this one
 		}
 		a.config.refused[from] = true
-		a.sendTable(from) // it may have heard nothing of what was decided here
 		return false, err
 	}
 	delete(a.config.refused, from)

@@ -359,6 +359,14 @@ func TestARemovedNodeChangesNothing(t *testing.T) {
 	if _, err := m[0].agent.received(m[1].agent.id.node.ID, document); !errors.Is(err, belfry.ErrNotMember) {
 		t.Errorf("the same, brought by a member: %v; want ErrNotMember", err)
 	}
+	forged.Origin = belfry.NewNodeID()
+	if _, err := m[0].agent.received(m[1].agent.id.node.ID, encoded(t, forged)); !errors.Is(err, belfry.ErrNotMember) {
+		t.Errorf("one by a node that never was a member: %v; want ErrNotMember", err)
+	}
+	forged.Origin = m[1].agent.id.node.ID
+	if _, err := m[0].agent.received(gone.id.node.ID, encoded(t, forged)); !errors.Is(err, belfry.ErrNotMember) {
+		t.Errorf("one by a member, brought by the removed node: %v; want ErrNotMember", err)
+	}
 	for method := range m[0].agent.calls {
 		if _, err := m[0].agent.serveCall(t.Context(), gone.id.node.ID, method, nil); !errors.Is(err, belfry.ErrNotMember) {
 			t.Errorf("%s: %v; want ErrNotMember", method, err)

@@ -213,7 +213,7 @@ func (t *Table) Listed(id belfry.NodeID, key ed25519.PublicKey) error {
 const (
 	maxMembers = 1024
 	maxTokens  = 64 // alive
-	maxRemoved = 4096
+	maxRemoved = 1024
 )
 
 // Validate names everything that is wrong with t.
