@@ -198,7 +198,7 @@ func (a *Agent) RemoveNode(ctx context.Context, id belfry.NodeID, dryRun, force 
 		NodeId: n.ID.String(), NodeName: n.Name, Generation: table.Generation, Epoch: table.Epoch, Members: uint32(len(table.Nodes) - 1),
 	}
 	if err := a.majority(); err != nil && !force {
-		return nil, fmt.Errorf("%w; with --force, and only if they are gone for good", err)
+		return nil, err
 	}
 	if dryRun {
 		return resp, nil

@@ -353,5 +353,5 @@ func (a *Agent) majority() error {
 	if 2*up > of || 2*up == of && verdicts[lowest.ID] == belfry.VerdictUp {
 		return nil
 	}
-	return fmt.Errorf("%w: %d of %d members are up, and more than half must be; bring one back, or remove it with belfry node remove", belfry.ErrRestricted, up, of)
+	return fmt.Errorf("%w: %d of %d members are up, and more than half must be; bring one back, or take out one that is gone for good: belfry node remove NAME --force", belfry.ErrRestricted, up, of)
 }

@@ -103,13 +103,16 @@ func (m *memberService) RemoveNode(ctx context.Context, req *belfryv1.RemoveNode
 }
 
 func (s *Server) removeNode(ctx context.Context, req *belfryv1.RemoveNodeRequest) (*belfryv1.RemoveNodeResponse, error) {
-	id, err := findNode(s.opts.Cluster.View(), req.GetNode())
+	view := s.opts.Cluster.View()
+	subject := req.GetNode()
+	id, err := findNode(view, subject)
 	var resp *belfryv1.RemoveNodeResponse
 	if err == nil {
+		subject = nodeName(view, id) // the asker's agent gave the id
 		resp, err = s.opts.Members.RemoveNode(ctx, id, req.GetDryRun(), req.GetForce())
 	}
 	if err != nil {
-		return nil, &belfry.Error{Op: "RemoveNode", Subject: req.GetNode(), Err: err}
+		return nil, &belfry.Error{Op: "RemoveNode", Subject: subject, Err: err}
 	}
 	if !req.GetDryRun() {
 		s.audit(ctx, "RemoveNode", resp.GetNodeName(), resp.GetGeneration(), "node_id", resp.GetNodeId())
