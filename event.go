@@ -1,6 +1,9 @@
 package belfry
 
 import (
+	"fmt"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -116,6 +119,43 @@ type Threshold struct {
 // IsZero tells whether t asks for nothing.
 func (t Threshold) IsZero() bool { return !t.HasHi && !t.HasLo }
 
+// Flap silences an event that happens more than High times within Window:
+// one notification of KindFlapping, and none until it happens fewer than Low
+// times within Window; then one of KindSettled, with the newest occurrence
+// and the exact number in Skipped. The zero value is off.
+type Flap struct {
+	Window    time.Duration // 1 s to 24 h
+	High, Low int           // 1 to 1,000; Low at most High
+}
+
+// DefaultFlap is what a user gets who asks for flap control without figures.
+var DefaultFlap = Flap{Window: time.Minute, High: 6, Low: 2}
+
+// IsZero tells whether f asks for nothing.
+func (f Flap) IsZero() bool { return f == Flap{} }
+
+// String is the form that flags and settings use: HIGH:LOW:WINDOW.
+func (f Flap) String() string { return fmt.Sprintf("%d:%d:%s", f.High, f.Low, f.Window) }
+
+// ParseFlap reads the form that String writes.
+func ParseFlap(s string) (f Flap, err error) {
+	var window string
+	part := strings.Split(s, ":")
+	if len(part) == 3 {
+		window = part[2]
+		if f.High, err = strconv.Atoi(part[0]); err == nil {
+			f.Low, err = strconv.Atoi(part[1])
+		}
+		if err == nil {
+			f.Window, err = time.ParseDuration(window)
+		}
+	}
+	if len(part) != 3 || err != nil {
+		return Flap{}, fmt.Errorf("%w: flap control %q; write HIGH:LOW:WINDOW, for example %s", ErrUsage, s, DefaultFlap)
+	}
+	return f, nil
+}
+
 // EdgeFilter chooses edges.
 type EdgeFilter uint8
 
@@ -171,7 +211,15 @@ type Registration struct {
 	Threshold          Threshold
 	Edge               EdgeFilter
 	Filter             string // expression; empty: everything
-	Coalesce           Coalesce
+	// Hold lets a state out when it has lasted that long; a return to the state
+	// told last, before that, sends nothing. For state and value classes; at
+	// most 24 h.
+	Hold time.Duration
+	// MinInterval is the least time between two notifications of one event:
+	// what comes meanwhile becomes one, with the newest. At most 24 h.
+	MinInterval time.Duration
+	Flap        Flap // silence for what happens too often
+	Coalesce    Coalesce
 	// Limit is the most notifications queued; 1 to 65,536. Zero: 256, and 16 for
 	// a plain registration (one event without rules).
 	Limit int
@@ -189,9 +237,11 @@ const (
 	KindGap             // stands for occurrences that this consumer did not get
 	KindCoverage        // a node began or ceased to be covered by this registration
 	KindEnded           // the event is gone: the last notification of it
+	KindFlapping        // it happens too often: silence until it is settled (Flap)
+	KindSettled         // the newest occurrence of an event that was flapping; Skipped is how many there were
 )
 
-var kindNames = []string{"occurrence", "state", "already", "gap", "coverage", "ended"}
+var kindNames = []string{"occurrence", "state", "already", "gap", "coverage", "ended", "flapping", "settled"}
 
 // String is the word that listings and JSON use.
 func (k Kind) String() string { return name(kindNames, int(k)) }

@@ -1,6 +1,8 @@
 package client
 
 import (
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
@@ -15,6 +17,15 @@ func registrationOf(r belfry.Registration) *belfryv1.Registration {
 	}
 	if r.Scope == belfry.ScopeCluster {
 		p.Scope = belfryv1.Scope_SCOPE_CLUSTER
+	}
+	if r.Hold != 0 {
+		p.Hold = durationpb.New(r.Hold)
+	}
+	if r.MinInterval != 0 {
+		p.MinInterval = durationpb.New(r.MinInterval)
+	}
+	if f := r.Flap; !f.IsZero() {
+		p.Flap = &belfryv1.Flap{Window: durationpb.New(f.Window), High: uint32(max(0, f.High)), Low: uint32(max(0, f.Low))}
 	}
 	if r.Threshold.HasHi {
 		p.Hi = &r.Threshold.Hi

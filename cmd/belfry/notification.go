@@ -101,6 +101,8 @@ func (w *watcher) line(n *belfry.Notification, wide bool) string {
 	}
 	parts = append(parts, fmt.Sprintf("seq %d", n.Last))
 	switch {
+	case n.Kind == belfry.KindSettled:
+		parts = append(parts, fmt.Sprintf("settled, %d silenced", n.Skipped))
 	case n.Kind != belfry.KindOccurrence:
 		parts = append(parts, n.Kind.String())
 	case n.LowerBound:

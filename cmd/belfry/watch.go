@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -29,6 +30,8 @@ type watchFlags struct {
 	wait               bool
 	noFollow           bool
 	noSnapshot         bool
+	hold, minInterval  time.Duration
+	flap               string
 
 	count  uint64
 	strict bool
@@ -87,6 +90,10 @@ func (f *watchFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.threshold.rearm, "rearm", "", "how far a value must come back before it counts again, with its unit")
 	flags.StringVar(&f.edge, "edge", "both", "both, failing or recovered: which changes")
 	flags.StringVar(&f.where, "where", "", "only where this expression is true, for example 'data.to == \"down\"'")
+	flags.DurationVar(&f.hold, "hold", 0, "a state counts when it has lasted this long, for example 5s")
+	flags.DurationVar(&f.minInterval, "min-interval", 0, "at most one notification of an event in this time")
+	flags.StringVar(&f.flap, "flap", "", "silence for what happens more than HIGH times within WINDOW, until fewer than LOW: HIGH:LOW:WINDOW")
+	flags.Lookup("flap").NoOptDefVal = belfry.DefaultFlap.String()
 	flags.StringVar(&f.coalesce, "coalesce", "by-code", "by-code or never: what may merge while it waits")
 	flags.IntVar(&f.limit, "limit", 0, "most notifications that wait (default 256)")
 	flags.BoolVar(&f.wait, "wait", false, "begin even if there is nothing of that name yet")
@@ -158,7 +165,7 @@ func parseSelectors(args []string) ([]selector, error) {
 func (f *watchFlags) registration(scoped bool) (belfry.Registration, error) {
 	r := belfry.Registration{
 		OnlyWhereMonitored: f.onlyWhereMonitored, Wait: f.wait, NoFollow: f.noFollow, Snapshot: !f.noSnapshot,
-		Filter: f.where, Limit: f.limit,
+		Filter: f.where, Limit: f.limit, Hold: f.hold, MinInterval: f.minInterval,
 	}
 	var err error
 	if r.Scope, err = belfry.ParseScope(f.scope); err != nil {
@@ -169,6 +176,11 @@ func (f *watchFlags) registration(scoped bool) (belfry.Registration, error) {
 	}
 	if r.Coalesce, err = belfry.ParseCoalesce(f.coalesce); err != nil {
 		return r, usagef("--coalesce %s: not known; use by-code or never", f.coalesce)
+	}
+	if f.flap != "" {
+		if r.Flap, err = belfry.ParseFlap(f.flap); err != nil {
+			return r, usagef("--flap %s: write HIGH:LOW:WINDOW, for example %s", f.flap, belfry.DefaultFlap)
+		}
 	}
 	if len(f.nodes) > 0 {
 		if scoped && r.Scope == belfry.ScopeLocal {

@@ -21,6 +21,8 @@ func (s *Server) registration(p *belfryv1.Registration) (belfry.Registration, er
 			Hysteresis: p.GetHysteresis(),
 		},
 		Limit: int(p.GetLimit()),
+		Hold:  p.GetHold().AsDuration(), MinInterval: p.GetMinInterval().AsDuration(),
+		Flap: belfry.Flap{Window: p.GetFlap().GetWindow().AsDuration(), High: int(p.GetFlap().GetHigh()), Low: int(p.GetFlap().GetLow())},
 	}
 	fail := func(err error) (belfry.Registration, error) {
 		return belfry.Registration{}, &belfry.Error{Op: "register", Subject: selector(r), Err: err}

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/cloudevents"
@@ -247,10 +249,19 @@ func parseStream(query url.Values) ([]*belfryv1.Registration, error) {
 	return all, nil
 }
 
+func durationField(value string) (*durationpb.Duration, error) {
+	d, err := time.ParseDuration(value)
+	if err != nil {
+		return nil, errNotDuration
+	}
+	return durationpb.New(d), nil
+}
+
 var (
-	errNotBool   = errors.New("not true or false")
-	errNotNumber = errors.New("not a number")
-	errNoField   = errors.New("no such field; event.proto lists those of Registration")
+	errNotDuration = errors.New("not a duration; write for example 5s")
+	errNotBool     = errors.New("not true or false")
+	errNotNumber   = errors.New("not a number")
+	errNoField     = errors.New("no such field; event.proto lists those of Registration")
 )
 
 // streamField sets one field.
@@ -302,6 +313,15 @@ func streamField(r *belfryv1.Registration, name string, values []string) error {
 		r.Lo = number()
 	case "hysteresis":
 		r.Hysteresis = *number()
+	case "hold":
+		r.Hold, err = durationField(value)
+	case "min_interval":
+		r.MinInterval, err = durationField(value)
+	case "flap":
+		var f belfry.Flap
+		if f, err = belfry.ParseFlap(value); err == nil {
+			r.Flap = &belfryv1.Flap{Window: durationpb.New(f.Window), High: uint32(max(0, f.High)), Low: uint32(max(0, f.Low))}
+		}
 	case "limit":
 		limit, parseErr := strconv.ParseUint(value, 10, 16)
 		if r.Limit = uint32(limit); parseErr != nil {

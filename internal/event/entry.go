@@ -199,7 +199,7 @@ func (e *entry) swap(i, j int) {
 // happened gives occurrences their numbers and hands them on. It is the only
 // place where the sequence number moves, but for held posts that fell off.
 // from is the time of the first of them, at that of the last.
-func (e *entry) happened(o *belfry.Occurrence, from, at int64, count uint64, sampled bool) {
+func (e *entry) happened(now time.Time, o *belfry.Occurrence, from, at int64, count uint64, sampled bool) {
 	count = min(count, math.MaxUint64-e.sequence) // the number never wraps
 	if count == 0 {
 		return
@@ -228,7 +228,7 @@ func (e *entry) happened(o *belfry.Occurrence, from, at int64, count uint64, sam
 			run: run{first: first, last: e.sequence, firstTime: from, time: at, code: o.Code, edge: o.Edge, lowerBound: o.LowerBound, body: shared},
 		}
 		for _, a := range e.private {
-			a.offer(&it, sampled)
+			a.offer(now, &it, sampled)
 		}
 	}
 }

@@ -82,7 +82,7 @@ func (m *Machine) post(now time.Time, msg *Post) {
 	count, at := max(msg.Repeat, 1), stamp(now, o.Time)
 	switch {
 	case e.state == belfry.EntryActive && o.Event.Instance == e.instance:
-		e.happened(o, at, at, count, false)
+		e.happened(now, o, at, at, count, false)
 	case e.state == belfry.EntryActive:
 		m.stale(e.entry, "%s: post under identifier %q; it is %q now", label(e.class, e.subject), short(o.Event.Instance), short(e.instance))
 	case e.gone && o.Event.Instance == e.previous:
@@ -129,7 +129,7 @@ func (m *Machine) associate(now time.Time, msg *Associate) {
 		e.setPresent(now, msg.State)
 	}
 	m.startedAll(e)
-	e.releaseHeld(m)
+	e.releaseHeld(now, m)
 }
 
 // setPresent learns the present state; it moves no number. Those who asked to
@@ -155,7 +155,7 @@ func (e *entry) setPresent(now time.Time, o *belfry.Occurrence) {
 // releaseHeld gives the held posts of the new identifier their numbers, in
 // order. What fell off takes its numbers, too, and so shows as a gap with the
 // exact count; posts of other identifiers are refused.
-func (e *entry) releaseHeld(m *Machine) {
+func (e *entry) releaseHeld(now time.Time, m *Machine) {
 	held := e.held
 	e.held = holding{}
 	if n := held.lost[e.instance]; n > 0 {
@@ -169,7 +169,7 @@ func (e *entry) releaseHeld(m *Machine) {
 			m.counters.Stale += p.count - 1
 			continue
 		}
-		e.happened(&p.occurrence, p.first, p.time, p.count, false)
+		e.happened(now, &p.occurrence, p.first, p.time, p.count, false)
 	}
 }
 
@@ -285,6 +285,9 @@ func (m *Machine) finish(now time.Time, r *registration, src *source, last uint6
 	}
 	r.ended = &ending{src: src, at: now, last: last}
 	for _, a := range r.attachments {
+		if a.gate != nil {
+			a.gate.finish()
+		}
 		r.ended.skipped += a.skipped
 	}
 	m.leave(now, r)

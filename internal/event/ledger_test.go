@@ -80,7 +80,7 @@ func (l *ledger) take(c ConsumerID, n *belfry.Notification) {
 	case belfry.KindOccurrence:
 		l.advance(a, e, n, n.Count)
 		l.payload(a, e, n)
-	case belfry.KindEnded:
+	case belfry.KindEnded, belfry.KindFlapping, belfry.KindSettled:
 		a.last[e] += n.Skipped
 	}
 }

@@ -54,6 +54,7 @@ type Machine struct {
 	globs         []*registration // local ones that may match several entries, oldest first
 	wake          []*consumer     // have something and a free sender
 	late          [3]lateAnswers  // held back, by reason
+	alarms        alarms          // what rules about time hold back
 
 	peers   []*peer // by NodeID
 	wanted  wanted
@@ -184,11 +185,15 @@ func (m *Machine) receiveConsumer(now time.Time, msg Message) {
 	}
 }
 
-// Advance gives the answers whose time is over.
-func (m *Machine) Advance(now time.Time) { m.answersDue(now) }
+// Advance gives the answers whose time is over, and what was held back that long.
+func (m *Machine) Advance(now time.Time) {
+	m.answersDue(now)
+	m.alarms.ring(now)
+}
 
 // NextTimeout is the zero time when nothing is due, ever.
 func (m *Machine) NextTimeout() (next time.Time) {
+	next = m.alarms.next()
 	for i := range m.late {
 		l := &m.late[i]
 		if l.trim(); len(l.queue) > 0 && (next.IsZero() || l.queue[0].deadline.Before(next)) {

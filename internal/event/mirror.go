@@ -57,7 +57,7 @@ func (m *Machine) reported(now time.Time, p *peer, n *belfry.Notification) {
 	case belfry.KindEnded:
 		m.endMirror(now, v)
 	case belfry.KindOccurrence, belfry.KindGap:
-		m.occurred(v, *n)
+		m.occurred(now, v, *n)
 	}
 }
 
@@ -188,6 +188,9 @@ func (m *Machine) leaveMirror(v *mirror) {
 func (m *Machine) endMirror(now time.Time, v *mirror) {
 	for len(v.private) > 0 {
 		a := v.private[len(v.private)-1]
+		if a.gate != nil {
+			a.gate.finish()
+		}
 		if a.skipped > 0 || v.info == nil || !v.info.Custom { // a custom event may come again at any time
 			a.tellEnded(now)
 		}
@@ -238,7 +241,7 @@ func (v *mirror) measured(n *belfry.Notification) {
 
 // occurred takes occurrences, or a gap in them. What has arrived before falls
 // away; a hole that nothing explains becomes a gap and is counted.
-func (m *Machine) occurred(v *mirror, n belfry.Notification) {
+func (m *Machine) occurred(now time.Time, v *mirror, n belfry.Notification) {
 	if n.Last <= v.sequence {
 		return
 	}
@@ -265,7 +268,7 @@ func (m *Machine) occurred(v *mirror, n belfry.Notification) {
 		v.missed(n.First, total, &n, gap)
 		return
 	}
-	v.happened(&n, total)
+	v.happened(now, &n, total)
 }
 
 // missed puts a gap into everybody's queue.
@@ -279,7 +282,7 @@ func (v *mirror) missed(first, count uint64, n *belfry.Notification, gap belfry.
 	}
 }
 
-func (v *mirror) happened(n *belfry.Notification, count uint64) {
+func (v *mirror) happened(now time.Time, n *belfry.Notification, count uint64) {
 	it := item{kind: belfry.KindOccurrence, count: count, run: run{
 		first: n.First, last: n.Last, firstTime: n.FirstTime.UnixNano(), time: n.Time.UnixNano(),
 		code: n.Code, edge: n.Edge, lowerBound: n.LowerBound,
@@ -296,6 +299,6 @@ func (v *mirror) happened(n *belfry.Notification, count uint64) {
 		v.present = &state{kind: belfry.KindState, sequence: n.Last, time: it.time, code: n.Code, edge: n.Edge, body: it.body}
 	}
 	for _, a := range v.private {
-		a.offer(&it, sampled)
+		a.offer(now, &it, sampled)
 	}
 }

@@ -179,11 +179,14 @@ func (q *queue) fallBehind(a *attachment, it *item) {
 	r := a.reg
 	outdated := a.snap != nil && a.snapAt < q.head
 	switch {
+	case it.kind == belfry.KindFlapping || it.kind == belfry.KindSettled:
+		a.after = it.state(it.kind)
 	case a.feed.present != nil:
+		a.after = nil
 	case !outdated || it.kind != belfry.KindOccurrence:
 		return
 	default: // of a value class: the last crossing says where the value is
-		a.after = &state{kind: belfry.KindState, sequence: it.last, time: it.time, code: it.code, edge: it.edge, body: it.body}
+		a.after = it.state(belfry.KindState)
 	}
 	if outdated {
 		a.snap = nil
@@ -199,8 +202,12 @@ func (q *queue) fallBehind(a *attachment, it *item) {
 	}
 }
 
-// lose adds an item to the gap record.
+// lose adds an item to the gap record. What stands for nothing leaves no gap:
+// the last word on flapping comes again (fallBehind).
 func (q *queue) lose(c *consumer, it *item) {
+	if (it.kind == belfry.KindFlapping || it.kind == belfry.KindSettled) && it.skipped == 0 {
+		return
+	}
 	total, known := it.count, true
 	if it.kind == belfry.KindGap {
 		total, known = it.gap.Total, it.gap.Known
@@ -275,6 +282,9 @@ func (q *queue) discard(c *consumer) {
 // event's notifications.
 func (a *attachment) lose(it item) {
 	q := a.reg.queue
+	if a.gate != nil {
+		a.gate.lose()
+	}
 	it.on = a
 	it.skipped += a.skipped
 	a.skipped = 0
@@ -305,6 +315,9 @@ func (r *registration) tellEnded(e *entry, now time.Time) {
 
 func (a *attachment) tellEnded(now time.Time) {
 	at := now.UnixNano()
+	if a.gate != nil {
+		a.gate.finish()
+	}
 	a.reg.queue.append(a, item{
 		kind: belfry.KindEnded, on: a, skipped: a.skipped,
 		run: run{first: a.feed.sequence, last: a.feed.sequence, firstTime: at, time: at, body: &body{}},

@@ -79,6 +79,7 @@ type attachment struct {
 	levels   []level
 	snap     *state
 	snapAt   uint64 // position in the queue that snap goes out before
+	gate     *gate  // of rules about time; nil: there are none
 }
 
 // register checks a wish, puts it in force and answers.
@@ -121,7 +122,7 @@ func (m *Machine) register(now time.Time, msg *Register) {
 func (m *Machine) plainRegistration(r *registration) bool {
 	s := &r.spec
 	return r.wish.exact && s.Scope == belfry.ScopeLocal && r.wish.infos[0].Kind != belfry.Value && s.Edge == belfry.EdgeBoth &&
-		s.Filter == "" && s.Coalesce == belfry.CoalesceByCode && s.Limit <= m.cfg.Runs
+		s.Filter == "" && !r.timed() && s.Coalesce == belfry.CoalesceByCode && s.Limit <= m.cfg.Runs
 }
 
 // install puts a checked registration in force.
@@ -296,6 +297,9 @@ func (m *Machine) attach(now time.Time, r *registration, f *feed, e *entry, hold
 	r.attachments = append(r.attachments, a)
 	if f.info != nil && f.info.Kind == belfry.Value && !r.spec.Threshold.IsZero() {
 		a.levels = []level{{threshold: r.spec.Threshold}}
+	}
+	a.gate = m.newGate(a)
+	if len(a.levels) > 0 {
 		a.begin(f)
 	}
 	if f.present != nil {
@@ -315,6 +319,7 @@ func (m *Machine) detach(now time.Time, a *attachment) {
 	f.private[end] = nil
 	f.private = f.private[:end]
 	a.inFeed = -1
+	m.dropGate(a.gate)
 	end = len(r.attachments) - 1
 	r.attachments[a.inReg] = r.attachments[end]
 	r.attachments[a.inReg].inReg = a.inReg

@@ -1,13 +1,16 @@
 package event
 
-import "github.com/belfry-ha/belfry"
+import (
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
 
 // offer puts an occurrence to the rules of one registration: what they
 // refuse is counted and comes with the next notification. sampled says that
 // the thresholds have been judged. All registrations are offered the same
 // item, one after the other; what is queued is a copy.
-func (a *attachment) offer(it *item, sampled bool) {
-	r := a.reg
+func (a *attachment) offer(now time.Time, it *item, sampled bool) {
 	edge := it.edge
 	if sampled && len(a.levels) > 0 {
 		if !a.hit {
@@ -16,18 +19,23 @@ func (a *attachment) offer(it *item, sampled bool) {
 		}
 		edge = a.hitEdge
 	}
-	if !r.wantsEdge(edge) {
-		a.skipped += it.count
-		return
-	}
 	shared := it.edge
 	it.on, it.edge = a, edge
-	if r.filter != nil && !r.passes(it) {
+	switch {
+	case a.gate != nil:
+		a.gate.take(now, it)
+	case a.admits(it):
+		a.reg.queue.put(a, it)
+	default:
 		a.skipped += it.count
-	} else {
-		r.queue.put(a, it)
 	}
 	it.edge = shared
+}
+
+// admits asks the rules that look at an occurrence alone.
+func (a *attachment) admits(it *item) bool {
+	r := a.reg
+	return r.wantsEdge(it.edge) && (r.filter == nil || r.passes(it))
 }
 
 func (r *registration) wantsEdge(e belfry.Edge) bool {

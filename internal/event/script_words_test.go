@@ -122,6 +122,20 @@ func scriptRegistration(t *testing.T, words []string, args map[string]string) be
 			set(v)
 		}
 	}
+	for k, set := range map[string]*time.Duration{"hold": &r.Hold, "interval": &r.MinInterval} {
+		if s, ok := args[k]; ok {
+			var err error
+			if *set, err = time.ParseDuration(s); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if s, ok := args["flap"]; ok {
+		var err error
+		if r.Flap, err = belfry.ParseFlap(s); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if n := args["nodes"]; n != "" {
 		for name := range strings.SplitSeq(n, ",") {
 			r.Nodes = append(r.Nodes, scriptNode(name))

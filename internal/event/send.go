@@ -39,7 +39,7 @@ func (m *Machine) sendNamed(now time.Time, msg *Send) (matched int, err error) {
 		}
 	}
 	at := stamp(now, msg.Time)
-	e.happened(&belfry.Occurrence{Time: msg.Time, Data: msg.Data}, at, at, max(msg.Repeat, 1), false)
+	e.happened(now, &belfry.Occurrence{Time: msg.Time, Data: msg.Data}, at, at, max(msg.Repeat, 1), false)
 	return len(e.plain) + len(e.private), nil
 }
 

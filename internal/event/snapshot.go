@@ -1,6 +1,10 @@
 package event
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/belfry-ha/belfry"
+)
 
 // snapshot makes a plain registration begin with a state. The state is shared
 // and never written, so that nothing that happens before it is taken gets
@@ -13,8 +17,11 @@ func (r *registration) snapshot(s *state) {
 // begun makes a registration with a queue begin an event with its state, if
 // it asked for that.
 func (a *attachment) begun(s *state) {
-	if a.reg.spec.Snapshot {
+	switch {
+	case a.reg.spec.Snapshot:
 		a.show(s)
+	case a.gate != nil:
+		a.gate.learn(s)
 	}
 }
 
@@ -23,6 +30,9 @@ func (a *attachment) begun(s *state) {
 // replaces one that has not been taken: it is a present state, not a history.
 func (a *attachment) show(s *state) {
 	r := a.reg
+	if a.gate != nil {
+		a.gate.tell(s)
+	}
 	if a.snap != nil && a.last > a.snapAt { // not before what is older than it
 		r.snapshots = without(r.snapshots, a)
 		a.snap = nil
@@ -65,8 +75,10 @@ func (r *registration) takeBehind(b *basket) {
 		q.behind = q.behind[1:]
 		switch {
 		case !a.behind || a.inFeed < 0:
-		case a.feed.present != nil:
+		case a.after == nil:
 			r.takeState(b, a, a.feed.present)
+		case a.after.kind != belfry.KindState: // about flapping: no rule refuses it
+			b.add(a.after.notification(&a.feed.source, r))
 		default:
 			r.takeState(b, a, a.after)
 		}

@@ -118,7 +118,7 @@ func (m *Machine) sample(now time.Time, msg *Sample) {
 	if !crossed {
 		return
 	}
-	e.happened(&belfry.Occurrence{
+	e.happened(now, &belfry.Occurrence{
 		Event: belfry.EventID{Instance: e.instance}, Time: msg.Time, Edge: edge, Value: msg.Value, Data: msg.Data,
 	}, at, at, 1, true)
 }

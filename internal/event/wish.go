@@ -2,6 +2,8 @@ package event
 
 import (
 	"math"
+	"slices"
+	"time"
 
 	"github.com/belfry-ha/belfry"
 )
@@ -33,6 +35,9 @@ func (m *Machine) resolve(r *registration) error {
 		return err
 	}
 	if err := checkThreshold(&w, s); err != nil {
+		return err
+	}
+	if err := checkTimed(&w, s); err != nil {
 		return err
 	}
 	if err := checkScope(&w, s); err != nil {
@@ -142,6 +147,38 @@ func checkThreshold(w *wish, s *belfry.Registration) error {
 }
 
 func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
+
+// maxTimed bounds the rules about time.
+const maxTimed = 24 * time.Hour
+
+// maxChanges bounds what flap control remembers of one event.
+const maxChanges = 1000
+
+func checkTimed(w *wish, s *belfry.Registration) error {
+	f := s.Flap
+	switch {
+	case s.Hold < 0 || s.Hold > maxTimed:
+		return refusal(belfry.ErrUsage, "hold %s; 0 to %s are possible", s.Hold, maxTimed)
+	case s.MinInterval < 0 || s.MinInterval > maxTimed:
+		return refusal(belfry.ErrUsage, "interval %s; 0 to %s are possible", s.MinInterval, maxTimed)
+	case s.Hold > 0 && !w.lasts():
+		return refusal(belfry.ErrUsage, "%s happens and does not last; leave hold out", s.Class)
+	case s.MinInterval > 0 && s.Coalesce == belfry.CoalesceNever:
+		return refusal(belfry.ErrUsage, "an interval makes one notification of several, coalesce never forbids that; leave one of them out")
+	case f.IsZero():
+		return nil
+	case f.Window < time.Second || f.Window > maxTimed:
+		return refusal(belfry.ErrUsage, "flap window %s; 1s to %s are possible", f.Window, maxTimed)
+	case f.Low < 1 || f.Low > f.High || f.High > maxChanges:
+		return refusal(belfry.ErrUsage, "flap control %s; HIGH:LOW:WINDOW with HIGH up to %d and LOW from 1 to HIGH", f, maxChanges)
+	}
+	return nil
+}
+
+// lasts tells whether the wish may match a state or a value.
+func (w *wish) lasts() bool {
+	return slices.ContainsFunc(w.infos, func(info *belfry.ClassInfo) bool { return info.Kind != belfry.Happening })
+}
 
 func checkScope(w *wish, s *belfry.Registration) error {
 	if s.Scope != belfry.ScopeCluster {

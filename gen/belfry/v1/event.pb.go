@@ -236,6 +236,8 @@ const (
 	Kind_KIND_GAP         Kind = 4
 	Kind_KIND_COVERAGE    Kind = 5
 	Kind_KIND_ENDED       Kind = 6
+	Kind_KIND_FLAPPING    Kind = 7 // silence until it is settled
+	Kind_KIND_SETTLED     Kind = 8 // the newest occurrence; skipped is how many there were
 )
 
 // Enum value maps for Kind.
@@ -248,6 +250,8 @@ var (
 		4: "KIND_GAP",
 		5: "KIND_COVERAGE",
 		6: "KIND_ENDED",
+		7: "KIND_FLAPPING",
+		8: "KIND_SETTLED",
 	}
 	Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
@@ -257,6 +261,8 @@ var (
 		"KIND_GAP":         4,
 		"KIND_COVERAGE":    5,
 		"KIND_ENDED":       6,
+		"KIND_FLAPPING":    7,
+		"KIND_SETTLED":     8,
 	}
 )
 
@@ -1146,8 +1152,13 @@ type Registration struct {
 	Filter             string                 `protobuf:"bytes,13,opt,name=filter,proto3" json:"filter,omitempty"`
 	CoalesceNever      bool                   `protobuf:"varint,14,opt,name=coalesce_never,json=coalesceNever,proto3" json:"coalesce_never,omitempty"`
 	Limit              uint32                 `protobuf:"varint,15,opt,name=limit,proto3" json:"limit,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// A state goes out when it has lasted that long.
+	Hold *durationpb.Duration `protobuf:"bytes,20,opt,name=hold,proto3" json:"hold,omitempty"`
+	// The least time between two notifications of one event.
+	MinInterval   *durationpb.Duration `protobuf:"bytes,21,opt,name=min_interval,json=minInterval,proto3" json:"min_interval,omitempty"`
+	Flap          *Flap                `protobuf:"bytes,22,opt,name=flap,proto3" json:"flap,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Registration) Reset() {
@@ -1285,6 +1296,89 @@ func (x *Registration) GetLimit() uint32 {
 	return 0
 }
 
+func (x *Registration) GetHold() *durationpb.Duration {
+	if x != nil {
+		return x.Hold
+	}
+	return nil
+}
+
+func (x *Registration) GetMinInterval() *durationpb.Duration {
+	if x != nil {
+		return x.MinInterval
+	}
+	return nil
+}
+
+func (x *Registration) GetFlap() *Flap {
+	if x != nil {
+		return x.Flap
+	}
+	return nil
+}
+
+// Flap silences what happens more than high times within window until it
+// happens fewer than low times.
+type Flap struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Window        *durationpb.Duration   `protobuf:"bytes,1,opt,name=window,proto3" json:"window,omitempty"`
+	High          uint32                 `protobuf:"varint,2,opt,name=high,proto3" json:"high,omitempty"`
+	Low           uint32                 `protobuf:"varint,3,opt,name=low,proto3" json:"low,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Flap) Reset() {
+	*x = Flap{}
+	mi := &file_belfry_v1_event_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Flap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Flap) ProtoMessage() {}
+
+func (x *Flap) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_event_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Flap.ProtoReflect.Descriptor instead.
+func (*Flap) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Flap) GetWindow() *durationpb.Duration {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *Flap) GetHigh() uint32 {
+	if x != nil {
+		return x.High
+	}
+	return 0
+}
+
+func (x *Flap) GetLow() uint32 {
+	if x != nil {
+		return x.Low
+	}
+	return 0
+}
+
 // Batch is what the consumer's queue held when the sender was free.
 type Batch struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -1298,7 +1392,7 @@ type Batch struct {
 
 func (x *Batch) Reset() {
 	*x = Batch{}
-	mi := &file_belfry_v1_event_proto_msgTypes[12]
+	mi := &file_belfry_v1_event_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1404,7 @@ func (x *Batch) String() string {
 func (*Batch) ProtoMessage() {}
 
 func (x *Batch) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[12]
+	mi := &file_belfry_v1_event_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1417,7 @@ func (x *Batch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batch.ProtoReflect.Descriptor instead.
 func (*Batch) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{12}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Batch) GetNumber() uint64 {
@@ -1363,7 +1457,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_belfry_v1_event_proto_msgTypes[13]
+	mi := &file_belfry_v1_event_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1375,7 +1469,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[13]
+	mi := &file_belfry_v1_event_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1388,7 +1482,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{13}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Entry) GetId() uint32 {
@@ -1470,7 +1564,7 @@ type Notification struct {
 
 func (x *Notification) Reset() {
 	*x = Notification{}
-	mi := &file_belfry_v1_event_proto_msgTypes[14]
+	mi := &file_belfry_v1_event_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1482,7 +1576,7 @@ func (x *Notification) String() string {
 func (*Notification) ProtoMessage() {}
 
 func (x *Notification) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[14]
+	mi := &file_belfry_v1_event_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1495,7 +1589,7 @@ func (x *Notification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notification.ProtoReflect.Descriptor instead.
 func (*Notification) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{14}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Notification) GetKind() Kind {
@@ -1617,7 +1711,7 @@ type Gap struct {
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_belfry_v1_event_proto_msgTypes[15]
+	mi := &file_belfry_v1_event_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +1723,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[15]
+	mi := &file_belfry_v1_event_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +1736,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{15}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Gap) GetTotal() uint64 {
@@ -1696,7 +1790,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_belfry_v1_event_proto_msgTypes[16]
+	mi := &file_belfry_v1_event_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1708,7 +1802,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[16]
+	mi := &file_belfry_v1_event_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1721,7 +1815,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{16}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchRequest) GetRegistration() *Registration {
@@ -1760,7 +1854,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_belfry_v1_event_proto_msgTypes[17]
+	mi := &file_belfry_v1_event_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1772,7 +1866,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[17]
+	mi := &file_belfry_v1_event_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1785,7 +1879,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{17}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchResponse) GetKind() string {
@@ -1941,7 +2035,7 @@ type WatchGap struct {
 
 func (x *WatchGap) Reset() {
 	*x = WatchGap{}
-	mi := &file_belfry_v1_event_proto_msgTypes[18]
+	mi := &file_belfry_v1_event_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1953,7 +2047,7 @@ func (x *WatchGap) String() string {
 func (*WatchGap) ProtoMessage() {}
 
 func (x *WatchGap) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[18]
+	mi := &file_belfry_v1_event_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1966,7 +2060,7 @@ func (x *WatchGap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGap.ProtoReflect.Descriptor instead.
 func (*WatchGap) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{18}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WatchGap) GetTotal() uint64 {
@@ -2015,7 +2109,7 @@ type ListEntriesRequest struct {
 
 func (x *ListEntriesRequest) Reset() {
 	*x = ListEntriesRequest{}
-	mi := &file_belfry_v1_event_proto_msgTypes[19]
+	mi := &file_belfry_v1_event_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2027,7 +2121,7 @@ func (x *ListEntriesRequest) String() string {
 func (*ListEntriesRequest) ProtoMessage() {}
 
 func (x *ListEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[19]
+	mi := &file_belfry_v1_event_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2040,7 +2134,7 @@ func (x *ListEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{19}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListEntriesRequest) GetNode() string {
@@ -2077,7 +2171,7 @@ type ListEntriesResponse struct {
 
 func (x *ListEntriesResponse) Reset() {
 	*x = ListEntriesResponse{}
-	mi := &file_belfry_v1_event_proto_msgTypes[20]
+	mi := &file_belfry_v1_event_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2089,7 +2183,7 @@ func (x *ListEntriesResponse) String() string {
 func (*ListEntriesResponse) ProtoMessage() {}
 
 func (x *ListEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[20]
+	mi := &file_belfry_v1_event_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2102,7 +2196,7 @@ func (x *ListEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{20}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListEntriesResponse) GetNodeId() string {
@@ -2158,7 +2252,7 @@ type RegistrationEntry struct {
 
 func (x *RegistrationEntry) Reset() {
 	*x = RegistrationEntry{}
-	mi := &file_belfry_v1_event_proto_msgTypes[21]
+	mi := &file_belfry_v1_event_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2170,7 +2264,7 @@ func (x *RegistrationEntry) String() string {
 func (*RegistrationEntry) ProtoMessage() {}
 
 func (x *RegistrationEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[21]
+	mi := &file_belfry_v1_event_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2183,7 +2277,7 @@ func (x *RegistrationEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistrationEntry.ProtoReflect.Descriptor instead.
 func (*RegistrationEntry) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{21}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RegistrationEntry) GetEntry() uint64 {
@@ -2270,7 +2364,7 @@ type EntryConsumer struct {
 
 func (x *EntryConsumer) Reset() {
 	*x = EntryConsumer{}
-	mi := &file_belfry_v1_event_proto_msgTypes[22]
+	mi := &file_belfry_v1_event_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2282,7 +2376,7 @@ func (x *EntryConsumer) String() string {
 func (*EntryConsumer) ProtoMessage() {}
 
 func (x *EntryConsumer) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[22]
+	mi := &file_belfry_v1_event_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2295,7 +2389,7 @@ func (x *EntryConsumer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryConsumer.ProtoReflect.Descriptor instead.
 func (*EntryConsumer) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{22}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *EntryConsumer) GetKind() string {
@@ -2356,7 +2450,7 @@ type PeerInterests struct {
 
 func (x *PeerInterests) Reset() {
 	*x = PeerInterests{}
-	mi := &file_belfry_v1_event_proto_msgTypes[23]
+	mi := &file_belfry_v1_event_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2368,7 +2462,7 @@ func (x *PeerInterests) String() string {
 func (*PeerInterests) ProtoMessage() {}
 
 func (x *PeerInterests) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[23]
+	mi := &file_belfry_v1_event_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2381,7 +2475,7 @@ func (x *PeerInterests) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerInterests.ProtoReflect.Descriptor instead.
 func (*PeerInterests) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{23}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PeerInterests) GetNodeId() string {
@@ -2449,7 +2543,7 @@ type ListClassesRequest struct {
 
 func (x *ListClassesRequest) Reset() {
 	*x = ListClassesRequest{}
-	mi := &file_belfry_v1_event_proto_msgTypes[24]
+	mi := &file_belfry_v1_event_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2461,7 +2555,7 @@ func (x *ListClassesRequest) String() string {
 func (*ListClassesRequest) ProtoMessage() {}
 
 func (x *ListClassesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[24]
+	mi := &file_belfry_v1_event_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2474,7 +2568,7 @@ func (x *ListClassesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClassesRequest.ProtoReflect.Descriptor instead.
 func (*ListClassesRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{24}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListClassesRequest) GetClass() string {
@@ -2493,7 +2587,7 @@ type ListClassesResponse struct {
 
 func (x *ListClassesResponse) Reset() {
 	*x = ListClassesResponse{}
-	mi := &file_belfry_v1_event_proto_msgTypes[25]
+	mi := &file_belfry_v1_event_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2505,7 +2599,7 @@ func (x *ListClassesResponse) String() string {
 func (*ListClassesResponse) ProtoMessage() {}
 
 func (x *ListClassesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[25]
+	mi := &file_belfry_v1_event_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2518,7 +2612,7 @@ func (x *ListClassesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClassesResponse.ProtoReflect.Descriptor instead.
 func (*ListClassesResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{25}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListClassesResponse) GetClasses() []*ClassInfo {
@@ -2548,7 +2642,7 @@ type ClassInfo struct {
 
 func (x *ClassInfo) Reset() {
 	*x = ClassInfo{}
-	mi := &file_belfry_v1_event_proto_msgTypes[26]
+	mi := &file_belfry_v1_event_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2560,7 +2654,7 @@ func (x *ClassInfo) String() string {
 func (*ClassInfo) ProtoMessage() {}
 
 func (x *ClassInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[26]
+	mi := &file_belfry_v1_event_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2573,7 +2667,7 @@ func (x *ClassInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassInfo.ProtoReflect.Descriptor instead.
 func (*ClassInfo) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{26}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ClassInfo) GetClass() string {
@@ -2672,7 +2766,7 @@ type SendEventRequest struct {
 
 func (x *SendEventRequest) Reset() {
 	*x = SendEventRequest{}
-	mi := &file_belfry_v1_event_proto_msgTypes[27]
+	mi := &file_belfry_v1_event_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2684,7 +2778,7 @@ func (x *SendEventRequest) String() string {
 func (*SendEventRequest) ProtoMessage() {}
 
 func (x *SendEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[27]
+	mi := &file_belfry_v1_event_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2697,7 +2791,7 @@ func (x *SendEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendEventRequest.ProtoReflect.Descriptor instead.
 func (*SendEventRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{27}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SendEventRequest) GetClass() string {
@@ -2740,7 +2834,7 @@ type SendEventResponse struct {
 
 func (x *SendEventResponse) Reset() {
 	*x = SendEventResponse{}
-	mi := &file_belfry_v1_event_proto_msgTypes[28]
+	mi := &file_belfry_v1_event_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2752,7 +2846,7 @@ func (x *SendEventResponse) String() string {
 func (*SendEventResponse) ProtoMessage() {}
 
 func (x *SendEventResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[28]
+	mi := &file_belfry_v1_event_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2765,7 +2859,7 @@ func (x *SendEventResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendEventResponse.ProtoReflect.Descriptor instead.
 func (*SendEventResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{28}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SendEventResponse) GetNodeName() string {
@@ -2805,7 +2899,7 @@ type SendEventsRequest struct {
 
 func (x *SendEventsRequest) Reset() {
 	*x = SendEventsRequest{}
-	mi := &file_belfry_v1_event_proto_msgTypes[29]
+	mi := &file_belfry_v1_event_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2817,7 +2911,7 @@ func (x *SendEventsRequest) String() string {
 func (*SendEventsRequest) ProtoMessage() {}
 
 func (x *SendEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[29]
+	mi := &file_belfry_v1_event_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2830,7 +2924,7 @@ func (x *SendEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendEventsRequest.ProtoReflect.Descriptor instead.
 func (*SendEventsRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{29}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SendEventsRequest) GetEvents() []*SendEventRequest {
@@ -2849,7 +2943,7 @@ type SendEventsResponse struct {
 
 func (x *SendEventsResponse) Reset() {
 	*x = SendEventsResponse{}
-	mi := &file_belfry_v1_event_proto_msgTypes[30]
+	mi := &file_belfry_v1_event_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2861,7 +2955,7 @@ func (x *SendEventsResponse) String() string {
 func (*SendEventsResponse) ProtoMessage() {}
 
 func (x *SendEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[30]
+	mi := &file_belfry_v1_event_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2874,7 +2968,7 @@ func (x *SendEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendEventsResponse.ProtoReflect.Descriptor instead.
 func (*SendEventsResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{30}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SendEventsResponse) GetResults() []*SendResult {
@@ -2894,7 +2988,7 @@ type SendResult struct {
 
 func (x *SendResult) Reset() {
 	*x = SendResult{}
-	mi := &file_belfry_v1_event_proto_msgTypes[31]
+	mi := &file_belfry_v1_event_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2906,7 +3000,7 @@ func (x *SendResult) String() string {
 func (*SendResult) ProtoMessage() {}
 
 func (x *SendResult) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[31]
+	mi := &file_belfry_v1_event_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2919,7 +3013,7 @@ func (x *SendResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendResult.ProtoReflect.Descriptor instead.
 func (*SendResult) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{31}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SendResult) GetMatched() uint32 {
@@ -2996,7 +3090,7 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x0e\n" +
 	"\x02op\x18\x03 \x01(\tR\x02op\x12\x12\n" +
 	"\x04node\x18\x04 \x01(\tR\x04node\x12\x18\n" +
-	"\asubject\x18\x05 \x01(\tR\asubject\"\xd3\x03\n" +
+	"\asubject\x18\x05 \x01(\tR\asubject\"\xe5\x04\n" +
 	"\fRegistration\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\tR\x05class\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12&\n" +
@@ -3015,9 +3109,16 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\x04edge\x18\f \x01(\x0e2\x15.belfry.v1.EdgeFilterR\x04edge\x12\x16\n" +
 	"\x06filter\x18\r \x01(\tR\x06filter\x12%\n" +
 	"\x0ecoalesce_never\x18\x0e \x01(\bR\rcoalesceNever\x12\x14\n" +
-	"\x05limit\x18\x0f \x01(\rR\x05limitB\x05\n" +
+	"\x05limit\x18\x0f \x01(\rR\x05limit\x12-\n" +
+	"\x04hold\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\x04hold\x12<\n" +
+	"\fmin_interval\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\vminInterval\x12#\n" +
+	"\x04flap\x18\x16 \x01(\v2\x0f.belfry.v1.FlapR\x04flapB\x05\n" +
 	"\x03_hiB\x05\n" +
-	"\x03_lo\"\x8a\x01\n" +
+	"\x03_lo\"_\n" +
+	"\x04Flap\x121\n" +
+	"\x06window\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12\x12\n" +
+	"\x04high\x18\x02 \x01(\rR\x04high\x12\x10\n" +
+	"\x03low\x18\x03 \x01(\rR\x03low\"\x8a\x01\n" +
 	"\x05Batch\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12*\n" +
 	"\aentries\x18\x02 \x03(\v2\x10.belfry.v1.EntryR\aentries\x12=\n" +
@@ -3184,7 +3285,7 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\x04Edge\x12\x14\n" +
 	"\x10EDGE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fEDGE_FAILING\x10\x01\x12\x12\n" +
-	"\x0eEDGE_RECOVERED\x10\x02*\x84\x01\n" +
+	"\x0eEDGE_RECOVERED\x10\x02*\xa9\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fKIND_OCCURRENCE\x10\x01\x12\x0e\n" +
@@ -3194,7 +3295,9 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\bKIND_GAP\x10\x04\x12\x11\n" +
 	"\rKIND_COVERAGE\x10\x05\x12\x0e\n" +
 	"\n" +
-	"KIND_ENDED\x10\x06*\xa0\x01\n" +
+	"KIND_ENDED\x10\x06\x12\x11\n" +
+	"\rKIND_FLAPPING\x10\a\x12\x10\n" +
+	"\fKIND_SETTLED\x10\b*\xa0\x01\n" +
 	"\tGapReason\x12\x1a\n" +
 	"\x16GAP_REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fGAP_REASON_SLOW\x10\x01\x12\x17\n" +
@@ -3224,7 +3327,7 @@ func file_belfry_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_belfry_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_belfry_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_belfry_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_belfry_v1_event_proto_goTypes = []any{
 	(CoverageState)(0),            // 0: belfry.v1.CoverageState
 	(Scope)(0),                    // 1: belfry.v1.Scope
@@ -3244,29 +3347,30 @@ var file_belfry_v1_event_proto_goTypes = []any{
 	(*Refused)(nil),               // 15: belfry.v1.Refused
 	(*Refusal)(nil),               // 16: belfry.v1.Refusal
 	(*Registration)(nil),          // 17: belfry.v1.Registration
-	(*Batch)(nil),                 // 18: belfry.v1.Batch
-	(*Entry)(nil),                 // 19: belfry.v1.Entry
-	(*Notification)(nil),          // 20: belfry.v1.Notification
-	(*Gap)(nil),                   // 21: belfry.v1.Gap
-	(*WatchRequest)(nil),          // 22: belfry.v1.WatchRequest
-	(*WatchResponse)(nil),         // 23: belfry.v1.WatchResponse
-	(*WatchGap)(nil),              // 24: belfry.v1.WatchGap
-	(*ListEntriesRequest)(nil),    // 25: belfry.v1.ListEntriesRequest
-	(*ListEntriesResponse)(nil),   // 26: belfry.v1.ListEntriesResponse
-	(*RegistrationEntry)(nil),     // 27: belfry.v1.RegistrationEntry
-	(*EntryConsumer)(nil),         // 28: belfry.v1.EntryConsumer
-	(*PeerInterests)(nil),         // 29: belfry.v1.PeerInterests
-	(*ListClassesRequest)(nil),    // 30: belfry.v1.ListClassesRequest
-	(*ListClassesResponse)(nil),   // 31: belfry.v1.ListClassesResponse
-	(*ClassInfo)(nil),             // 32: belfry.v1.ClassInfo
-	(*SendEventRequest)(nil),      // 33: belfry.v1.SendEventRequest
-	(*SendEventResponse)(nil),     // 34: belfry.v1.SendEventResponse
-	(*SendEventsRequest)(nil),     // 35: belfry.v1.SendEventsRequest
-	(*SendEventsResponse)(nil),    // 36: belfry.v1.SendEventsResponse
-	(*SendResult)(nil),            // 37: belfry.v1.SendResult
-	(*timestamppb.Timestamp)(nil), // 38: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),       // 39: google.protobuf.Struct
-	(*durationpb.Duration)(nil),   // 40: google.protobuf.Duration
+	(*Flap)(nil),                  // 18: belfry.v1.Flap
+	(*Batch)(nil),                 // 19: belfry.v1.Batch
+	(*Entry)(nil),                 // 20: belfry.v1.Entry
+	(*Notification)(nil),          // 21: belfry.v1.Notification
+	(*Gap)(nil),                   // 22: belfry.v1.Gap
+	(*WatchRequest)(nil),          // 23: belfry.v1.WatchRequest
+	(*WatchResponse)(nil),         // 24: belfry.v1.WatchResponse
+	(*WatchGap)(nil),              // 25: belfry.v1.WatchGap
+	(*ListEntriesRequest)(nil),    // 26: belfry.v1.ListEntriesRequest
+	(*ListEntriesResponse)(nil),   // 27: belfry.v1.ListEntriesResponse
+	(*RegistrationEntry)(nil),     // 28: belfry.v1.RegistrationEntry
+	(*EntryConsumer)(nil),         // 29: belfry.v1.EntryConsumer
+	(*PeerInterests)(nil),         // 30: belfry.v1.PeerInterests
+	(*ListClassesRequest)(nil),    // 31: belfry.v1.ListClassesRequest
+	(*ListClassesResponse)(nil),   // 32: belfry.v1.ListClassesResponse
+	(*ClassInfo)(nil),             // 33: belfry.v1.ClassInfo
+	(*SendEventRequest)(nil),      // 34: belfry.v1.SendEventRequest
+	(*SendEventResponse)(nil),     // 35: belfry.v1.SendEventResponse
+	(*SendEventsRequest)(nil),     // 36: belfry.v1.SendEventsRequest
+	(*SendEventsResponse)(nil),    // 37: belfry.v1.SendEventsResponse
+	(*SendResult)(nil),            // 38: belfry.v1.SendResult
+	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),       // 41: google.protobuf.Struct
 }
 var file_belfry_v1_event_proto_depIdxs = []int32{
 	7,  // 0: belfry.v1.SubscribeRequest.hello:type_name -> belfry.v1.Hello
@@ -3277,54 +3381,58 @@ var file_belfry_v1_event_proto_depIdxs = []int32{
 	12, // 5: belfry.v1.SubscribeResponse.welcome:type_name -> belfry.v1.Welcome
 	13, // 6: belfry.v1.SubscribeResponse.registered:type_name -> belfry.v1.Registered
 	15, // 7: belfry.v1.SubscribeResponse.refused:type_name -> belfry.v1.Refused
-	18, // 8: belfry.v1.SubscribeResponse.batch:type_name -> belfry.v1.Batch
+	19, // 8: belfry.v1.SubscribeResponse.batch:type_name -> belfry.v1.Batch
 	14, // 9: belfry.v1.Registered.coverage:type_name -> belfry.v1.Coverage
 	0,  // 10: belfry.v1.Coverage.state:type_name -> belfry.v1.CoverageState
 	16, // 11: belfry.v1.Coverage.refusal:type_name -> belfry.v1.Refusal
 	16, // 12: belfry.v1.Refused.refusal:type_name -> belfry.v1.Refusal
 	1,  // 13: belfry.v1.Registration.scope:type_name -> belfry.v1.Scope
 	2,  // 14: belfry.v1.Registration.edge:type_name -> belfry.v1.EdgeFilter
-	19, // 15: belfry.v1.Batch.entries:type_name -> belfry.v1.Entry
-	20, // 16: belfry.v1.Batch.notifications:type_name -> belfry.v1.Notification
-	4,  // 17: belfry.v1.Notification.kind:type_name -> belfry.v1.Kind
-	3,  // 18: belfry.v1.Notification.edge:type_name -> belfry.v1.Edge
-	21, // 19: belfry.v1.Notification.gap:type_name -> belfry.v1.Gap
-	5,  // 20: belfry.v1.Gap.reason:type_name -> belfry.v1.GapReason
-	17, // 21: belfry.v1.WatchRequest.registration:type_name -> belfry.v1.Registration
-	38, // 22: belfry.v1.WatchResponse.first_time:type_name -> google.protobuf.Timestamp
-	38, // 23: belfry.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
-	39, // 24: belfry.v1.WatchResponse.data:type_name -> google.protobuf.Struct
-	24, // 25: belfry.v1.WatchResponse.gap:type_name -> belfry.v1.WatchGap
-	38, // 26: belfry.v1.WatchGap.from:type_name -> google.protobuf.Timestamp
-	38, // 27: belfry.v1.WatchGap.to:type_name -> google.protobuf.Timestamp
-	27, // 28: belfry.v1.ListEntriesResponse.entries:type_name -> belfry.v1.RegistrationEntry
-	29, // 29: belfry.v1.ListEntriesResponse.interests:type_name -> belfry.v1.PeerInterests
-	38, // 30: belfry.v1.RegistrationEntry.since:type_name -> google.protobuf.Timestamp
-	28, // 31: belfry.v1.RegistrationEntry.consumers:type_name -> belfry.v1.EntryConsumer
-	38, // 32: belfry.v1.PeerInterests.since:type_name -> google.protobuf.Timestamp
-	32, // 33: belfry.v1.ListClassesResponse.classes:type_name -> belfry.v1.ClassInfo
-	39, // 34: belfry.v1.SendEventRequest.data:type_name -> google.protobuf.Struct
-	40, // 35: belfry.v1.SendEventResponse.took:type_name -> google.protobuf.Duration
-	33, // 36: belfry.v1.SendEventsRequest.events:type_name -> belfry.v1.SendEventRequest
-	37, // 37: belfry.v1.SendEventsResponse.results:type_name -> belfry.v1.SendResult
-	16, // 38: belfry.v1.SendResult.refusal:type_name -> belfry.v1.Refusal
-	6,  // 39: belfry.v1.EventService.Subscribe:input_type -> belfry.v1.SubscribeRequest
-	22, // 40: belfry.v1.EventService.Watch:input_type -> belfry.v1.WatchRequest
-	25, // 41: belfry.v1.EventService.ListEntries:input_type -> belfry.v1.ListEntriesRequest
-	30, // 42: belfry.v1.EventService.ListClasses:input_type -> belfry.v1.ListClassesRequest
-	33, // 43: belfry.v1.EventService.SendEvent:input_type -> belfry.v1.SendEventRequest
-	35, // 44: belfry.v1.EventService.SendEvents:input_type -> belfry.v1.SendEventsRequest
-	11, // 45: belfry.v1.EventService.Subscribe:output_type -> belfry.v1.SubscribeResponse
-	23, // 46: belfry.v1.EventService.Watch:output_type -> belfry.v1.WatchResponse
-	26, // 47: belfry.v1.EventService.ListEntries:output_type -> belfry.v1.ListEntriesResponse
-	31, // 48: belfry.v1.EventService.ListClasses:output_type -> belfry.v1.ListClassesResponse
-	34, // 49: belfry.v1.EventService.SendEvent:output_type -> belfry.v1.SendEventResponse
-	36, // 50: belfry.v1.EventService.SendEvents:output_type -> belfry.v1.SendEventsResponse
-	45, // [45:51] is the sub-list for method output_type
-	39, // [39:45] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	39, // 15: belfry.v1.Registration.hold:type_name -> google.protobuf.Duration
+	39, // 16: belfry.v1.Registration.min_interval:type_name -> google.protobuf.Duration
+	18, // 17: belfry.v1.Registration.flap:type_name -> belfry.v1.Flap
+	39, // 18: belfry.v1.Flap.window:type_name -> google.protobuf.Duration
+	20, // 19: belfry.v1.Batch.entries:type_name -> belfry.v1.Entry
+	21, // 20: belfry.v1.Batch.notifications:type_name -> belfry.v1.Notification
+	4,  // 21: belfry.v1.Notification.kind:type_name -> belfry.v1.Kind
+	3,  // 22: belfry.v1.Notification.edge:type_name -> belfry.v1.Edge
+	22, // 23: belfry.v1.Notification.gap:type_name -> belfry.v1.Gap
+	5,  // 24: belfry.v1.Gap.reason:type_name -> belfry.v1.GapReason
+	17, // 25: belfry.v1.WatchRequest.registration:type_name -> belfry.v1.Registration
+	40, // 26: belfry.v1.WatchResponse.first_time:type_name -> google.protobuf.Timestamp
+	40, // 27: belfry.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
+	41, // 28: belfry.v1.WatchResponse.data:type_name -> google.protobuf.Struct
+	25, // 29: belfry.v1.WatchResponse.gap:type_name -> belfry.v1.WatchGap
+	40, // 30: belfry.v1.WatchGap.from:type_name -> google.protobuf.Timestamp
+	40, // 31: belfry.v1.WatchGap.to:type_name -> google.protobuf.Timestamp
+	28, // 32: belfry.v1.ListEntriesResponse.entries:type_name -> belfry.v1.RegistrationEntry
+	30, // 33: belfry.v1.ListEntriesResponse.interests:type_name -> belfry.v1.PeerInterests
+	40, // 34: belfry.v1.RegistrationEntry.since:type_name -> google.protobuf.Timestamp
+	29, // 35: belfry.v1.RegistrationEntry.consumers:type_name -> belfry.v1.EntryConsumer
+	40, // 36: belfry.v1.PeerInterests.since:type_name -> google.protobuf.Timestamp
+	33, // 37: belfry.v1.ListClassesResponse.classes:type_name -> belfry.v1.ClassInfo
+	41, // 38: belfry.v1.SendEventRequest.data:type_name -> google.protobuf.Struct
+	39, // 39: belfry.v1.SendEventResponse.took:type_name -> google.protobuf.Duration
+	34, // 40: belfry.v1.SendEventsRequest.events:type_name -> belfry.v1.SendEventRequest
+	38, // 41: belfry.v1.SendEventsResponse.results:type_name -> belfry.v1.SendResult
+	16, // 42: belfry.v1.SendResult.refusal:type_name -> belfry.v1.Refusal
+	6,  // 43: belfry.v1.EventService.Subscribe:input_type -> belfry.v1.SubscribeRequest
+	23, // 44: belfry.v1.EventService.Watch:input_type -> belfry.v1.WatchRequest
+	26, // 45: belfry.v1.EventService.ListEntries:input_type -> belfry.v1.ListEntriesRequest
+	31, // 46: belfry.v1.EventService.ListClasses:input_type -> belfry.v1.ListClassesRequest
+	34, // 47: belfry.v1.EventService.SendEvent:input_type -> belfry.v1.SendEventRequest
+	36, // 48: belfry.v1.EventService.SendEvents:input_type -> belfry.v1.SendEventsRequest
+	11, // 49: belfry.v1.EventService.Subscribe:output_type -> belfry.v1.SubscribeResponse
+	24, // 50: belfry.v1.EventService.Watch:output_type -> belfry.v1.WatchResponse
+	27, // 51: belfry.v1.EventService.ListEntries:output_type -> belfry.v1.ListEntriesResponse
+	32, // 52: belfry.v1.EventService.ListClasses:output_type -> belfry.v1.ListClassesResponse
+	35, // 53: belfry.v1.EventService.SendEvent:output_type -> belfry.v1.SendEventResponse
+	37, // 54: belfry.v1.EventService.SendEvents:output_type -> belfry.v1.SendEventsResponse
+	49, // [49:55] is the sub-list for method output_type
+	43, // [43:49] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_event_proto_init() }
@@ -3351,7 +3459,7 @@ func file_belfry_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_event_proto_rawDesc), len(file_belfry_v1_event_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
