@@ -30,6 +30,10 @@ type consumer struct {
 	sent    []Batch         // not acknowledged, as they were sent
 	unsent  int             // how many of sent, counted from its end, are to be sent again
 	payload int             // bytes of data in its queues
+
+	// of one that takes one notification of an event at a time
+	busy    map[eventOf]int // unacknowledged notifications
+	blocked []*registration
 }
 
 func (l Limits) withDefaults() Limits {
@@ -42,6 +46,9 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Payload, 1<<20)
 	set(&l.Window, 4)
 	set(&l.BatchNotifications, 1024)
+	if l.OnePerEvent {
+		l.BatchNotifications = 1
+	}
 	set(&l.BatchBytes, 256<<10)
 	return l
 }
@@ -56,6 +63,9 @@ func (m *Machine) open(msg Open) {
 	m.consumers[msg.Consumer] = &consumer{
 		machine: m, id: msg.Consumer, kind: msg.Kind, name: msg.Name, limits: msg.Limits.withDefaults(),
 		regs: map[uint32]*registration{},
+	}
+	if msg.Limits.OnePerEvent {
+		m.consumers[msg.Consumer].busy = map[eventOf]int{}
 	}
 }
 
@@ -100,8 +110,11 @@ func (c *consumer) beReady() {
 
 // ack forgets what has arrived.
 func (c *consumer) ack(batch uint64) {
+	if c.busy != nil {
+		c.ackOne(batch)
+	}
 	n := 0
-	for n < len(c.sent)-c.unsent && c.sent[n].Number <= batch {
+	for c.busy == nil && n < len(c.sent)-c.unsent && c.sent[n].Number <= batch {
 		n++
 	}
 	c.sent = slices.Delete(c.sent, 0, n)
@@ -153,7 +166,7 @@ func (c *consumer) send() {
 		return
 	}
 	m := c.machine
-	b := basket{notifications: m.slot(), most: c.limits.BatchNotifications, mostBytes: c.limits.BatchBytes}
+	b := basket{notifications: m.slot(), most: c.limits.BatchNotifications, mostBytes: c.limits.BatchBytes, busy: c.busy}
 	c.fill(&b)
 	switch len(b.notifications) {
 	case 0:
@@ -162,6 +175,9 @@ func (c *consumer) send() {
 		m.slots = m.slots[1:]
 	}
 	c.number++
+	if c.busy != nil {
+		c.busy[eventOfNotification(&b.notifications[0])]++
+	}
 	batch := Batch{Consumer: c.id, Number: c.number, Notifications: b.notifications}
 	c.sent = append(c.sent, batch)
 	c.give(batch)
@@ -187,7 +203,11 @@ func (c *consumer) fill(b *basket) {
 			continue
 		}
 		r.take(b)
-		if !r.removed && !r.empty() {
+		switch {
+		case r.removed || r.empty():
+		case c.busy != nil && len(b.notifications) == 0:
+			c.block(r)
+		default:
 			r.wake()
 		}
 	}
@@ -209,10 +229,12 @@ func (r *registration) take(b *basket) {
 		r.rest = r.rest[n:]
 	case r.queue == nil:
 		r.takePlain(b)
+	case r.consumer.busy != nil:
+		r.takeOne(b)
 	default:
 		r.takeQueue(b)
 	}
-	if r.ended != nil && r.drained() && !b.full() {
+	if r.ended != nil && r.drained() && !b.full() && b.free(r.ended.src) {
 		m := r.consumer.machine
 		b.add(r.ended.notification(r))
 		m.remove(r.ended.at, r)
@@ -269,6 +291,12 @@ type basket struct {
 	notifications   []belfry.Notification
 	most, mostBytes int
 	bytes           int
+	busy            map[eventOf]int // events to pass over
+}
+
+// free tells whether the basket takes notifications of an event.
+func (b *basket) free(s *source) bool {
+	return len(b.busy) == 0 || b.busy[eventOfSource(s)] == 0
 }
 
 // notificationBytes is what a notification takes on the wire without its

@@ -107,6 +107,10 @@ type Limits struct {
 	// BatchNotifications and BatchBytes bound one batch; 1,024 and 256 KiB. A
 	// consumer that wants one notification at a time sets the first to 1.
 	BatchNotifications, BatchBytes int
+	// OnePerEvent: batches of one notification, acknowledged singly, and of each
+	// event at most one unacknowledged. Window is then how many events are worked
+	// on at a time.
+	OnePerEvent bool
 }
 
 // From consumers.

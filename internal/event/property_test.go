@@ -40,6 +40,8 @@ type heldModel struct {
 type reader struct {
 	had   uint64
 	lost  bool
+	open  []Batch // of one that works on them one by one
+	one   bool
 	specs map[uint32]belfry.Registration
 }
 
@@ -76,6 +78,7 @@ func (b *bench) settle() {
 				b.ledger.fail("batch %d after %d", batch.Number, r.had)
 			}
 			r.had = batch.Number
+			b.worksOn(r, batch)
 			for i := range batch.Notifications {
 				b.ledger.take(batch.Consumer, &batch.Notifications[i])
 			}
@@ -265,11 +268,13 @@ func (b *bench) open(t *rapid.T) {
 		return
 	}
 	id := ConsumerID(len(b.readers) + 1)
-	b.readers[id] = &reader{specs: map[uint32]belfry.Registration{}}
+	single := rapid.IntRange(0, 2).Draw(t, "single") == 0
+	b.readers[id] = &reader{specs: map[uint32]belfry.Registration{}, one: single}
 	b.m.Receive(b.now, Open{Consumer: id, Limits: Limits{
 		BatchNotifications: rapid.SampledFrom([]int{1, 2, 5, 1000}).Draw(t, "batch"),
 		Window:             rapid.IntRange(1, 4).Draw(t, "window"),
 		Payload:            rapid.SampledFrom([]int{100, 0}).Draw(t, "payload"),
+		OnePerEvent:        single,
 	}})
 }
 
@@ -283,8 +288,15 @@ func (b *bench) read(t *rapid.T) {
 	case "ready":
 		b.m.Receive(b.now, Ready{Consumer: id})
 	case "ack":
-		b.m.Receive(b.now, Ack{Consumer: id, Batch: r.had})
+		if !r.one {
+			b.m.Receive(b.now, Ack{Consumer: id, Batch: r.had})
+		} else if len(r.open) > 0 {
+			b.done(id, rapid.IntRange(0, len(r.open)-1).Draw(t, "done"))
+		}
 	case "lost":
+		if r.one {
+			return // it is no stream
+		}
 		r.lost = true
 		b.m.Receive(b.now, Lost{Consumer: id})
 	case "resume":
@@ -300,17 +312,47 @@ func (b *bench) read(t *rapid.T) {
 func (b *bench) drain() {
 	for _, id := range sortedKeys(b.readers) {
 		r := b.readers[id]
-		b.m.Receive(b.now, Resume{Consumer: id, Batch: r.had})
+		if !r.one {
+			b.m.Receive(b.now, Resume{Consumer: id, Batch: r.had})
+		}
 		for {
+			for len(r.open) > 0 {
+				b.done(id, 0)
+			}
 			had := r.had
 			b.m.Receive(b.now, Ready{Consumer: id})
 			b.settle()
 			if r.had == had {
 				break
 			}
-			b.m.Receive(b.now, Ack{Consumer: id, Batch: r.had})
+			if !r.one {
+				b.m.Receive(b.now, Ack{Consumer: id, Batch: r.had})
+			}
 		}
 	}
+}
+
+// worksOn holds that a consumer with OnePerEvent has one notification of an
+// event at a time.
+func (b *bench) worksOn(r *reader, batch Batch) {
+	if !r.one {
+		return
+	}
+	if len(batch.Notifications) != 1 {
+		b.ledger.fail("batch %d has %d notifications, not one", batch.Number, len(batch.Notifications))
+	}
+	for _, open := range r.open {
+		if e := eventOfNotification(&batch.Notifications[0]); e == eventOfNotification(&open.Notifications[0]) {
+			b.ledger.fail("batch %d is of the same event as batch %d, which is worked on", batch.Number, open.Number)
+		}
+	}
+	r.open = append(r.open, batch)
+}
+
+func (b *bench) done(id ConsumerID, i int) {
+	r := b.readers[id]
+	b.m.Receive(b.now, Ack{Consumer: id, Batch: r.open[i].Number})
+	r.open = slices.Delete(r.open, i, i+1)
 }
 
 // check holds I5, I6 and I8 in the machine as it is.

@@ -43,6 +43,7 @@ type registration struct {
 	request RequestID // not answered yet
 	awaits  awaited   // why not
 	pending bool      // in the consumer's list
+	blocked bool      // in the consumer's other list: has notifications of busy events only
 	removed bool
 	left    bool                  // off its events
 	rest    []belfry.Notification // of a plain one that has left
@@ -121,7 +122,7 @@ func (m *Machine) register(now time.Time, msg *Register) {
 // plainRegistration tells whether a position in the entry's ring is enough.
 func (m *Machine) plainRegistration(r *registration) bool {
 	s := &r.spec
-	return r.wish.exact && s.Scope == belfry.ScopeLocal && r.wish.infos[0].Kind != belfry.Value && s.Edge == belfry.EdgeBoth &&
+	return r.wish.exact && !r.consumer.limits.OnePerEvent && s.Scope == belfry.ScopeLocal && r.wish.infos[0].Kind != belfry.Value && s.Edge == belfry.EdgeBoth &&
 		s.Filter == "" && !r.timed() && s.Coalesce == belfry.CoalesceByCode && s.Limit <= m.cfg.Runs
 }
 

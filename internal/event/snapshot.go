@@ -73,15 +73,21 @@ func (r *registration) takeBehind(b *basket) {
 	for len(q.behind) > 0 && q.gap == nil && !b.full() {
 		a := q.behind[0]
 		q.behind = q.behind[1:]
-		switch {
-		case !a.behind || a.inFeed < 0:
-		case a.after == nil:
-			r.takeState(b, a, a.feed.present)
-		case a.after.kind != belfry.KindState: // about flapping: no rule refuses it
-			b.add(a.after.notification(&a.feed.source, r))
-		default:
-			r.takeState(b, a, a.after)
-		}
-		a.behind, a.inBehind, a.after = false, false, nil
+		r.takeOneOf(b, a)
 	}
+}
+
+// takeOneOf gives the present state of one event that is behind, unless
+// something newer has made it needless.
+func (r *registration) takeOneOf(b *basket, a *attachment) {
+	switch {
+	case !a.behind || a.inFeed < 0:
+	case a.after == nil:
+		r.takeState(b, a, a.feed.present)
+	case a.after.kind != belfry.KindState: // about flapping: no rule refuses it
+		b.add(a.after.notification(&a.feed.source, r))
+	default:
+		r.takeState(b, a, a.after)
+	}
+	a.behind, a.inBehind, a.after = false, false, nil
 }
