@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -30,35 +29,11 @@ type handler struct {
 // of its own, so that all of it ends when ctx does.
 func (h handler) handle(ctx context.Context, n *belfry.Notification) error {
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", h.command)
-	cmd.Env = append(os.Environ(), environmentOf(n)...)
+	cmd.Env = append(os.Environ(), cloudevents.Environment(n)...)
 	cmd.Stdin = bytes.NewReader(append(cloudevents.Append(nil, h.cluster, n), '\n'))
 	cmd.Stdout, cmd.Stderr = h.out, h.errOut
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = handlerGrace
 	return cmd.Run()
-}
-
-// environmentOf is the event as a shell reads it; what is not known is empty.
-func environmentOf(n *belfry.Notification) []string {
-	edge, value := "", ""
-	if n.Edge != belfry.EdgeNone {
-		edge = n.Edge.String()
-	}
-	if n.Value != 0 {
-		value = number(n.Value)
-	}
-	return []string{
-		"BELFRY_CLASS=" + string(n.Event.Class),
-		"BELFRY_SUBJECT=" + n.Event.Subject,
-		"BELFRY_NODE=" + n.NodeName,
-		"BELFRY_KIND=" + n.Kind.String(),
-		"BELFRY_CODE=" + strconv.Itoa(int(n.Code)),
-		"BELFRY_EDGE=" + edge,
-		"BELFRY_VALUE=" + value,
-		"BELFRY_SEQUENCE=" + strconv.FormatUint(n.Last, 10),
-		"BELFRY_FIRST_SEQUENCE=" + strconv.FormatUint(n.First, 10),
-		"BELFRY_COUNT=" + strconv.FormatUint(countOf(n), 10),
-		"BELFRY_TIME=" + rfc3339(n.Time),
-	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/cloudevents"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
 
@@ -236,17 +237,17 @@ func TestExecSeesTheEventInItsEnvironment(t *testing.T) {
 		"BELFRY_CLASS=filesystem.usage", "BELFRY_SUBJECT=/", "BELFRY_NODE=c", "BELFRY_KIND=occurrence", "BELFRY_CODE=1000", "BELFRY_EDGE=failing",
 		"BELFRY_VALUE=91.25", "BELFRY_SEQUENCE=7", "BELFRY_FIRST_SEQUENCE=7", "BELFRY_COUNT=1", "BELFRY_TIME=2026-11-23T12:00:00Z",
 	}
-	if diff := cmp.Diff(want, environmentOf(&notifications[2])); diff != "" {
+	if diff := cmp.Diff(want, cloudevents.Environment(&notifications[2])); diff != "" {
 		t.Errorf("environment (-want +got):\n%s", diff)
 	}
 	want = []string{
 		"BELFRY_CLASS=", "BELFRY_SUBJECT=", "BELFRY_NODE=", "BELFRY_KIND=gap", "BELFRY_CODE=0", "BELFRY_EDGE=",
 		"BELFRY_VALUE=", "BELFRY_SEQUENCE=0", "BELFRY_FIRST_SEQUENCE=0", "BELFRY_COUNT=0", "BELFRY_TIME=",
 	}
-	if got := environmentOf(&notifications[5]); got[9] != "BELFRY_COUNT=3" {
+	if got := cloudevents.Environment(&notifications[5]); got[9] != "BELFRY_COUNT=3" {
 		t.Errorf("a gap of 3 occurrences has %s", got[9])
 	}
-	if diff := cmp.Diff(want, environmentOf(&notifications[6])); diff != "" {
+	if diff := cmp.Diff(want, cloudevents.Environment(&notifications[6])); diff != "" {
 		t.Errorf("environment of a gap (-want +got):\n%s", diff)
 	}
 }

@@ -1,0 +1,357 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// Defaults of a handler (events.md 10).
+const (
+	DefaultAttempts = 5
+	workers         = 4
+	retryFirst      = time.Second
+	retryMost       = time.Minute
+)
+
+// Options say what a Runner runs.
+type Options struct {
+	Handler  string
+	Cluster  string
+	Sink     Sink
+	Source   Source
+	Store    *Store
+	Attempts int  // before a dead letter; at least 1
+	NoGaps   bool // gaps are acknowledged and not delivered
+	Share    Share
+	Log      *slog.Logger
+	Observe  func(*Run) // after each run, for metrics; may be nil
+}
+
+// A Share says which nodes run a handler that is on several of them. A nil
+// Share: this node runs everything that it gets.
+type Share interface {
+	// Await returns when it is known that this node is to run it, with true, or
+	// that another node has, with the last number that it is done with. It gives
+	// up with ctx.
+	Await(ctx context.Context, handler string, n *belfry.Notification) (mine bool, done uint64, err error)
+	// Done tells the other nodes.
+	Done(ctx context.Context, handler string, n *belfry.Notification)
+}
+
+// A Runner takes the notifications of one handler to its sink. Notifications
+// of one event follow each other; different events do not wait for each other
+// but for a worker.
+type Runner struct {
+	Options
+	slots chan struct{} // one for each that works
+	group sync.WaitGroup
+
+	mu      sync.Mutex
+	open    int // notifications taken and not done with
+	working map[Key]chan struct{}
+}
+
+// NewRunner makes a Runner; Run starts it.
+func NewRunner(o Options) *Runner {
+	if o.Attempts < 1 {
+		o.Attempts = DefaultAttempts
+	}
+	if o.Observe == nil {
+		o.Observe = func(*Run) {}
+	}
+	return &Runner{Options: o, slots: make(chan struct{}, workers), working: map[Key]chan struct{}{}}
+}
+
+// Open is how many notifications are being worked on.
+func (r *Runner) Open() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.open
+}
+
+// Run delivers until ctx ends or the source does. What was begun is given up
+// when ctx ends, and begun again by the next Runner with the same store and
+// source.
+func (r *Runner) Run(ctx context.Context) error {
+	defer r.group.Wait()
+	for {
+		number, n, err := r.Source.Next(ctx)
+		if errors.Is(err, io.EOF) || ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("handler %s: %w", r.Handler, err)
+		}
+		r.count(1)
+		r.group.Go(func() {
+			defer r.count(-1)
+			if r.handle(ctx, &n) {
+				r.Source.Done(number)
+			}
+		})
+	}
+}
+
+func (r *Runner) count(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.open += n
+}
+
+// handle brings one notification to its end; false: ctx ended first.
+func (r *Runner) handle(ctx context.Context, n *belfry.Notification) bool {
+	unlock, ok := r.lock(ctx, KeyOf(n))
+	if !ok {
+		return false
+	}
+	defer unlock()
+	attempt, skip, ok := r.resume(ctx, n)
+	if skip || !ok {
+		return ok
+	}
+	if r.Share != nil {
+		if mine, ok := r.await(ctx, n); !mine || !ok {
+			return ok
+		}
+	}
+	for ; ; attempt++ {
+		run, ok := r.attempt(ctx, n, attempt)
+		switch {
+		case !ok:
+			return false
+		case run.Result != ResultRetry:
+			if r.Share != nil {
+				r.Share.Done(ctx, r.Handler, n)
+			}
+			return true
+		case !pause(ctx, backoff(attempt)):
+			return false
+		}
+	}
+}
+
+// lock keeps a second run of an event away: a dead letter that an operator
+// tries again may meet the next notification.
+func (r *Runner) lock(ctx context.Context, k Key) (unlock func(), ok bool) {
+	mine := make(chan struct{})
+	for {
+		r.mu.Lock()
+		other := r.working[k]
+		if other == nil {
+			r.working[k] = mine
+			r.mu.Unlock()
+			return func() {
+				r.mu.Lock()
+				delete(r.working, k)
+				r.mu.Unlock()
+				close(mine)
+			}, true
+		}
+		r.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, false
+		}
+	}
+}
+
+// resume looks up what an earlier runner did with the event: what is done
+// falls away, and a run that was cut off is attempted anew.
+func (r *Runner) resume(ctx context.Context, n *belfry.Notification) (attempt int, skip, ok bool) {
+	if !deliverable(n) || n.Kind == belfry.KindGap && r.NoGaps {
+		return 0, true, true
+	}
+	var c cursor
+	if !r.stored(ctx, "read", func() (err error) { c, err = r.Store.cursor(r.Handler, KeyOf(n)); return err }) {
+		return 0, false, false
+	}
+	if counted(n) && !trim(n, c.Done) {
+		return 0, true, true
+	}
+	if counted(n) && c.Started > c.Done && c.Started >= n.First {
+		return c.Attempt + 1, false, true
+	}
+	return 1, false, true
+}
+
+// deliverable leaves out what is about the registration and not the event.
+func deliverable(n *belfry.Notification) bool { return n.Kind != belfry.KindCoverage }
+
+// counted tells whether the numbers of a notification are its own: a state is
+// told again under the number of the occurrence that led to it.
+func counted(n *belfry.Notification) bool {
+	return n.Kind == belfry.KindOccurrence || n.Kind == belfry.KindGap && n.Event.Class != ""
+}
+
+// trim takes the numbers up to done off a notification; false: nothing is left.
+func trim(n *belfry.Notification, done uint64) bool {
+	if n.Last <= done {
+		return false
+	}
+	if n.First <= done {
+		had := done - n.First + 1
+		n.First = done + 1
+		n.Count -= min(n.Count-min(n.Count, 1), had) // at least the newest is left
+		n.Skipped = min(n.Skipped, n.Last-n.First+1-min(n.Count, n.Last-n.First+1))
+		if n.Gap != nil {
+			gap := *n.Gap
+			gap.Total -= min(gap.Total, had)
+			n.Gap = &gap
+		}
+	}
+	return true
+}
+
+// await leaves a notification to the node whose turn it is.
+func (r *Runner) await(ctx context.Context, n *belfry.Notification) (mine, ok bool) {
+	for {
+		mine, done, err := r.Share.Await(ctx, r.Handler, n)
+		switch {
+		case err != nil || ctx.Err() != nil:
+			return false, false
+		case mine:
+			return true, true
+		}
+		whole := *n
+		if counted(n) && trim(n, done) {
+			whole.Last = done
+			if !r.finish(ctx, &Run{Handler: r.Handler, Notification: whole, Result: ResultOther}) {
+				return false, false
+			}
+			continue // the rest is another run
+		}
+		return false, r.finish(ctx, &Run{Handler: r.Handler, Notification: whole, Result: ResultOther})
+	}
+}
+
+// attempt is one run; false: ctx ended first, and the run does not count.
+func (r *Runner) attempt(ctx context.Context, n *belfry.Notification, attempt int) (*Run, bool) {
+	select {
+	case r.slots <- struct{}{}:
+		defer func() { <-r.slots }()
+	case <-ctx.Done():
+		return nil, false
+	}
+	if !r.stored(ctx, "write", func() error { return r.Store.begin(r.Handler, n, attempt, time.Now()) }) {
+		return nil, false
+	}
+	run := r.deliver(ctx, n, attempt)
+	if ctx.Err() != nil && run.Result != ResultDone {
+		return nil, false // it was cut off, and is attempted anew
+	}
+	return run, r.finish(ctx, run)
+}
+
+// deliver calls the sink and judges what came of it.
+func (r *Runner) deliver(ctx context.Context, n *belfry.Notification, attempt int) *Run {
+	d := &Delivery{Handler: r.Handler, Cluster: r.Cluster, Attempt: attempt, Notification: *n}
+	begun := time.Now()
+	err := r.call(ctx, d)
+	run := &Run{
+		Handler: r.Handler, Notification: *n, Attempt: attempt, Started: begun, Took: time.Since(begun),
+		Exit: d.Exit, Output: d.Output[:min(len(d.Output), MaxOutput)], Result: ResultDone,
+	}
+	if err == nil {
+		return run
+	}
+	run.Error, run.Result = err.Error(), ResultRetry
+	if IsPermanent(err) || attempt >= r.Attempts {
+		run.Result = ResultDead
+	}
+	return run
+}
+
+// call keeps a sink that panics from taking the agent with it.
+func (r *Runner) call(ctx context.Context, d *Delivery) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.Log.Error("handler panicked", "handler", r.Handler, "panic", p, "stack", string(debug.Stack()))
+			err = Permanent(fmt.Errorf("panic: %v", p))
+		}
+	}()
+	return r.Sink.Deliver(ctx, d)
+}
+
+func (r *Runner) finish(ctx context.Context, run *Run) bool {
+	dropped := 0
+	ok := r.stored(ctx, "write", func() (err error) { dropped, err = r.Store.finish(run, time.Now()); return err })
+	if !ok {
+		return false
+	}
+	r.Observe(run)
+	n := &run.Notification
+	switch {
+	case run.Result == ResultRetry:
+		r.Log.Warn("handler failed", "handler", r.Handler, "class", n.Event.Class, "subject", n.Event.Subject, "sequence", n.Last, "attempt", run.Attempt, "err", run.Error)
+	case run.Result == ResultDead:
+		r.Log.Error("handler gave up", "handler", r.Handler, "class", n.Event.Class, "subject", n.Event.Subject, "sequence", n.Last, "run", run.ID, "attempt", run.Attempt, "err", run.Error, "dead_letters_dropped", dropped)
+	}
+	return true
+}
+
+// stored tries until the store can be read or written: without it nobody
+// could say what has run. Meanwhile the queue coalesces.
+func (r *Runner) stored(ctx context.Context, what string, do func() error) bool {
+	for n := 1; ; n++ {
+		err := do()
+		if err == nil {
+			return true
+		}
+		r.Log.Error("handler waits for its state file", "handler", r.Handler, "to", what, "err", err)
+		if !pause(ctx, backoff(n)) {
+			return false
+		}
+	}
+}
+
+// Retry delivers a dead letter once more, beside the order of events but never
+// at the same time as another run of its event. The letter goes if that
+// succeeds.
+func (r *Runner) Retry(ctx context.Context, letter Run) (*Run, error) {
+	unlock, ok := r.lock(ctx, KeyOf(&letter.Notification))
+	if !ok {
+		return nil, ctx.Err()
+	}
+	defer unlock()
+	run := r.deliver(ctx, &letter.Notification, 1)
+	if run.Result != ResultDone {
+		run.Result = ResultRetry // it stays the dead letter that it is
+	}
+	if !r.finish(ctx, run) {
+		return nil, ctx.Err()
+	}
+	if run.Result == ResultDone {
+		return run, r.Store.dropDead(r.Handler, letter.ID)
+	}
+	return run, nil
+}
+
+// backoff is how long to wait after an attempt: doubling, with a quarter of
+// jitter either way.
+func backoff(attempt int) time.Duration {
+	d := retryFirst << min(attempt-1, 16)
+	d = min(d, retryMost)
+	return d*3/4 + time.Duration(rand.Int64N(int64(d/2)))
+}
+
+// pause waits; false: ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

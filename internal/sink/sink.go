@@ -1,0 +1,101 @@
+// Package sink is where notifications leave the cluster: what a sink is, and
+// the runner that takes a handler's notifications to it, in order, once per
+// sequence number and one at a time per event (events.md 10).
+package sink
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// A Sink takes one notification somewhere. Deliver is called by several
+// goroutines, but never twice at once for one event.
+type Sink interface {
+	// Deliver returns nil when it is done. An error from [Permanent] makes a
+	// dead letter at once, any other is tried again. It returns soon after ctx
+	// has ended.
+	Deliver(ctx context.Context, d *Delivery) error
+}
+
+// A Delivery is one attempt to deliver one notification.
+type Delivery struct {
+	Handler      string
+	Cluster      string // name, for CloudEvents
+	Attempt      int    // 1 is the first
+	Notification belfry.Notification
+
+	// Output and Exit are for the run history; the sink sets them.
+	Output []byte
+	Exit   *int // exit status of a command that ended by itself
+}
+
+// permanent is a failure that another attempt would not mend.
+type permanent struct{ error }
+
+func (p permanent) Unwrap() error { return p.error }
+
+// Permanent marks an error as one that another attempt would not mend.
+func Permanent(err error) error { return permanent{err} }
+
+// IsPermanent tells whether an error is marked so.
+func IsPermanent(err error) bool {
+	var p permanent
+	return errors.As(err, &p)
+}
+
+// A Source is a consumer of the event machine with one notification per event
+// at a time.
+type Source interface {
+	// Next waits for a notification; number is for Done. io.EOF: every
+	// registration has ended.
+	Next(ctx context.Context) (number uint64, n belfry.Notification, err error)
+	// Done lets the next one of the same event come. It is safe for concurrent use.
+	Done(number uint64)
+}
+
+// A Key names the event of a notification over restarts of this agent. A gap
+// over several events has the zero key.
+type Key struct {
+	Node        belfry.NodeID
+	Incarnation belfry.Incarnation
+	Entry       uint64
+}
+
+// KeyOf is the key of a notification's event.
+func KeyOf(n *belfry.Notification) Key {
+	if n.Event.Class == "" {
+		return Key{}
+	}
+	return Key{n.Node, n.Incarnation, n.Entry}
+}
+
+// A Result says how a run ended.
+type Result string
+
+// The results of a run.
+const (
+	ResultDone  Result = "done"
+	ResultRetry Result = "retry" // it failed, and is tried again
+	ResultDead  Result = "dead"  // it failed for good: a dead letter
+	ResultOther Result = "other" // another node ran it
+)
+
+// A Run is one attempt in the history.
+type Run struct {
+	ID           uint64 // grows, over all handlers of this node
+	Handler      string
+	Notification belfry.Notification
+	Attempt      int
+	Started      time.Time
+	Took         time.Duration
+	Result       Result
+	Error        string
+	Exit         *int
+	Output       []byte // the first of it, at most MaxOutput bytes
+}
+
+// MaxOutput is how many bytes of a run's output the history keeps.
+const MaxOutput = 64 << 10
