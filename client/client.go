@@ -59,14 +59,15 @@ func WithTLS(config *tls.Config) Option {
 // A Client is one connection to one agent, which it makes again by itself
 // when it breaks. It is safe for concurrent use.
 type Client struct {
-	target  string
-	dialer  *dialer
-	conn    *grpc.ClientConn
-	events  belfryv1.EventServiceClient
-	nodes   belfryv1.NodeServiceClient
-	members belfryv1.MemberServiceClient
-	links   belfryv1.LinkServiceClient
-	config  belfryv1.ConfigServiceClient
+	target   string
+	dialer   *dialer
+	conn     *grpc.ClientConn
+	events   belfryv1.EventServiceClient
+	nodes    belfryv1.NodeServiceClient
+	members  belfryv1.MemberServiceClient
+	handlers belfryv1.HandlerServiceClient
+	links    belfryv1.LinkServiceClient
+	config   belfryv1.ConfigServiceClient
 }
 
 // Dial connects to target and makes sure that somebody answers: "/path",
@@ -120,6 +121,7 @@ func Dial(ctx context.Context, target string, opts ...Option) (*Client, error) {
 	c.conn = conn
 	c.events, c.nodes, c.links = belfryv1.NewEventServiceClient(conn), belfryv1.NewNodeServiceClient(conn), belfryv1.NewLinkServiceClient(conn)
 	c.members = belfryv1.NewMemberServiceClient(conn)
+	c.handlers = belfryv1.NewHandlerServiceClient(conn)
 	c.config = belfryv1.NewConfigServiceClient(conn)
 	if err := c.connect(ctx); err != nil {
 		_ = conn.Close()

@@ -20,6 +20,7 @@ func (a *app) commands() []*cobra.Command {
 		newDemoCommand(a),
 		newDoctorCommand(a),
 		newEventCommand(a),
+		newHandlerCommand(a),
 		newInitCommand(a),
 		newJoinCommand(a),
 		newLeaveCommand(a),

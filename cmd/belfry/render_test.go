@@ -16,8 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/belfry-ha/belfry"
-	"github.com/belfry-ha/belfry/internal/cloudevents"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/cloudevents"
 )
 
 // noon is now in these tests.

@@ -4,7 +4,6 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/belfry-ha/belfry"
 )
@@ -18,22 +17,6 @@ var units = []struct {
 	{unit: "%", words: "percent", example: "90%"},
 	{unit: "bytes", words: "bytes", example: "10GiB"},
 	{unit: "ms", words: "milliseconds", example: "250ms"},
-}
-
-// sizes are the suffixes of bytes, longer ones first.
-var sizes = []struct {
-	suffix string
-	factor float64
-}{
-	{"KiB", 1 << 10},
-	{"MiB", 1 << 20},
-	{"GiB", 1 << 30},
-	{"TiB", 1 << 40},
-	{"kB", 1e3},
-	{"MB", 1e6},
-	{"GB", 1e9},
-	{"TB", 1e12},
-	{"B", 1},
 }
 
 func exampleOf(unit string) string {
@@ -57,7 +40,7 @@ func wordsOf(unit string) string {
 // parseValue reads a number with the unit of the class. The unit is never
 // left out: 90 of what?
 func parseValue(flag, text, class, unit string) (float64, error) {
-	v, ok := valueIn(unit, text)
+	v, ok := belfry.ParseValue(unit, text)
 	switch {
 	case !ok:
 		if n, err := strconv.ParseFloat(text, 64); err == nil && finite(n) && (unit == "%" || unit == "ms") {
@@ -70,39 +53,6 @@ func parseValue(flag, text, class, unit string) (float64, error) {
 		return 0, usagef("--%s %s: %s is never below zero", flag, text, class)
 	}
 	return v, nil
-}
-
-func valueIn(unit, text string) (float64, bool) {
-	switch unit {
-	case "bytes":
-		for _, s := range sizes {
-			if digits, ok := strings.CutSuffix(text, s.suffix); ok {
-				n, ok := float(digits)
-				return n * s.factor, ok
-			}
-		}
-		return 0, false
-	case "ms":
-		d, err := time.ParseDuration(text)
-		if err != nil || text == "0" {
-			return 0, false
-		}
-		return float64(d) / float64(time.Millisecond), true
-	}
-	digits, ok := strings.CutSuffix(text, unit)
-	if !ok {
-		return 0, false
-	}
-	return float(digits)
-}
-
-// float reads plain decimal numbers: no exponents, no hexadecimals, no "inf".
-func float(digits string) (float64, bool) {
-	if strings.Trim(digits, "0123456789.-") != "" {
-		return 0, false
-	}
-	n, err := strconv.ParseFloat(digits, 64)
-	return n, err == nil && finite(n)
 }
 
 func finite(n float64) bool { return !math.IsInf(n, 0) && !math.IsNaN(n) }

@@ -88,6 +88,7 @@ type Agent struct {
 	server     *api.Server
 	calls      map[string]peerCall // never written after openNetwork
 	agents     *agentTable
+	handlers   *handlers
 	webMu      sync.Mutex // of web
 	web        webListener
 	cleanups   []cleanup
@@ -117,13 +118,15 @@ func New(opts Options) (*Agent, error) {
 	if err := opts.Config.Validate(); err != nil {
 		return nil, err
 	}
-	return &Agent{
+	a := &Agent{
 		opts: opts, log: opts.Logger, changes: newMailbox[cluster.Change](),
 		config:   configuration{refused: map[belfry.NodeID]bool{}, admitted: map[belfry.NodeID]time.Time{}},
 		announce: make(chan struct{}, 1),
 
 		due: make(chan struct{}, 1), forwarding: make(chan struct{}, maxForwarded), renewAt: renewAge(),
-	}, nil
+	}
+	a.handlers = &handlers{agent: a, running: map[string]*handler{}}
+	return a, nil
 }
 
 // Run starts the agent, calls ready, and stops it when ctx ends or a part
@@ -158,7 +161,7 @@ func (a *Agent) Start(ctx context.Context) (err error) {
 	a.group, a.ended = errgroup.WithContext(running)
 	a.started = time.Now()
 
-	for _, step := range []func() error{a.openState, a.newEvents, a.newCluster, a.openNetwork, a.startLoops, a.serve} {
+	for _, step := range []func() error{a.openState, a.newEvents, a.newCluster, a.openNetwork, a.startLoops, a.startHandlers, a.serve} {
 		if err := step(); err != nil {
 			return err
 		}

@@ -20,13 +20,14 @@ import (
 func (a *Agent) apiOptions() api.Options {
 	groups := security.LookupGroups()
 	return api.Options{
-		Events:  a.events,
-		Cluster: a,
-		Config:  a,
-		Members: a,
-		Leader:  a,
-		Joins:   joinDesk{a},
-		Guest:   security.IsJoin,
+		Events:   a.events,
+		Cluster:  a,
+		Config:   a,
+		Members:  a,
+		Leader:   a,
+		Handlers: a.handlers,
+		Joins:    joinDesk{a},
+		Guest:    security.IsJoin,
 		Identify: func(conn net.Conn) (api.Subject, error) {
 			local, ok := conn.(*net.UnixConn)
 			if !ok {
@@ -103,10 +104,18 @@ func (a *Agent) serveWeb(web config.Web) error {
 	return nil
 }
 
-// Reload takes up settings that need no restart: the web listener's, and the
-// certificate that lies under the same name now. On error the old listener
-// goes on.
+// Reload takes up settings that need no restart: the handlers, the web
+// listener's, and the certificate that lies under the same name now. On error
+// everything goes on as it was.
 func (a *Agent) Reload(settings config.Settings) error {
+	if err := a.reloadWeb(settings); err != nil {
+		return err
+	}
+	a.handlers.set(settings.Handlers, false)
+	return nil
+}
+
+func (a *Agent) reloadWeb(settings config.Settings) error {
 	a.webMu.Lock()
 	defer a.webMu.Unlock()
 	old, web := a.web, settings.Web

@@ -111,6 +111,19 @@ type Configuration interface {
 	SetStopped(ctx context.Context, node belfry.NodeID, stopped, dryRun bool) (running int, c Changed, err error)
 }
 
+// Handlers are the handlers of this node. It is safe for concurrent use; the
+// errors wrap sentinels.
+type Handlers interface {
+	// Handlers lists them, by name.
+	Handlers(ctx context.Context) ([]*belfryv1.Handler, error)
+	// Runs lists runs of one handler, or of all with an empty name, newest first.
+	Runs(handler string, failed bool, limit int) ([]*belfryv1.Run, error)
+	// Test runs one for an event that did not happen, and keeps nothing.
+	Test(ctx context.Context, req *belfryv1.TestHandlerRequest) (*belfryv1.Run, error)
+	// Retry delivers a dead letter once more.
+	Retry(ctx context.Context, id uint64) (*belfryv1.Run, error)
+}
+
 // A Setting is one value of the configuration.
 type Setting struct {
 	Path, Value, Default string

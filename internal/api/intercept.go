@@ -87,7 +87,8 @@ func ours(method string) bool {
 	service, _, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
 	switch service {
 	case belfryv1.EventService_ServiceDesc.ServiceName, belfryv1.NodeService_ServiceDesc.ServiceName, belfryv1.LinkService_ServiceDesc.ServiceName,
-		belfryv1.ConfigService_ServiceDesc.ServiceName, belfryv1.MemberService_ServiceDesc.ServiceName:
+		belfryv1.ConfigService_ServiceDesc.ServiceName, belfryv1.MemberService_ServiceDesc.ServiceName,
+		belfryv1.HandlerService_ServiceDesc.ServiceName:
 		return true
 	}
 	return false

@@ -68,6 +68,11 @@ var rights = map[string]rule{
 	belfryv1.ConfigService_GetConfig_FullMethodName:   {belfry.RightConfigure, false}, // of the section tunables
 	belfryv1.ConfigService_SetConfig_FullMethodName:   {belfry.RightConfigure, false}, // likewise
 
+	belfryv1.HandlerService_ListHandlers_FullMethodName: {belfry.RightObserve, false},
+	belfryv1.HandlerService_ListRuns_FullMethodName:     {belfry.RightOperate, false}, // the output of commands may be anything
+	belfryv1.HandlerService_TestHandler_FullMethodName:  {belfry.RightOperate, false},
+	belfryv1.HandlerService_RetryRun_FullMethodName:     {belfry.RightOperate, false},
+
 	belfryv1.MemberService_CreateToken_FullMethodName: {belfry.RightAdmit, false},
 	belfryv1.MemberService_ListTokens_FullMethodName:  {belfry.RightAdmit, false},
 	belfryv1.MemberService_RevokeToken_FullMethodName: {belfry.RightAdmit, false},

@@ -40,6 +40,10 @@ EventService.SendEvent      -    -      -       yes      yes
 EventService.SendEvents     -    -      -       yes      yes
 EventService.Subscribe      -    yes    yes     yes      yes
 EventService.Watch          -    yes    yes     yes      yes
+HandlerService.ListHandlers -    yes    -       yes      yes
+HandlerService.ListRuns     -    -      -       yes      yes
+HandlerService.RetryRun     -    -      -       yes      yes
+HandlerService.TestHandler  -    -      -       yes      yes
 JoinService.DescribeCluster whoever joins
 JoinService.Join            whoever joins
 JoinService.Renew           whoever joins

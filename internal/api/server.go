@@ -35,11 +35,12 @@ const (
 
 // Options are what a Server needs.
 type Options struct {
-	Events  Events
-	Cluster Cluster
-	Config  Configuration
-	Members Members
-	Leader  Leader // nil: this node makes all changes
+	Events   Events
+	Cluster  Cluster
+	Config   Configuration
+	Members  Members
+	Handlers Handlers
+	Leader   Leader // nil: this node makes all changes
 
 	// Joins lets in who has no certificate, on connections that are a Guest's.
 	// Nil Guest: there are none.
@@ -151,11 +152,12 @@ func (s *Server) Register(g *grpc.Server) {
 // services are all that this package implements.
 func (s *Server) services() map[*grpc.ServiceDesc]any {
 	return map[*grpc.ServiceDesc]any{
-		&belfryv1.EventService_ServiceDesc:  &eventService{s: s},
-		&belfryv1.NodeService_ServiceDesc:   &nodeService{s: s},
-		&belfryv1.LinkService_ServiceDesc:   &linkService{s: s},
-		&belfryv1.ConfigService_ServiceDesc: &configService{s: s},
-		&belfryv1.MemberService_ServiceDesc: &memberService{s: s},
+		&belfryv1.EventService_ServiceDesc:   &eventService{s: s},
+		&belfryv1.NodeService_ServiceDesc:    &nodeService{s: s},
+		&belfryv1.LinkService_ServiceDesc:    &linkService{s: s},
+		&belfryv1.ConfigService_ServiceDesc:  &configService{s: s},
+		&belfryv1.HandlerService_ServiceDesc: &handlerService{s: s},
+		&belfryv1.MemberService_ServiceDesc:  &memberService{s: s},
 	}
 }
 

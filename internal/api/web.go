@@ -98,6 +98,7 @@ func (w *web) gateway() http.Handler {
 		belfryv1.RegisterEventServiceHandlerClient(ctx, gateway, belfryv1.NewEventServiceClient(conn)),
 		belfryv1.RegisterNodeServiceHandlerClient(ctx, gateway, belfryv1.NewNodeServiceClient(conn)),
 		belfryv1.RegisterLinkServiceHandlerClient(ctx, gateway, belfryv1.NewLinkServiceClient(conn)),
+		belfryv1.RegisterHandlerServiceHandlerClient(ctx, gateway, belfryv1.NewHandlerServiceClient(conn)),
 		belfryv1.RegisterConfigServiceHandlerClient(ctx, gateway, belfryv1.NewConfigServiceClient(conn)),
 	} {
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -109,4 +110,23 @@ func plain(f protoreflect.FieldDescriptor, v protoreflect.Value) any {
 	default: // bool, string, bytes
 		return v.Interface()
 	}
+}
+
+// Data is the reverse of [Fields] for a JSON object: what an occurrence of the
+// class carries. ErrUsage if the object is not the class's, ErrUnsupported if
+// the class carries nothing.
+func Data(class belfry.Class, object []byte) ([]byte, error) {
+	var m proto.Message
+	if strings.HasPrefix(string(class), "user.") {
+		m = &structpb.Struct{}
+	} else if t, ok := messages[class]; ok {
+		m = t.New().Interface()
+	} else {
+		return nil, fmt.Errorf("%w: %s carries no data; leave it out", belfry.ErrUnsupported, class)
+	}
+	if err := protojson.Unmarshal(object, m); err != nil {
+		text := strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\u00a0", " "), "proto: ")
+		return nil, fmt.Errorf("%w: no data of %s: %s", belfry.ErrUsage, class, text)
+	}
+	return proto.Marshal(m)
 }

@@ -22,6 +22,8 @@ type Settings struct {
 	Ports  Ports
 	Web    Web
 	Log    Log
+	// Handlers run commands for events, by name.
+	Handlers []Handler
 }
 
 // Node says who this node is.
@@ -98,7 +100,7 @@ func Load(file string, environ []string, flags ...string) (Settings, error) {
 	if len(faults) > 0 { // what was not understood would only give more of them
 		return s, errors.Join(faults...)
 	}
-	return s, errors.Join(s.Validate(), s.checkSecrets())
+	return s, errors.Join(s.Validate(), s.checkSecrets(), s.checkHandlers(file))
 }
 
 func readFile(file string) ([]byte, error) {

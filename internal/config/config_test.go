@@ -304,3 +304,37 @@ func FuzzSettings(f *testing.F) {
 		}
 	})
 }
+
+// Who may write the file would have commands run with the agent's rights.
+func TestHandlersComeFromAFileThatOthersCanNotWrite(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "belfry.yaml")
+	text := "handlers: {page: {on: node.state, exec: [/p]}}\n"
+	for mode, want := range map[os.FileMode]string{
+		0o600: "", 0o644: "", 0o664: "mode 0664 lets others say what the agent runs; make it 0644 or less",
+		0o646: "mode 0646 lets others say what the agent runs; make it 0644 or less",
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(file, mode); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Load(file, nil)
+		switch {
+		case want == "" && err != nil:
+			t.Errorf("%04o: %v", mode, err)
+		case want != "" && (err == nil || !strings.HasSuffix(err.Error(), want) || !errors.Is(err, belfry.ErrUsage)):
+			t.Errorf("%04o: %v, want %s", mode, err, want)
+		}
+	}
+	if os.Geteuid() != 0 {
+		return // only root can give a file away
+	}
+	if err := errors.Join(os.Chmod(file, 0o644), os.Chown(file, 12345, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(file, nil); err == nil || !strings.Contains(err.Error(), "owner uid 12345") {
+		t.Errorf("a stranger's file: %v", err)
+	}
+}

@@ -91,7 +91,14 @@ func (p *fileParser) value(prefix string, v *ast.MappingValueNode) {
 		p.scalar(k, v.Value)
 		return
 	}
+	if name == "handlers" {
+		p.handlers(v.Value)
+		return
+	}
 	known := children(prefix)
+	if prefix == "" {
+		known = append(known, "handlers")
+	}
 	for _, c := range known {
 		if c == part {
 			p.mapping(name+".", v.Value)

@@ -161,5 +161,5 @@ func Diff(from, to Settings) (changes []Change) {
 			changes = append(changes, Change{Key: k.name, Old: was, New: is, Reloadable: !k.restart})
 		}
 	}
-	return changes
+	return append(changes, diffHandlers(from.Handlers, to.Handlers)...)
 }

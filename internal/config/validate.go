@@ -32,7 +32,7 @@ func (s Settings) Validate() error {
 	check("web.tls", s.Web.TLS.valid())
 	check("log.level", oneOf(s.Log.Level, "debug", "info", "warn", "error"))
 	check("log.format", oneOf(s.Log.Format, "auto", "journal", "text", "json"))
-	return errors.Join(faults...)
+	return errors.Join(append(faults, s.validHandlers()...)...)
 }
 
 func validName(name string) error {

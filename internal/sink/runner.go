@@ -225,12 +225,12 @@ func (r *Runner) await(ctx context.Context, n *belfry.Notification) (mine, ok bo
 		whole := *n
 		if counted(n) && trim(n, done) {
 			whole.Last = done
-			if !r.finish(ctx, &Run{Handler: r.Handler, Notification: whole, Result: ResultOther}) {
+			if !r.finish(ctx, &Run{Handler: r.Handler, Notification: whole, Result: ResultOther}, 0) {
 				return false, false
 			}
 			continue // the rest is another run
 		}
-		return false, r.finish(ctx, &Run{Handler: r.Handler, Notification: whole, Result: ResultOther})
+		return false, r.finish(ctx, &Run{Handler: r.Handler, Notification: whole, Result: ResultOther}, 0)
 	}
 }
 
@@ -249,42 +249,50 @@ func (r *Runner) attempt(ctx context.Context, n *belfry.Notification, attempt in
 	if ctx.Err() != nil && run.Result != ResultDone {
 		return nil, false // it was cut off, and is attempted anew
 	}
-	return run, r.finish(ctx, run)
+	return run, r.finish(ctx, run, 0)
 }
 
-// deliver calls the sink and judges what came of it.
+// deliver is one attempt; the last one that fails makes a dead letter.
 func (r *Runner) deliver(ctx context.Context, n *belfry.Notification, attempt int) *Run {
-	d := &Delivery{Handler: r.Handler, Cluster: r.Cluster, Attempt: attempt, Notification: *n}
-	begun := time.Now()
-	err := r.call(ctx, d)
-	run := &Run{
-		Handler: r.Handler, Notification: *n, Attempt: attempt, Started: begun, Took: time.Since(begun),
-		Exit: d.Exit, Output: d.Output[:min(len(d.Output), MaxOutput)], Result: ResultDone,
-	}
-	if err == nil {
-		return run
-	}
-	run.Error, run.Result = err.Error(), ResultRetry
-	if IsPermanent(err) || attempt >= r.Attempts {
+	run := Try(ctx, r.Sink, Delivery{Handler: r.Handler, Cluster: r.Cluster, Attempt: attempt, Notification: *n})
+	if run.Result == ResultRetry && attempt >= r.Attempts {
 		run.Result = ResultDead
 	}
 	return run
 }
 
-// call keeps a sink that panics from taking the agent with it.
-func (r *Runner) call(ctx context.Context, d *Delivery) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			r.Log.Error("handler panicked", "handler", r.Handler, "panic", p, "stack", string(debug.Stack()))
-			err = Permanent(fmt.Errorf("panic: %v", p))
-		}
-	}()
-	return r.Sink.Deliver(ctx, d)
+// Try calls a sink once and says what came of it; nothing is kept.
+func Try(ctx context.Context, s Sink, d Delivery) *Run {
+	begun := time.Now()
+	err := call(ctx, s, &d)
+	run := &Run{
+		Handler: d.Handler, Notification: d.Notification, Attempt: d.Attempt, Started: begun, Took: time.Since(begun),
+		Exit: d.Exit, Output: d.Output[:min(len(d.Output), MaxOutput)], Result: ResultDone,
+	}
+	switch {
+	case err == nil:
+	case IsPermanent(err):
+		run.Error, run.Result = err.Error(), ResultDead
+	default:
+		run.Error, run.Result = err.Error(), ResultRetry
+	}
+	return run
 }
 
-func (r *Runner) finish(ctx context.Context, run *Run) bool {
+// call keeps a sink that panics from taking the agent with it.
+func call(ctx context.Context, s Sink, d *Delivery) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = Permanent(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+		}
+	}()
+	return s.Deliver(ctx, d)
+}
+
+// finish keeps a run; letter is the dead letter that it tried again, or 0.
+func (r *Runner) finish(ctx context.Context, run *Run, letter uint64) bool {
 	dropped := 0
-	ok := r.stored(ctx, "write", func() (err error) { dropped, err = r.Store.finish(run, time.Now()); return err })
+	ok := r.stored(ctx, "write", func() (err error) { dropped, err = r.Store.finish(run, letter, time.Now()); return err })
 	if !ok {
 		return false
 	}
@@ -323,15 +331,9 @@ func (r *Runner) Retry(ctx context.Context, letter Run) (*Run, error) {
 		return nil, ctx.Err()
 	}
 	defer unlock()
-	run := r.deliver(ctx, &letter.Notification, 1)
-	if run.Result != ResultDone {
-		run.Result = ResultRetry // it stays the dead letter that it is
-	}
-	if !r.finish(ctx, run) {
+	run := r.deliver(ctx, &letter.Notification, r.Attempts) // it has no other
+	if !r.finish(ctx, run, letter.ID) {
 		return nil, ctx.Err()
-	}
-	if run.Result == ResultDone {
-		return run, r.Store.dropDead(r.Handler, letter.ID)
 	}
 	return run, nil
 }

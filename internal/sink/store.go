@@ -12,7 +12,6 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/belfry-ha/belfry"
 )
@@ -58,22 +57,40 @@ func OpenStore(file string) (*Store, error) {
 		return nil, &belfry.Error{Op: "handler state", Subject: file, Err: fmt.Errorf("%w; move it away to begin anew: the handlers then lose where they are", err)}
 	}
 	s := &Store{db: db, counts: map[string]int{}}
-	if err := db.Update(s.prepare); err != nil {
+	err = db.View(s.count)
+	if errors.Is(err, errNoBucket) { // a new file
+		err = db.Update(prepare)
+	}
+	if err != nil {
 		db.Close()
 		return nil, &belfry.Error{Op: "handler state", Subject: file, Err: err}
 	}
 	return s, nil
 }
 
-// prepare makes the buckets and counts what is in them: bbolt would count a
-// whole bucket each time.
-func (s *Store) prepare(tx *bolt.Tx) error {
-	for _, name := range [][]byte{bucketCursors, bucketRuns, bucketDead} {
-		b, err := tx.CreateBucketIfNotExists(name)
-		if err != nil {
+var (
+	buckets     = [][]byte{bucketCursors, bucketRuns, bucketDead}
+	errNoBucket = errors.New("no bucket")
+)
+
+func prepare(tx *bolt.Tx) error {
+	for _, name := range buckets {
+		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 			return err
 		}
-		err = b.ForEachBucket(func(handler []byte) error {
+	}
+	return nil
+}
+
+// count counts what is in the buckets, once: bbolt would go through a whole
+// bucket each time.
+func (s *Store) count(tx *bolt.Tx) error {
+	for _, name := range buckets {
+		b := tx.Bucket(name)
+		if b == nil {
+			return errNoBucket
+		}
+		err := b.ForEachBucket(func(handler []byte) error {
 			s.counts[string(name)+"/"+string(handler)] = b.Bucket(handler).Stats().KeyN
 			return nil
 		})
@@ -151,8 +168,9 @@ func (s *Store) begin(handler string, n *belfry.Notification, attempt int, now t
 
 // finish writes a run into the history and, unless it is tried again, that the
 // number is done with; a dead run is a dead letter as well. dropped is how many
-// dead letters had to go for it.
-func (s *Store) finish(run *Run, now time.Time) (dropped int, err error) {
+// dead letters had to go for it. letter is the dead letter that the run tried
+// again, or 0: it goes if the run is done, else it stays the only one.
+func (s *Store) finish(run *Run, letter uint64, now time.Time) (dropped int, err error) {
 	err = s.update(func(w *write) error {
 		if run.Result != ResultOther {
 			id, err := w.Bucket(bucketRuns).NextSequence()
@@ -164,7 +182,10 @@ func (s *Store) finish(run *Run, now time.Time) (dropped int, err error) {
 				return err
 			}
 		}
-		if run.Result == ResultDead {
+		if run.Result == ResultDone && letter != 0 {
+			return w.dropDead(run.Handler, letter)
+		}
+		if run.Result == ResultDead && letter == 0 {
 			if dropped, err = w.putRun(bucketDead, run, maxDead); err != nil {
 				return err
 			}
@@ -313,29 +334,13 @@ func (s *Store) DeadLetter(id uint64) (run Run, err error) {
 	return run, err
 }
 
-// dropDead takes a dead letter out that was delivered after all.
-func (s *Store) dropDead(handler string, id uint64) error {
-	return s.update(func(w *write) error {
-		b := w.Bucket(bucketDead).Bucket([]byte(handler))
-		if b == nil || b.Get(idBytes(id)) == nil {
-			return nil
-		}
-		w.add(bucketDead, handler, -1)
-		return b.Delete(idBytes(id))
-	})
-}
-
-// Forget drops all that is kept of a handler that is no more.
-func (s *Store) Forget(handler string) error {
-	return s.update(func(w *write) error {
-		for _, name := range [][]byte{bucketCursors, bucketRuns, bucketDead} {
-			if err := w.Bucket(name).DeleteBucket([]byte(handler)); err != nil && !errors.Is(err, bolterrors.ErrBucketNotFound) {
-				return err
-			}
-			w.add(name, handler, -w.count(name, handler))
-		}
+func (w *write) dropDead(handler string, id uint64) error {
+	b := w.Bucket(bucketDead).Bucket([]byte(handler))
+	if b == nil || b.Get(idBytes(id)) == nil {
 		return nil
-	})
+	}
+	w.add(bucketDead, handler, -1)
+	return b.Delete(idBytes(id))
 }
 
 func eachHandler(b *bolt.Bucket, handler string, do func(*bolt.Bucket) error) error {
