@@ -125,7 +125,7 @@ func New(opts Options) (*Agent, error) {
 
 		due: make(chan struct{}, 1), forwarding: make(chan struct{}, maxForwarded), renewAt: renewAge(),
 	}
-	a.handlers = &handlers{agent: a, running: map[string]*handler{}}
+	a.handlers = &handlers{agent: a, running: map[string]*handler{}, turns: turns{agent: a, waits: map[*turn]struct{}{}}}
 	return a, nil
 }
 

@@ -26,6 +26,7 @@ func (a *Agent) peerCalls() map[string]peerCall {
 		belfryv1.MemberPeerService_GetMember_FullMethodName:  answering(a.getMember),
 
 		belfryv1.MemberPeerService_IssueCertificate_FullMethodName: answering(a.issueHere),
+		belfryv1.MemberPeerService_GetProgress_FullMethodName:      answering(a.getProgress),
 	}
 	calls[belfryv1.JoinService_Join_FullMethodName] = a.leading(func(ctx context.Context, _ string, request []byte) (proto.Message, error) {
 		return answering(a.admit)(ctx, belfry.NodeID{}, request)

@@ -35,6 +35,8 @@ const (
 type handlers struct {
 	agent *Agent
 
+	turns turns // of those that run on one node
+
 	storeMu sync.Mutex
 	store   *sink.Store // nil: not open
 
@@ -169,11 +171,15 @@ func (h *handlers) deliver(ctx context.Context, one *handler) error {
 			return err
 		}
 	}
-	runner := sink.NewRunner(sink.Options{
+	options := sink.Options{
 		Handler: one.spec.Name, Cluster: h.agent.members.Table().Name,
 		Sink: sinkOf(one.spec), Source: handlerSource{consumer}, Store: store,
 		Attempts: one.spec.Attempts, NoGaps: !one.spec.Gaps, Log: one.log, Observe: one.observe,
-	})
+	}
+	if one.spec.RunOn == config.RunOnOne {
+		options.Share = &h.turns
+	}
+	runner := sink.NewRunner(options)
 	one.runner.Store(runner)
 	one.refused.Store(nil)
 	defer one.runner.Store(nil)

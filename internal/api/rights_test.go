@@ -51,6 +51,7 @@ LinkService.GetLinkMatrix   -    yes    -       yes      yes
 LinkService.ListLinks       -    yes    -       yes      yes
 LinkService.WatchLinks      -    yes    -       yes      yes
 MemberPeerService.GetMember members
+MemberPeerService.GetProgress members
 MemberPeerService.GetSecret members
 MemberPeerService.IssueCertificate members
 MemberPeerService.TakeSecret members

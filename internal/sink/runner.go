@@ -40,11 +40,9 @@ type Options struct {
 // Share: this node runs everything that it gets.
 type Share interface {
 	// Await returns when it is known that this node is to run it, with true, or
-	// that another node has, with the last number that it is done with. It gives
-	// up with ctx.
+	// that another node is done with it, with the last number that it is done
+	// with: at least the first of n. It gives up with ctx.
 	Await(ctx context.Context, handler string, n *belfry.Notification) (mine bool, done uint64, err error)
-	// Done tells the other nodes.
-	Done(ctx context.Context, handler string, n *belfry.Notification)
 }
 
 // A Runner takes the notifications of one handler to its sink. Notifications
@@ -129,9 +127,6 @@ func (r *Runner) handle(ctx context.Context, n *belfry.Notification) bool {
 		case !ok:
 			return false
 		case run.Result != ResultRetry:
-			if r.Share != nil {
-				r.Share.Done(ctx, r.Handler, n)
-			}
 			return true
 		case !pause(ctx, backoff(attempt)):
 			return false

@@ -219,7 +219,7 @@ func TestEachNumberRunsOnceOverARestart(t *testing.T) {
 			<-ctx.Done() // the agent ends in the middle of this run
 			return ctx.Err()
 		}
-		_, end := run(t, Options{Sink: sink, Source: source, Store: store})
+		_, end := run(t, Options{Sink: sink, Source: source, Store: store, Attempts: 1})
 		source.give <- happened(1, 1, 4)
 		synctest.Wait()
 		source.give <- happened(1, 5, 9)
@@ -234,13 +234,13 @@ func TestEachNumberRunsOnceOverARestart(t *testing.T) {
 		defer store.Close()
 		source, sink.do, sink.told = newScript(), nil, nil
 		_, end = run(t, Options{Sink: sink, Source: source, Store: store})
-		for _, n := range []belfry.Notification{happened(1, 2, 3), happened(1, 3, 9), happened(1, 10, 10), happened(2, 1, 1)} {
+		for _, n := range []belfry.Notification{happened(1, 2, 3), happened(1, 2, 4), happened(1, 3, 9), happened(1, 10, 10), happened(2, 1, 1)} {
 			source.give <- n
 			synctest.Wait()
 		}
 		end()
 		expect(t, "runs", sink.all(), []string{"/1 5-9 x5 attempt 2", "/1 10-10 x1 attempt 1", "/2 1-1 x1 attempt 1"})
-		expect(t, "acknowledged", source.acknowledged(), []uint64{1, 2, 3, 4})
+		expect(t, "acknowledged", source.acknowledged(), []uint64{1, 2, 3, 4, 5})
 	})
 }
 
@@ -302,10 +302,7 @@ func TestGapsMayBeDeclined(t *testing.T) {
 }
 
 // A turn is a share whose answers are written down.
-type turn struct {
-	answers []answer
-	told    []uint64
-}
+type turn struct{ answers []answer }
 
 type answer struct {
 	mine bool
@@ -320,10 +317,6 @@ func (s *turn) Await(ctx context.Context, _ string, _ *belfry.Notification) (boo
 	a := s.answers[0]
 	s.answers = s.answers[1:]
 	return a.mine, a.done, nil
-}
-
-func (s *turn) Done(_ context.Context, _ string, n *belfry.Notification) {
-	s.told = append(s.told, n.Last)
 }
 
 func TestAnotherNodesRunsCount(t *testing.T) {
@@ -341,11 +334,44 @@ func TestAnotherNodesRunsCount(t *testing.T) {
 			synctest.Wait()
 		}
 		expect(t, "runs", sink.all(), []string{"/1 7-9 x3 attempt 1"})
-		expect(t, "told", share.told, []uint64{9})
 		expect(t, "acknowledged", source.acknowledged(), []uint64{1, 2})
 		end()
 		if c, err := store.cursor("page", Key{belfry.NodeID{1}, 2, 1}); err != nil || c.Done != 9 {
 			t.Errorf("cursor %+v, %v", c, err)
 		}
+	})
+}
+
+// A dead letter that is tried again is never beside another run of its event.
+func TestARetriedLetterWaitsForTheRunOfItsEvent(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		store := openStore(t, dir)
+		defer store.Close()
+		source, sink := newScript(), &teller{}
+		busy, overlaps := 0, 0
+		var mu sync.Mutex
+		sink.do = func(context.Context, *Delivery) error {
+			mu.Lock()
+			if busy++; busy > 1 {
+				overlaps++
+			}
+			mu.Unlock()
+			time.Sleep(time.Second)
+			mu.Lock()
+			busy--
+			mu.Unlock()
+			return nil
+		}
+		r, end := run(t, Options{Sink: sink, Source: source, Store: store})
+		source.give <- happened(1, 2, 2)
+		synctest.Wait()
+		if _, err := r.Retry(t.Context(), Run{ID: 7, Handler: "page", Notification: happened(1, 1, 1)}); err != nil {
+			t.Error(err)
+		}
+		end()
+		expect(t, "overlaps", overlaps, 0)
+		expect(t, "runs", len(sink.all()), 2)
 	})
 }

@@ -159,6 +159,12 @@ func (w *write) add(bucket []byte, handler string, n int) {
 	w.counts[string(bucket)+"/"+handler] = w.count(bucket, handler) + n
 }
 
+// Done is the last number of an event that a handler is done with; 0: none.
+func (s *Store) Done(handler string, k Key) (uint64, error) {
+	c, err := s.cursor(handler, k)
+	return c.Done, err
+}
+
 // begin writes that a run is about to begin.
 func (s *Store) begin(handler string, n *belfry.Notification, attempt int, now time.Time) error {
 	return s.update(func(w *write) error {

@@ -1091,6 +1091,223 @@ func (x *Configuration) GetDocument() []byte {
 	return nil
 }
 
+type GetProgressRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Events        []*ProgressOf          `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"` // at most 1,000
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetProgressRequest) Reset() {
+	*x = GetProgressRequest{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetProgressRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetProgressRequest) ProtoMessage() {}
+
+func (x *GetProgressRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetProgressRequest.ProtoReflect.Descriptor instead.
+func (*GetProgressRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *GetProgressRequest) GetEvents() []*ProgressOf {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+// ProgressOf names a handler and an event of any node.
+type ProgressOf struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Handler       string                 `protobuf:"bytes,1,opt,name=handler,proto3" json:"handler,omitempty"`
+	Node          []byte                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`                // id of where it happened
+	Incarnation   uint32                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of that node
+	Entry         uint64                 `protobuf:"varint,4,opt,name=entry,proto3" json:"entry,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProgressOf) Reset() {
+	*x = ProgressOf{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProgressOf) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProgressOf) ProtoMessage() {}
+
+func (x *ProgressOf) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProgressOf.ProtoReflect.Descriptor instead.
+func (*ProgressOf) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ProgressOf) GetHandler() string {
+	if x != nil {
+		return x.Handler
+	}
+	return ""
+}
+
+func (x *ProgressOf) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *ProgressOf) GetIncarnation() uint32 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *ProgressOf) GetEntry() uint64 {
+	if x != nil {
+		return x.Entry
+	}
+	return 0
+}
+
+type GetProgressResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Incarnation   uint32                 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the member that answers
+	Progress      []*Progress            `protobuf:"bytes,2,rep,name=progress,proto3" json:"progress,omitempty"`        // in the order of the request
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetProgressResponse) Reset() {
+	*x = GetProgressResponse{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetProgressResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetProgressResponse) ProtoMessage() {}
+
+func (x *GetProgressResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetProgressResponse.ProtoReflect.Descriptor instead.
+func (*GetProgressResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GetProgressResponse) GetIncarnation() uint32 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *GetProgressResponse) GetProgress() []*Progress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+type Progress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shares        bool                   `protobuf:"varint,1,opt,name=shares,proto3" json:"shares,omitempty"` // this member has such a handler, runs it, and shares it
+	Done          uint64                 `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`     // the last number that it is done with; 0: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Progress) Reset() {
+	*x = Progress{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Progress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Progress) ProtoMessage() {}
+
+func (x *Progress) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Progress.ProtoReflect.Descriptor instead.
+func (*Progress) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Progress) GetShares() bool {
+	if x != nil {
+		return x.Shares
+	}
+	return false
+}
+
+func (x *Progress) GetDone() uint64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
 type TakeTableRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Document      []byte                 `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"`
@@ -1100,7 +1317,7 @@ type TakeTableRequest struct {
 
 func (x *TakeTableRequest) Reset() {
 	*x = TakeTableRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[14]
+	mi := &file_belfry_v1_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1329,7 @@ func (x *TakeTableRequest) String() string {
 func (*TakeTableRequest) ProtoMessage() {}
 
 func (x *TakeTableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[14]
+	mi := &file_belfry_v1_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1342,7 @@ func (x *TakeTableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeTableRequest.ProtoReflect.Descriptor instead.
 func (*TakeTableRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TakeTableRequest) GetDocument() []byte {
@@ -1144,7 +1361,7 @@ type TakeTableResponse struct {
 
 func (x *TakeTableResponse) Reset() {
 	*x = TakeTableResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[15]
+	mi := &file_belfry_v1_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1373,7 @@ func (x *TakeTableResponse) String() string {
 func (*TakeTableResponse) ProtoMessage() {}
 
 func (x *TakeTableResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[15]
+	mi := &file_belfry_v1_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1386,7 @@ func (x *TakeTableResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeTableResponse.ProtoReflect.Descriptor instead.
 func (*TakeTableResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TakeTableResponse) GetGeneration() uint64 {
@@ -1189,7 +1406,7 @@ type TakeSecretRequest struct {
 
 func (x *TakeSecretRequest) Reset() {
 	*x = TakeSecretRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[16]
+	mi := &file_belfry_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1201,7 +1418,7 @@ func (x *TakeSecretRequest) String() string {
 func (*TakeSecretRequest) ProtoMessage() {}
 
 func (x *TakeSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[16]
+	mi := &file_belfry_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1214,7 +1431,7 @@ func (x *TakeSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeSecretRequest.ProtoReflect.Descriptor instead.
 func (*TakeSecretRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TakeSecretRequest) GetEpoch() uint32 {
@@ -1239,7 +1456,7 @@ type TakeSecretResponse struct {
 
 func (x *TakeSecretResponse) Reset() {
 	*x = TakeSecretResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[17]
+	mi := &file_belfry_v1_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1251,7 +1468,7 @@ func (x *TakeSecretResponse) String() string {
 func (*TakeSecretResponse) ProtoMessage() {}
 
 func (x *TakeSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[17]
+	mi := &file_belfry_v1_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1481,7 @@ func (x *TakeSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeSecretResponse.ProtoReflect.Descriptor instead.
 func (*TakeSecretResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{21}
 }
 
 type GetSecretRequest struct {
@@ -1277,7 +1494,7 @@ type GetSecretRequest struct {
 
 func (x *GetSecretRequest) Reset() {
 	*x = GetSecretRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[18]
+	mi := &file_belfry_v1_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1289,7 +1506,7 @@ func (x *GetSecretRequest) String() string {
 func (*GetSecretRequest) ProtoMessage() {}
 
 func (x *GetSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[18]
+	mi := &file_belfry_v1_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1302,7 +1519,7 @@ func (x *GetSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSecretRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{18}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetSecretRequest) GetEpoch() uint32 {
@@ -1328,7 +1545,7 @@ type GetSecretResponse struct {
 
 func (x *GetSecretResponse) Reset() {
 	*x = GetSecretResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[19]
+	mi := &file_belfry_v1_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1557,7 @@ func (x *GetSecretResponse) String() string {
 func (*GetSecretResponse) ProtoMessage() {}
 
 func (x *GetSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[19]
+	mi := &file_belfry_v1_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1570,7 @@ func (x *GetSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSecretResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{19}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetSecretResponse) GetSecret() []byte {
@@ -1371,7 +1588,7 @@ type GetMemberRequest struct {
 
 func (x *GetMemberRequest) Reset() {
 	*x = GetMemberRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[20]
+	mi := &file_belfry_v1_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1383,7 +1600,7 @@ func (x *GetMemberRequest) String() string {
 func (*GetMemberRequest) ProtoMessage() {}
 
 func (x *GetMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[20]
+	mi := &file_belfry_v1_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1396,7 +1613,7 @@ func (x *GetMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMemberRequest.ProtoReflect.Descriptor instead.
 func (*GetMemberRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{20}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{24}
 }
 
 type GetMemberResponse struct {
@@ -1412,7 +1629,7 @@ type GetMemberResponse struct {
 
 func (x *GetMemberResponse) Reset() {
 	*x = GetMemberResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[21]
+	mi := &file_belfry_v1_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1424,7 +1641,7 @@ func (x *GetMemberResponse) String() string {
 func (*GetMemberResponse) ProtoMessage() {}
 
 func (x *GetMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[21]
+	mi := &file_belfry_v1_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1437,7 +1654,7 @@ func (x *GetMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMemberResponse.ProtoReflect.Descriptor instead.
 func (*GetMemberResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{21}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetMemberResponse) GetNow() int64 {
@@ -1487,7 +1704,7 @@ type IssueCertificateRequest struct {
 
 func (x *IssueCertificateRequest) Reset() {
 	*x = IssueCertificateRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[22]
+	mi := &file_belfry_v1_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1499,7 +1716,7 @@ func (x *IssueCertificateRequest) String() string {
 func (*IssueCertificateRequest) ProtoMessage() {}
 
 func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[22]
+	mi := &file_belfry_v1_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1512,7 +1729,7 @@ func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateRequest.ProtoReflect.Descriptor instead.
 func (*IssueCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{22}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *IssueCertificateRequest) GetNodeId() []byte {
@@ -1553,7 +1770,7 @@ type IssueCertificateResponse struct {
 
 func (x *IssueCertificateResponse) Reset() {
 	*x = IssueCertificateResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[23]
+	mi := &file_belfry_v1_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1565,7 +1782,7 @@ func (x *IssueCertificateResponse) String() string {
 func (*IssueCertificateResponse) ProtoMessage() {}
 
 func (x *IssueCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[23]
+	mi := &file_belfry_v1_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1578,7 +1795,7 @@ func (x *IssueCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateResponse.ProtoReflect.Descriptor instead.
 func (*IssueCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{23}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *IssueCertificateResponse) GetCertificate() []byte {
@@ -1675,7 +1892,21 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
 	"generation\x12\x1a\n" +
-	"\bdocument\x18\x02 \x01(\fR\bdocument\".\n" +
+	"\bdocument\x18\x02 \x01(\fR\bdocument\"C\n" +
+	"\x12GetProgressRequest\x12-\n" +
+	"\x06events\x18\x01 \x03(\v2\x15.belfry.v1.ProgressOfR\x06events\"r\n" +
+	"\n" +
+	"ProgressOf\x12\x18\n" +
+	"\ahandler\x18\x01 \x01(\tR\ahandler\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\fR\x04node\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\rR\vincarnation\x12\x14\n" +
+	"\x05entry\x18\x04 \x01(\x04R\x05entry\"h\n" +
+	"\x13GetProgressResponse\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\rR\vincarnation\x12/\n" +
+	"\bprogress\x18\x02 \x03(\v2\x13.belfry.v1.ProgressR\bprogress\"6\n" +
+	"\bProgress\x12\x16\n" +
+	"\x06shares\x18\x01 \x01(\bR\x06shares\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\x04R\x04done\".\n" +
 	"\x10TakeTableRequest\x12\x1a\n" +
 	"\bdocument\x18\x01 \x01(\fR\bdocument\"3\n" +
 	"\x11TakeTableResponse\x12\x1e\n" +
@@ -1714,14 +1945,15 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\x16GOODBYE_REASON_RESTART\x10\x02\x12\x18\n" +
 	"\x14GOODBYE_REASON_REKEY\x10\x032S\n" +
 	"\vPeerService\x12D\n" +
-	"\aConnect\x12\x19.belfry.v1.ConnectRequest\x1a\x1a.belfry.v1.ConnectResponse(\x010\x012\x93\x03\n" +
+	"\aConnect\x12\x19.belfry.v1.ConnectRequest\x1a\x1a.belfry.v1.ConnectResponse(\x010\x012\xe1\x03\n" +
 	"\x11MemberPeerService\x12F\n" +
 	"\tTakeTable\x12\x1b.belfry.v1.TakeTableRequest\x1a\x1c.belfry.v1.TakeTableResponse\x12I\n" +
 	"\n" +
 	"TakeSecret\x12\x1c.belfry.v1.TakeSecretRequest\x1a\x1d.belfry.v1.TakeSecretResponse\x12F\n" +
 	"\tGetSecret\x12\x1b.belfry.v1.GetSecretRequest\x1a\x1c.belfry.v1.GetSecretResponse\x12F\n" +
 	"\tGetMember\x12\x1b.belfry.v1.GetMemberRequest\x1a\x1c.belfry.v1.GetMemberResponse\x12[\n" +
-	"\x10IssueCertificate\x12\".belfry.v1.IssueCertificateRequest\x1a#.belfry.v1.IssueCertificateResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
+	"\x10IssueCertificate\x12\".belfry.v1.IssueCertificateRequest\x1a#.belfry.v1.IssueCertificateResponse\x12L\n" +
+	"\vGetProgress\x12\x1d.belfry.v1.GetProgressRequest\x1a\x1e.belfry.v1.GetProgressResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
 
 var (
 	file_belfry_v1_peer_proto_rawDescOnce sync.Once
@@ -1736,7 +1968,7 @@ func file_belfry_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_belfry_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_belfry_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_belfry_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_belfry_v1_peer_proto_goTypes = []any{
 	(GoodbyeReason)(0),               // 0: belfry.v1.GoodbyeReason
 	(*ConnectRequest)(nil),           // 1: belfry.v1.ConnectRequest
@@ -1753,19 +1985,23 @@ var file_belfry_v1_peer_proto_goTypes = []any{
 	(*PeerCall)(nil),                 // 12: belfry.v1.PeerCall
 	(*PeerReply)(nil),                // 13: belfry.v1.PeerReply
 	(*Configuration)(nil),            // 14: belfry.v1.Configuration
-	(*TakeTableRequest)(nil),         // 15: belfry.v1.TakeTableRequest
-	(*TakeTableResponse)(nil),        // 16: belfry.v1.TakeTableResponse
-	(*TakeSecretRequest)(nil),        // 17: belfry.v1.TakeSecretRequest
-	(*TakeSecretResponse)(nil),       // 18: belfry.v1.TakeSecretResponse
-	(*GetSecretRequest)(nil),         // 19: belfry.v1.GetSecretRequest
-	(*GetSecretResponse)(nil),        // 20: belfry.v1.GetSecretResponse
-	(*GetMemberRequest)(nil),         // 21: belfry.v1.GetMemberRequest
-	(*GetMemberResponse)(nil),        // 22: belfry.v1.GetMemberResponse
-	(*IssueCertificateRequest)(nil),  // 23: belfry.v1.IssueCertificateRequest
-	(*IssueCertificateResponse)(nil), // 24: belfry.v1.IssueCertificateResponse
-	(*Batch)(nil),                    // 25: belfry.v1.Batch
-	(*Ack)(nil),                      // 26: belfry.v1.Ack
-	(*Refusal)(nil),                  // 27: belfry.v1.Refusal
+	(*GetProgressRequest)(nil),       // 15: belfry.v1.GetProgressRequest
+	(*ProgressOf)(nil),               // 16: belfry.v1.ProgressOf
+	(*GetProgressResponse)(nil),      // 17: belfry.v1.GetProgressResponse
+	(*Progress)(nil),                 // 18: belfry.v1.Progress
+	(*TakeTableRequest)(nil),         // 19: belfry.v1.TakeTableRequest
+	(*TakeTableResponse)(nil),        // 20: belfry.v1.TakeTableResponse
+	(*TakeSecretRequest)(nil),        // 21: belfry.v1.TakeSecretRequest
+	(*TakeSecretResponse)(nil),       // 22: belfry.v1.TakeSecretResponse
+	(*GetSecretRequest)(nil),         // 23: belfry.v1.GetSecretRequest
+	(*GetSecretResponse)(nil),        // 24: belfry.v1.GetSecretResponse
+	(*GetMemberRequest)(nil),         // 25: belfry.v1.GetMemberRequest
+	(*GetMemberResponse)(nil),        // 26: belfry.v1.GetMemberResponse
+	(*IssueCertificateRequest)(nil),  // 27: belfry.v1.IssueCertificateRequest
+	(*IssueCertificateResponse)(nil), // 28: belfry.v1.IssueCertificateResponse
+	(*Batch)(nil),                    // 29: belfry.v1.Batch
+	(*Ack)(nil),                      // 30: belfry.v1.Ack
+	(*Refusal)(nil),                  // 31: belfry.v1.Refusal
 }
 var file_belfry_v1_peer_proto_depIdxs = []int32{
 	3,  // 0: belfry.v1.ConnectRequest.frame:type_name -> belfry.v1.PeerFrame
@@ -1775,34 +2011,38 @@ var file_belfry_v1_peer_proto_depIdxs = []int32{
 	6,  // 4: belfry.v1.PeerFrame.interests:type_name -> belfry.v1.Interests
 	8,  // 5: belfry.v1.PeerFrame.interests_ack:type_name -> belfry.v1.InterestsAck
 	10, // 6: belfry.v1.PeerFrame.positions:type_name -> belfry.v1.Positions
-	25, // 7: belfry.v1.PeerFrame.batch:type_name -> belfry.v1.Batch
-	26, // 8: belfry.v1.PeerFrame.ack:type_name -> belfry.v1.Ack
+	29, // 7: belfry.v1.PeerFrame.batch:type_name -> belfry.v1.Batch
+	30, // 8: belfry.v1.PeerFrame.ack:type_name -> belfry.v1.Ack
 	12, // 9: belfry.v1.PeerFrame.call:type_name -> belfry.v1.PeerCall
 	13, // 10: belfry.v1.PeerFrame.reply:type_name -> belfry.v1.PeerReply
 	14, // 11: belfry.v1.PeerFrame.configuration:type_name -> belfry.v1.Configuration
 	0,  // 12: belfry.v1.Goodbye.reason:type_name -> belfry.v1.GoodbyeReason
 	7,  // 13: belfry.v1.Interests.add:type_name -> belfry.v1.Interest
 	9,  // 14: belfry.v1.InterestsAck.refused:type_name -> belfry.v1.InterestRefused
-	27, // 15: belfry.v1.InterestRefused.refusal:type_name -> belfry.v1.Refusal
+	31, // 15: belfry.v1.InterestRefused.refusal:type_name -> belfry.v1.Refusal
 	11, // 16: belfry.v1.Positions.positions:type_name -> belfry.v1.Position
-	27, // 17: belfry.v1.PeerReply.refusal:type_name -> belfry.v1.Refusal
-	1,  // 18: belfry.v1.PeerService.Connect:input_type -> belfry.v1.ConnectRequest
-	15, // 19: belfry.v1.MemberPeerService.TakeTable:input_type -> belfry.v1.TakeTableRequest
-	17, // 20: belfry.v1.MemberPeerService.TakeSecret:input_type -> belfry.v1.TakeSecretRequest
-	19, // 21: belfry.v1.MemberPeerService.GetSecret:input_type -> belfry.v1.GetSecretRequest
-	21, // 22: belfry.v1.MemberPeerService.GetMember:input_type -> belfry.v1.GetMemberRequest
-	23, // 23: belfry.v1.MemberPeerService.IssueCertificate:input_type -> belfry.v1.IssueCertificateRequest
-	2,  // 24: belfry.v1.PeerService.Connect:output_type -> belfry.v1.ConnectResponse
-	16, // 25: belfry.v1.MemberPeerService.TakeTable:output_type -> belfry.v1.TakeTableResponse
-	18, // 26: belfry.v1.MemberPeerService.TakeSecret:output_type -> belfry.v1.TakeSecretResponse
-	20, // 27: belfry.v1.MemberPeerService.GetSecret:output_type -> belfry.v1.GetSecretResponse
-	22, // 28: belfry.v1.MemberPeerService.GetMember:output_type -> belfry.v1.GetMemberResponse
-	24, // 29: belfry.v1.MemberPeerService.IssueCertificate:output_type -> belfry.v1.IssueCertificateResponse
-	24, // [24:30] is the sub-list for method output_type
-	18, // [18:24] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	31, // 17: belfry.v1.PeerReply.refusal:type_name -> belfry.v1.Refusal
+	16, // 18: belfry.v1.GetProgressRequest.events:type_name -> belfry.v1.ProgressOf
+	18, // 19: belfry.v1.GetProgressResponse.progress:type_name -> belfry.v1.Progress
+	1,  // 20: belfry.v1.PeerService.Connect:input_type -> belfry.v1.ConnectRequest
+	19, // 21: belfry.v1.MemberPeerService.TakeTable:input_type -> belfry.v1.TakeTableRequest
+	21, // 22: belfry.v1.MemberPeerService.TakeSecret:input_type -> belfry.v1.TakeSecretRequest
+	23, // 23: belfry.v1.MemberPeerService.GetSecret:input_type -> belfry.v1.GetSecretRequest
+	25, // 24: belfry.v1.MemberPeerService.GetMember:input_type -> belfry.v1.GetMemberRequest
+	27, // 25: belfry.v1.MemberPeerService.IssueCertificate:input_type -> belfry.v1.IssueCertificateRequest
+	15, // 26: belfry.v1.MemberPeerService.GetProgress:input_type -> belfry.v1.GetProgressRequest
+	2,  // 27: belfry.v1.PeerService.Connect:output_type -> belfry.v1.ConnectResponse
+	20, // 28: belfry.v1.MemberPeerService.TakeTable:output_type -> belfry.v1.TakeTableResponse
+	22, // 29: belfry.v1.MemberPeerService.TakeSecret:output_type -> belfry.v1.TakeSecretResponse
+	24, // 30: belfry.v1.MemberPeerService.GetSecret:output_type -> belfry.v1.GetSecretResponse
+	26, // 31: belfry.v1.MemberPeerService.GetMember:output_type -> belfry.v1.GetMemberResponse
+	28, // 32: belfry.v1.MemberPeerService.IssueCertificate:output_type -> belfry.v1.IssueCertificateResponse
+	17, // 33: belfry.v1.MemberPeerService.GetProgress:output_type -> belfry.v1.GetProgressResponse
+	27, // [27:34] is the sub-list for method output_type
+	20, // [20:27] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_peer_proto_init() }
@@ -1830,7 +2070,7 @@ func file_belfry_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_peer_proto_rawDesc), len(file_belfry_v1_peer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   24,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

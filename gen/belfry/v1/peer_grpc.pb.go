@@ -128,6 +128,7 @@ const (
 	MemberPeerService_GetSecret_FullMethodName        = "/belfry.v1.MemberPeerService/GetSecret"
 	MemberPeerService_GetMember_FullMethodName        = "/belfry.v1.MemberPeerService/GetMember"
 	MemberPeerService_IssueCertificate_FullMethodName = "/belfry.v1.MemberPeerService/IssueCertificate"
+	MemberPeerService_GetProgress_FullMethodName      = "/belfry.v1.MemberPeerService/GetProgress"
 )
 
 // MemberPeerServiceClient is the client API for MemberPeerService service.
@@ -148,6 +149,8 @@ type MemberPeerServiceClient interface {
 	GetMember(ctx context.Context, in *GetMemberRequest, opts ...grpc.CallOption) (*GetMemberResponse, error)
 	// IssueCertificate asks a holder of the authority's key for a certificate.
 	IssueCertificate(ctx context.Context, in *IssueCertificateRequest, opts ...grpc.CallOption) (*IssueCertificateResponse, error)
+	// GetProgress asks how far a member's handlers are with some events.
+	GetProgress(ctx context.Context, in *GetProgressRequest, opts ...grpc.CallOption) (*GetProgressResponse, error)
 }
 
 type memberPeerServiceClient struct {
@@ -208,6 +211,16 @@ func (c *memberPeerServiceClient) IssueCertificate(ctx context.Context, in *Issu
 	return out, nil
 }
 
+func (c *memberPeerServiceClient) GetProgress(ctx context.Context, in *GetProgressRequest, opts ...grpc.CallOption) (*GetProgressResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetProgressResponse)
+	err := c.cc.Invoke(ctx, MemberPeerService_GetProgress_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // MemberPeerServiceServer is the server API for MemberPeerService service.
 // All implementations must embed UnimplementedMemberPeerServiceServer
 // for forward compatibility.
@@ -226,6 +239,8 @@ type MemberPeerServiceServer interface {
 	GetMember(context.Context, *GetMemberRequest) (*GetMemberResponse, error)
 	// IssueCertificate asks a holder of the authority's key for a certificate.
 	IssueCertificate(context.Context, *IssueCertificateRequest) (*IssueCertificateResponse, error)
+	// GetProgress asks how far a member's handlers are with some events.
+	GetProgress(context.Context, *GetProgressRequest) (*GetProgressResponse, error)
 	mustEmbedUnimplementedMemberPeerServiceServer()
 }
 
@@ -250,6 +265,9 @@ func (UnimplementedMemberPeerServiceServer) GetMember(context.Context, *GetMembe
 }
 func (UnimplementedMemberPeerServiceServer) IssueCertificate(context.Context, *IssueCertificateRequest) (*IssueCertificateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method IssueCertificate not implemented")
+}
+func (UnimplementedMemberPeerServiceServer) GetProgress(context.Context, *GetProgressRequest) (*GetProgressResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetProgress not implemented")
 }
 func (UnimplementedMemberPeerServiceServer) mustEmbedUnimplementedMemberPeerServiceServer() {}
 func (UnimplementedMemberPeerServiceServer) testEmbeddedByValue()                           {}
@@ -362,6 +380,24 @@ func _MemberPeerService_IssueCertificate_Handler(srv interface{}, ctx context.Co
 	return interceptor(ctx, in, info, handler)
 }
 
+func _MemberPeerService_GetProgress_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetProgressRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberPeerServiceServer).GetProgress(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberPeerService_GetProgress_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberPeerServiceServer).GetProgress(ctx, req.(*GetProgressRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // MemberPeerService_ServiceDesc is the grpc.ServiceDesc for MemberPeerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -388,6 +424,10 @@ var MemberPeerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "IssueCertificate",
 			Handler:    _MemberPeerService_IssueCertificate_Handler,
+		},
+		{
+			MethodName: "GetProgress",
+			Handler:    _MemberPeerService_GetProgress_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
