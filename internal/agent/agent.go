@@ -329,7 +329,7 @@ func (a *Agent) clusterChanged(changes []cluster.Change) {
 			a.links.LinkChanged(a.linkState(c), c.From)
 			a.linkNews.ring()
 		case cluster.ContactChange:
-			a.links.ContactChanged(contactState(c))
+			a.links.ContactChanged(contactState(c), contactWord(!c.First, !c.Up))
 		}
 	}
 	a.changes.put(changes...)

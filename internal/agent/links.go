@@ -85,7 +85,20 @@ func (a *Agent) linkState(c cluster.LinkChange) link.State {
 }
 
 func contactState(c cluster.ContactChange) link.ContactState {
-	return link.ContactState{Peer: c.Name, Up: c.Up, Reason: c.Reason, LinksUp: c.LinksUp, LinksTotal: c.LinksTotal, Since: c.At}
+	return link.ContactState{
+		Peer: c.Name, State: contactWord(true, c.Up), Reason: c.Reason, LinksUp: c.LinksUp, LinksTotal: c.LinksTotal, Since: c.At,
+	}
+}
+
+// contactWord is the general state of a peer.
+func contactWord(known, up bool) belfry.LinkState {
+	switch {
+	case !known:
+		return belfry.LinkUnknown
+	case up:
+		return belfry.LinkUp
+	}
+	return belfry.LinkDown
 }
 
 // linkView is the cluster machine's listings in the words of the link
@@ -100,7 +113,7 @@ func linkView(rows []cluster.LinkStatus, contacts []cluster.ContactStatus) (v li
 	}
 	for _, c := range contacts {
 		v.Contacts = append(v.Contacts, link.ContactState{
-			Peer: c.Name, Up: c.Up, Reason: c.Reason, LinksUp: c.LinksUp, LinksTotal: c.LinksTotal, Since: c.Since,
+			Peer: c.Name, State: contactWord(c.Known, c.Up), Reason: c.Reason, LinksUp: c.LinksUp, LinksTotal: c.LinksTotal, Since: c.Since,
 		})
 	}
 	return v

@@ -244,7 +244,7 @@ func (f *fakeCluster) View() ClusterView {
 		},
 		Links: []cluster.LinkStatus{
 			{Peer: nodeB, PeerName: "b", State: belfry.LinkDown, Reason: "reset", RecentLoss: 51, MRT: time.Millisecond, PeerAge: -1},
-			{Peer: nodeB, PeerName: "b", State: belfry.LinkUp, PeerState: belfry.LinkOneWayIn, PeerAge: time.Second},
+			{Peer: nodeB, PeerName: "b", State: belfry.LinkUp, Works: true, PeerState: belfry.LinkOneWayIn, PeerAge: time.Second},
 		},
 		Agents: map[belfry.NodeID]AgentInfo{nodeA: {PID: 11, Version: "0.1", Started: now.Add(-time.Hour), Addresses: []string{"127.0.0.1:7431"}}},
 	}
@@ -297,7 +297,7 @@ func (f *fakeCluster) LinksSince(version uint64) (cluster.LinkDelta, <-chan stru
 	}
 	d := cluster.LinkDelta{Version: f.version, Whole: version == 0 || version > f.version || f.version-version > 4}
 	if d.Whole || version < f.version {
-		d.Links = []cluster.LinkStatus{{Peer: nodeB, PeerName: "b", State: belfry.LinkUp, Version: f.version, PeerAge: -1}}
+		d.Links = []cluster.LinkStatus{{Peer: nodeB, PeerName: "b", State: belfry.LinkUp, Works: true, Version: f.version, PeerAge: -1}}
 	}
 	if !d.Whole && version < f.version && f.version%3 == 0 {
 		d.Removed = []cluster.RemovedLink{{PeerName: "c", Version: f.version}}

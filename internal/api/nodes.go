@@ -38,7 +38,7 @@ func (n *nodeService) GetStatus(context.Context, *belfryv1.GetStatusRequest) (*b
 		oldest = max(oldest, factAge(view, &view.Nodes[i]))
 	}
 	for _, l := range view.Links {
-		if l.State == belfry.LinkUp || l.State == belfry.LinkDegraded {
+		if l.Works {
 			resp.LinksUp++
 		}
 	}

@@ -184,12 +184,26 @@ func (r *row) echo(at, start time.Time, p path, hb *Heartbeat, pauseEnd time.Tim
 // measure counts one reception, with which it showed that lost numbers are
 // missing; negative: one that had been missing came late.
 func (r *row) measure(at, start time.Time, lost int) {
-	switch r.state {
-	case belfry.LinkInit, belfry.LinkDown, belfry.LinkUnknown:
-		lost = 0 // what an outage or an own pause took says nothing of the quality
+	lost = max(lost, 0)
+	if r.state == belfry.LinkUnknown {
+		lost = 0 // an own pause took it
 	}
-	r.quality.received(at, max(lost, 0))
-	r.traffic.count(at.Sub(start), 1, max(lost, 0))
+	r.traffic.missed(maxTime(r.lastRx, start).Sub(start), at.Sub(start), lost)
+	r.traffic.count(at.Sub(start), 1, 0)
+	if r.state == belfry.LinkInit || r.state == belfry.LinkDown {
+		lost = 0 // what an outage took says nothing of the quality
+	}
+	r.quality.received(at, lost)
+}
+
+// trafficAt is the traffic with what is missing while the link is down: the
+// numbers will tell exactly once it is heard again.
+func (r *row) trafficAt(now, start time.Time) traffic {
+	t := r.traffic
+	if every := max(r.announced, r.interval); r.state == belfry.LinkDown && every > 0 && !r.lastRx.IsZero() {
+		t.missed(r.lastRx.Sub(start), now.Sub(start), int(now.Sub(r.lastRx)/every))
+	}
+	return t
 }
 
 // wait puts off what is expected by an own pause of length d.

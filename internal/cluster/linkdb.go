@@ -20,6 +20,7 @@ type LinkStatus struct {
 	Reason  string
 	Version uint64 // of the database when state or reason last changed
 	Rx      bool   // the peer is heard
+	Works   bool   // it counts as up: both ways, and not only for a moment
 
 	Interface string // of this node; empty: not known
 	Speed     uint64 // Mbit/s; 0: not known
@@ -90,7 +91,7 @@ func (m *Machine) linkStatus(now time.Time, p *member, r *row) LinkStatus {
 	path := m.path(r)
 	s := LinkStatus{
 		Peer: p.ID, PeerName: p.Name, Link: r.link,
-		State: r.shown.state, Since: r.shown.since, Reason: r.shown.reason, Version: r.version, Rx: r.rx(),
+		State: r.shown.state, Since: r.shown.since, Reason: r.shown.reason, Version: r.version, Rx: r.rx(), Works: r.shown.works,
 		Sent: r.sent, LastTx: r.lastTx, LastRx: r.lastRx, LastEcho: r.lastEcho,
 		HighestSeq: r.seq.highest, Received: r.seq.received, Lost: r.seq.lost,
 		Reordered: r.seq.reordered, Duplicate: r.seq.duplicate, Loss: r.seq.loss(), RecentLoss: r.seq.recent(),
@@ -107,7 +108,7 @@ func (m *Machine) linkStatus(now time.Time, p *member, r *row) LinkStatus {
 	if i := m.interfaces[r.link.Network]; i != nil {
 		s.Interface, s.Speed, s.MTU, s.Carrier = i.Name, i.Speed, i.MTU, i.State == InterfaceUp
 	}
-	s.Loss10, s.Loss60, s.Loss600 = r.traffic.ratios(now.Sub(m.start))
+	s.Loss10, s.Loss60, s.Loss600 = r.trafficAt(now, m.start).ratios(now.Sub(m.start))
 	s.RTTMin, s.RTTP50, s.RTTP99 = r.trips.percentiles()
 	s.Ups, s.Downs, s.Transitions = r.ups, r.downs, slices.Clone(r.transitions)
 	penalty := r.flap // a reader changes nothing

@@ -93,7 +93,7 @@ func (n *network) disagreement(calm bool) string {
 		for _, c := range h.m.Contacts() {
 			works := 0
 			for _, l := range h.m.Links(n.now) {
-				if l.Peer == c.Peer && (l.State == belfry.LinkUp || l.State == belfry.LinkDegraded) {
+				if l.Peer == c.Peer && l.Works {
 					works++
 				}
 			}

@@ -92,8 +92,10 @@ func (m *Machine) meaning(now time.Time, r *row) (belfry.LinkState, string) {
 	switch {
 	case r.state == belfry.LinkUnknown:
 		return r.state, r.reason
+	case r.flap.on && r.usable():
+		return belfry.LinkFlapping, "too many changes; it works now"
 	case r.flap.on:
-		return belfry.LinkFlapping, "too many changes"
+		return belfry.LinkFlapping, "too many changes; it does not work now"
 	case r.state == belfry.LinkDown && r.peerHears(now, m.byID[r.id.Peer]):
 		return belfry.LinkOneWayOut, "the peer hears this node, as it says on another link"
 	case r.state == belfry.LinkUp && r.quality.degraded:
@@ -130,17 +132,20 @@ func (r *row) rx() bool {
 // flaps is silent about its single changes.
 func (m *Machine) show(now time.Time, p *member, r *row) {
 	state, reason := m.meaning(now, r)
+	worked := r.shown.works
+	r.shown.works = r.works(now, p, state)
 	if state == r.shown.state && reason == r.shown.reason {
+		if r.shown.works != worked {
+			m.contact(now, p, reason)
+		}
 		return
 	}
 	from := r.shown.state
 	r.shown.state, r.shown.reason = state, reason
-	if state != belfry.LinkUnknown {
-		r.shown.works = state == belfry.LinkUp || state == belfry.LinkDegraded
-	}
 	m.version++
 	r.version = m.version
 	if from == state {
+		m.contact(now, p, reason)
 		return
 	}
 	r.shown.since = now
@@ -156,16 +161,38 @@ func (m *Machine) show(now time.Time, p *member, r *row) {
 	m.contact(now, p, reason)
 }
 
+// settledFor is how long a link that flaps has to be two-way before a peer that
+// is heard on no other link counts as heard again.
+const settledFor = 10 * time.Second
+
+// works tells whether a link that is shown in a state carries what it should. A
+// link that flaps takes no peer away that is heard on it, and brings one back
+// only when it has settled a little: so the general state does not flap with it.
+func (r *row) works(now time.Time, p *member, state belfry.LinkState) bool {
+	switch state {
+	case belfry.LinkUp, belfry.LinkDegraded:
+		return true
+	case belfry.LinkUnknown:
+		return r.shown.works
+	case belfry.LinkFlapping:
+		return r.usable() && (p.contact.up || now.Sub(r.since) >= settledFor)
+	}
+	return false
+}
+
 // contact tells when the general state of a peer changes: up while any of its
-// links works. It changes only between none and some (cluster.md 10).
+// links works. It changes only between none and some (cluster.md 10), and is
+// not known while no link of a peer that was never heard has been given up.
 func (m *Machine) contact(now time.Time, p *member, reason string) {
 	up := p.linksUp()
-	if (up > 0) == p.contact.up {
+	known := p.contact.known || up > 0 || !slices.ContainsFunc(p.rows, func(r *row) bool { return r.shown.state == belfry.LinkInit })
+	if !known || p.contact.known && (up > 0) == p.contact.up {
 		return
 	}
-	p.contact.up, p.contact.since, p.contact.reason = up > 0, now, reason
+	first := !p.contact.known
+	p.contact.known, p.contact.up, p.contact.since, p.contact.reason = true, up > 0, now, reason
 	m.out.Changes = append(m.out.Changes, ContactChange{
-		Peer: p.ID, Name: p.Name, Up: up > 0, Reason: reason, LinksUp: up, LinksTotal: len(p.rows), At: now,
+		Peer: p.ID, Name: p.Name, First: first, Up: up > 0, Reason: reason, LinksUp: up, LinksTotal: len(p.rows), At: now,
 	})
 }
 
@@ -181,8 +208,9 @@ func (p *member) linksUp() (n int) {
 
 // contactState is the general state of a watched peer.
 type contactState struct {
+	known  bool // else neither up nor down has been found out yet
 	up     bool
-	since  time.Time // zero: since it is watched
+	since  time.Time // zero: not known
 	reason string
 }
 
@@ -190,8 +218,9 @@ type contactState struct {
 type ContactStatus struct {
 	Peer                belfry.NodeID
 	Name                string
+	Known               bool // else it is neither up nor down yet
 	Up                  bool
-	Since               time.Time // zero: it was never up
+	Since               time.Time // zero: not known
 	Reason              string
 	LinksUp, LinksTotal int
 }
@@ -201,7 +230,7 @@ func (m *Machine) Contacts() []ContactStatus {
 	var all []ContactStatus
 	for _, p := range m.watched {
 		all = append(all, ContactStatus{
-			Peer: p.ID, Name: p.Name, Up: p.contact.up, Since: p.contact.since, Reason: p.contact.reason,
+			Peer: p.ID, Name: p.Name, Known: p.contact.known, Up: p.contact.up, Since: p.contact.since, Reason: p.contact.reason,
 			LinksUp: p.linksUp(), LinksTotal: len(p.rows),
 		})
 	}

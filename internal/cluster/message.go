@@ -267,6 +267,7 @@ type LinkChange struct {
 type ContactChange struct {
 	Peer                belfry.NodeID
 	Name                string
+	First               bool // nothing was known of it before
 	Up                  bool
 	Reason              string // of the link that made the difference
 	LinksUp, LinksTotal int

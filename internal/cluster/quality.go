@@ -150,6 +150,30 @@ func (t *traffic) count(since time.Duration, received, lost int) {
 	}
 }
 
+// missed adds n that were lost one after the other between two moments.
+func (t *traffic) missed(from, to time.Duration, n int) {
+	t.turn(to)
+	if n == 0 || to <= from {
+		return
+	}
+	spread(t.seconds[:], t.second, time.Second, from, to, n)
+	spread(t.sixes[:], t.six, 6*time.Second, from, to, n)
+	spread(t.hundreds[:], t.hundred, 100*time.Second, from, to, n)
+}
+
+// spread gives each bucket its part; what is older than the ring falls off.
+func spread(ring []Ratio, newest int64, width, from, to time.Duration, n int) {
+	until := func(at time.Duration) uint64 { // how many of n were lost by then
+		at = min(max(at, from), to)
+		return uint64(float64(n) * float64(at-from) / float64(to-from))
+	}
+	for b := newest; b > newest-int64(len(ring)) && b >= 0; b-- {
+		lost := until(time.Duration(b+1)*width) - until(time.Duration(b)*width)
+		ring[b%int64(len(ring))].Lost += lost
+		ring[b%int64(len(ring))].Expected += lost
+	}
+}
+
 // turn empties the buckets that time has left behind.
 func (t *traffic) turn(since time.Duration) {
 	turn(&t.second, int64(since/time.Second), t.seconds[:])

@@ -32,8 +32,8 @@ func TestContactsConform(t *testing.T) { // not parallel: it counts goroutines
 	producertest.Run(t, p, producertest.Fixture{
 		Class:     link.Contact,
 		Subject:   "b",
-		Cause:     func() { p.ContactChanged(link.ContactState{Peer: "b"}) },
-		Undo:      func() { p.ContactChanged(link.ContactState{Peer: "b", Up: true}) },
+		Cause:     func() { p.ContactChanged(link.ContactState{Peer: "b", State: belfry.LinkDown}, belfry.LinkUp) },
+		Undo:      func() { p.ContactChanged(link.ContactState{Peer: "b", State: belfry.LinkUp}, belfry.LinkDown) },
 		Absent:    "c",
 		Malformed: "b/net1",
 	})

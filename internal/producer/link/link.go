@@ -118,9 +118,10 @@ func (p *Producer) LinkChanged(s State, from belfry.LinkState) {
 	p.changed(s.key(), s.occurrence(""), s.occurrence(from.String()))
 }
 
-// ContactChanged posts that a peer is heard again, or no longer.
-func (p *Producer) ContactChanged(s ContactState) {
-	p.changed(s.key(), s.occurrence(""), s.occurrence(upOrDown(!s.Up).String()))
+// ContactChanged posts that a peer is heard again, or no longer, or that this is
+// known for the first time.
+func (p *Producer) ContactChanged(s ContactState, from belfry.LinkState) {
+	p.changed(s.key(), s.occurrence(""), s.occurrence(from.String()))
 }
 
 func (p *Producer) changed(k key, state, change belfry.Occurrence) {

@@ -23,7 +23,7 @@ func state(peer, network string, s belfry.LinkState) link.State {
 
 // view has links that are up to one peer.
 func view(peer string, networks ...string) link.View {
-	v := link.View{Contacts: []link.ContactState{{Peer: peer, Up: true, LinksUp: len(networks), LinksTotal: len(networks), Since: time.Unix(99, 0)}}}
+	v := link.View{Contacts: []link.ContactState{{Peer: peer, State: belfry.LinkUp, LinksUp: len(networks), LinksTotal: len(networks), Since: time.Unix(99, 0)}}}
 	for _, n := range networks {
 		v.Links = append(v.Links, state(peer, n, belfry.LinkUp))
 	}
@@ -99,9 +99,9 @@ func TestAPeerInGeneralTellsOnceForAllItsLinks(t *testing.T) { // L3
 		expect(t, d, `associate 1 b ""->"up" code 1 recovered`)
 		p.LinkChanged(state("b", "net1", belfry.LinkDown), belfry.LinkUp)
 		p.LinkChanged(state("b", "net2", belfry.LinkDown), belfry.LinkUp)
-		p.ContactChanged(link.ContactState{Peer: "b", LinksTotal: 2})
+		p.ContactChanged(link.ContactState{Peer: "b", State: belfry.LinkDown, LinksTotal: 2}, belfry.LinkUp)
 		expect(t, d, `post 1 b "up"->"down" code 2 failing`)
-		p.ContactChanged(link.ContactState{Peer: "b", Up: true, LinksUp: 1, LinksTotal: 2})
+		p.ContactChanged(link.ContactState{Peer: "b", State: belfry.LinkUp, LinksUp: 1, LinksTotal: 2}, belfry.LinkDown)
 		expect(t, d, `post 1 b "down"->"up" code 1 recovered`)
 	})
 }

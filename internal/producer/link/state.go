@@ -29,10 +29,10 @@ type State struct {
 // any link to it is up or degraded.
 type ContactState struct {
 	Peer                string
-	Up                  bool
-	Reason              string // of the link that made the difference
+	State               belfry.LinkState // up, down, or unknown before either was found out
+	Reason              string           // of the link that made the difference
 	LinksUp, LinksTotal int
-	Since               time.Time // zero: it was never up
+	Since               time.Time // zero: not known
 }
 
 // A View is all links and all peers that this node watches, in any order.
@@ -57,13 +57,6 @@ func Edge(s belfry.LinkState) belfry.Edge {
 }
 
 // upOrDown is a general state in the words, and with the numbers, of links.
-func upOrDown(up bool) belfry.LinkState {
-	if up {
-		return belfry.LinkUp
-	}
-	return belfry.LinkDown
-}
-
 // occurrence has the state's number as its code; from is empty where whence it
 // came is not known.
 func (s *State) occurrence(from string) belfry.Occurrence {
@@ -79,9 +72,8 @@ func (s *State) occurrence(from string) belfry.Occurrence {
 }
 
 func (s *ContactState) occurrence(from string) belfry.Occurrence {
-	state := upOrDown(s.Up)
-	return occurrence(state, s.Since, &belfryv1.ContactStateChange{
-		Peer: s.Peer, From: from, To: state.String(), Reason: s.Reason,
+	return occurrence(s.State, s.Since, &belfryv1.ContactStateChange{
+		Peer: s.Peer, From: from, To: s.State.String(), Reason: s.Reason,
 		LinksUp: uint32(max(s.LinksUp, 0)), LinksTotal: uint32(max(s.LinksTotal, 0)),
 	})
 }
