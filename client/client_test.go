@@ -28,9 +28,9 @@ func TestDialSaysWhyNobodyAnswers(t *testing.T) {
 		want   error
 		text   string
 	}{
-		{missing, belfry.ErrNoAgent, "no agent at " + missing + ": no such file or directory; start one with belfry up"},
-		{"unix:" + missing, belfry.ErrNoAgent, "no agent at " + missing + ": no such file or directory; start one with belfry up"},
-		{dead, belfry.ErrNoAgent, "no agent at " + dead + ": connection refused; start one with belfry up"},
+		{missing, belfry.ErrNoAgent, "no agent at " + missing + ": no such file or directory; start it with systemctl start belfry, or try one with belfry up"},
+		{"unix:" + missing, belfry.ErrNoAgent, "no agent at " + missing + ": no such file or directory; start it with systemctl start belfry, or try one with belfry up"},
+		{dead, belfry.ErrNoAgent, "no agent at " + dead + ": connection refused; start it with systemctl start belfry, or try one with belfry up"},
 		{"host", belfry.ErrUsage, `wrong use: target "host" is no path, and a host needs a client certificate; give one with WithTLS`},
 	}
 	for _, tt := range tests {

@@ -72,7 +72,7 @@ func refusal(r *belfryv1.Refusal) error {
 // noAgent says why nobody answers and what to do about it. cause may be nil:
 // somebody answered and went away.
 func (c *Client) noAgent(cause error) error {
-	const remedy = "start one with belfry up"
+	const remedy = "start it with systemctl start belfry, or try one with belfry up"
 	switch {
 	case cause == nil:
 		return fmt.Errorf("%w at %s: the connection broke; %s", belfry.ErrNoAgent, c.target, remedy)

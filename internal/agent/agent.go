@@ -88,6 +88,7 @@ type Agent struct {
 	server     *api.Server
 	calls      map[string]peerCall // never written after openNetwork
 	agents     *agentTable
+	duplicates duplicates
 	handlers   *handlers
 	webMu      sync.Mutex // of web
 	web        webListener

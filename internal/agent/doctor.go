@@ -42,8 +42,8 @@ type Finding struct {
 }
 
 // Checks are the names of all checks, in the order in which they are made. The
-// last three need an agent that answers.
-var Checks = []string{"state", "keys", "certificate", "secret", "audit", "socket", "addresses", "clock", "members", "limits"}
+// last four need an agent that answers.
+var Checks = []string{"state", "keys", "certificate", "secret", "audit", "socket", "addresses", "clock", "streams", "members", "limits"}
 
 // Ages from which the doctor speaks up (security.md, Keys).
 const (
@@ -62,7 +62,7 @@ func Diagnose(settings config.Settings, now time.Time, names []string, ask func(
 		"state": d.state, "keys": d.keys, "certificate": d.certificate, "secret": d.secret, "audit": d.audit, "socket": d.socket,
 	}
 	shared := map[string]func() findings{
-		"addresses": d.addresses, "clock": d.clock, "members": d.members, "limits": d.limits,
+		"addresses": d.addresses, "clock": d.clock, "streams": d.streams, "members": d.members, "limits": d.limits,
 	}
 	for _, name := range names {
 		var list findings
@@ -128,7 +128,32 @@ func (d doctor) state() (Level, string) {
 	case info.Mode().Perm()&0o077 != 0:
 		return LevelFailure, fmt.Sprintf("%s has mode %04o, others can look into it; run: chmod 700 %s", d.settings.State, info.Mode().Perm(), d.settings.State)
 	}
-	return LevelOK, fmt.Sprintf("%s, mode %04o", d.settings.State, info.Mode().Perm())
+	return d.room(info)
+}
+
+// Room on the disk of the state directory from which the doctor speaks up: a
+// member that can not write its table or its keys takes no change any more.
+const (
+	roomWarning = 16 << 20
+	roomFailure = 1 << 20
+)
+
+func (d doctor) room(info fs.FileInfo) (Level, string) {
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(d.settings.State, &disk); err != nil {
+		return LevelUnknown, fmt.Sprintf("%s: %v; run belfry doctor where the agent runs", d.settings.State, err)
+	}
+	free := disk.Bavail * uint64(disk.Bsize)
+	level := LevelOK
+	switch {
+	case free < roomFailure:
+		level = LevelFailure
+	case free < roomWarning:
+		level = LevelWarning
+	default:
+		return LevelOK, fmt.Sprintf("%s, mode %04o", d.settings.State, info.Mode().Perm())
+	}
+	return level, fmt.Sprintf("%d KiB are free on the disk of %s; a member that can not write takes no change and renews nothing: make room there", free>>10, d.settings.State)
 }
 
 // load reads the keys; with a level other than LevelOK the text says why not.
@@ -140,14 +165,23 @@ func (d doctor) load() (*security.Keys, Level, string) {
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, LevelUnknown, fmt.Sprintf("%v; run belfry doctor as the user of the agent", err)
 	}
+	if errors.Is(err, fs.ErrNotExist) && missing(filepath.Join(d.settings.State, memberFile)) {
+		return nil, LevelUnknown, noKeys
+	}
 	if err != nil {
 		return nil, LevelFailure, err.Error()
 	}
 	return keys, LevelOK, ""
 }
 
+// noKeys stands where a directory belongs to no cluster yet.
+const noKeys = "there are no keys yet"
+
 func (d doctor) keys() (Level, string) {
 	keys, level, text := d.load()
+	if text == noKeys {
+		return LevelFailure, d.settings.State + " belongs to no cluster; belfry init makes one, belfry join TOKEN enters one"
+	}
 	if keys == nil {
 		return level, text
 	}
@@ -159,11 +193,13 @@ func (d doctor) certificate() (Level, string) {
 	if keys == nil {
 		return level, text
 	}
-	end := keys.Certificate.Leaf.NotAfter
+	begin, end := keys.Certificate.Leaf.NotBefore, keys.Certificate.Leaf.NotAfter
 	until := end.UTC().Format(time.RFC3339)
 	switch left := end.Sub(d.now); {
+	case d.now.Before(begin):
+		return LevelFailure, fmt.Sprintf("begins only at %s by this machine's clock, which is behind: streams are refused; set it, and see that time synchronisation runs: timedatectl", begin.UTC().Format(time.RFC3339))
 	case left <= 0:
-		return LevelFailure, fmt.Sprintf("ended at %s, streams are refused; start a member that holds the authority's key, or sign the request with belfry ca sign", until)
+		return LevelFailure, fmt.Sprintf("ended at %s by this machine's clock, streams are refused; if that clock is ahead, set it: timedatectl; else start a member that holds the authority's key, or sign the request with belfry ca sign", until)
 	case left < certificateWarning:
 		return LevelWarning, fmt.Sprintf("ends at %s and has not been renewed; see that a member that holds the authority's key runs, or sign the request with belfry ca sign", until)
 	}

@@ -34,7 +34,7 @@ func TestDoctorFindsWhatWasBroken(t *testing.T) {
 		{"open directory", func(dir string) error { return os.Chmod(dir, 0o750) }, hours(0), "state", LevelFailure, "has mode 0750, others can look into it; run: chmod 700 STATE"},
 		{"open key", func(dir string) error { return os.Chmod(filepath.Join(dir, "keys", "node.key"), 0o644) }, hours(0), "keys", LevelFailure, "node.key has mode 0644, others could use it; run: chmod 600"},
 		{"certificate near its end", nil, hours(21 * 24), "certificate", LevelWarning, "has not been renewed; see that a member that holds"},
-		{"certificate at its end", nil, hours(31 * 24), "certificate", LevelFailure, "streams are refused; start a member"},
+		{"certificate at its end", nil, hours(31 * 24), "certificate", LevelFailure, "streams are refused; if that clock is ahead"},
 		{"old secret", func(dir string) error {
 			return os.Chtimes(filepath.Join(dir, "keys", "group-1"), hours(-50), hours(-50))
 		}, hours(0), "secret", LevelWarning, "old; a running leader draws a new one each day"},
@@ -107,7 +107,7 @@ func TestDoctorWithoutAnyAgentSaysWhatToDo(t *testing.T) {
 	for _, f := range Diagnose(settings, time.Now(), []string{"socket", "state", "nonsense", "keys", "clock", "members", "limits", "addresses"}, noAgent) {
 		got = append(got, fmt.Sprintf("%s %s", f.Level, f.Check))
 	}
-	want := []string{"warning socket", "failure state", "failure keys", "unknown clock", "unknown members", "unknown limits", "failure addresses"}
+	want := []string{"warning socket", "failure state", "failure keys", "unknown clock", "unknown members", "unknown limits", "unknown addresses"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
@@ -64,6 +65,9 @@ func (d doctor) clock() (found findings) {
 		switch {
 		case n.GetSelf():
 			continue
+		case report == nil && outOfTime(n.GetStream().GetError()):
+			found.add(LevelFailure, "%s and this node do not agree on the time: %s; compare date on both, and see that time synchronisation runs: timedatectl", n.GetName(), n.GetStream().GetError())
+			continue
 		case report == nil && n.GetVerdict() == belfry.VerdictUp.String():
 			found.add(LevelUnknown, "%s has not said its time; see belfry link show %s, and look again in a minute", n.GetName(), n.GetName())
 			continue
@@ -104,6 +108,9 @@ func (d doctor) table() (*Table, *security.Keys, findings) {
 		return nil, nil, findings{{Level: level, Text: text}}
 	}
 	members, err := OpenMembers(d.settings.State)
+	if errors.Is(err, belfry.ErrNotMember) {
+		return nil, nil, findings{{Level: LevelFailure, Text: err.Error()}}
+	}
 	if err != nil {
 		return nil, nil, findings{{Level: LevelFailure, Text: err.Error() + "; stop the agent and copy the file from another member, which has the same"}}
 	}

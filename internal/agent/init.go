@@ -42,7 +42,7 @@ func Init(p Place, opts InitOptions) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := putKeys(p.State); err != nil {
+	if err := errors.Join(setAside(p.State), putKeys(p.State)); err != nil {
 		return nil, err
 	}
 	table := newTable(opts.Name, made, opts.Now)
@@ -57,6 +57,23 @@ func Init(p Place, opts InitOptions) (*Table, error) {
 		}
 	}
 	return table, errors.Join(writeWebToken(p.State), WriteMembers(p.State, table), handOver(p.State))
+}
+
+// setAside keeps the keys of a directory that belongs to no cluster: an init, or
+// a join, ended before its table was there. It destroys nothing.
+func setAside(state string) error {
+	keys, err := security.Load(filepath.Join(state, keysDir))
+	if err != nil {
+		return nil //nolint:nilerr // no node's keys; putKeys refuses to overwrite what else is there
+	}
+	to := filepath.Join(state, formerDir, keys.Node.String())
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return fmt.Errorf("put away the keys of a try that was cut off: %w", err)
+	}
+	if err := os.Rename(filepath.Join(state, keysDir), filepath.Join(to, keysDir)); err != nil {
+		return fmt.Errorf("put away the keys of a try that was cut off: %w", err)
+	}
+	return nil
 }
 
 // putKeys makes the new folder of keys the state directory's. One that is there

@@ -130,7 +130,7 @@ func joinNode(ctx context.Context, token security.Token, address string, p Place
 	if p.Web.IsValid() {
 		req.Web = p.Web.String()
 	}
-	resp, err := askToJoin(ctx, token, address, p.Addresses[0].Addr(), j, req, opts)
+	resp, err := askToJoin(ctx, token, address, p.source(address), j, req, opts)
 	if err != nil {
 		return Joined{}, err
 	}
@@ -138,6 +138,22 @@ func joinNode(ctx context.Context, token security.Token, address string, p Place
 		return Joined{}, fmt.Errorf("%w: the token was for a client, and is used up; make one for a node", belfry.ErrUsage)
 	}
 	return settle(p, token, j, resp)
+}
+
+// source is the address to come from: this node's own on the network that the
+// member's address is on, so that what is between them shows now. Elsewhere
+// the routes decide.
+func (p Place) source(address string) netip.Addr {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return netip.Addr{}
+	}
+	for _, own := range p.Addresses {
+		if own.Contains(to.Addr()) {
+			return own.Addr()
+		}
+	}
+	return netip.Addr{}
 }
 
 // claim locks a state directory that belongs to no cluster, and puts away what

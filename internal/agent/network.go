@@ -60,6 +60,7 @@ func (a *Agent) openNetwork() error {
 		Congested: func(n uint32) { a.cluster.receive(cluster.Congested{N: uint64(n)}) },
 		Duplicate: func(peer belfry.NodeID) {
 			a.log.Error("two agents run with the identity of a node, or a copy of its state; stop one", "peer", a.nameOf(peer))
+			a.duplicates.note(peer)
 			name := a.nameOf(peer)
 			a.notices.Tell(node.Duplicate, name, time.Now(), belfry.EdgeFailing, &belfryv1.NodeDuplicate{Node: name})
 		},

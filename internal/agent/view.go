@@ -32,7 +32,13 @@ func (a *Agent) View() api.ClusterView {
 		now := time.Now()
 		v.Nodes, v.Links, v.LinksVersion = m.Nodes(now), m.Links(now), m.LinksVersion()
 	})
-	v.Agents, v.Reports = a.agents.of(v.Nodes), a.polled.reports()
+	v.Agents, v.Reports, v.Duplicates = a.agents.of(v.Nodes), a.polled.reports(), a.duplicates.seen()
+	v.Streams = map[belfry.NodeID]api.StreamInfo{}
+	for _, n := range v.Nodes {
+		if !n.Self {
+			v.Streams[n.ID] = api.StreamInfo(a.streams.Status(n.ID))
+		}
+	}
 	return v
 }
 

@@ -76,6 +76,8 @@ type ClusterView struct {
 	LinksVersion uint64 // of the link database
 	Agents       map[belfry.NodeID]AgentInfo
 	Reports      map[belfry.NodeID]MemberReport // of those that answered the last poll
+	Streams      map[belfry.NodeID]StreamInfo   // to the others
+	Duplicates   map[belfry.NodeID]time.Time    // when a second agent with this identity was noticed last
 }
 
 // An AgentInfo is what an agent says of itself when its stream opens. Zero
@@ -85,6 +87,14 @@ type AgentInfo struct {
 	Version   string
 	Started   time.Time
 	Addresses []string // heartbeat addresses
+}
+
+// A StreamInfo is the state of the node-to-node stream to a peer.
+type StreamInfo struct {
+	Up        bool
+	Since     time.Time // there is none; zero: there is one
+	Error     string    // why the last attempt failed, as far as this node knows
+	PeerDials bool      // the peer opens it
 }
 
 // A MemberReport is what a member said of itself when this node asked it last.

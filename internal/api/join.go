@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -74,8 +75,10 @@ func (j *joinService) DescribeCluster(ctx context.Context, _ *belfryv1.DescribeC
 
 // Join admits whoever proves that it has a token.
 func (j *joinService) Join(ctx context.Context, req *belfryv1.JoinRequest) (resp *belfryv1.JoinResponse, err error) {
-	err = j.guarded(ctx, "Join", func(on tls.ConnectionState) error {
+	err = j.guarded(ctx, "Join", func(on tls.ConnectionState, record *AuditRecord) error {
 		resp, err = j.s.opts.Joins.Join(ctx, on, req)
+		record.Target = cmp.Or(resp.GetName(), req.GetName()) + " by token " + hex.EncodeToString(req.GetTokenId())
+		record.Generation = resp.GetGeneration()
 		return err
 	})
 	return resp, err
@@ -83,7 +86,7 @@ func (j *joinService) Join(ctx context.Context, req *belfryv1.JoinRequest) (resp
 
 // Renew gives a listed member its next certificate.
 func (j *joinService) Renew(ctx context.Context, req *belfryv1.RenewRequest) (resp *belfryv1.RenewResponse, err error) {
-	err = j.guarded(ctx, "Renew", func(on tls.ConnectionState) error {
+	err = j.guarded(ctx, "Renew", func(on tls.ConnectionState, _ *AuditRecord) error {
 		resp, err = j.s.opts.Joins.Renew(ctx, on, req)
 		return err
 	})
@@ -91,21 +94,23 @@ func (j *joinService) Renew(ctx context.Context, req *belfryv1.RenewRequest) (re
 }
 
 // guarded bounds the failures of one address, and makes all refusals the same.
-func (j *joinService) guarded(ctx context.Context, op string, do func(tls.ConnectionState) error) error {
+func (j *joinService) guarded(ctx context.Context, op string, do func(tls.ConnectionState, *AuditRecord) error) error {
 	begin := time.Now()
 	from, on, err := j.guest(ctx)
 	if err != nil {
 		return err
 	}
+	record := AuditRecord{Subject: from.String(), Operation: op}
 	if !j.failures.allowed(from, begin) {
 		err = fmt.Errorf("%w: %d failures a second from one address", belfry.ErrLimit, failureRate)
-	} else if err = do(on); err == nil {
-		j.s.opts.Audit(AuditRecord{Subject: from.String(), Operation: op})
+	} else if err = do(on, &record); err == nil {
+		j.s.opts.Audit(record)
 		return nil
 	}
 	j.failures.count(from, begin)
 	id := auditID()
-	j.s.opts.Audit(AuditRecord{Subject: from.String(), Operation: op, Target: "audit " + id, Denied: err})
+	record.Target, record.Denied = "audit "+id, err
+	j.s.opts.Audit(record)
 	j.s.log.Warn("join refused", "op", op, "source", from.String(), "audit", id, "err", err)
 	select {
 	case <-time.After(time.Until(begin.Add(refusalTime))):

@@ -102,18 +102,46 @@ func nodeOf(view ClusterView, n *cluster.NodeStatus) *belfryv1.Node {
 		Addresses: agent.Addresses, Pid: agent.PID, Version: agent.Version, Started: timestamp(agent.Started),
 		Report: reportOf(view, n.ID),
 	}
+	p.Duplicate = timestamp(view.Duplicates[n.ID])
 	if n.ID == view.Self {
-		p.Self, p.Note = true, "this node"
-		return p
+		p.Self = true
+	} else {
+		stream := view.Streams[n.ID]
+		p.Stream = &belfryv1.PeerStream{Up: stream.Up, Since: timestamp(stream.Since), Error: stream.Error, PeerDials: stream.PeerDials}
 	}
-	if !n.PostAt.IsZero() {
-		p.Note = "determined, not posted"
+	p.Note = noteOf(view, n)
+	if p.Self {
+		return p
 	}
 	p.LastHeard = timestamp(n.LastHeard)
 	if !n.LastHeard.IsZero() {
 		p.Age = durationpb.New(factAge(view, n))
 	}
 	return p
+}
+
+// What is worth a note: a second agent for as long as it is noticed again and
+// again, and a stream that is missing for longer than it takes to open one.
+const (
+	duplicateNote = time.Minute
+	streamNote    = 10 * time.Second
+)
+
+// noteOf is what is most worth knowing of a node.
+func noteOf(view ClusterView, n *cluster.NodeStatus) string {
+	stream, known := view.Streams[n.ID]
+	at, twice := view.Duplicates[n.ID]
+	switch {
+	case twice && view.Time.Sub(at) < duplicateNote:
+		return "a second agent runs with its identity"
+	case n.ID == view.Self:
+		return "this node"
+	case !n.PostAt.IsZero():
+		return "determined, not posted"
+	case known && !stream.Up && n.Verdict == belfry.VerdictUp && view.Time.Sub(stream.Since) > streamNote:
+		return "no stream: see belfry doctor streams"
+	}
+	return ""
 }
 
 // reportOf is nil for a member that did not answer the last poll.

@@ -37,7 +37,7 @@ func TestStatusSaysHowOldItsFactsAre(t *testing.T) {
 			},
 			{
 				Id: nodeB.String(), Name: "b", Number: 2, Incarnation: 5, Verdict: "down", Cause: "process", Since: timestamppb.New(now.Add(-time.Second)),
-				LastHeard: timestamppb.New(now.Add(-3 * time.Second)), Observers: 2, LinksTotal: 1, Age: durationpb.New(3 * time.Second),
+				LastHeard: timestamppb.New(now.Add(-3 * time.Second)), Observers: 2, LinksTotal: 1, Age: durationpb.New(3 * time.Second), Stream: &belfryv1.PeerStream{},
 			},
 		},
 	}

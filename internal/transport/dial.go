@@ -59,6 +59,9 @@ func (r *remote) dialLoop(ctx context.Context) {
 		}
 		lasted, err := r.dial(ctx, turn)
 		turn++
+		if err != nil && ctx.Err() == nil {
+			r.troubled(err)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/internal/cluster"
@@ -29,14 +30,16 @@ type remote struct {
 	addrs       []netip.AddrPort
 	current     *session // nil: none
 	incarnation belfry.Incarnation
-	left        bool // the peer was dropped, or the agent stops
-	silent      bool // the end of the session is not delivered: the agent stops
+	gone        time.Time // since when there is no stream; zero: there is one
+	trouble     string    // why the last attempt failed
+	left        bool      // the peer was dropped, or the agent stops
+	silent      bool      // the end of the session is not delivered: the agent stops
 }
 
 func newRemote(s *Streams, id belfry.NodeID) *remote {
 	return &remote{
 		streams: s, id: id, log: s.log.With("peer", id),
-		wake: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), gone: time.Now(),
 	}
 }
 
@@ -47,6 +50,15 @@ func (r *remote) setAddrs(addrs []netip.AddrPort) {
 	r.mu.Unlock()
 	if changed {
 		r.poke()
+	}
+}
+
+// troubled notes why an attempt failed.
+func (r *remote) troubled(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.current == nil {
+		r.trouble = err.Error()
 	}
 }
 
@@ -97,6 +109,7 @@ func (r *remote) install(s *session, greet func() error) error {
 	r.installing.Lock()
 	defer r.installing.Unlock()
 	if err := r.admit(s.hello); err != nil {
+		r.troubled(err)
 		return err
 	}
 	if old := r.session(); old != nil {
@@ -113,7 +126,7 @@ func (r *remote) install(s *session, greet func() error) error {
 		r.mu.Unlock()
 		return errNotListed
 	}
-	r.current = s
+	r.current, r.gone, r.trouble = s, time.Time{}, ""
 	r.incarnation = max(r.incarnation, s.hello.Incarnation)
 	r.mu.Unlock()
 	r.deliver(Up{Peer: r.id, Hello: s.hello})
@@ -127,7 +140,7 @@ var errNotListed = fmt.Errorf("%w: not listed in this node's member table", belf
 func (r *remote) remove(s *session, how StreamEvent) {
 	r.mu.Lock()
 	if r.current == s {
-		r.current = nil
+		r.current, r.gone = nil, time.Now()
 	}
 	r.mu.Unlock()
 	r.deliver(how)

@@ -265,6 +265,25 @@ func (s *Streams) Connected(peer belfry.NodeID) bool {
 	return r != nil && r.session() != nil
 }
 
+// A StreamStatus tells of the stream to one peer.
+type StreamStatus struct {
+	Up        bool
+	Since     time.Time // there is none; zero: there is one
+	Error     string    // why the last attempt failed; empty: none has been made or seen
+	PeerDials bool      // the peer opens it
+}
+
+// Status tells of the stream to a peer; the zero value of one that is not listed.
+func (s *Streams) Status(peer belfry.NodeID) StreamStatus {
+	r := s.remote(peer)
+	if r == nil {
+		return StreamStatus{}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return StreamStatus{Up: r.current != nil, Since: r.gone, Error: r.trouble, PeerDials: s.cfg.Self.Node.Compare(peer) > 0}
+}
+
 // Wake dials a peer at once instead of when its back-off ends, for example
 // because its datagrams say that it has started anew.
 func (s *Streams) Wake(peer belfry.NodeID) {

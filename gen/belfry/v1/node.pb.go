@@ -214,6 +214,8 @@ type Node struct {
 	Started       *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=started,proto3" json:"started,omitempty"`     // its agent; unset: unknown
 	Age           *durationpb.Duration   `protobuf:"bytes,20,opt,name=age,proto3" json:"age,omitempty"`             // of the newest fact about it; unset: this node
 	Report        *MemberReport          `protobuf:"bytes,21,opt,name=report,proto3" json:"report,omitempty"`       // unset: it did not answer when it was last asked
+	Stream        *PeerStream            `protobuf:"bytes,22,opt,name=stream,proto3" json:"stream,omitempty"`       // unset: this node
+	Duplicate     *timestamppb.Timestamp `protobuf:"bytes,23,opt,name=duplicate,proto3" json:"duplicate,omitempty"` // when a second agent with its identity was noticed last; unset: never
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -395,6 +397,89 @@ func (x *Node) GetReport() *MemberReport {
 	return nil
 }
 
+func (x *Node) GetStream() *PeerStream {
+	if x != nil {
+		return x.Stream
+	}
+	return nil
+}
+
+func (x *Node) GetDuplicate() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Duplicate
+	}
+	return nil
+}
+
+// PeerStream is the node-to-node stream to a peer.
+type PeerStream struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Up            bool                   `protobuf:"varint,1,opt,name=up,proto3" json:"up,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`                           // there is none; unset: there is one
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`                           // why, as far as the answering node knows
+	PeerDials     bool                   `protobuf:"varint,4,opt,name=peer_dials,json=peerDials,proto3" json:"peer_dials,omitempty"` // the peer opens it: its agent knows more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerStream) Reset() {
+	*x = PeerStream{}
+	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerStream) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerStream) ProtoMessage() {}
+
+func (x *PeerStream) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerStream.ProtoReflect.Descriptor instead.
+func (*PeerStream) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PeerStream) GetUp() bool {
+	if x != nil {
+		return x.Up
+	}
+	return false
+}
+
+func (x *PeerStream) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *PeerStream) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *PeerStream) GetPeerDials() bool {
+	if x != nil {
+		return x.PeerDials
+	}
+	return false
+}
+
 // MemberReport is what a member said of itself when the answering node asked
 // it last, which it does about once a minute.
 type MemberReport struct {
@@ -411,7 +496,7 @@ type MemberReport struct {
 
 func (x *MemberReport) Reset() {
 	*x = MemberReport{}
-	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	mi := &file_belfry_v1_node_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +508,7 @@ func (x *MemberReport) String() string {
 func (*MemberReport) ProtoMessage() {}
 
 func (x *MemberReport) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	mi := &file_belfry_v1_node_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +521,7 @@ func (x *MemberReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReport.ProtoReflect.Descriptor instead.
 func (*MemberReport) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{3}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *MemberReport) GetAsked() *timestamppb.Timestamp {
@@ -491,7 +576,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[4]
+	mi := &file_belfry_v1_node_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -503,7 +588,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[4]
+	mi := &file_belfry_v1_node_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -516,7 +601,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListNodesRequest) GetPageSize() uint32 {
@@ -543,7 +628,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[5]
+	mi := &file_belfry_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -555,7 +640,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[5]
+	mi := &file_belfry_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -568,7 +653,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -594,7 +679,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[6]
+	mi := &file_belfry_v1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -606,7 +691,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[6]
+	mi := &file_belfry_v1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -619,7 +704,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetNodeRequest) GetNode() string {
@@ -639,7 +724,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[7]
+	mi := &file_belfry_v1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -651,7 +736,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[7]
+	mi := &file_belfry_v1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -664,7 +749,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetNodeResponse) GetNode() *Node {
@@ -693,7 +778,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_belfry_v1_node_proto_msgTypes[8]
+	mi := &file_belfry_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -705,7 +790,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[8]
+	mi := &file_belfry_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -718,7 +803,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Evidence) GetTime() *timestamppb.Timestamp {
@@ -759,7 +844,7 @@ type StopNodeRequest struct {
 
 func (x *StopNodeRequest) Reset() {
 	*x = StopNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[9]
+	mi := &file_belfry_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +856,7 @@ func (x *StopNodeRequest) String() string {
 func (*StopNodeRequest) ProtoMessage() {}
 
 func (x *StopNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[9]
+	mi := &file_belfry_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +869,7 @@ func (x *StopNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopNodeRequest.ProtoReflect.Descriptor instead.
 func (*StopNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StopNodeRequest) GetNode() string {
@@ -814,7 +899,7 @@ type StopNodeResponse struct {
 
 func (x *StopNodeResponse) Reset() {
 	*x = StopNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[10]
+	mi := &file_belfry_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +911,7 @@ func (x *StopNodeResponse) String() string {
 func (*StopNodeResponse) ProtoMessage() {}
 
 func (x *StopNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[10]
+	mi := &file_belfry_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +924,7 @@ func (x *StopNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopNodeResponse.ProtoReflect.Descriptor instead.
 func (*StopNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StopNodeResponse) GetNodeId() string {
@@ -887,7 +972,7 @@ type StartNodeRequest struct {
 
 func (x *StartNodeRequest) Reset() {
 	*x = StartNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[11]
+	mi := &file_belfry_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -899,7 +984,7 @@ func (x *StartNodeRequest) String() string {
 func (*StartNodeRequest) ProtoMessage() {}
 
 func (x *StartNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[11]
+	mi := &file_belfry_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -912,7 +997,7 @@ func (x *StartNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartNodeRequest.ProtoReflect.Descriptor instead.
 func (*StartNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StartNodeRequest) GetNode() string {
@@ -941,7 +1026,7 @@ type StartNodeResponse struct {
 
 func (x *StartNodeResponse) Reset() {
 	*x = StartNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[12]
+	mi := &file_belfry_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -953,7 +1038,7 @@ func (x *StartNodeResponse) String() string {
 func (*StartNodeResponse) ProtoMessage() {}
 
 func (x *StartNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[12]
+	mi := &file_belfry_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -966,7 +1051,7 @@ func (x *StartNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartNodeResponse.ProtoReflect.Descriptor instead.
 func (*StartNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StartNodeResponse) GetNodeId() string {
@@ -1022,7 +1107,7 @@ const file_belfry_v1_node_proto_rawDesc = "" +
 	"\x04time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1e\n" +
 	"\n" +
 	"generation\x18\f \x01(\x04R\n" +
-	"generation\"\xce\x05\n" +
+	"generation\"\xb7\x06\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -1047,7 +1132,16 @@ const file_belfry_v1_node_proto_rawDesc = "" +
 	"\aversion\x18\x12 \x01(\tR\aversion\x124\n" +
 	"\astarted\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12+\n" +
 	"\x03age\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\x03age\x12/\n" +
-	"\x06report\x18\x15 \x01(\v2\x17.belfry.v1.MemberReportR\x06report\"\xac\x02\n" +
+	"\x06report\x18\x15 \x01(\v2\x17.belfry.v1.MemberReportR\x06report\x12-\n" +
+	"\x06stream\x18\x16 \x01(\v2\x15.belfry.v1.PeerStreamR\x06stream\x128\n" +
+	"\tduplicate\x18\x17 \x01(\v2\x1a.google.protobuf.TimestampR\tduplicate\"\x83\x01\n" +
+	"\n" +
+	"PeerStream\x12\x0e\n" +
+	"\x02up\x18\x01 \x01(\bR\x02up\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x1d\n" +
+	"\n" +
+	"peer_dials\x18\x04 \x01(\bR\tpeerDials\"\xac\x02\n" +
 	"\fMemberReport\x120\n" +
 	"\x05asked\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05asked\x12<\n" +
 	"\fclock_offset\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vclockOffset\x12\x1e\n" +
@@ -1114,57 +1208,61 @@ func file_belfry_v1_node_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_node_proto_rawDescData
 }
 
-var file_belfry_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_belfry_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_belfry_v1_node_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: belfry.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: belfry.v1.GetStatusResponse
 	(*Node)(nil),                  // 2: belfry.v1.Node
-	(*MemberReport)(nil),          // 3: belfry.v1.MemberReport
-	(*ListNodesRequest)(nil),      // 4: belfry.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),     // 5: belfry.v1.ListNodesResponse
-	(*GetNodeRequest)(nil),        // 6: belfry.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),       // 7: belfry.v1.GetNodeResponse
-	(*Evidence)(nil),              // 8: belfry.v1.Evidence
-	(*StopNodeRequest)(nil),       // 9: belfry.v1.StopNodeRequest
-	(*StopNodeResponse)(nil),      // 10: belfry.v1.StopNodeResponse
-	(*StartNodeRequest)(nil),      // 11: belfry.v1.StartNodeRequest
-	(*StartNodeResponse)(nil),     // 12: belfry.v1.StartNodeResponse
-	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*PeerStream)(nil),            // 3: belfry.v1.PeerStream
+	(*MemberReport)(nil),          // 4: belfry.v1.MemberReport
+	(*ListNodesRequest)(nil),      // 5: belfry.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),     // 6: belfry.v1.ListNodesResponse
+	(*GetNodeRequest)(nil),        // 7: belfry.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),       // 8: belfry.v1.GetNodeResponse
+	(*Evidence)(nil),              // 9: belfry.v1.Evidence
+	(*StopNodeRequest)(nil),       // 10: belfry.v1.StopNodeRequest
+	(*StopNodeResponse)(nil),      // 11: belfry.v1.StopNodeResponse
+	(*StartNodeRequest)(nil),      // 12: belfry.v1.StartNodeRequest
+	(*StartNodeResponse)(nil),     // 13: belfry.v1.StartNodeResponse
+	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
 }
 var file_belfry_v1_node_proto_depIdxs = []int32{
-	13, // 0: belfry.v1.GetStatusResponse.oldest_fact:type_name -> google.protobuf.Duration
+	14, // 0: belfry.v1.GetStatusResponse.oldest_fact:type_name -> google.protobuf.Duration
 	2,  // 1: belfry.v1.GetStatusResponse.nodes:type_name -> belfry.v1.Node
-	14, // 2: belfry.v1.GetStatusResponse.time:type_name -> google.protobuf.Timestamp
-	14, // 3: belfry.v1.Node.since:type_name -> google.protobuf.Timestamp
-	14, // 4: belfry.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
-	13, // 5: belfry.v1.Node.interval:type_name -> google.protobuf.Duration
-	13, // 6: belfry.v1.Node.max_wait:type_name -> google.protobuf.Duration
-	14, // 7: belfry.v1.Node.started:type_name -> google.protobuf.Timestamp
-	13, // 8: belfry.v1.Node.age:type_name -> google.protobuf.Duration
-	3,  // 9: belfry.v1.Node.report:type_name -> belfry.v1.MemberReport
-	14, // 10: belfry.v1.MemberReport.asked:type_name -> google.protobuf.Timestamp
-	13, // 11: belfry.v1.MemberReport.clock_offset:type_name -> google.protobuf.Duration
-	14, // 12: belfry.v1.MemberReport.certificate_end:type_name -> google.protobuf.Timestamp
-	2,  // 13: belfry.v1.ListNodesResponse.nodes:type_name -> belfry.v1.Node
-	2,  // 14: belfry.v1.GetNodeResponse.node:type_name -> belfry.v1.Node
-	8,  // 15: belfry.v1.GetNodeResponse.evidence:type_name -> belfry.v1.Evidence
-	14, // 16: belfry.v1.Evidence.time:type_name -> google.protobuf.Timestamp
-	0,  // 17: belfry.v1.NodeService.GetStatus:input_type -> belfry.v1.GetStatusRequest
-	4,  // 18: belfry.v1.NodeService.ListNodes:input_type -> belfry.v1.ListNodesRequest
-	6,  // 19: belfry.v1.NodeService.GetNode:input_type -> belfry.v1.GetNodeRequest
-	9,  // 20: belfry.v1.NodeService.StopNode:input_type -> belfry.v1.StopNodeRequest
-	11, // 21: belfry.v1.NodeService.StartNode:input_type -> belfry.v1.StartNodeRequest
-	1,  // 22: belfry.v1.NodeService.GetStatus:output_type -> belfry.v1.GetStatusResponse
-	5,  // 23: belfry.v1.NodeService.ListNodes:output_type -> belfry.v1.ListNodesResponse
-	7,  // 24: belfry.v1.NodeService.GetNode:output_type -> belfry.v1.GetNodeResponse
-	10, // 25: belfry.v1.NodeService.StopNode:output_type -> belfry.v1.StopNodeResponse
-	12, // 26: belfry.v1.NodeService.StartNode:output_type -> belfry.v1.StartNodeResponse
-	22, // [22:27] is the sub-list for method output_type
-	17, // [17:22] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	15, // 2: belfry.v1.GetStatusResponse.time:type_name -> google.protobuf.Timestamp
+	15, // 3: belfry.v1.Node.since:type_name -> google.protobuf.Timestamp
+	15, // 4: belfry.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
+	14, // 5: belfry.v1.Node.interval:type_name -> google.protobuf.Duration
+	14, // 6: belfry.v1.Node.max_wait:type_name -> google.protobuf.Duration
+	15, // 7: belfry.v1.Node.started:type_name -> google.protobuf.Timestamp
+	14, // 8: belfry.v1.Node.age:type_name -> google.protobuf.Duration
+	4,  // 9: belfry.v1.Node.report:type_name -> belfry.v1.MemberReport
+	3,  // 10: belfry.v1.Node.stream:type_name -> belfry.v1.PeerStream
+	15, // 11: belfry.v1.Node.duplicate:type_name -> google.protobuf.Timestamp
+	15, // 12: belfry.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
+	15, // 13: belfry.v1.MemberReport.asked:type_name -> google.protobuf.Timestamp
+	14, // 14: belfry.v1.MemberReport.clock_offset:type_name -> google.protobuf.Duration
+	15, // 15: belfry.v1.MemberReport.certificate_end:type_name -> google.protobuf.Timestamp
+	2,  // 16: belfry.v1.ListNodesResponse.nodes:type_name -> belfry.v1.Node
+	2,  // 17: belfry.v1.GetNodeResponse.node:type_name -> belfry.v1.Node
+	9,  // 18: belfry.v1.GetNodeResponse.evidence:type_name -> belfry.v1.Evidence
+	15, // 19: belfry.v1.Evidence.time:type_name -> google.protobuf.Timestamp
+	0,  // 20: belfry.v1.NodeService.GetStatus:input_type -> belfry.v1.GetStatusRequest
+	5,  // 21: belfry.v1.NodeService.ListNodes:input_type -> belfry.v1.ListNodesRequest
+	7,  // 22: belfry.v1.NodeService.GetNode:input_type -> belfry.v1.GetNodeRequest
+	10, // 23: belfry.v1.NodeService.StopNode:input_type -> belfry.v1.StopNodeRequest
+	12, // 24: belfry.v1.NodeService.StartNode:input_type -> belfry.v1.StartNodeRequest
+	1,  // 25: belfry.v1.NodeService.GetStatus:output_type -> belfry.v1.GetStatusResponse
+	6,  // 26: belfry.v1.NodeService.ListNodes:output_type -> belfry.v1.ListNodesResponse
+	8,  // 27: belfry.v1.NodeService.GetNode:output_type -> belfry.v1.GetNodeResponse
+	11, // 28: belfry.v1.NodeService.StopNode:output_type -> belfry.v1.StopNodeResponse
+	13, // 29: belfry.v1.NodeService.StartNode:output_type -> belfry.v1.StartNodeResponse
+	25, // [25:30] is the sub-list for method output_type
+	20, // [20:25] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_node_proto_init() }
@@ -1178,7 +1276,7 @@ func file_belfry_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_node_proto_rawDesc), len(file_belfry_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
