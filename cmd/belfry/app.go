@@ -192,3 +192,12 @@ func (a *app) sayf(format string, args ...any) {
 func (a *app) notef(format string, args ...any) {
 	fmt.Fprintf(a.errOut, "belfry: "+a.command+": "+format+"\n", args...)
 }
+
+// unconfirmed warns of members that did not confirm a change, which is in
+// force all the same, and returns them for JSON.
+func (a *app) unconfirmed(members []string) []string {
+	for _, m := range members {
+		a.notef("warning: %s; it did not confirm the change, see belfry doctor there", printable(m))
+	}
+	return append([]string{}, members...)
+}

@@ -29,12 +29,13 @@ type settingView struct {
 
 // configSetView is config set in JSON.
 type configSetView struct {
-	Path       string `json:"path" doc:"section and name"`
-	Before     string `json:"before" doc:"the value that was in force"`
-	Value      string `json:"value" doc:"the value now; with dry_run the one it would have"`
-	Changed    bool   `json:"changed" doc:"false: it was so already"`
-	DryRun     bool   `json:"dry_run" doc:"nothing was changed"`
-	Generation uint64 `json:"generation" doc:"of the configuration in force"`
+	Path        string   `json:"path" doc:"section and name"`
+	Before      string   `json:"before" doc:"the value that was in force"`
+	Value       string   `json:"value" doc:"the value now; with dry_run the one it would have"`
+	Changed     bool     `json:"changed" doc:"false: it was so already"`
+	DryRun      bool     `json:"dry_run" doc:"nothing was changed"`
+	Generation  uint64   `json:"generation" doc:"of the configuration in force"`
+	Unconfirmed []string `json:"unconfirmed" doc:"members that are up and did not confirm the change, each with the reason"`
 }
 
 func newConfigCommand(a *app) *cobra.Command {
@@ -135,7 +136,7 @@ func (a *app) configSet(ctx context.Context, c *client.Client, path, value strin
 	}
 	v := configSetView{
 		Path: answer.GetSetting().GetPath(), Before: answer.GetBefore(), Value: answer.GetSetting().GetValue(),
-		Changed: answer.GetChanged(), DryRun: dryRun, Generation: answer.GetGeneration(),
+		Changed: answer.GetChanged(), DryRun: dryRun, Generation: answer.GetGeneration(), Unconfirmed: a.unconfirmed(answer.GetUnconfirmed()),
 	}
 	return a.show(document{
 		value: v,

@@ -12,12 +12,13 @@ import (
 
 // intentView is node stop and node start in JSON.
 type intentView struct {
-	ID         string `json:"id" doc:"UUID of the node"`
-	Name       string `json:"name" doc:"name of the node"`
-	Stopped    bool   `json:"stopped" doc:"it is held left (stopped)"`
-	Changed    bool   `json:"changed" doc:"false: it was so already"`
-	DryRun     bool   `json:"dry_run" doc:"nothing was changed"`
-	Generation uint64 `json:"generation" doc:"of the configuration in force"`
+	ID          string   `json:"id" doc:"UUID of the node"`
+	Name        string   `json:"name" doc:"name of the node"`
+	Stopped     bool     `json:"stopped" doc:"it is held left (stopped)"`
+	Changed     bool     `json:"changed" doc:"false: it was so already"`
+	DryRun      bool     `json:"dry_run" doc:"nothing was changed"`
+	Generation  uint64   `json:"generation" doc:"of the configuration in force"`
+	Unconfirmed []string `json:"unconfirmed" doc:"members that are up and did not confirm the change, each with the reason"`
 }
 
 func newNodeStop(a *app) *cobra.Command {
@@ -73,7 +74,7 @@ func (a *app) nodeStop(ctx context.Context, c *client.Client, name string, dryRu
 	if answer.GetRunning() == 0 {
 		fmt.Fprintf(a.errOut, "belfry: node stop: warning: %s; belfry node start brings one back\n", wouldBe(dryRun, "every node is stopped now", "every node would be stopped"))
 	}
-	return a.showIntent(intentView{answer.GetNodeId(), answer.GetNodeName(), true, answer.GetChanged(), dryRun, answer.GetGeneration()})
+	return a.showIntent(intentView{answer.GetNodeId(), answer.GetNodeName(), true, answer.GetChanged(), dryRun, answer.GetGeneration(), a.unconfirmed(answer.GetUnconfirmed())})
 }
 
 func (a *app) nodeStart(ctx context.Context, c *client.Client, name string, dryRun bool) error {
@@ -81,7 +82,7 @@ func (a *app) nodeStart(ctx context.Context, c *client.Client, name string, dryR
 	if err != nil {
 		return a.unknownTo(ctx, c, name, err)
 	}
-	return a.showIntent(intentView{answer.GetNodeId(), answer.GetNodeName(), false, answer.GetChanged(), dryRun, answer.GetGeneration()})
+	return a.showIntent(intentView{answer.GetNodeId(), answer.GetNodeName(), false, answer.GetChanged(), dryRun, answer.GetGeneration(), a.unconfirmed(answer.GetUnconfirmed())})
 }
 
 // unknownTo is err, or that there is no such node and what there is.

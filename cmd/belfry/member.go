@@ -14,18 +14,20 @@ import (
 
 // removeView is node remove and leave in JSON.
 type removeView struct {
-	ID         string `json:"id" doc:"UUID of the node"`
-	Name       string `json:"name" doc:"name of the node"`
-	DryRun     bool   `json:"dry_run" doc:"nothing was changed"`
-	Generation uint64 `json:"generation" doc:"of the configuration in force"`
-	Epoch      uint32 `json:"epoch" doc:"of the datagram keys: those that the node knows count no more"`
-	Members    uint32 `json:"members" doc:"members that are left"`
+	ID          string   `json:"id" doc:"UUID of the node"`
+	Name        string   `json:"name" doc:"name of the node"`
+	DryRun      bool     `json:"dry_run" doc:"nothing was changed"`
+	Generation  uint64   `json:"generation" doc:"of the configuration in force"`
+	Epoch       uint32   `json:"epoch" doc:"of the datagram keys: those that the node knows count no more"`
+	Members     uint32   `json:"members" doc:"members that are left"`
+	Unconfirmed []string `json:"unconfirmed" doc:"members that are up and did not confirm the change, each with the reason"`
 }
 
 // rotateView is ca rotate in JSON.
 type rotateView struct {
-	Fingerprint string `json:"fingerprint" doc:"SHA-256 of the new authority's certificate"`
-	Generation  uint64 `json:"generation" doc:"of the configuration in which both authorities count"`
+	Fingerprint string   `json:"fingerprint" doc:"SHA-256 of the new authority's certificate"`
+	Generation  uint64   `json:"generation" doc:"of the configuration in which both authorities count"`
+	Unconfirmed []string `json:"unconfirmed" doc:"members that are up and did not confirm the change, each with the reason"`
 }
 
 // signView is ca sign in JSON.
@@ -99,7 +101,7 @@ func (a *app) removeNode(ctx context.Context, c *client.Client, name string, dry
 	if err != nil {
 		return err
 	}
-	v := removeView{answer.GetNodeId(), answer.GetNodeName(), dryRun, answer.GetGeneration(), answer.GetEpoch(), answer.GetMembers()}
+	v := removeView{answer.GetNodeId(), answer.GetNodeName(), dryRun, answer.GetGeneration(), answer.GetEpoch(), answer.GetMembers(), a.unconfirmed(answer.GetUnconfirmed())}
 	return a.show(document{
 		value: v,
 		table: func(o *output, _ bool) {
@@ -129,7 +131,7 @@ meanwhile. Clients and tokens need new ones: they hold on to the old authority.`
 				if err != nil {
 					return err
 				}
-				v := rotateView{answer.GetFingerprint(), answer.GetGeneration()}
+				v := rotateView{answer.GetFingerprint(), answer.GetGeneration(), a.unconfirmed(answer.GetUnconfirmed())}
 				return a.show(document{
 					value: v,
 					table: func(o *output, _ bool) {

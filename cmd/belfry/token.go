@@ -13,11 +13,12 @@ import (
 
 // tokenCreateView is token create in JSON.
 type tokenCreateView struct {
-	Token      string   `json:"token" doc:"the token; it is shown once and kept nowhere"`
-	ID         string   `json:"id" doc:"what token list and token revoke call it"`
-	Expires    *instant `json:"expires" doc:"when it ends"`
-	Addresses  []string `json:"addresses" doc:"HOST:PORT of members that take it"`
-	Generation uint64   `json:"generation" doc:"of the configuration that knows it"`
+	Token       string   `json:"token" doc:"the token; it is shown once and kept nowhere"`
+	ID          string   `json:"id" doc:"what token list and token revoke call it"`
+	Expires     *instant `json:"expires" doc:"when it ends"`
+	Addresses   []string `json:"addresses" doc:"HOST:PORT of members that take it"`
+	Generation  uint64   `json:"generation" doc:"of the configuration that knows it"`
+	Unconfirmed []string `json:"unconfirmed" doc:"members that are up and did not confirm the change, each with the reason"`
 }
 
 // tokenView is one token that can still be used.
@@ -112,7 +113,7 @@ func (a *app) tokenCreate(ctx context.Context, c *client.Client, req client.Toke
 	}
 	expires := answer.GetExpires()
 	return a.show(document{
-		value: tokenCreateView{answer.GetToken(), answer.GetId(), jsonTime(when(expires)), slices.Concat([]string{}, answer.GetAddresses()), answer.GetGeneration()},
+		value: tokenCreateView{answer.GetToken(), answer.GetId(), jsonTime(when(expires)), slices.Concat([]string{}, answer.GetAddresses()), answer.GetGeneration(), a.unconfirmed(answer.GetUnconfirmed())},
 		table: func(o *output, _ bool) {
 			fmt.Fprintln(o, answer.GetToken())
 			where := ""

@@ -71,28 +71,29 @@ type Agent struct {
 	rotating sync.Mutex  // held from the draw of a group secret until its epoch
 	started  time.Time
 
-	auditor    security.Auditor
-	events     *eventLoop
-	cluster    *clusterLoop
-	clocks     clockWatch // of the cluster loop
-	changes    *mailbox[cluster.Change]
-	nodes      *node.Producer
-	notices    *node.Notices
-	links      *link.Producer
-	linkNews   bell // rings when the link database changes
-	pauses     *pauseStore
-	runner     *producer.Runner
-	identified identifiers
-	udp        *transport.UDP
-	streams    *transport.Streams
-	server     *api.Server
-	calls      map[string]peerCall // never written after openNetwork
-	agents     *agentTable
-	duplicates duplicates
-	handlers   *handlers
-	webMu      sync.Mutex // of web
-	web        webListener
-	cleanups   []cleanup
+	auditor     security.Auditor
+	events      *eventLoop
+	cluster     *clusterLoop
+	clocks      clockWatch // of the cluster loop
+	changes     *mailbox[cluster.Change]
+	nodes       *node.Producer
+	notices     *node.Notices
+	links       *link.Producer
+	linkNews    bell // rings when the link database changes
+	pauses      *pauseStore
+	runner      *producer.Runner
+	identified  identifiers
+	udp         *transport.UDP
+	streams     *transport.Streams
+	server      *api.Server
+	calls       map[string]peerCall // never written after openNetwork
+	agents      *agentTable
+	duplicates  duplicates
+	unconfirmed unconfirmed
+	handlers    *handlers
+	webMu       sync.Mutex // of web
+	web         webListener
+	cleanups    []cleanup
 
 	cancel context.CancelFunc
 	group  *errgroup.Group

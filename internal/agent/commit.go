@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -172,12 +173,17 @@ func (a *Agent) replicate(t *Table) {
 	confirmed, missed := a.askAll(ctx, t, func(id belfry.NodeID) error {
 		return a.ask(ctx, id, belfryv1.MemberPeerService_TakeTable_FullMethodName, &belfryv1.TakeTableRequest{Document: document}, new(belfryv1.TakeTableResponse))
 	})
+	var names []string
 	for _, n := range missed {
-		a.log.Warn("member did not confirm the configuration", "peer", n.Name, "generation", t.Generation)
+		a.log.Warn("member did not confirm the configuration", "peer", n.Name, "generation", t.Generation, "err", n.err)
+		names = append(names, n.Name+": "+whatItSaid(n.err))
 	}
+	slices.Sort(names)
+	a.unconfirmed.note(t.Generation, names)
 	if len(missed) == 0 {
 		return
 	}
+	a.dutyDue() // ask them soon how they are
 	for _, n := range confirmed {
 		if err := a.streams.SendConfiguration(n.ID, t.Generation, document); err != nil {
 			a.log.Debug("configuration not sent", "peer", n.Name, "err", err)
@@ -202,9 +208,53 @@ func (a *Agent) farewell(old, t *Table) {
 	})
 }
 
+// A failedNode is a member that is up and did not do what it was asked.
+type failedNode struct {
+	Node
+	err error
+}
+
+// whatItSaid is the answer of a member without the call around it.
+func whatItSaid(err error) string {
+	var call *belfry.Error
+	if errors.As(err, &call) && call.Err != nil {
+		err = call.Err
+	}
+	return strings.TrimPrefix(err.Error(), belfryv1.MemberPeerService_TakeTable_FullMethodName+": ")
+}
+
+// keptUnconfirmed is how many generations back it is known who did not confirm.
+const keptUnconfirmed = 16
+
+// unconfirmed remembers who did not confirm the newest generations. The zero
+// value is ready, and safe for concurrent use.
+type unconfirmed struct {
+	mu    sync.Mutex
+	names map[uint64][]string
+}
+
+func (u *unconfirmed) note(generation uint64, names []string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.names == nil {
+		u.names = map[uint64][]string{}
+	}
+	delete(u.names, generation-keptUnconfirmed)
+	if len(names) > 0 {
+		u.names[generation] = names
+	}
+}
+
+// Unconfirmed is api.Leader.
+func (a *Agent) Unconfirmed(generation uint64) []string {
+	a.unconfirmed.mu.Lock()
+	defer a.unconfirmed.mu.Unlock()
+	return a.unconfirmed.names[generation]
+}
+
 // askAll asks all other members of a table that have a stream, or are up, at
 // once: who answered, and who did not although it is up.
-func (a *Agent) askAll(ctx context.Context, t *Table, ask func(belfry.NodeID) error) (answered, missed []Node) {
+func (a *Agent) askAll(ctx context.Context, t *Table, ask func(belfry.NodeID) error) (answered []Node, missed []failedNode) {
 	up := a.up()
 	var group sync.WaitGroup
 	var mu sync.Mutex
@@ -221,7 +271,7 @@ func (a *Agent) askAll(ctx context.Context, t *Table, ask func(belfry.NodeID) er
 				answered = append(answered, n)
 			case up[n.ID]:
 				a.log.Debug("member did not answer", "peer", n.Name, "err", err)
-				missed = append(missed, n)
+				missed = append(missed, failedNode{n, err})
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -136,6 +137,7 @@ func (a *Agent) received(from belfry.NodeID, document []byte) (taken bool, err e
 			a.sendTable(from) // it may have heard nothing of what was decided here; once, as it may refuse this one
 		}
 		a.config.refused[from] = true
+		a.removedUnkept(document, err)
 		return false, err
 	}
 	delete(a.config.refused, from)
@@ -143,6 +145,20 @@ func (a *Agent) received(from belfry.NodeID, document []byte) (taken bool, err e
 		a.tableChanged(old)
 	}
 	return taken, nil
+}
+
+// removedUnkept ends this agent if it was removed and can not write that down.
+func (a *Agent) removedUnkept(document []byte, err error) {
+	if !errors.As(err, new(notKept)) {
+		return
+	}
+	next, err := decodeTable(document) // Take found it in order
+	if err != nil {
+		return
+	}
+	if _, listed := next.Node(a.id.node.ID); !listed {
+		a.removed(next)
+	}
 }
 
 // takeTable answers the leader, which made a generation.

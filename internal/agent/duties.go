@@ -55,6 +55,7 @@ func (a *Agent) dutyDue() {
 func (a *Agent) doDuties(ctx context.Context) {
 	if len(a.members.Table().Nodes) <= pollAll || a.leads() {
 		a.polled.set(a.pollMembers(ctx))
+		a.bringUpToDate()
 	}
 	if err := a.renewIfDue(ctx); err != nil {
 		a.log.Warn("certificate not renewed; it is tried again", "ends", a.keys.now().Certificate.Leaf.NotAfter, "err", err)
@@ -64,6 +65,27 @@ func (a *Agent) doDuties(ctx context.Context) {
 	}
 	if err := a.leadDuties(ctx); err != nil {
 		a.log.Warn("what was due is not done; it is tried again", "err", err)
+	}
+}
+
+// behindRetry is between two attempts to give the table to a member that is up
+// and could not take it.
+const behindRetry = 5 * time.Second
+
+// bringUpToDate gives the table to members that hold an older one: a disk may
+// have been full, a message lost.
+func (a *Agent) bringUpToDate() {
+	a.config.mu.Lock()
+	defer a.config.mu.Unlock()
+	behind := false
+	for id, state := range a.polled.get() {
+		if state.generation != 0 && state.generation < a.members.Table().Generation {
+			behind = true
+			a.sendTable(id)
+		}
+	}
+	if behind {
+		time.AfterFunc(behindRetry, a.dutyDue)
 	}
 }
 

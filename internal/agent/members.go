@@ -91,11 +91,16 @@ func (m *fileMembership) Take(document []byte) (taken bool, err error) {
 // keep makes a table the newest one once it is durable.
 func (m *fileMembership) keep(t *Table) error {
 	if err := WriteMembers(m.state, t); err != nil {
-		return err
+		return notKept{err}
 	}
 	m.table.Store(t)
 	return nil
 }
+
+// notKept says that a table is in order and could not be written: a full disk.
+type notKept struct{ error }
+
+func (n notKept) Unwrap() error { return n.error }
 
 // OpenMembers reads the member table in a state directory.
 func OpenMembers(state string) (Membership, error) {

@@ -17,6 +17,9 @@ type Leader interface {
 	// carries out the same method, and its answer is put into response. The error
 	// wraps a sentinel.
 	Lead(ctx context.Context, method string, request proto.Message, here func(context.Context) error, response proto.Message) error
+	// Unconfirmed are the members that were up and did not confirm a generation
+	// that this node made lately, each with the reason.
+	Unconfirmed(generation uint64) []string
 }
 
 // alone makes all changes itself.
@@ -25,6 +28,8 @@ type alone struct{}
 func (alone) Lead(ctx context.Context, _ string, _ proto.Message, here func(context.Context) error, _ proto.Message) error {
 	return here(ctx)
 }
+
+func (alone) Unconfirmed(uint64) []string { return nil }
 
 // A Change is a method that the leader carries out for another member, which
 // has judged who asked it.

@@ -40,7 +40,16 @@ func (s *Server) setConfig(ctx context.Context, req *belfryv1.SetConfigRequest) 
 	}
 	return &belfryv1.SetConfigResponse{
 		Setting: settingOf(after), Before: before.Value, Generation: changed.Generation, Changed: changed.Changed,
+		Unconfirmed: s.unconfirmed(changed),
 	}, nil
+}
+
+// unconfirmed are the members that did not confirm a change; none if nothing changed.
+func (s *Server) unconfirmed(c Changed) []string {
+	if !c.Changed {
+		return nil
+	}
+	return s.opts.Leader.Unconfirmed(c.Generation)
 }
 
 func settingOf(s Setting) *belfryv1.Setting {
@@ -59,6 +68,7 @@ func (s *Server) stopNode(ctx context.Context, req *belfryv1.StopNodeRequest) (*
 	}
 	return &belfryv1.StopNodeResponse{
 		NodeId: id.String(), NodeName: name, Changed: changed.Changed, Generation: changed.Generation, Running: uint32(running),
+		Unconfirmed: s.unconfirmed(changed),
 	}, nil
 }
 
@@ -72,7 +82,9 @@ func (s *Server) startNode(ctx context.Context, req *belfryv1.StartNodeRequest) 
 	if err != nil {
 		return nil, err
 	}
-	return &belfryv1.StartNodeResponse{NodeId: id.String(), NodeName: name, Changed: changed.Changed, Generation: changed.Generation}, nil
+	return &belfryv1.StartNodeResponse{
+		NodeId: id.String(), NodeName: name, Changed: changed.Changed, Generation: changed.Generation, Unconfirmed: s.unconfirmed(changed),
+	}, nil
 }
 
 // intend changes what the configuration wants of a node.

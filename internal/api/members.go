@@ -48,6 +48,7 @@ func (s *Server) createToken(ctx context.Context, req *belfryv1.CreateTokenReque
 	if err != nil {
 		return nil, &belfry.Error{Op: "CreateToken", Err: err}
 	}
+	resp.Unconfirmed = s.opts.Leader.Unconfirmed(resp.GetGeneration())
 	s.audit(ctx, "CreateToken", resp.GetId(), resp.GetGeneration(), "role", req.GetRole(), "name", req.GetName(), "expires", resp.GetExpires().AsTime())
 	return resp, nil
 }
@@ -74,7 +75,7 @@ func (s *Server) revokeToken(ctx context.Context, req *belfryv1.RevokeTokenReque
 		return nil, &belfry.Error{Op: "RevokeToken", Subject: req.GetId(), Err: err}
 	}
 	s.audit(ctx, "RevokeToken", req.GetId(), generation)
-	return &belfryv1.RevokeTokenResponse{Generation: generation}, nil
+	return &belfryv1.RevokeTokenResponse{Generation: generation, Unconfirmed: s.opts.Leader.Unconfirmed(generation)}, nil
 }
 
 // RemoveNode answers when every member that is up refuses the node.
@@ -115,6 +116,7 @@ func (s *Server) removeNode(ctx context.Context, req *belfryv1.RemoveNodeRequest
 		return nil, &belfry.Error{Op: "RemoveNode", Subject: subject, Err: err}
 	}
 	if !req.GetDryRun() {
+		resp.Unconfirmed = s.opts.Leader.Unconfirmed(resp.GetGeneration())
 		s.audit(ctx, "RemoveNode", resp.GetNodeName(), resp.GetGeneration(), "node_id", resp.GetNodeId())
 	}
 	return resp, nil
@@ -130,6 +132,7 @@ func (s *Server) rotateCA(ctx context.Context, _ *belfryv1.RotateCARequest) (*be
 	if err != nil {
 		return nil, &belfry.Error{Op: "RotateCA", Err: err}
 	}
+	resp.Unconfirmed = s.opts.Leader.Unconfirmed(resp.GetGeneration())
 	s.audit(ctx, "RotateCA", resp.GetFingerprint(), resp.GetGeneration())
 	return resp, nil
 }

@@ -83,6 +83,8 @@ func (e *elsewhere) Lead(ctx context.Context, method string, request proto.Messa
 	return nil
 }
 
+func (*elsewhere) Unconfirmed(uint64) []string { return nil }
+
 func TestChangesAreMadeByTheLeader(t *testing.T) {
 	t.Parallel()
 	b := startAgent(t, nobody)

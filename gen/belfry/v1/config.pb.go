@@ -260,6 +260,7 @@ type SetConfigResponse struct {
 	Before        string                 `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
 	Generation    uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"` // that holds it
 	Changed       bool                   `protobuf:"varint,4,opt,name=changed,proto3" json:"changed,omitempty"`
+	Unconfirmed   []string               `protobuf:"bytes,15,rep,name=unconfirmed,proto3" json:"unconfirmed,omitempty"` // members that are up and did not confirm the change, each with the reason
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -322,6 +323,13 @@ func (x *SetConfigResponse) GetChanged() bool {
 	return false
 }
 
+func (x *SetConfigResponse) GetUnconfirmed() []string {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
 var File_belfry_v1_config_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_config_proto_rawDesc = "" +
@@ -343,14 +351,15 @@ const file_belfry_v1_config_proto_rawDesc = "" +
 	"\x10SetConfigRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\x93\x01\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\xb5\x01\n" +
 	"\x11SetConfigResponse\x12,\n" +
 	"\asetting\x18\x01 \x01(\v2\x12.belfry.v1.SettingR\asetting\x12\x16\n" +
 	"\x06before\x18\x02 \x01(\tR\x06before\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x03 \x01(\x04R\n" +
 	"generation\x12\x18\n" +
-	"\achanged\x18\x04 \x01(\bR\achanged2\x9f\x01\n" +
+	"\achanged\x18\x04 \x01(\bR\achanged\x12 \n" +
+	"\vunconfirmed\x18\x0f \x03(\tR\vunconfirmed2\x9f\x01\n" +
 	"\rConfigService\x12F\n" +
 	"\tGetConfig\x12\x1b.belfry.v1.GetConfigRequest\x1a\x1c.belfry.v1.GetConfigResponse\x12F\n" +
 	"\tSetConfig\x12\x1b.belfry.v1.SetConfigRequest\x1a\x1c.belfry.v1.SetConfigResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"

@@ -96,8 +96,9 @@ type CreateTokenResponse struct {
 	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"` // shown once
 	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	Expires       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires,proto3" json:"expires,omitempty"`
-	Generation    uint64                 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"` // that holds it
-	Addresses     []string               `protobuf:"bytes,5,rep,name=addresses,proto3" json:"addresses,omitempty"`    // of members that answer to it, HOST:PORT
+	Generation    uint64                 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`   // that holds it
+	Addresses     []string               `protobuf:"bytes,5,rep,name=addresses,proto3" json:"addresses,omitempty"`      // of members that answer to it, HOST:PORT
+	Unconfirmed   []string               `protobuf:"bytes,15,rep,name=unconfirmed,proto3" json:"unconfirmed,omitempty"` // members that are up and did not confirm the change, each with the reason
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -163,6 +164,13 @@ func (x *CreateTokenResponse) GetGeneration() uint64 {
 func (x *CreateTokenResponse) GetAddresses() []string {
 	if x != nil {
 		return x.Addresses
+	}
+	return nil
+}
+
+func (x *CreateTokenResponse) GetUnconfirmed() []string {
+	if x != nil {
+		return x.Unconfirmed
 	}
 	return nil
 }
@@ -395,6 +403,7 @@ func (x *RevokeTokenRequest) GetId() string {
 type RevokeTokenResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	Unconfirmed   []string               `protobuf:"bytes,15,rep,name=unconfirmed,proto3" json:"unconfirmed,omitempty"` // members that are up and did not confirm the change, each with the reason
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -434,6 +443,13 @@ func (x *RevokeTokenResponse) GetGeneration() uint64 {
 		return x.Generation
 	}
 	return 0
+}
+
+func (x *RevokeTokenResponse) GetUnconfirmed() []string {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
 }
 
 type RemoveNodeRequest struct {
@@ -501,8 +517,9 @@ type RemoveNodeResponse struct {
 	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	NodeName      string                 `protobuf:"bytes,2,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
 	Generation    uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
-	Epoch         uint32                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`     // of the datagram keys, that began with it
-	Members       uint32                 `protobuf:"varint,5,opt,name=members,proto3" json:"members,omitempty"` // that are left
+	Epoch         uint32                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`             // of the datagram keys, that began with it
+	Members       uint32                 `protobuf:"varint,5,opt,name=members,proto3" json:"members,omitempty"`         // that are left
+	Unconfirmed   []string               `protobuf:"bytes,15,rep,name=unconfirmed,proto3" json:"unconfirmed,omitempty"` // members that are up and did not confirm the change, each with the reason
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -572,6 +589,13 @@ func (x *RemoveNodeResponse) GetMembers() uint32 {
 	return 0
 }
 
+func (x *RemoveNodeResponse) GetUnconfirmed() []string {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
 type RotateCARequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -612,6 +636,7 @@ type RotateCAResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Fingerprint   string                 `protobuf:"bytes,1,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"` // SHA-256 of the new authority's certificate
 	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Unconfirmed   []string               `protobuf:"bytes,15,rep,name=unconfirmed,proto3" json:"unconfirmed,omitempty"` // members that are up and did not confirm the change, each with the reason
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -658,6 +683,13 @@ func (x *RotateCAResponse) GetGeneration() uint64 {
 		return x.Generation
 	}
 	return 0
+}
+
+func (x *RotateCAResponse) GetUnconfirmed() []string {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
 }
 
 type DescribeClusterRequest struct {
@@ -1161,7 +1193,7 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04role\x18\x03 \x01(\tR\x04role\x12\x1a\n" +
-	"\bannounce\x18\x04 \x01(\tR\bannounce\"\xaf\x01\n" +
+	"\bannounce\x18\x04 \x01(\tR\bannounce\"\xd1\x01\n" +
 	"\x13CreateTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x124\n" +
@@ -1169,7 +1201,8 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x04 \x01(\x04R\n" +
 	"generation\x12\x1c\n" +
-	"\taddresses\x18\x05 \x03(\tR\taddresses\"O\n" +
+	"\taddresses\x18\x05 \x03(\tR\taddresses\x12 \n" +
+	"\vunconfirmed\x18\x0f \x03(\tR\vunconfirmed\"O\n" +
 	"\x11ListTokensRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -1184,15 +1217,16 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x18\n" +
 	"\acreator\x18\x05 \x01(\tR\acreator\"$\n" +
 	"\x12RevokeTokenRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"5\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"W\n" +
 	"\x13RevokeTokenResponse\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
-	"generation\"V\n" +
+	"generation\x12 \n" +
+	"\vunconfirmed\x18\x0f \x03(\tR\vunconfirmed\"V\n" +
 	"\x11RemoveNodeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x14\n" +
-	"\x05force\x18\x03 \x01(\bR\x05force\"\x9a\x01\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\"\xbc\x01\n" +
 	"\x12RemoveNodeResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12\x1e\n" +
@@ -1200,13 +1234,15 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"generation\x18\x03 \x01(\x04R\n" +
 	"generation\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\rR\x05epoch\x12\x18\n" +
-	"\amembers\x18\x05 \x01(\rR\amembers\"\x11\n" +
-	"\x0fRotateCARequest\"T\n" +
+	"\amembers\x18\x05 \x01(\rR\amembers\x12 \n" +
+	"\vunconfirmed\x18\x0f \x03(\tR\vunconfirmed\"\x11\n" +
+	"\x0fRotateCARequest\"v\n" +
 	"\x10RotateCAResponse\x12 \n" +
 	"\vfingerprint\x18\x01 \x01(\tR\vfingerprint\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
-	"generation\"\x18\n" +
+	"generation\x12 \n" +
+	"\vunconfirmed\x18\x0f \x03(\tR\vunconfirmed\"\x18\n" +
 	"\x16DescribeClusterRequest\"\x8e\x01\n" +
 	"\x17DescribeClusterResponse\x12\x1d\n" +
 	"\n" +

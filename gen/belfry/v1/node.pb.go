@@ -890,9 +890,10 @@ type StopNodeResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	NodeName      string                 `protobuf:"bytes,2,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
-	Changed       bool                   `protobuf:"varint,3,opt,name=changed,proto3" json:"changed,omitempty"`       // false: it was so already
-	Generation    uint64                 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"` // of the configuration that holds it
-	Running       uint32                 `protobuf:"varint,5,opt,name=running,proto3" json:"running,omitempty"`       // members that are not stopped
+	Changed       bool                   `protobuf:"varint,3,opt,name=changed,proto3" json:"changed,omitempty"`         // false: it was so already
+	Generation    uint64                 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`   // of the configuration that holds it
+	Running       uint32                 `protobuf:"varint,5,opt,name=running,proto3" json:"running,omitempty"`         // members that are not stopped
+	Unconfirmed   []string               `protobuf:"bytes,15,rep,name=unconfirmed,proto3" json:"unconfirmed,omitempty"` // members that are up and did not confirm the change, each with the reason
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -962,6 +963,13 @@ func (x *StopNodeResponse) GetRunning() uint32 {
 	return 0
 }
 
+func (x *StopNodeResponse) GetUnconfirmed() []string {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
 type StartNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`                    // name or id
@@ -1018,8 +1026,9 @@ type StartNodeResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	NodeName      string                 `protobuf:"bytes,2,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
-	Changed       bool                   `protobuf:"varint,3,opt,name=changed,proto3" json:"changed,omitempty"`       // false: it was so already
-	Generation    uint64                 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"` // of the configuration that holds it
+	Changed       bool                   `protobuf:"varint,3,opt,name=changed,proto3" json:"changed,omitempty"`         // false: it was so already
+	Generation    uint64                 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`   // of the configuration that holds it
+	Unconfirmed   []string               `protobuf:"bytes,15,rep,name=unconfirmed,proto3" json:"unconfirmed,omitempty"` // members that are up and did not confirm the change, each with the reason
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1080,6 +1089,13 @@ func (x *StartNodeResponse) GetGeneration() uint64 {
 		return x.Generation
 	}
 	return 0
+}
+
+func (x *StartNodeResponse) GetUnconfirmed() []string {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
 }
 
 var File_belfry_v1_node_proto protoreflect.FileDescriptor
@@ -1170,7 +1186,7 @@ const file_belfry_v1_node_proto_rawDesc = "" +
 	"\x04text\x18\x04 \x01(\tR\x04text\">\n" +
 	"\x0fStopNodeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
-	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\x9c\x01\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\xbe\x01\n" +
 	"\x10StopNodeResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12\x18\n" +
@@ -1178,17 +1194,19 @@ const file_belfry_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x04 \x01(\x04R\n" +
 	"generation\x12\x18\n" +
-	"\arunning\x18\x05 \x01(\rR\arunning\"?\n" +
+	"\arunning\x18\x05 \x01(\rR\arunning\x12 \n" +
+	"\vunconfirmed\x18\x0f \x03(\tR\vunconfirmed\"?\n" +
 	"\x10StartNodeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
-	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\x83\x01\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\xa5\x01\n" +
 	"\x11StartNodeResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12\x18\n" +
 	"\achanged\x18\x03 \x01(\bR\achanged\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x04 \x01(\x04R\n" +
-	"generation2\xec\x02\n" +
+	"generation\x12 \n" +
+	"\vunconfirmed\x18\x0f \x03(\tR\vunconfirmed2\xec\x02\n" +
 	"\vNodeService\x12F\n" +
 	"\tGetStatus\x12\x1b.belfry.v1.GetStatusRequest\x1a\x1c.belfry.v1.GetStatusResponse\x12F\n" +
 	"\tListNodes\x12\x1b.belfry.v1.ListNodesRequest\x1a\x1c.belfry.v1.ListNodesResponse\x12@\n" +
