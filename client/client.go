@@ -27,7 +27,6 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/belfry-ha/belfry"
@@ -60,6 +59,7 @@ func WithTLS(config *tls.Config) Option {
 // when it breaks. It is safe for concurrent use.
 type Client struct {
 	target   string
+	local    bool // a unix socket
 	dialer   *dialer
 	conn     *grpc.ClientConn
 	events   belfryv1.EventServiceClient
@@ -86,6 +86,7 @@ func Dial(ctx context.Context, target string, opts ...Option) (*Client, error) {
 	creds := insecure.NewCredentials() // of a unix socket: the kernel says who is there
 	switch {
 	case strings.HasPrefix(target, "unix:"), strings.Contains(target, "/"):
+		c.local = true
 		c.dialer.network, c.dialer.address = "unix", c.target
 	case o.tls == nil:
 		return nil, fmt.Errorf("%w: target %q is no path, and a host needs a client certificate; give one with WithTLS", belfry.ErrUsage, target)
@@ -259,69 +260,6 @@ func (c *Client) Config(ctx context.Context, path string) (*belfryv1.GetConfigRe
 // there is no such setting, or the value is out of its range.
 func (c *Client) SetConfig(ctx context.Context, path, value string, dryRun bool) (*belfryv1.SetConfigResponse, error) {
 	resp, err := c.config.SetConfig(ctx, &belfryv1.SetConfigRequest{Path: path, Value: value, DryRun: dryRun})
-	return resp, c.errorOf(err)
-}
-
-// A TokenRequest says what token is to be made. All fields may be zero.
-type TokenRequest struct {
-	TTL      time.Duration // 1 min to 24 h; zero: 15 min
-	Name     string        // that whoever uses it must take; empty: any
-	Role     string        // reader, operator or witness; empty: a node
-	Announce string        // address that is told of the cluster while the token lives
-}
-
-// CreateToken makes a token with which one node, or one client, can join the
-// cluster. ErrUsage for a role, name or time that can not be, ErrLimit if too
-// many are alive.
-func (c *Client) CreateToken(ctx context.Context, r TokenRequest) (*belfryv1.CreateTokenResponse, error) {
-	req := &belfryv1.CreateTokenRequest{Name: r.Name, Role: r.Role, Announce: r.Announce}
-	if r.TTL != 0 {
-		req.Ttl = durationpb.New(r.TTL)
-	}
-	resp, err := c.members.CreateToken(ctx, req)
-	return resp, c.errorOf(err)
-}
-
-// Tokens are those that can still be used, by the time at which they end.
-func (c *Client) Tokens(ctx context.Context) (tokens []*belfryv1.TokenInfo, err error) {
-	for page := ""; ; {
-		resp, err := c.members.ListTokens(ctx, &belfryv1.ListTokensRequest{PageToken: page})
-		if err != nil {
-			return nil, c.errorOf(err)
-		}
-		tokens = append(tokens, resp.GetTokens()...)
-		if page = resp.GetNextPageToken(); page == "" {
-			return tokens, nil
-		}
-	}
-}
-
-// RevokeToken ends a token before its time and returns the generation of the
-// configuration without it. ErrNotFound if there is none with this id.
-func (c *Client) RevokeToken(ctx context.Context, id string) (generation uint64, err error) {
-	resp, err := c.members.RevokeToken(ctx, &belfryv1.RevokeTokenRequest{Id: id})
-	return resp.GetGeneration(), c.errorOf(err)
-}
-
-// RemoveNode ends the membership of a node, by name or id; empty: of the node
-// whose agent is asked. With dryRun it is only checked. ErrNotFound if it is
-// not a member, ErrRestricted if most members are down.
-func (c *Client) RemoveNode(ctx context.Context, node string, dryRun bool) (*belfryv1.RemoveNodeResponse, error) {
-	resp, err := c.members.RemoveNode(ctx, &belfryv1.RemoveNodeRequest{Node: node, DryRun: dryRun})
-	return resp, c.errorOf(err)
-}
-
-// RemoveNodeByForce is RemoveNode also while most members are down. They must be
-// gone for good: if they only can not be reached, they may have removed others.
-func (c *Client) RemoveNodeByForce(ctx context.Context, node string) (*belfryv1.RemoveNodeResponse, error) {
-	resp, err := c.members.RemoveNode(ctx, &belfryv1.RemoveNodeRequest{Node: node, Force: true})
-	return resp, c.errorOf(err)
-}
-
-// RotateCA has a new authority replace the cluster's. It returns when the new
-// one counts beside the old one, which goes when all nodes have renewed.
-func (c *Client) RotateCA(ctx context.Context) (*belfryv1.RotateCAResponse, error) {
-	resp, err := c.members.RotateCA(ctx, &belfryv1.RotateCARequest{})
 	return resp, c.errorOf(err)
 }
 

@@ -15,6 +15,7 @@ func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		newAgentCommand(a),
 		newCACommand(a),
+		newClientCommand(a),
 		newCompletionCommand(a),
 		newConfigCommand(a),
 		newDemoCommand(a),
@@ -27,6 +28,7 @@ func (a *app) commands() []*cobra.Command {
 		newLinkCommand(a),
 		newNodeCommand(a),
 		newRegistrationCommand(a),
+		newRoleCommand(a),
 		newSimCommand(a),
 		newStatusCommand(a),
 		newTokenCommand(a),

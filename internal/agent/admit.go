@@ -196,15 +196,10 @@ func (a *Agent) admitClient(ctx context.Context, who applicant) (*belfryv1.JoinR
 		if err := t.useToken(who.token); err != nil {
 			return err
 		}
-		for _, c := range t.Clients {
-			if c.Name == who.node.Name && c.Role != who.token.Role {
-				return fmt.Errorf("%w: client %s is %s already", belfry.ErrExist, c.Name, c.Role)
-			} else if c.Name == who.node.Name {
-				return nil // a new certificate for it
-			}
-		}
-		t.Clients = append(t.Clients, ClientRole{Name: who.node.Name, Role: who.token.Role})
-		return nil
+		return t.addClient(ClientRole{
+			Name: who.node.Name, Role: who.token.Role, Keys: []Digest{sha256.Sum256(who.node.Key)},
+			Joined: a.clusterTime().UTC().Truncate(time.Second), Token: who.token.ID,
+		})
 	})
 	if err != nil {
 		return nil, err

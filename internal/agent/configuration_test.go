@@ -141,7 +141,7 @@ func TestOnlyANewerTableThatFollowsIsTaken(t *testing.T) {
 		{name: "by a member that was removed", edit: func(o *Table) { o.Generation, o.Origin = 9, gone.ID }, err: belfry.ErrNotMember, text: "which was removed"},
 		{name: "another key", edit: func(o *Table) { o.Generation = 6; o.Nodes[0].Key = o.Nodes[1].Key }, err: belfry.ErrNotMember, text: "another key or number"},
 		{name: "another number", edit: func(o *Table) { o.Generation = 6; o.Nodes[0].Number = 9 }, err: belfry.ErrNotMember, text: "another key or number"},
-		{name: "a client more", edit: func(o *Table) { o.Generation = 6; o.Clients = []ClientRole{{"x", "admin"}} }, taken: true},
+		{name: "a client more", edit: func(o *Table) { o.Generation = 6; o.Clients = []ClientRole{{Name: "x", Role: "admin"}} }, taken: true},
 		{name: "too many tokens", edit: func(o *Table) { o.Generation = 6; o.Tokens = make([]JoinToken, maxTokens+1) }, err: belfry.ErrLimit, text: "tokens: 65"},
 		{name: "a key for a stranger", edit: func(o *Table) { o.Generation = 6; o.CAKeys = []SealedKey{{Holder: belfry.NewNodeID()}} }, text: "ca_keys[0]"},
 		{name: "a wrong setting", edit: func(o *Table) { o.Generation = 6; o.Tunables = map[string]string{"watchers": "3"} }, err: belfry.ErrUsage, text: "watchers is 3"},

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"crypto/ed25519"
+	"crypto/sha256"
 	"fmt"
 	"os/user"
 	"slices"
@@ -33,7 +35,10 @@ func (a *Agent) followRoles(table *Table) {
 
 // sameRoles tells whether two tables give everybody the same.
 func sameRoles(a, b *Table) bool {
-	return slices.Equal(a.Clients, b.Clients) && slices.EqualFunc(a.Roles, b.Roles, func(x, y security.Grant) bool {
+	same := slices.EqualFunc(a.Clients, b.Clients, func(x, y ClientRole) bool {
+		return x.Name == y.Name && x.Role == y.Role && slices.Equal(x.Keys, y.Keys)
+	})
+	return same && slices.EqualFunc(a.Roles, b.Roles, func(x, y security.Grant) bool {
 		return x.Role == y.Role && slices.Equal(x.Subjects, y.Subjects) && slices.Equal(x.Allow, y.Allow)
 	})
 }
@@ -61,11 +66,14 @@ func localGroup(name string) (uint32, bool) {
 	return uint32(gid), err == nil
 }
 
-// clientListed refuses a client that the member table does not list, so that
-// taking it out there takes its rights at once.
-func (a *Agent) clientListed(name string) error {
-	if slices.ContainsFunc(a.members.Table().Clients, func(c ClientRole) bool { return c.Name == name }) {
-		return nil
+// clientListed refuses a client that the member table does not list with that
+// key, so that taking it out there takes its rights at once, also when another
+// client gets its name.
+func (a *Agent) clientListed(name string, public ed25519.PublicKey) error {
+	for _, c := range a.members.Table().Clients {
+		if c.Name == name && (len(c.Keys) == 0 || slices.Contains(c.Keys, sha256.Sum256(public))) {
+			return nil
+		}
 	}
-	return fmt.Errorf("%w: no client %q is listed", belfry.ErrPermission, name)
+	return fmt.Errorf("%w: no client %q is listed with this key; it was removed, or never joined: belfry token create --role ROLE --name %s", belfry.ErrPermission, name, name)
 }

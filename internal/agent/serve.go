@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -48,7 +49,7 @@ func (a *Agent) apiOptions() api.Options {
 			if id.Client == "" {
 				return api.Subject{}, fmt.Errorf("%w: %s is a node; the API is for clients", belfry.ErrPermission, id)
 			}
-			return api.Subject{Client: id.Client}, a.clientListed(id.Client)
+			return api.Subject{Client: id.Client}, a.clientListed(id.Client, state.PeerCertificates[0].PublicKey.(ed25519.PublicKey)) // verified by the handshake
 		},
 		Decide: a.decide,
 		Owns:   a.owns,

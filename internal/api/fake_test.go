@@ -347,6 +347,23 @@ func (*fakeMembers) CreateToken(_ context.Context, by string, req *belfryv1.Crea
 	return &belfryv1.CreateTokenResponse{Token: "belfry1.secret", Id: "0a", Addresses: []string{by}, Generation: 9}, nil
 }
 
+func (*fakeMembers) Clients() []*belfryv1.ClientInfo {
+	return []*belfryv1.ClientInfo{{Name: "web", Role: "reader"}}
+}
+
+func (*fakeMembers) RemoveClient(_ context.Context, name string, _ bool) (*belfryv1.RemoveClientResponse, error) {
+	if name != "web" {
+		return nil, fmt.Errorf("%w: no client %q", belfry.ErrNotFound, name)
+	}
+	return &belfryv1.RemoveClientResponse{Client: &belfryv1.ClientInfo{Name: "web", Role: "reader"}, Generation: 9}, nil
+}
+
+func (*fakeMembers) Grants() ([]*belfryv1.GrantInfo, uint64) { return nil, 7 }
+
+func (*fakeMembers) SetGrant(_ context.Context, subject, role string, allow []string, _ bool) (*belfryv1.SetGrantResponse, error) {
+	return &belfryv1.SetGrantResponse{Changed: true, Generation: 9}, nil
+}
+
 func (*fakeMembers) Tokens() []*belfryv1.TokenInfo {
 	return []*belfryv1.TokenInfo{{Id: "0a", Role: "node"}, {Id: "0b", Role: "reader"}, {Id: "0c", Role: "node"}}
 }

@@ -31,6 +31,14 @@ type Members interface {
 	RemoveNode(ctx context.Context, node belfry.NodeID, dryRun, force bool) (*belfryv1.RemoveNodeResponse, error)
 	// RotateCA begins to replace the authority.
 	RotateCA(ctx context.Context) (*belfryv1.RotateCAResponse, error)
+	// Clients are those that hold a certificate, by name.
+	Clients() []*belfryv1.ClientInfo
+	// RemoveClient makes every node refuse a client.
+	RemoveClient(ctx context.Context, name string, dryRun bool) (*belfryv1.RemoveClientResponse, error)
+	// Grants are the rows of the section roles, and the generation that holds them.
+	Grants() (rows []*belfryv1.GrantInfo, generation uint64)
+	// SetGrant gives one subject exactly a role and single rights, or nothing.
+	SetGrant(ctx context.Context, subject, role string, allow []string, dryRun bool) (*belfryv1.SetGrantResponse, error)
 }
 
 type memberService struct {
@@ -134,5 +142,55 @@ func (s *Server) rotateCA(ctx context.Context, _ *belfryv1.RotateCARequest) (*be
 	}
 	resp.Unconfirmed = s.opts.Leader.Unconfirmed(resp.GetGeneration())
 	s.audit(ctx, "RotateCA", resp.GetFingerprint(), resp.GetGeneration())
+	return resp, nil
+}
+
+// ListClients pages through the clients by name.
+func (m *memberService) ListClients(_ context.Context, req *belfryv1.ListClientsRequest) (*belfryv1.ListClientsResponse, error) {
+	clients, next, err := page(m.s.opts.Members.Clients(), req.GetPageSize(), req.GetPageToken(),
+		func(c **belfryv1.ClientInfo) string { return (*c).GetName() })
+	if err != nil {
+		return nil, &belfry.Error{Op: "ListClients", Err: err}
+	}
+	return &belfryv1.ListClientsResponse{Clients: clients, NextPageToken: next}, nil
+}
+
+// RemoveClient answers when every member that is up refuses the client.
+func (m *memberService) RemoveClient(ctx context.Context, req *belfryv1.RemoveClientRequest) (*belfryv1.RemoveClientResponse, error) {
+	return led(ctx, m.s, belfryv1.MemberService_RemoveClient_FullMethodName, req, m.s.removeClient)
+}
+
+func (s *Server) removeClient(ctx context.Context, req *belfryv1.RemoveClientRequest) (*belfryv1.RemoveClientResponse, error) {
+	resp, err := s.opts.Members.RemoveClient(ctx, req.GetName(), req.GetDryRun())
+	if err != nil {
+		return nil, &belfry.Error{Op: "RemoveClient", Subject: req.GetName(), Err: err}
+	}
+	if !req.GetDryRun() {
+		resp.Unconfirmed = s.opts.Leader.Unconfirmed(resp.GetGeneration())
+		s.audit(ctx, "RemoveClient", req.GetName(), resp.GetGeneration(), "role", resp.GetClient().GetRole())
+	}
+	return resp, nil
+}
+
+// ListGrants answers from memory.
+func (m *memberService) ListGrants(context.Context, *belfryv1.ListGrantsRequest) (*belfryv1.ListGrantsResponse, error) {
+	rows, generation := m.s.opts.Members.Grants()
+	return &belfryv1.ListGrantsResponse{Grants: rows, Generation: generation}, nil
+}
+
+// SetGrant answers when every member that is up has the change.
+func (m *memberService) SetGrant(ctx context.Context, req *belfryv1.SetGrantRequest) (*belfryv1.SetGrantResponse, error) {
+	return led(ctx, m.s, belfryv1.MemberService_SetGrant_FullMethodName, req, m.s.setGrant)
+}
+
+func (s *Server) setGrant(ctx context.Context, req *belfryv1.SetGrantRequest) (*belfryv1.SetGrantResponse, error) {
+	resp, err := s.opts.Members.SetGrant(ctx, req.GetSubject(), req.GetRole(), req.GetAllow(), req.GetDryRun())
+	if err != nil {
+		return nil, &belfry.Error{Op: "SetGrant", Subject: req.GetSubject(), Err: err}
+	}
+	if resp.GetChanged() && !req.GetDryRun() {
+		resp.Unconfirmed = s.opts.Leader.Unconfirmed(resp.GetGeneration())
+		s.audit(ctx, "SetGrant", req.GetSubject(), resp.GetGeneration(), "role", req.GetRole(), "allow", req.GetAllow())
+	}
 	return resp, nil
 }

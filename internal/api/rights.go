@@ -73,11 +73,15 @@ var rights = map[string]rule{
 	belfryv1.HandlerService_TestHandler_FullMethodName:  {belfry.RightOperate, false},
 	belfryv1.HandlerService_RetryRun_FullMethodName:     {belfry.RightOperate, false},
 
-	belfryv1.MemberService_CreateToken_FullMethodName: {belfry.RightAdmit, false},
-	belfryv1.MemberService_ListTokens_FullMethodName:  {belfry.RightAdmit, false},
-	belfryv1.MemberService_RevokeToken_FullMethodName: {belfry.RightAdmit, false},
-	belfryv1.MemberService_RemoveNode_FullMethodName:  {belfry.RightAdmit, false},
-	belfryv1.MemberService_RotateCA_FullMethodName:    {belfry.RightAdmit, false},
+	belfryv1.MemberService_CreateToken_FullMethodName:  {belfry.RightAdmit, false},
+	belfryv1.MemberService_ListTokens_FullMethodName:   {belfry.RightAdmit, false},
+	belfryv1.MemberService_RevokeToken_FullMethodName:  {belfry.RightAdmit, false},
+	belfryv1.MemberService_RemoveNode_FullMethodName:   {belfry.RightAdmit, false},
+	belfryv1.MemberService_ListClients_FullMethodName:  {belfry.RightAdmit, false},
+	belfryv1.MemberService_RemoveClient_FullMethodName: {belfry.RightAdmit, false},
+	belfryv1.MemberService_ListGrants_FullMethodName:   {belfry.RightOwn, false},
+	belfryv1.MemberService_SetGrant_FullMethodName:     {belfry.RightOwn, false},
+	belfryv1.MemberService_RotateCA_FullMethodName:     {belfry.RightAdmit, false},
 }
 
 // An Ask is one part of a request, as [Options.Decide] judges it.

@@ -57,10 +57,14 @@ MemberPeerService.IssueCertificate members
 MemberPeerService.TakeSecret members
 MemberPeerService.TakeTable members
 MemberService.CreateToken   -    -      -       -        yes
+MemberService.ListClients   -    -      -       -        yes
+MemberService.ListGrants    -    -      -       -        yes
 MemberService.ListTokens    -    -      -       -        yes
+MemberService.RemoveClient  -    -      -       -        yes
 MemberService.RemoveNode    -    -      -       -        yes
 MemberService.RevokeToken   -    -      -       -        yes
 MemberService.RotateCA      -    -      -       -        yes
+MemberService.SetGrant      -    -      -       -        yes
 NodeService.GetNode         -    yes    -       yes      yes
 NodeService.GetStatus       -    yes    -       yes      yes
 NodeService.ListNodes       -    yes    -       yes      yes

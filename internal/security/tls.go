@@ -20,9 +20,9 @@ type TLSOptions struct {
 	// with that identity. Not nil; safe for concurrent use. Its error ends the
 	// handshake.
 	Listed func(node belfry.NodeID, public ed25519.PublicKey) error
-	// Client is the same for clients of the API, by name. Nil: no client is
-	// let in.
-	Client func(name string) error
+	// Client is the same for clients of the API, by name and key. Nil: no client
+	// is let in.
+	Client func(name string, public ed25519.PublicKey) error
 	// Guests lets in who has no certificate yet, under the server name for
 	// joining. [IsJoin] tells who that is; whoever serves must keep them to the
 	// service for joining.
@@ -133,7 +133,7 @@ func (o TLSOptions) verify(state tls.ConnectionState, usage x509.ExtKeyUsage) (I
 	case o.Client == nil:
 		return Identity{}, fmt.Errorf("%w: %s; only nodes are let in here", belfry.ErrPermission, id)
 	}
-	return id, o.Client(id.Client)
+	return id, o.Client(id.Client, state.PeerCertificates[0].PublicKey.(ed25519.PublicKey))
 }
 
 // verifyPeer judges what needs no configuration: chain, dates, use, key type,

@@ -65,7 +65,7 @@ func (tn town) options(i int) TLSOptions {
 			}
 			return fmt.Errorf("%w: node %s; the configuration does not list it", belfry.ErrNotMember, node)
 		},
-		Client: func(name string) error {
+		Client: func(name string, _ ed25519.PublicKey) error {
 			if name != "web" {
 				return fmt.Errorf("%w: client %q has no role", belfry.ErrPermission, name)
 			}

@@ -75,7 +75,7 @@ func (c *streamCluster) tlsOptions(self belfry.NodeID) security.TLSOptions {
 			}
 			return nil
 		},
-		Client: func(string) error { return nil },
+		Client: func(string, ed25519.PublicKey) error { return nil },
 	}
 }
 

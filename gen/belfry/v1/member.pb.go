@@ -23,6 +23,583 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ListClientsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PageSize      uint32                 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"` // 0: 1,000
+	PageToken     string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListClientsRequest) Reset() {
+	*x = ListClientsRequest{}
+	mi := &file_belfry_v1_member_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListClientsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListClientsRequest) ProtoMessage() {}
+
+func (x *ListClientsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_member_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListClientsRequest.ProtoReflect.Descriptor instead.
+func (*ListClientsRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ListClientsRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListClientsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListClientsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Clients       []*ClientInfo          `protobuf:"bytes,1,rep,name=clients,proto3" json:"clients,omitempty"` // by name
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListClientsResponse) Reset() {
+	*x = ListClientsResponse{}
+	mi := &file_belfry_v1_member_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListClientsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListClientsResponse) ProtoMessage() {}
+
+func (x *ListClientsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_member_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListClientsResponse.ProtoReflect.Descriptor instead.
+func (*ListClientsResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ListClientsResponse) GetClients() []*ClientInfo {
+	if x != nil {
+		return x.Clients
+	}
+	return nil
+}
+
+func (x *ListClientsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type ClientInfo struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	Joined        *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=joined,proto3" json:"joined,omitempty"` // with the newest certificate; unset: when the cluster was made, or by an older agent
+	Token         string                 `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"`   // id of the token that it joined with; empty: likewise
+	Keys          uint32                 `protobuf:"varint,5,opt,name=keys,proto3" json:"keys,omitempty"`    // certificates that count; 0: every one in its name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientInfo) Reset() {
+	*x = ClientInfo{}
+	mi := &file_belfry_v1_member_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientInfo) ProtoMessage() {}
+
+func (x *ClientInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_member_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientInfo.ProtoReflect.Descriptor instead.
+func (*ClientInfo) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ClientInfo) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ClientInfo) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *ClientInfo) GetJoined() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Joined
+	}
+	return nil
+}
+
+func (x *ClientInfo) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *ClientInfo) GetKeys() uint32 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+type RemoveClientRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // check, and change nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveClientRequest) Reset() {
+	*x = RemoveClientRequest{}
+	mi := &file_belfry_v1_member_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveClientRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveClientRequest) ProtoMessage() {}
+
+func (x *RemoveClientRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_member_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveClientRequest.ProtoReflect.Descriptor instead.
+func (*RemoveClientRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RemoveClientRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RemoveClientRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type RemoveClientResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Client        *ClientInfo            `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"` // as it was
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Unconfirmed   []string               `protobuf:"bytes,15,rep,name=unconfirmed,proto3" json:"unconfirmed,omitempty"` // members that are up and did not confirm the change, each with the reason
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveClientResponse) Reset() {
+	*x = RemoveClientResponse{}
+	mi := &file_belfry_v1_member_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveClientResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveClientResponse) ProtoMessage() {}
+
+func (x *RemoveClientResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_member_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveClientResponse.ProtoReflect.Descriptor instead.
+func (*RemoveClientResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RemoveClientResponse) GetClient() *ClientInfo {
+	if x != nil {
+		return x.Client
+	}
+	return nil
+}
+
+func (x *RemoveClientResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *RemoveClientResponse) GetUnconfirmed() []string {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
+type ListGrantsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGrantsRequest) Reset() {
+	*x = ListGrantsRequest{}
+	mi := &file_belfry_v1_member_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGrantsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGrantsRequest) ProtoMessage() {}
+
+func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_member_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGrantsRequest.ProtoReflect.Descriptor instead.
+func (*ListGrantsRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{5}
+}
+
+type ListGrantsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Grants        []*GrantInfo           `protobuf:"bytes,1,rep,name=grants,proto3" json:"grants,omitempty"` // in the order of the configuration
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGrantsResponse) Reset() {
+	*x = ListGrantsResponse{}
+	mi := &file_belfry_v1_member_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGrantsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGrantsResponse) ProtoMessage() {}
+
+func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_member_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGrantsResponse.ProtoReflect.Descriptor instead.
+func (*ListGrantsResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ListGrantsResponse) GetGrants() []*GrantInfo {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+func (x *ListGrantsResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+// GrantInfo is one row: all its subjects have all that it allows.
+type GrantInfo struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subjects      []string               `protobuf:"bytes,1,rep,name=subjects,proto3" json:"subjects,omitempty"` // uid:1000, group:dba, client:web
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`         // reader, witness, operator or admin; empty: none
+	Allow         []string               `protobuf:"bytes,3,rep,name=allow,proto3" json:"allow,omitempty"`       // observe:CLASS, observe:CLASS@own, emit:user.NAME
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrantInfo) Reset() {
+	*x = GrantInfo{}
+	mi := &file_belfry_v1_member_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrantInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrantInfo) ProtoMessage() {}
+
+func (x *GrantInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_member_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrantInfo.ProtoReflect.Descriptor instead.
+func (*GrantInfo) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GrantInfo) GetSubjects() []string {
+	if x != nil {
+		return x.Subjects
+	}
+	return nil
+}
+
+func (x *GrantInfo) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *GrantInfo) GetAllow() []string {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+type SetGrantRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subject       string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`                    // empty: none
+	Allow         []string               `protobuf:"bytes,3,rep,name=allow,proto3" json:"allow,omitempty"`                  // empty, with an empty role: the subject has nothing beyond the defaults any more
+	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // check, and change nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetGrantRequest) Reset() {
+	*x = SetGrantRequest{}
+	mi := &file_belfry_v1_member_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetGrantRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetGrantRequest) ProtoMessage() {}
+
+func (x *SetGrantRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_member_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetGrantRequest.ProtoReflect.Descriptor instead.
+func (*SetGrantRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SetGrantRequest) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *SetGrantRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *SetGrantRequest) GetAllow() []string {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+func (x *SetGrantRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type SetGrantResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Before        []*GrantInfo           `protobuf:"bytes,1,rep,name=before,proto3" json:"before,omitempty"` // rows with the subject, as they were
+	Changed       bool                   `protobuf:"varint,2,opt,name=changed,proto3" json:"changed,omitempty"`
+	Generation    uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	Unconfirmed   []string               `protobuf:"bytes,15,rep,name=unconfirmed,proto3" json:"unconfirmed,omitempty"` // members that are up and did not confirm the change, each with the reason
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetGrantResponse) Reset() {
+	*x = SetGrantResponse{}
+	mi := &file_belfry_v1_member_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetGrantResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetGrantResponse) ProtoMessage() {}
+
+func (x *SetGrantResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_member_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetGrantResponse.ProtoReflect.Descriptor instead.
+func (*SetGrantResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SetGrantResponse) GetBefore() []*GrantInfo {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *SetGrantResponse) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+func (x *SetGrantResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *SetGrantResponse) GetUnconfirmed() []string {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
 type CreateTokenRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ttl           *durationpb.Duration   `protobuf:"bytes,1,opt,name=ttl,proto3" json:"ttl,omitempty"`           // 1 min to 24 h; unset: 15 min
@@ -35,7 +612,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_belfry_v1_member_proto_msgTypes[0]
+	mi := &file_belfry_v1_member_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -47,7 +624,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[0]
+	mi := &file_belfry_v1_member_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -60,7 +637,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{0}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateTokenRequest) GetTtl() *durationpb.Duration {
@@ -105,7 +682,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_belfry_v1_member_proto_msgTypes[1]
+	mi := &file_belfry_v1_member_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -117,7 +694,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[1]
+	mi := &file_belfry_v1_member_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -130,7 +707,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{1}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -185,7 +762,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_belfry_v1_member_proto_msgTypes[2]
+	mi := &file_belfry_v1_member_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -197,7 +774,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[2]
+	mi := &file_belfry_v1_member_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -210,7 +787,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{2}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListTokensRequest) GetPageSize() uint32 {
@@ -237,7 +814,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_belfry_v1_member_proto_msgTypes[3]
+	mi := &file_belfry_v1_member_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -249,7 +826,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[3]
+	mi := &file_belfry_v1_member_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -262,7 +839,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{3}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListTokensResponse) GetTokens() []*TokenInfo {
@@ -293,7 +870,7 @@ type TokenInfo struct {
 
 func (x *TokenInfo) Reset() {
 	*x = TokenInfo{}
-	mi := &file_belfry_v1_member_proto_msgTypes[4]
+	mi := &file_belfry_v1_member_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -305,7 +882,7 @@ func (x *TokenInfo) String() string {
 func (*TokenInfo) ProtoMessage() {}
 
 func (x *TokenInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[4]
+	mi := &file_belfry_v1_member_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -318,7 +895,7 @@ func (x *TokenInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenInfo.ProtoReflect.Descriptor instead.
 func (*TokenInfo) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{4}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TokenInfo) GetId() string {
@@ -365,7 +942,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_belfry_v1_member_proto_msgTypes[5]
+	mi := &file_belfry_v1_member_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -377,7 +954,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[5]
+	mi := &file_belfry_v1_member_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -390,7 +967,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{5}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -410,7 +987,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_belfry_v1_member_proto_msgTypes[6]
+	mi := &file_belfry_v1_member_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -422,7 +999,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[6]
+	mi := &file_belfry_v1_member_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -435,7 +1012,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{6}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RevokeTokenResponse) GetGeneration() uint64 {
@@ -463,7 +1040,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_belfry_v1_member_proto_msgTypes[7]
+	mi := &file_belfry_v1_member_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -475,7 +1052,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[7]
+	mi := &file_belfry_v1_member_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -488,7 +1065,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{7}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -526,7 +1103,7 @@ type RemoveNodeResponse struct {
 
 func (x *RemoveNodeResponse) Reset() {
 	*x = RemoveNodeResponse{}
-	mi := &file_belfry_v1_member_proto_msgTypes[8]
+	mi := &file_belfry_v1_member_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -538,7 +1115,7 @@ func (x *RemoveNodeResponse) String() string {
 func (*RemoveNodeResponse) ProtoMessage() {}
 
 func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[8]
+	mi := &file_belfry_v1_member_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -551,7 +1128,7 @@ func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{8}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RemoveNodeResponse) GetNodeId() string {
@@ -604,7 +1181,7 @@ type RotateCARequest struct {
 
 func (x *RotateCARequest) Reset() {
 	*x = RotateCARequest{}
-	mi := &file_belfry_v1_member_proto_msgTypes[9]
+	mi := &file_belfry_v1_member_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +1193,7 @@ func (x *RotateCARequest) String() string {
 func (*RotateCARequest) ProtoMessage() {}
 
 func (x *RotateCARequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[9]
+	mi := &file_belfry_v1_member_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +1206,7 @@ func (x *RotateCARequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCARequest.ProtoReflect.Descriptor instead.
 func (*RotateCARequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{9}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{19}
 }
 
 type RotateCAResponse struct {
@@ -643,7 +1220,7 @@ type RotateCAResponse struct {
 
 func (x *RotateCAResponse) Reset() {
 	*x = RotateCAResponse{}
-	mi := &file_belfry_v1_member_proto_msgTypes[10]
+	mi := &file_belfry_v1_member_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +1232,7 @@ func (x *RotateCAResponse) String() string {
 func (*RotateCAResponse) ProtoMessage() {}
 
 func (x *RotateCAResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[10]
+	mi := &file_belfry_v1_member_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,7 +1245,7 @@ func (x *RotateCAResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCAResponse.ProtoReflect.Descriptor instead.
 func (*RotateCAResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{10}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RotateCAResponse) GetFingerprint() string {
@@ -700,7 +1277,7 @@ type DescribeClusterRequest struct {
 
 func (x *DescribeClusterRequest) Reset() {
 	*x = DescribeClusterRequest{}
-	mi := &file_belfry_v1_member_proto_msgTypes[11]
+	mi := &file_belfry_v1_member_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -712,7 +1289,7 @@ func (x *DescribeClusterRequest) String() string {
 func (*DescribeClusterRequest) ProtoMessage() {}
 
 func (x *DescribeClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[11]
+	mi := &file_belfry_v1_member_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -725,7 +1302,7 @@ func (x *DescribeClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeClusterRequest.ProtoReflect.Descriptor instead.
 func (*DescribeClusterRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{11}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{21}
 }
 
 type DescribeClusterResponse struct {
@@ -740,7 +1317,7 @@ type DescribeClusterResponse struct {
 
 func (x *DescribeClusterResponse) Reset() {
 	*x = DescribeClusterResponse{}
-	mi := &file_belfry_v1_member_proto_msgTypes[12]
+	mi := &file_belfry_v1_member_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +1329,7 @@ func (x *DescribeClusterResponse) String() string {
 func (*DescribeClusterResponse) ProtoMessage() {}
 
 func (x *DescribeClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[12]
+	mi := &file_belfry_v1_member_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +1342,7 @@ func (x *DescribeClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeClusterResponse.ProtoReflect.Descriptor instead.
 func (*DescribeClusterResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{12}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DescribeClusterResponse) GetClusterId() string {
@@ -814,7 +1391,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_belfry_v1_member_proto_msgTypes[13]
+	mi := &file_belfry_v1_member_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +1403,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[13]
+	mi := &file_belfry_v1_member_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +1416,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{13}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *JoinRequest) GetTokenId() []byte {
@@ -922,7 +1499,7 @@ type JoinAddress struct {
 
 func (x *JoinAddress) Reset() {
 	*x = JoinAddress{}
-	mi := &file_belfry_v1_member_proto_msgTypes[14]
+	mi := &file_belfry_v1_member_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +1511,7 @@ func (x *JoinAddress) String() string {
 func (*JoinAddress) ProtoMessage() {}
 
 func (x *JoinAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[14]
+	mi := &file_belfry_v1_member_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1524,7 @@ func (x *JoinAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAddress.ProtoReflect.Descriptor instead.
 func (*JoinAddress) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{14}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *JoinAddress) GetAddress() string {
@@ -982,7 +1559,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_belfry_v1_member_proto_msgTypes[15]
+	mi := &file_belfry_v1_member_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +1571,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[15]
+	mi := &file_belfry_v1_member_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +1584,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{15}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *JoinResponse) GetNodeId() string {
@@ -1090,7 +1667,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_belfry_v1_member_proto_msgTypes[16]
+	mi := &file_belfry_v1_member_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1102,7 +1679,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[16]
+	mi := &file_belfry_v1_member_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1115,7 +1692,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{16}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -1142,7 +1719,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_belfry_v1_member_proto_msgTypes[17]
+	mi := &file_belfry_v1_member_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1154,7 +1731,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[17]
+	mi := &file_belfry_v1_member_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1167,7 +1744,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{17}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RenewResponse) GetCertificate() []byte {
@@ -1188,7 +1765,52 @@ var File_belfry_v1_member_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_member_proto_rawDesc = "" +
 	"\n" +
-	"\x16belfry/v1/member.proto\x12\tbelfry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\x01\n" +
+	"\x16belfry/v1/member.proto\x12\tbelfry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"P\n" +
+	"\x12ListClientsRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"n\n" +
+	"\x13ListClientsResponse\x12/\n" +
+	"\aclients\x18\x01 \x03(\v2\x15.belfry.v1.ClientInfoR\aclients\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x92\x01\n" +
+	"\n" +
+	"ClientInfo\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x122\n" +
+	"\x06joined\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06joined\x12\x14\n" +
+	"\x05token\x18\x04 \x01(\tR\x05token\x12\x12\n" +
+	"\x04keys\x18\x05 \x01(\rR\x04keys\"B\n" +
+	"\x13RemoveClientRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\x87\x01\n" +
+	"\x14RemoveClientResponse\x12-\n" +
+	"\x06client\x18\x01 \x01(\v2\x15.belfry.v1.ClientInfoR\x06client\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12 \n" +
+	"\vunconfirmed\x18\x0f \x03(\tR\vunconfirmed\"\x13\n" +
+	"\x11ListGrantsRequest\"b\n" +
+	"\x12ListGrantsResponse\x12,\n" +
+	"\x06grants\x18\x01 \x03(\v2\x14.belfry.v1.GrantInfoR\x06grants\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\"Q\n" +
+	"\tGrantInfo\x12\x1a\n" +
+	"\bsubjects\x18\x01 \x03(\tR\bsubjects\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
+	"\x05allow\x18\x03 \x03(\tR\x05allow\"n\n" +
+	"\x0fSetGrantRequest\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
+	"\x05allow\x18\x03 \x03(\tR\x05allow\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"\x9c\x01\n" +
+	"\x10SetGrantResponse\x12,\n" +
+	"\x06before\x18\x01 \x03(\v2\x14.belfry.v1.GrantInfoR\x06before\x12\x18\n" +
+	"\achanged\x18\x02 \x01(\bR\achanged\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x04R\n" +
+	"generation\x12 \n" +
+	"\vunconfirmed\x18\x0f \x03(\tR\vunconfirmed\"\x85\x01\n" +
 	"\x12CreateTokenRequest\x12+\n" +
 	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -1288,7 +1910,7 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\"A\n" +
 	"\rRenewResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
-	"\x02ca\x18\x02 \x03(\fR\x02ca2\x86\x03\n" +
+	"\x02ca\x18\x02 \x03(\fR\x02ca2\xb5\x05\n" +
 	"\rMemberService\x12L\n" +
 	"\vCreateToken\x12\x1d.belfry.v1.CreateTokenRequest\x1a\x1e.belfry.v1.CreateTokenResponse\x12I\n" +
 	"\n" +
@@ -1296,7 +1918,12 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\vRevokeToken\x12\x1d.belfry.v1.RevokeTokenRequest\x1a\x1e.belfry.v1.RevokeTokenResponse\x12I\n" +
 	"\n" +
 	"RemoveNode\x12\x1c.belfry.v1.RemoveNodeRequest\x1a\x1d.belfry.v1.RemoveNodeResponse\x12C\n" +
-	"\bRotateCA\x12\x1a.belfry.v1.RotateCARequest\x1a\x1b.belfry.v1.RotateCAResponse2\xdc\x01\n" +
+	"\bRotateCA\x12\x1a.belfry.v1.RotateCARequest\x1a\x1b.belfry.v1.RotateCAResponse\x12L\n" +
+	"\vListClients\x12\x1d.belfry.v1.ListClientsRequest\x1a\x1e.belfry.v1.ListClientsResponse\x12O\n" +
+	"\fRemoveClient\x12\x1e.belfry.v1.RemoveClientRequest\x1a\x1f.belfry.v1.RemoveClientResponse\x12I\n" +
+	"\n" +
+	"ListGrants\x12\x1c.belfry.v1.ListGrantsRequest\x1a\x1d.belfry.v1.ListGrantsResponse\x12C\n" +
+	"\bSetGrant\x12\x1a.belfry.v1.SetGrantRequest\x1a\x1b.belfry.v1.SetGrantResponse2\xdc\x01\n" +
 	"\vJoinService\x12X\n" +
 	"\x0fDescribeCluster\x12!.belfry.v1.DescribeClusterRequest\x1a\".belfry.v1.DescribeClusterResponse\x127\n" +
 	"\x04Join\x12\x16.belfry.v1.JoinRequest\x1a\x17.belfry.v1.JoinResponse\x12:\n" +
@@ -1314,56 +1941,79 @@ func file_belfry_v1_member_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_member_proto_rawDescData
 }
 
-var file_belfry_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_belfry_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_belfry_v1_member_proto_goTypes = []any{
-	(*CreateTokenRequest)(nil),      // 0: belfry.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),     // 1: belfry.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),       // 2: belfry.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),      // 3: belfry.v1.ListTokensResponse
-	(*TokenInfo)(nil),               // 4: belfry.v1.TokenInfo
-	(*RevokeTokenRequest)(nil),      // 5: belfry.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),     // 6: belfry.v1.RevokeTokenResponse
-	(*RemoveNodeRequest)(nil),       // 7: belfry.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil),      // 8: belfry.v1.RemoveNodeResponse
-	(*RotateCARequest)(nil),         // 9: belfry.v1.RotateCARequest
-	(*RotateCAResponse)(nil),        // 10: belfry.v1.RotateCAResponse
-	(*DescribeClusterRequest)(nil),  // 11: belfry.v1.DescribeClusterRequest
-	(*DescribeClusterResponse)(nil), // 12: belfry.v1.DescribeClusterResponse
-	(*JoinRequest)(nil),             // 13: belfry.v1.JoinRequest
-	(*JoinAddress)(nil),             // 14: belfry.v1.JoinAddress
-	(*JoinResponse)(nil),            // 15: belfry.v1.JoinResponse
-	(*RenewRequest)(nil),            // 16: belfry.v1.RenewRequest
-	(*RenewResponse)(nil),           // 17: belfry.v1.RenewResponse
-	(*durationpb.Duration)(nil),     // 18: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 19: google.protobuf.Timestamp
+	(*ListClientsRequest)(nil),      // 0: belfry.v1.ListClientsRequest
+	(*ListClientsResponse)(nil),     // 1: belfry.v1.ListClientsResponse
+	(*ClientInfo)(nil),              // 2: belfry.v1.ClientInfo
+	(*RemoveClientRequest)(nil),     // 3: belfry.v1.RemoveClientRequest
+	(*RemoveClientResponse)(nil),    // 4: belfry.v1.RemoveClientResponse
+	(*ListGrantsRequest)(nil),       // 5: belfry.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),      // 6: belfry.v1.ListGrantsResponse
+	(*GrantInfo)(nil),               // 7: belfry.v1.GrantInfo
+	(*SetGrantRequest)(nil),         // 8: belfry.v1.SetGrantRequest
+	(*SetGrantResponse)(nil),        // 9: belfry.v1.SetGrantResponse
+	(*CreateTokenRequest)(nil),      // 10: belfry.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),     // 11: belfry.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),       // 12: belfry.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),      // 13: belfry.v1.ListTokensResponse
+	(*TokenInfo)(nil),               // 14: belfry.v1.TokenInfo
+	(*RevokeTokenRequest)(nil),      // 15: belfry.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),     // 16: belfry.v1.RevokeTokenResponse
+	(*RemoveNodeRequest)(nil),       // 17: belfry.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),      // 18: belfry.v1.RemoveNodeResponse
+	(*RotateCARequest)(nil),         // 19: belfry.v1.RotateCARequest
+	(*RotateCAResponse)(nil),        // 20: belfry.v1.RotateCAResponse
+	(*DescribeClusterRequest)(nil),  // 21: belfry.v1.DescribeClusterRequest
+	(*DescribeClusterResponse)(nil), // 22: belfry.v1.DescribeClusterResponse
+	(*JoinRequest)(nil),             // 23: belfry.v1.JoinRequest
+	(*JoinAddress)(nil),             // 24: belfry.v1.JoinAddress
+	(*JoinResponse)(nil),            // 25: belfry.v1.JoinResponse
+	(*RenewRequest)(nil),            // 26: belfry.v1.RenewRequest
+	(*RenewResponse)(nil),           // 27: belfry.v1.RenewResponse
+	(*timestamppb.Timestamp)(nil),   // 28: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 29: google.protobuf.Duration
 }
 var file_belfry_v1_member_proto_depIdxs = []int32{
-	18, // 0: belfry.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	19, // 1: belfry.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	4,  // 2: belfry.v1.ListTokensResponse.tokens:type_name -> belfry.v1.TokenInfo
-	19, // 3: belfry.v1.TokenInfo.expires:type_name -> google.protobuf.Timestamp
-	14, // 4: belfry.v1.JoinRequest.networks:type_name -> belfry.v1.JoinAddress
-	0,  // 5: belfry.v1.MemberService.CreateToken:input_type -> belfry.v1.CreateTokenRequest
-	2,  // 6: belfry.v1.MemberService.ListTokens:input_type -> belfry.v1.ListTokensRequest
-	5,  // 7: belfry.v1.MemberService.RevokeToken:input_type -> belfry.v1.RevokeTokenRequest
-	7,  // 8: belfry.v1.MemberService.RemoveNode:input_type -> belfry.v1.RemoveNodeRequest
-	9,  // 9: belfry.v1.MemberService.RotateCA:input_type -> belfry.v1.RotateCARequest
-	11, // 10: belfry.v1.JoinService.DescribeCluster:input_type -> belfry.v1.DescribeClusterRequest
-	13, // 11: belfry.v1.JoinService.Join:input_type -> belfry.v1.JoinRequest
-	16, // 12: belfry.v1.JoinService.Renew:input_type -> belfry.v1.RenewRequest
-	1,  // 13: belfry.v1.MemberService.CreateToken:output_type -> belfry.v1.CreateTokenResponse
-	3,  // 14: belfry.v1.MemberService.ListTokens:output_type -> belfry.v1.ListTokensResponse
-	6,  // 15: belfry.v1.MemberService.RevokeToken:output_type -> belfry.v1.RevokeTokenResponse
-	8,  // 16: belfry.v1.MemberService.RemoveNode:output_type -> belfry.v1.RemoveNodeResponse
-	10, // 17: belfry.v1.MemberService.RotateCA:output_type -> belfry.v1.RotateCAResponse
-	12, // 18: belfry.v1.JoinService.DescribeCluster:output_type -> belfry.v1.DescribeClusterResponse
-	15, // 19: belfry.v1.JoinService.Join:output_type -> belfry.v1.JoinResponse
-	17, // 20: belfry.v1.JoinService.Renew:output_type -> belfry.v1.RenewResponse
-	13, // [13:21] is the sub-list for method output_type
-	5,  // [5:13] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	2,  // 0: belfry.v1.ListClientsResponse.clients:type_name -> belfry.v1.ClientInfo
+	28, // 1: belfry.v1.ClientInfo.joined:type_name -> google.protobuf.Timestamp
+	2,  // 2: belfry.v1.RemoveClientResponse.client:type_name -> belfry.v1.ClientInfo
+	7,  // 3: belfry.v1.ListGrantsResponse.grants:type_name -> belfry.v1.GrantInfo
+	7,  // 4: belfry.v1.SetGrantResponse.before:type_name -> belfry.v1.GrantInfo
+	29, // 5: belfry.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	28, // 6: belfry.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	14, // 7: belfry.v1.ListTokensResponse.tokens:type_name -> belfry.v1.TokenInfo
+	28, // 8: belfry.v1.TokenInfo.expires:type_name -> google.protobuf.Timestamp
+	24, // 9: belfry.v1.JoinRequest.networks:type_name -> belfry.v1.JoinAddress
+	10, // 10: belfry.v1.MemberService.CreateToken:input_type -> belfry.v1.CreateTokenRequest
+	12, // 11: belfry.v1.MemberService.ListTokens:input_type -> belfry.v1.ListTokensRequest
+	15, // 12: belfry.v1.MemberService.RevokeToken:input_type -> belfry.v1.RevokeTokenRequest
+	17, // 13: belfry.v1.MemberService.RemoveNode:input_type -> belfry.v1.RemoveNodeRequest
+	19, // 14: belfry.v1.MemberService.RotateCA:input_type -> belfry.v1.RotateCARequest
+	0,  // 15: belfry.v1.MemberService.ListClients:input_type -> belfry.v1.ListClientsRequest
+	3,  // 16: belfry.v1.MemberService.RemoveClient:input_type -> belfry.v1.RemoveClientRequest
+	5,  // 17: belfry.v1.MemberService.ListGrants:input_type -> belfry.v1.ListGrantsRequest
+	8,  // 18: belfry.v1.MemberService.SetGrant:input_type -> belfry.v1.SetGrantRequest
+	21, // 19: belfry.v1.JoinService.DescribeCluster:input_type -> belfry.v1.DescribeClusterRequest
+	23, // 20: belfry.v1.JoinService.Join:input_type -> belfry.v1.JoinRequest
+	26, // 21: belfry.v1.JoinService.Renew:input_type -> belfry.v1.RenewRequest
+	11, // 22: belfry.v1.MemberService.CreateToken:output_type -> belfry.v1.CreateTokenResponse
+	13, // 23: belfry.v1.MemberService.ListTokens:output_type -> belfry.v1.ListTokensResponse
+	16, // 24: belfry.v1.MemberService.RevokeToken:output_type -> belfry.v1.RevokeTokenResponse
+	18, // 25: belfry.v1.MemberService.RemoveNode:output_type -> belfry.v1.RemoveNodeResponse
+	20, // 26: belfry.v1.MemberService.RotateCA:output_type -> belfry.v1.RotateCAResponse
+	1,  // 27: belfry.v1.MemberService.ListClients:output_type -> belfry.v1.ListClientsResponse
+	4,  // 28: belfry.v1.MemberService.RemoveClient:output_type -> belfry.v1.RemoveClientResponse
+	6,  // 29: belfry.v1.MemberService.ListGrants:output_type -> belfry.v1.ListGrantsResponse
+	9,  // 30: belfry.v1.MemberService.SetGrant:output_type -> belfry.v1.SetGrantResponse
+	22, // 31: belfry.v1.JoinService.DescribeCluster:output_type -> belfry.v1.DescribeClusterResponse
+	25, // 32: belfry.v1.JoinService.Join:output_type -> belfry.v1.JoinResponse
+	27, // 33: belfry.v1.JoinService.Renew:output_type -> belfry.v1.RenewResponse
+	22, // [22:34] is the sub-list for method output_type
+	10, // [10:22] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_member_proto_init() }
@@ -1377,7 +2027,7 @@ func file_belfry_v1_member_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_member_proto_rawDesc), len(file_belfry_v1_member_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

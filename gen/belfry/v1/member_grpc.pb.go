@@ -19,11 +19,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	MemberService_CreateToken_FullMethodName = "/belfry.v1.MemberService/CreateToken"
-	MemberService_ListTokens_FullMethodName  = "/belfry.v1.MemberService/ListTokens"
-	MemberService_RevokeToken_FullMethodName = "/belfry.v1.MemberService/RevokeToken"
-	MemberService_RemoveNode_FullMethodName  = "/belfry.v1.MemberService/RemoveNode"
-	MemberService_RotateCA_FullMethodName    = "/belfry.v1.MemberService/RotateCA"
+	MemberService_CreateToken_FullMethodName  = "/belfry.v1.MemberService/CreateToken"
+	MemberService_ListTokens_FullMethodName   = "/belfry.v1.MemberService/ListTokens"
+	MemberService_RevokeToken_FullMethodName  = "/belfry.v1.MemberService/RevokeToken"
+	MemberService_RemoveNode_FullMethodName   = "/belfry.v1.MemberService/RemoveNode"
+	MemberService_RotateCA_FullMethodName     = "/belfry.v1.MemberService/RotateCA"
+	MemberService_ListClients_FullMethodName  = "/belfry.v1.MemberService/ListClients"
+	MemberService_RemoveClient_FullMethodName = "/belfry.v1.MemberService/RemoveClient"
+	MemberService_ListGrants_FullMethodName   = "/belfry.v1.MemberService/ListGrants"
+	MemberService_SetGrant_FullMethodName     = "/belfry.v1.MemberService/SetGrant"
 )
 
 // MemberServiceClient is the client API for MemberService service.
@@ -43,6 +47,14 @@ type MemberServiceClient interface {
 	// RotateCA replaces the cluster's authority; every node renews its
 	// certificate under the new one before the old one ends.
 	RotateCA(ctx context.Context, in *RotateCARequest, opts ...grpc.CallOption) (*RotateCAResponse, error)
+	// ListClients lists the clients that hold a certificate of the cluster.
+	ListClients(ctx context.Context, in *ListClientsRequest, opts ...grpc.CallOption) (*ListClientsResponse, error)
+	// RemoveClient makes all nodes refuse a client's certificates.
+	RemoveClient(ctx context.Context, in *RemoveClientRequest, opts ...grpc.CallOption) (*RemoveClientResponse, error)
+	// ListGrants lists what subjects have beyond the defaults.
+	ListGrants(ctx context.Context, in *ListGrantsRequest, opts ...grpc.CallOption) (*ListGrantsResponse, error)
+	// SetGrant gives one subject exactly this, in place of what it had.
+	SetGrant(ctx context.Context, in *SetGrantRequest, opts ...grpc.CallOption) (*SetGrantResponse, error)
 }
 
 type memberServiceClient struct {
@@ -103,6 +115,46 @@ func (c *memberServiceClient) RotateCA(ctx context.Context, in *RotateCARequest,
 	return out, nil
 }
 
+func (c *memberServiceClient) ListClients(ctx context.Context, in *ListClientsRequest, opts ...grpc.CallOption) (*ListClientsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListClientsResponse)
+	err := c.cc.Invoke(ctx, MemberService_ListClients_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *memberServiceClient) RemoveClient(ctx context.Context, in *RemoveClientRequest, opts ...grpc.CallOption) (*RemoveClientResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveClientResponse)
+	err := c.cc.Invoke(ctx, MemberService_RemoveClient_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *memberServiceClient) ListGrants(ctx context.Context, in *ListGrantsRequest, opts ...grpc.CallOption) (*ListGrantsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListGrantsResponse)
+	err := c.cc.Invoke(ctx, MemberService_ListGrants_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *memberServiceClient) SetGrant(ctx context.Context, in *SetGrantRequest, opts ...grpc.CallOption) (*SetGrantResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetGrantResponse)
+	err := c.cc.Invoke(ctx, MemberService_SetGrant_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // MemberServiceServer is the server API for MemberService service.
 // All implementations must embed UnimplementedMemberServiceServer
 // for forward compatibility.
@@ -120,6 +172,14 @@ type MemberServiceServer interface {
 	// RotateCA replaces the cluster's authority; every node renews its
 	// certificate under the new one before the old one ends.
 	RotateCA(context.Context, *RotateCARequest) (*RotateCAResponse, error)
+	// ListClients lists the clients that hold a certificate of the cluster.
+	ListClients(context.Context, *ListClientsRequest) (*ListClientsResponse, error)
+	// RemoveClient makes all nodes refuse a client's certificates.
+	RemoveClient(context.Context, *RemoveClientRequest) (*RemoveClientResponse, error)
+	// ListGrants lists what subjects have beyond the defaults.
+	ListGrants(context.Context, *ListGrantsRequest) (*ListGrantsResponse, error)
+	// SetGrant gives one subject exactly this, in place of what it had.
+	SetGrant(context.Context, *SetGrantRequest) (*SetGrantResponse, error)
 	mustEmbedUnimplementedMemberServiceServer()
 }
 
@@ -144,6 +204,18 @@ func (UnimplementedMemberServiceServer) RemoveNode(context.Context, *RemoveNodeR
 }
 func (UnimplementedMemberServiceServer) RotateCA(context.Context, *RotateCARequest) (*RotateCAResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RotateCA not implemented")
+}
+func (UnimplementedMemberServiceServer) ListClients(context.Context, *ListClientsRequest) (*ListClientsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListClients not implemented")
+}
+func (UnimplementedMemberServiceServer) RemoveClient(context.Context, *RemoveClientRequest) (*RemoveClientResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveClient not implemented")
+}
+func (UnimplementedMemberServiceServer) ListGrants(context.Context, *ListGrantsRequest) (*ListGrantsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListGrants not implemented")
+}
+func (UnimplementedMemberServiceServer) SetGrant(context.Context, *SetGrantRequest) (*SetGrantResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetGrant not implemented")
 }
 func (UnimplementedMemberServiceServer) mustEmbedUnimplementedMemberServiceServer() {}
 func (UnimplementedMemberServiceServer) testEmbeddedByValue()                       {}
@@ -256,6 +328,78 @@ func _MemberService_RotateCA_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _MemberService_ListClients_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListClientsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberServiceServer).ListClients(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberService_ListClients_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberServiceServer).ListClients(ctx, req.(*ListClientsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MemberService_RemoveClient_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveClientRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberServiceServer).RemoveClient(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberService_RemoveClient_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberServiceServer).RemoveClient(ctx, req.(*RemoveClientRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MemberService_ListGrants_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListGrantsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberServiceServer).ListGrants(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberService_ListGrants_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberServiceServer).ListGrants(ctx, req.(*ListGrantsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MemberService_SetGrant_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetGrantRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberServiceServer).SetGrant(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberService_SetGrant_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberServiceServer).SetGrant(ctx, req.(*SetGrantRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // MemberService_ServiceDesc is the grpc.ServiceDesc for MemberService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -282,6 +426,22 @@ var MemberService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RotateCA",
 			Handler:    _MemberService_RotateCA_Handler,
+		},
+		{
+			MethodName: "ListClients",
+			Handler:    _MemberService_ListClients_Handler,
+		},
+		{
+			MethodName: "RemoveClient",
+			Handler:    _MemberService_RemoveClient_Handler,
+		},
+		{
+			MethodName: "ListGrants",
+			Handler:    _MemberService_ListGrants_Handler,
+		},
+		{
+			MethodName: "SetGrant",
+			Handler:    _MemberService_SetGrant_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
