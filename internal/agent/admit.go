@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
-	"time"
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
@@ -136,7 +135,7 @@ func (who *applicant) readAddresses(req *belfryv1.JoinRequest) error {
 // one that nobody can reach.
 func (a *Agent) admitNode(ctx context.Context, who applicant) (*belfryv1.JoinResponse, error) {
 	table := a.members.Table()
-	who.node.ID, who.node.Added = a.newNodeID([]byte(who.node.Key)), time.Now().UTC().Truncate(time.Second)
+	who.node.ID = a.newNodeID([]byte(who.node.Key))
 	req := &belfryv1.IssueCertificateRequest{NodeId: who.node.ID[:], Csr: who.csr}
 	if table.holders(table.CA[0].Digest()) < caHolders && len(table.CAKeys) > 0 {
 		req.Sealing = who.node.Sealing

@@ -64,7 +64,6 @@ type Node struct {
 	Streams  netip.AddrPort    `json:"streams"`
 	Web      netip.AddrPort    `json:"web,omitzero"`      // only shown
 	Stopped  bool              `json:"stopped,omitempty"` // held left until it is started
-	Added    time.Time         `json:"added,omitzero"`    // when it was admitted; zero: with the cluster
 }
 
 // A Network is one heartbeat address of a node.
