@@ -120,7 +120,7 @@ func TestOnlyANewerTableThatFollowsIsTaken(t *testing.T) {
 	higher := slices.MaxFunc(table.Nodes, func(a, b Node) int { return a.ID.Compare(b.ID) }).ID
 	gone := renamed(table.Nodes[0], "c")
 	gone.ID = belfry.NewNodeID()
-	table.Removed = []belfry.NodeID{gone.ID}
+	table.Removed = []RemovedNode{{gone.ID, gone.Key}}
 	tests := []struct {
 		name  string
 		edit  func(*Table)
@@ -193,7 +193,10 @@ func TestATableByARemovedMemberIsReplaced(t *testing.T) {
 		}
 	}
 	for i := range maxRemoved + 1 {
-		rest.remove(belfry.NodeID{1, byte(i >> 8), byte(i)})
+		n := renamed(rest.Nodes[0], "c")
+		n.ID = belfry.NodeID{1, byte(i >> 8), byte(i)}
+		rest.add(n)
+		rest.remove(n.ID)
 	}
 	if len(rest.Removed) != maxRemoved || rest.removed(gone) {
 		t.Errorf("%d removed members are remembered, the oldest of them %t; want %d, the newest", len(rest.Removed), rest.removed(gone), maxRemoved)

@@ -52,6 +52,29 @@ func (j joinDesk) Renew(ctx context.Context, on tls.ConnectionState, req *belfry
 	return &belfryv1.RenewResponse{Certificate: issued.GetCertificate(), Ca: table.authorities()}, err
 }
 
+// Membership tells a node that has its key whether it is listed or was removed.
+// A key that was forgotten is a stranger's.
+func (j joinDesk) Membership(on tls.ConnectionState, req *belfryv1.GetMembershipRequest) (*belfryv1.GetMembershipResponse, error) {
+	id, err := belfry.ParseNodeID(req.GetNodeId())
+	if err != nil {
+		return nil, err
+	}
+	table := j.members.Table()
+	n, listed := table.Node(id)
+	key := n.Key
+	if !listed {
+		former, known := table.removedNode(id)
+		if !known {
+			return nil, fmt.Errorf("%w: node %s is not listed and was not removed", belfry.ErrNotMember, id)
+		}
+		key = former.Key
+	}
+	if err := security.CheckProof(on, key.ed25519(), req.GetProof()); err != nil {
+		return nil, err
+	}
+	return &belfryv1.GetMembershipResponse{Removed: !listed, Generation: table.Generation}, nil
+}
+
 // identityOf is the key of a request whose holder is at the other end of the
 // connection.
 func identityOf(on tls.ConnectionState, csr, proof []byte) (ed25519.PublicKey, error) {

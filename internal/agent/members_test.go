@@ -62,8 +62,9 @@ func TestEverythingWrongInAMemberTableIsNamedAtOnce(t *testing.T) {
 	table.Nodes[1].Number = table.Nodes[0].Number
 	table.Nodes[1].Networks = nil
 	table.Nodes = append(table.Nodes, table.Nodes[1])
+	table.Removed = []RemovedNode{{ID: belfry.NewNodeID()}}
 	err := table.Validate()
-	for _, want := range []string{"cluster: missing", `nodes[0].name: "A b"`, "nodes[1].number: 1 is zero or used twice", "nodes[1]: needs a heartbeat address", `nodes[2].name: "b"`, "nodes[2].id: missing or used twice"} {
+	for _, want := range []string{"cluster: missing", `nodes[0].name: "A b"`, "nodes[1].number: 1 is zero or used twice", "nodes[1]: needs a heartbeat address", `nodes[2].name: "b"`, "nodes[2].id: missing or used twice", "removed[0]: needs an id and a key"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %q", err, want)
 		}

@@ -32,7 +32,7 @@ type Table struct {
 	Since      time.Time         `json:"epoch_since,omitzero"` // when the epoch began
 	LastNumber belfry.NodeNumber `json:"last_number,omitzero"` // highest that was ever granted: none is used twice
 	Nodes      []Node            `json:"nodes"`
-	Removed    []belfry.NodeID   `json:"removed,omitempty"` // the newest of those that were members, oldest first
+	Removed    []RemovedNode     `json:"removed,omitempty"` // the newest of those that were members, oldest first
 	Clients    []ClientRole      `json:"clients,omitempty"`
 	Roles      []security.Grant  `json:"roles,omitempty"` // what subjects may beyond the defaults
 	Tokens     []JoinToken       `json:"tokens,omitempty"`
@@ -280,6 +280,11 @@ func (t *Table) validateNodes(wrong *faults) {
 		}
 		names[n.Name], numbers[n.Number], ids[n.ID] = true, true, true
 	}
+	for i, n := range t.Removed {
+		if n.ID.IsZero() || len(n.Key) != ed25519.PublicKeySize {
+			wrong.add("removed[%d]: needs an id and a key", i)
+		}
+	}
 }
 
 func (t *Table) validateCA(wrong *faults) {
@@ -364,24 +369,6 @@ func (t *Table) follows(old *Table) error {
 	return nil
 }
 
-// removed tells whether a node was a member once. An id is never given again.
-func (t *Table) removed(id belfry.NodeID) bool { return slices.Contains(t.Removed, id) }
-
-// disowns says why t, which is held, does not let next in, however new it is: it
-// is by a node that was removed, or lists one. Such a node may have gone on by
-// itself, and have found a member that was down when it was removed.
-func (t *Table) disowns(next *Table) error {
-	if t.removed(next.Origin) {
-		return fmt.Errorf("%w: it is by node %s, which was removed", belfry.ErrNotMember, next.Origin)
-	}
-	for _, n := range next.Nodes {
-		if t.removed(n.ID) {
-			return fmt.Errorf("%w: it lists node %s (%s), which was removed", belfry.ErrNotMember, n.Name, n.ID)
-		}
-	}
-	return nil
-}
-
 // equal compares all but who wrote it, as which generation.
 func (t *Table) equal(o *Table) (bool, error) {
 	a, b := t.clone(), o.clone()
@@ -409,11 +396,14 @@ func (t *Table) add(n Node) {
 func (t *Table) remove(id belfry.NodeID) {
 	for _, n := range t.Nodes {
 		t.LastNumber = max(t.LastNumber, n.Number)
+		if n.ID == id {
+			t.Removed = append(t.Removed, RemovedNode{ID: n.ID, Key: n.Key})
+		}
+	}
+	if len(t.Removed) > maxRemoved {
+		t.Removed = slices.Delete(t.Removed, 0, len(t.Removed)-maxRemoved)
 	}
 	t.Nodes = slices.DeleteFunc(t.Nodes, func(n Node) bool { return n.ID == id })
-	if t.Removed = append(t.Removed, id); len(t.Removed) > maxRemoved {
-		t.Removed = slices.Delete(t.Removed, 0, 1)
-	}
 	t.Exposed = t.Exposed || slices.ContainsFunc(t.CAKeys, func(k SealedKey) bool { return k.Holder == id })
 	t.CAKeys = slices.DeleteFunc(t.CAKeys, func(k SealedKey) bool { return k.Holder == id })
 }

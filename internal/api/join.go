@@ -33,6 +33,9 @@ type Joins interface {
 	// Renew gives a listed member that proves, on this connection, that it has
 	// the listed key its next certificate.
 	Renew(ctx context.Context, on tls.ConnectionState, req *belfryv1.RenewRequest) (*belfryv1.RenewResponse, error)
+	// Membership tells a node that proves, on this connection, that it has its
+	// key whether it is listed or was removed.
+	Membership(on tls.ConnectionState, req *belfryv1.GetMembershipRequest) (*belfryv1.GetMembershipResponse, error)
 }
 
 // OpAdmit marks an error that may be told to whoever asked: it has proved that
@@ -75,7 +78,7 @@ func (j *joinService) DescribeCluster(ctx context.Context, _ *belfryv1.DescribeC
 
 // Join admits whoever proves that it has a token.
 func (j *joinService) Join(ctx context.Context, req *belfryv1.JoinRequest) (resp *belfryv1.JoinResponse, err error) {
-	err = j.guarded(ctx, "Join", func(on tls.ConnectionState, record *AuditRecord) error {
+	err = j.changing(ctx, "Join", func(on tls.ConnectionState, record *AuditRecord) error {
 		resp, err = j.s.opts.Joins.Join(ctx, on, req)
 		record.Target = cmp.Or(resp.GetName(), req.GetName()) + " by token " + hex.EncodeToString(req.GetTokenId())
 		record.Generation = resp.GetGeneration()
@@ -86,26 +89,46 @@ func (j *joinService) Join(ctx context.Context, req *belfryv1.JoinRequest) (resp
 
 // Renew gives a listed member its next certificate.
 func (j *joinService) Renew(ctx context.Context, req *belfryv1.RenewRequest) (resp *belfryv1.RenewResponse, err error) {
-	err = j.guarded(ctx, "Renew", func(on tls.ConnectionState, _ *AuditRecord) error {
+	err = j.changing(ctx, "Renew", func(on tls.ConnectionState, _ *AuditRecord) error {
 		resp, err = j.s.opts.Joins.Renew(ctx, on, req)
 		return err
 	})
 	return resp, err
 }
 
-// guarded bounds the failures of one address, and makes all refusals the same.
-func (j *joinService) guarded(ctx context.Context, op string, do func(tls.ConnectionState, *AuditRecord) error) error {
+// GetMembership tells a node whether it is a member still. It changes nothing,
+// so that only what is refused is audited: a node that was removed could else
+// fill the log.
+func (j *joinService) GetMembership(ctx context.Context, req *belfryv1.GetMembershipRequest) (resp *belfryv1.GetMembershipResponse, err error) {
+	_, err = j.guarded(ctx, "GetMembership", func(on tls.ConnectionState, _ *AuditRecord) error {
+		resp, err = j.s.opts.Joins.Membership(on, req)
+		return err
+	})
+	return resp, err
+}
+
+// changing is guarded, and what is done is audited.
+func (j *joinService) changing(ctx context.Context, op string, do func(tls.ConnectionState, *AuditRecord) error) error {
+	record, err := j.guarded(ctx, op, do)
+	if err == nil {
+		j.s.opts.Audit(record)
+	}
+	return err
+}
+
+// guarded bounds the failures of one address, makes all refusals the same, and
+// audits them. The record is of what was done.
+func (j *joinService) guarded(ctx context.Context, op string, do func(tls.ConnectionState, *AuditRecord) error) (record AuditRecord, err error) {
 	begin := time.Now()
 	from, on, err := j.guest(ctx)
 	if err != nil {
-		return err
+		return record, err
 	}
-	record := AuditRecord{Subject: from.String(), Operation: op}
+	record = AuditRecord{Subject: from.String(), Operation: op}
 	if !j.failures.allowed(from, begin) {
 		err = fmt.Errorf("%w: %d failures a second from one address", belfry.ErrLimit, failureRate)
 	} else if err = do(on, &record); err == nil {
-		j.s.opts.Audit(record)
-		return nil
+		return record, nil
 	}
 	j.failures.count(from, begin)
 	id := auditID()
@@ -118,13 +141,13 @@ func (j *joinService) guarded(ctx context.Context, op string, do func(tls.Connec
 	}
 	for e := (*belfry.Error)(nil); errors.As(err, &e); err = e.Err { // the leader's answer may stand inside
 		if e.Op == OpAdmit {
-			return statusOf(e)
+			return record, statusOf(e)
 		}
 	}
 	if errors.Is(err, belfry.ErrUnknown) { // the cluster's state, not the caller's doing
-		return status.Error(codes.Unavailable, "the cluster can not admit now; try again (audit "+id+")")
+		return record, status.Error(codes.Unavailable, "the cluster can not admit now; try again (audit "+id+")")
 	}
-	return status.Error(codes.PermissionDenied, "join refused; the reason is in the log of the node that was asked (audit "+id+")")
+	return record, status.Error(codes.PermissionDenied, "join refused; the reason is in the log of the node that was asked (audit "+id+")")
 }
 
 func auditID() string {

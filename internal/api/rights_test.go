@@ -45,6 +45,7 @@ HandlerService.ListRuns     -    -      -       yes      yes
 HandlerService.RetryRun     -    -      -       yes      yes
 HandlerService.TestHandler  -    -      -       yes      yes
 JoinService.DescribeCluster whoever joins
+JoinService.GetMembership   whoever joins
 JoinService.Join            whoever joins
 JoinService.Renew           whoever joins
 LinkService.GetLinkMatrix   -    yes    -       yes      yes

@@ -77,16 +77,50 @@ func RenewClientConfig(k *Keys, now func() time.Time) *tls.Config {
 	})
 }
 
+// MembershipClientConfig is for a node that asks one member whether it still is
+// one itself. The member is whoever has the key that this node's own table lists
+// for it. Authority and dates do not count: the authority is replaced when a node
+// that holds its key is removed, of which that node hears nothing.
+func MembershipClientConfig(cluster belfry.ClusterID, member belfry.NodeID, key ed25519.PublicKey) *tls.Config {
+	return guestBase(cluster, func(state tls.ConnectionState) error {
+		return verifyMember(state, Identity{Cluster: cluster, Node: member}, key)
+	})
+}
+
+// verifyMember judges who answers by name and key. That it has the key has been
+// shown by the handshake (RFC 8446 4.4.3).
+func verifyMember(state tls.ConnectionState, member Identity, key ed25519.PublicKey) error {
+	if len(state.PeerCertificates) == 0 {
+		return fmt.Errorf("%w: no certificate; that of %s is needed", belfry.ErrPermission, member)
+	}
+	leaf := state.PeerCertificates[0]
+	id, err := certificateIdentity(leaf)
+	if err != nil {
+		return err
+	}
+	if id != member {
+		return fmt.Errorf("%w: %s of cluster %s answers where %s was expected", belfry.ErrPermission, id, id.Cluster, member)
+	}
+	if shown, ok := leaf.PublicKey.(ed25519.PublicKey); !ok || !shown.Equal(key) {
+		return fmt.Errorf("%w: %s shows another key than the listed one", belfry.ErrPermission, member)
+	}
+	return nil
+}
+
 func guestConfig(cluster belfry.ClusterID, now func() time.Time, accept func(*x509.Certificate) error) *tls.Config {
 	if now == nil {
 		now = time.Now
 	}
+	return guestBase(cluster, func(state tls.ConnectionState) error { return verifyHost(state, cluster, now(), accept) })
+}
+
+// guestBase is for connections under the server name for joining; verify judges
+// the other side.
+func guestBase(cluster belfry.ClusterID, verify func(tls.ConnectionState) error) *tls.Config {
 	cfg := baseConfig()
 	cfg.ServerName = joinPrefix + cluster.String()
-	cfg.InsecureSkipVerify = true // host names mean nothing here: VerifyConnection checks authority, chain and cluster
-	cfg.VerifyConnection = func(state tls.ConnectionState) error {
-		return refuse(verifyHost(state, cluster, now(), accept))
-	}
+	cfg.InsecureSkipVerify = true // host names mean nothing here: verify checks who it is
+	cfg.VerifyConnection = func(state tls.ConnectionState) error { return refuse(verify(state)) }
 	return cfg
 }
 

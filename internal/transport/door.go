@@ -86,6 +86,12 @@ func (d *Door) Renew(ctx context.Context, req *belfryv1.RenewRequest) (*belfryv1
 	return resp, d.explain(err)
 }
 
+// Membership asks whether a node is a member still.
+func (d *Door) Membership(ctx context.Context, req *belfryv1.GetMembershipRequest) (*belfryv1.GetMembershipResponse, error) {
+	resp, err := d.client.GetMembership(ctx, req)
+	return resp, d.explain(err)
+}
+
 // explain gives an error its sentinel back.
 func (d *Door) explain(err error) error {
 	if err == nil {

@@ -1761,6 +1761,110 @@ func (x *RenewResponse) GetCa() [][]byte {
 	return nil
 }
 
+type GetMembershipRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"` // of the node that asks
+	Proof         []byte                 `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`                 // as in JoinRequest, by the node's identity
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetMembershipRequest) Reset() {
+	*x = GetMembershipRequest{}
+	mi := &file_belfry_v1_member_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetMembershipRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetMembershipRequest) ProtoMessage() {}
+
+func (x *GetMembershipRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_member_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetMembershipRequest.ProtoReflect.Descriptor instead.
+func (*GetMembershipRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *GetMembershipRequest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *GetMembershipRequest) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+type GetMembershipResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Removed       bool                   `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"`       // it was a member and is none any more; false: it is listed
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"` // of the member table that says so, the newest here
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetMembershipResponse) Reset() {
+	*x = GetMembershipResponse{}
+	mi := &file_belfry_v1_member_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetMembershipResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetMembershipResponse) ProtoMessage() {}
+
+func (x *GetMembershipResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_member_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetMembershipResponse.ProtoReflect.Descriptor instead.
+func (*GetMembershipResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *GetMembershipResponse) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
+func (x *GetMembershipResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 var File_belfry_v1_member_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_member_proto_rawDesc = "" +
@@ -1910,7 +2014,15 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\"A\n" +
 	"\rRenewResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
-	"\x02ca\x18\x02 \x03(\fR\x02ca2\xb5\x05\n" +
+	"\x02ca\x18\x02 \x03(\fR\x02ca\"E\n" +
+	"\x14GetMembershipRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
+	"\x05proof\x18\x02 \x01(\fR\x05proof\"Q\n" +
+	"\x15GetMembershipResponse\x12\x18\n" +
+	"\aremoved\x18\x01 \x01(\bR\aremoved\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation2\xb5\x05\n" +
 	"\rMemberService\x12L\n" +
 	"\vCreateToken\x12\x1d.belfry.v1.CreateTokenRequest\x1a\x1e.belfry.v1.CreateTokenResponse\x12I\n" +
 	"\n" +
@@ -1923,11 +2035,12 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\fRemoveClient\x12\x1e.belfry.v1.RemoveClientRequest\x1a\x1f.belfry.v1.RemoveClientResponse\x12I\n" +
 	"\n" +
 	"ListGrants\x12\x1c.belfry.v1.ListGrantsRequest\x1a\x1d.belfry.v1.ListGrantsResponse\x12C\n" +
-	"\bSetGrant\x12\x1a.belfry.v1.SetGrantRequest\x1a\x1b.belfry.v1.SetGrantResponse2\xdc\x01\n" +
+	"\bSetGrant\x12\x1a.belfry.v1.SetGrantRequest\x1a\x1b.belfry.v1.SetGrantResponse2\xb0\x02\n" +
 	"\vJoinService\x12X\n" +
 	"\x0fDescribeCluster\x12!.belfry.v1.DescribeClusterRequest\x1a\".belfry.v1.DescribeClusterResponse\x127\n" +
 	"\x04Join\x12\x16.belfry.v1.JoinRequest\x1a\x17.belfry.v1.JoinResponse\x12:\n" +
-	"\x05Renew\x12\x17.belfry.v1.RenewRequest\x1a\x18.belfry.v1.RenewResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
+	"\x05Renew\x12\x17.belfry.v1.RenewRequest\x1a\x18.belfry.v1.RenewResponse\x12R\n" +
+	"\rGetMembership\x12\x1f.belfry.v1.GetMembershipRequest\x1a .belfry.v1.GetMembershipResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
 
 var (
 	file_belfry_v1_member_proto_rawDescOnce sync.Once
@@ -1941,7 +2054,7 @@ func file_belfry_v1_member_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_member_proto_rawDescData
 }
 
-var file_belfry_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_belfry_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_belfry_v1_member_proto_goTypes = []any{
 	(*ListClientsRequest)(nil),      // 0: belfry.v1.ListClientsRequest
 	(*ListClientsResponse)(nil),     // 1: belfry.v1.ListClientsResponse
@@ -1971,19 +2084,21 @@ var file_belfry_v1_member_proto_goTypes = []any{
 	(*JoinResponse)(nil),            // 25: belfry.v1.JoinResponse
 	(*RenewRequest)(nil),            // 26: belfry.v1.RenewRequest
 	(*RenewResponse)(nil),           // 27: belfry.v1.RenewResponse
-	(*timestamppb.Timestamp)(nil),   // 28: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 29: google.protobuf.Duration
+	(*GetMembershipRequest)(nil),    // 28: belfry.v1.GetMembershipRequest
+	(*GetMembershipResponse)(nil),   // 29: belfry.v1.GetMembershipResponse
+	(*timestamppb.Timestamp)(nil),   // 30: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 31: google.protobuf.Duration
 }
 var file_belfry_v1_member_proto_depIdxs = []int32{
 	2,  // 0: belfry.v1.ListClientsResponse.clients:type_name -> belfry.v1.ClientInfo
-	28, // 1: belfry.v1.ClientInfo.joined:type_name -> google.protobuf.Timestamp
+	30, // 1: belfry.v1.ClientInfo.joined:type_name -> google.protobuf.Timestamp
 	2,  // 2: belfry.v1.RemoveClientResponse.client:type_name -> belfry.v1.ClientInfo
 	7,  // 3: belfry.v1.ListGrantsResponse.grants:type_name -> belfry.v1.GrantInfo
 	7,  // 4: belfry.v1.SetGrantResponse.before:type_name -> belfry.v1.GrantInfo
-	29, // 5: belfry.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	28, // 6: belfry.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	31, // 5: belfry.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	30, // 6: belfry.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
 	14, // 7: belfry.v1.ListTokensResponse.tokens:type_name -> belfry.v1.TokenInfo
-	28, // 8: belfry.v1.TokenInfo.expires:type_name -> google.protobuf.Timestamp
+	30, // 8: belfry.v1.TokenInfo.expires:type_name -> google.protobuf.Timestamp
 	24, // 9: belfry.v1.JoinRequest.networks:type_name -> belfry.v1.JoinAddress
 	10, // 10: belfry.v1.MemberService.CreateToken:input_type -> belfry.v1.CreateTokenRequest
 	12, // 11: belfry.v1.MemberService.ListTokens:input_type -> belfry.v1.ListTokensRequest
@@ -1997,20 +2112,22 @@ var file_belfry_v1_member_proto_depIdxs = []int32{
 	21, // 19: belfry.v1.JoinService.DescribeCluster:input_type -> belfry.v1.DescribeClusterRequest
 	23, // 20: belfry.v1.JoinService.Join:input_type -> belfry.v1.JoinRequest
 	26, // 21: belfry.v1.JoinService.Renew:input_type -> belfry.v1.RenewRequest
-	11, // 22: belfry.v1.MemberService.CreateToken:output_type -> belfry.v1.CreateTokenResponse
-	13, // 23: belfry.v1.MemberService.ListTokens:output_type -> belfry.v1.ListTokensResponse
-	16, // 24: belfry.v1.MemberService.RevokeToken:output_type -> belfry.v1.RevokeTokenResponse
-	18, // 25: belfry.v1.MemberService.RemoveNode:output_type -> belfry.v1.RemoveNodeResponse
-	20, // 26: belfry.v1.MemberService.RotateCA:output_type -> belfry.v1.RotateCAResponse
-	1,  // 27: belfry.v1.MemberService.ListClients:output_type -> belfry.v1.ListClientsResponse
-	4,  // 28: belfry.v1.MemberService.RemoveClient:output_type -> belfry.v1.RemoveClientResponse
-	6,  // 29: belfry.v1.MemberService.ListGrants:output_type -> belfry.v1.ListGrantsResponse
-	9,  // 30: belfry.v1.MemberService.SetGrant:output_type -> belfry.v1.SetGrantResponse
-	22, // 31: belfry.v1.JoinService.DescribeCluster:output_type -> belfry.v1.DescribeClusterResponse
-	25, // 32: belfry.v1.JoinService.Join:output_type -> belfry.v1.JoinResponse
-	27, // 33: belfry.v1.JoinService.Renew:output_type -> belfry.v1.RenewResponse
-	22, // [22:34] is the sub-list for method output_type
-	10, // [10:22] is the sub-list for method input_type
+	28, // 22: belfry.v1.JoinService.GetMembership:input_type -> belfry.v1.GetMembershipRequest
+	11, // 23: belfry.v1.MemberService.CreateToken:output_type -> belfry.v1.CreateTokenResponse
+	13, // 24: belfry.v1.MemberService.ListTokens:output_type -> belfry.v1.ListTokensResponse
+	16, // 25: belfry.v1.MemberService.RevokeToken:output_type -> belfry.v1.RevokeTokenResponse
+	18, // 26: belfry.v1.MemberService.RemoveNode:output_type -> belfry.v1.RemoveNodeResponse
+	20, // 27: belfry.v1.MemberService.RotateCA:output_type -> belfry.v1.RotateCAResponse
+	1,  // 28: belfry.v1.MemberService.ListClients:output_type -> belfry.v1.ListClientsResponse
+	4,  // 29: belfry.v1.MemberService.RemoveClient:output_type -> belfry.v1.RemoveClientResponse
+	6,  // 30: belfry.v1.MemberService.ListGrants:output_type -> belfry.v1.ListGrantsResponse
+	9,  // 31: belfry.v1.MemberService.SetGrant:output_type -> belfry.v1.SetGrantResponse
+	22, // 32: belfry.v1.JoinService.DescribeCluster:output_type -> belfry.v1.DescribeClusterResponse
+	25, // 33: belfry.v1.JoinService.Join:output_type -> belfry.v1.JoinResponse
+	27, // 34: belfry.v1.JoinService.Renew:output_type -> belfry.v1.RenewResponse
+	29, // 35: belfry.v1.JoinService.GetMembership:output_type -> belfry.v1.GetMembershipResponse
+	23, // [23:36] is the sub-list for method output_type
+	10, // [10:23] is the sub-list for method input_type
 	10, // [10:10] is the sub-list for extension type_name
 	10, // [10:10] is the sub-list for extension extendee
 	0,  // [0:10] is the sub-list for field type_name
@@ -2027,7 +2144,7 @@ func file_belfry_v1_member_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_member_proto_rawDesc), len(file_belfry_v1_member_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -452,6 +452,7 @@ const (
 	JoinService_DescribeCluster_FullMethodName = "/belfry.v1.JoinService/DescribeCluster"
 	JoinService_Join_FullMethodName            = "/belfry.v1.JoinService/Join"
 	JoinService_Renew_FullMethodName           = "/belfry.v1.JoinService/Renew"
+	JoinService_GetMembership_FullMethodName   = "/belfry.v1.JoinService/GetMembership"
 )
 
 // JoinServiceClient is the client API for JoinService service.
@@ -470,6 +471,12 @@ type JoinServiceClient interface {
 	// Renew gives a listed member its next certificate. It is how a node comes
 	// back whose certificate has ended while it did not run.
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
+	// GetMembership tells a node whether it is a member still. It is how one
+	// hears that it was removed while it did not run, or was cut off: no member
+	// takes its certificate any more. Only the holder of the key that is listed
+	// under the node's id, or was when the node was removed, is answered; all
+	// others are refused as by Join.
+	GetMembership(ctx context.Context, in *GetMembershipRequest, opts ...grpc.CallOption) (*GetMembershipResponse, error)
 }
 
 type joinServiceClient struct {
@@ -510,6 +517,16 @@ func (c *joinServiceClient) Renew(ctx context.Context, in *RenewRequest, opts ..
 	return out, nil
 }
 
+func (c *joinServiceClient) GetMembership(ctx context.Context, in *GetMembershipRequest, opts ...grpc.CallOption) (*GetMembershipResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetMembershipResponse)
+	err := c.cc.Invoke(ctx, JoinService_GetMembership_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // JoinServiceServer is the server API for JoinService service.
 // All implementations must embed UnimplementedJoinServiceServer
 // for forward compatibility.
@@ -526,6 +543,12 @@ type JoinServiceServer interface {
 	// Renew gives a listed member its next certificate. It is how a node comes
 	// back whose certificate has ended while it did not run.
 	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
+	// GetMembership tells a node whether it is a member still. It is how one
+	// hears that it was removed while it did not run, or was cut off: no member
+	// takes its certificate any more. Only the holder of the key that is listed
+	// under the node's id, or was when the node was removed, is answered; all
+	// others are refused as by Join.
+	GetMembership(context.Context, *GetMembershipRequest) (*GetMembershipResponse, error)
 	mustEmbedUnimplementedJoinServiceServer()
 }
 
@@ -544,6 +567,9 @@ func (UnimplementedJoinServiceServer) Join(context.Context, *JoinRequest) (*Join
 }
 func (UnimplementedJoinServiceServer) Renew(context.Context, *RenewRequest) (*RenewResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Renew not implemented")
+}
+func (UnimplementedJoinServiceServer) GetMembership(context.Context, *GetMembershipRequest) (*GetMembershipResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetMembership not implemented")
 }
 func (UnimplementedJoinServiceServer) mustEmbedUnimplementedJoinServiceServer() {}
 func (UnimplementedJoinServiceServer) testEmbeddedByValue()                     {}
@@ -620,6 +646,24 @@ func _JoinService_Renew_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _JoinService_GetMembership_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetMembershipRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JoinServiceServer).GetMembership(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JoinService_GetMembership_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JoinServiceServer).GetMembership(ctx, req.(*GetMembershipRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // JoinService_ServiceDesc is the grpc.ServiceDesc for JoinService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -638,6 +682,10 @@ var JoinService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Renew",
 			Handler:    _JoinService_Renew_Handler,
+		},
+		{
+			MethodName: "GetMembership",
+			Handler:    _JoinService_GetMembership_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
