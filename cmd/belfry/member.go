@@ -70,8 +70,9 @@ func newLeaveCommand(a *app) *cobra.Command {
 		Long: `End the membership of this node: the others are told, and its agent ends. Its
 state directory stays; a token lets it join again, this cluster or another.
 
-A node that was removed while its agent did not run has not heard of it, and holds
-the others down. --force has it leave by itself, so that it can join again.`,
+A node that was removed while its agent did not run is told so by the others, and
+believes more than half of those that it knows. Where too few of them are left,
+--force has it leave by itself, so that it can join again.`,
 		Example: "  belfry leave\n  belfry leave --force",
 		Args:    none,
 		RunE: func(cmd *cobra.Command, _ []string) error {

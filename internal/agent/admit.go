@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"

@@ -303,6 +303,7 @@ func (a *Agent) startLoops() error {
 	a.group.Go(func() error { return a.pauses.run(a.ended) })
 	a.group.Go(func() error { return a.runDuties(a.ended) })
 	a.group.Go(func() error { return a.runAnnounces(a.ended) })
+	a.group.Go(func() error { return a.watchMembership(a.ended) })
 
 	a.config.mu.Lock() // nobody changes the table until it is in force
 	defer a.config.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -111,16 +112,24 @@ func (a *Agent) refreshNodes() {
 // errLeft ends an agent that was asked to leave: no failure.
 var errLeft = errors.New("left")
 
-// removed ends this agent: it is no member any more.
-func (a *Agent) removed(table *Table) {
+// removed ends this agent: it is no member any more. It knows by the table, or
+// was told by these members, which do not say with which generation it was.
+func (a *Agent) removed(table *Table, told ...string) {
+	how := fmt.Sprintf("with generation %d", table.Generation)
+	if len(told) > 0 {
+		how = fmt.Sprintf("with generation %d or before, say %s", table.Generation, strings.Join(told, " "))
+	}
 	err := error(&belfry.Error{
 		Op: "agent", Subject: a.id.node.Name,
-		Err: fmt.Errorf("%w: removed from cluster %s with generation %d; belfry join TOKEN makes it one again", belfry.ErrNotMember, table.Name, table.Generation),
+		Err: fmt.Errorf("%w: removed from cluster %s %s; belfry join TOKEN makes it one again", belfry.ErrNotMember, table.Name, how),
 	})
-	if a.leaving.Load() {
+	switch {
+	case a.leaving.Load():
 		err = errLeft
 		a.log.Info("this node has left its cluster", "generation", table.Generation)
-	} else {
+	case len(told) > 0:
+		a.log.Error("this node was removed from its cluster while it did not hear of it", "generation", table.Generation, "told_by", told)
+	default:
 		a.log.Error("this node was removed from its cluster", "generation", table.Generation, "by", table.Origin)
 	}
 	a.group.Go(func() error { return err }) // which ends the agent

@@ -187,7 +187,7 @@ func (d doctor) members() findings {
 		checkMember(n, &found)
 	}
 	if alone(status) {
-		found.add(LevelWarning, "no other member is heard; if their agents run, this node may have been removed while its own did not: if belfry node list there does not have it, belfry leave --force, and join again")
+		found.add(LevelWarning, "no other member is heard; if this node was removed meanwhile, its agent ends when more than half of the others say so. Where too few of them run, and belfry node list there does not have it: belfry leave --force, and join again")
 	}
 	if !asked {
 		return found

@@ -1,0 +1,154 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/security"
+	"github.com/belfry-ha/belfry/internal/transport"
+)
+
+// A node that was removed while it did not run, or was cut off, is refused by
+// all members, and can not tell that from any other fault. So one that has
+// streams to too few members asks the others whether it still is one, and
+// believes more than half of all others, by its own table: nobody else can end
+// it, and no member alone.
+
+const (
+	// askFirst is when the streams of a start are there.
+	askFirst = 2 * time.Second
+	// askEvery is how often it asks while members can not be reached. It varies by
+	// a tenth.
+	askEvery = 10 * time.Second
+	// askRarely is how rarely it gets, by doubling, while a member refuses to tell:
+	// each refusal is in that member's audit log.
+	askRarely = 5 * time.Minute
+	// askTimeout bounds what one address of a member can take.
+	askTimeout = 2 * time.Second
+)
+
+// watchMembership asks until ctx ends, or this node hears that it was removed.
+func (a *Agent) watchMembership(ctx context.Context) error {
+	wait, told := askFirst, ""
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait + rand.N(wait/10)):
+		}
+		table := a.members.Table()
+		news := a.askMembership(ctx, table)
+		if news.majority {
+			if err := a.takeRemoval(table, news); err != nil {
+				a.log.Error("this node was removed, which it can not keep; it asks again", "by", news.by, "err", err)
+			}
+		} else if by := strings.Join(news.by, " "); by != told {
+			told = by
+			if by != "" {
+				a.log.Warn("members say that this node was removed; it ends when more than half of the others do", "by", by, "others", len(table.Nodes)-1)
+			}
+		}
+		if wait = max(askEvery, min(2*wait, askRarely)); !news.refused {
+			wait = askEvery
+		}
+	}
+}
+
+// removalNews is what members say of this node's removal.
+type removalNews struct {
+	by         []string // who say that it was removed, by name
+	generation uint64   // the lowest of their tables that say so
+	majority   bool     // more than half of the other members do
+	refused    bool     // one did not tell
+}
+
+// askMembership asks those without a stream, one after the other, while their
+// answers can decide it. A stream is a member's word that this node is one.
+func (a *Agent) askMembership(ctx context.Context, table *Table) (news removalNews) {
+	var silent []Node
+	for _, n := range table.Nodes {
+		if n.ID != a.id.node.ID && !a.streams.Connected(n.ID) {
+			silent = append(silent, n)
+		}
+	}
+	others := len(table.Nodes) - 1
+	for i, n := range silent {
+		if 2*(len(news.by)+len(silent)-i) <= others { // also if all that are left say so
+			break
+		}
+		answer, err := a.membershipAt(ctx, n)
+		if err != nil {
+			news.refused = news.refused || errors.Is(err, belfry.ErrPermission)
+			a.log.Debug("member does not tell whether this node is one", "peer", n.Name, "err", err)
+			continue
+		}
+		if !answer.GetRemoved() || answer.GetGeneration() <= table.Generation { // who knows less than this node
+			continue
+		}
+		if news.by = append(news.by, n.Name); len(news.by) == 1 || answer.GetGeneration() < news.generation {
+			news.generation = answer.GetGeneration()
+		}
+		if news.majority = 2*len(news.by) > others; news.majority {
+			break
+		}
+	}
+	return news
+}
+
+// membershipAt asks one member, at each of its addresses until it answers.
+func (a *Agent) membershipAt(ctx context.Context, n Node) (answer *belfryv1.GetMembershipResponse, err error) {
+	for _, address := range streamAddresses(n) {
+		answer, err = askWhetherMember(ctx, address.String(), a.keys.now(), n)
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	return answer, err
+}
+
+// askWhetherMember asks one member whether the node with these keys is one still.
+func askWhetherMember(ctx context.Context, address string, keys *security.Keys, n Node) (*belfryv1.GetMembershipResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	door, err := transport.OpenDoor(ctx, address, netip.Addr{}, security.MembershipClientConfig(keys.Cluster, n.ID, n.Key.ed25519()))
+	if err != nil {
+		return nil, err
+	}
+	defer door.Close()
+	proof, err := keys.Prove(door.State())
+	if err != nil {
+		return nil, err
+	}
+	return door.Membership(ctx, &belfryv1.GetMembershipRequest{NodeId: keys.Node.String(), Proof: proof})
+}
+
+// takeRemoval keeps that this node was removed, so that its agent does not start
+// again and its machine can join anew, and ends it. Unless another table came
+// meanwhile: by that one the members have to be asked again.
+func (a *Agent) takeRemoval(asked *Table, news removalNews) error {
+	a.config.mu.Lock()
+	defer a.config.mu.Unlock()
+	if a.members.Table() != asked {
+		return nil
+	}
+	next := asked.clone()
+	next.remove(a.id.node.ID)
+	// Without origin it is given to nobody (greetTable), and the cluster's own of
+	// this generation, whose rest is not known here, replaces it wherever they meet.
+	next.Generation, next.Origin = news.generation, belfry.NodeID{}
+	document, err := next.encode()
+	if err != nil {
+		return err
+	}
+	if _, err := a.members.Take(document); err != nil {
+		return err
+	}
+	a.removed(next, news.by...)
+	return nil
+}
