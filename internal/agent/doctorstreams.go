@@ -31,6 +31,8 @@ func (d doctor) streams() findings {
 		}
 		stream := n.GetStream()
 		switch {
+		case strings.Contains(stream.GetError(), "copied or restored"):
+			found.add(LevelFailure, "%s", d.noStream(n))
 		case n.GetSelf() || stream == nil || n.GetVerdict() != belfry.VerdictUp.String():
 		case stream.GetUp():
 			up++
@@ -44,7 +46,10 @@ func (d doctor) streams() findings {
 // noStream says why there is none, as far as it is known here, and what to do.
 func (d doctor) noStream(n *belfryv1.Node) string {
 	stream := n.GetStream()
-	text := "no stream to " + n.GetName() + " for " + d.now.Sub(stream.GetSince().AsTime()).Round(time.Second).String() + ", though it is heard"
+	text := "no stream to " + n.GetName() + " for " + d.now.Sub(stream.GetSince().AsTime()).Round(time.Second).String()
+	if n.GetVerdict() == belfry.VerdictUp.String() {
+		text += ", though it is heard"
+	}
 	reason := stream.GetError()
 	switch {
 	case reason == "" && stream.GetPeerDials():

@@ -58,14 +58,9 @@ func (a *Agent) openNetwork() error {
 			a.cluster.receive(cluster.Unreachable{Peer: peer, Link: link})
 		},
 		Congested: func(n uint32) { a.cluster.receive(cluster.Congested{N: uint64(n)}) },
-		Duplicate: func(peer belfry.NodeID) {
-			a.log.Error("two agents run with the identity of a node, or a copy of its state; stop one", "peer", a.nameOf(peer))
-			a.duplicates.note(peer)
-			name := a.nameOf(peer)
-			a.notices.Tell(node.Duplicate, name, time.Now(), belfry.EdgeFailing, &belfryv1.NodeDuplicate{Node: name})
-		},
-		Dropped: func(n uint32) { a.cluster.arrive(cluster.Dropped{N: uint64(n)}) },
-		Logger:  log,
+		Duplicate: a.duplicate,
+		Dropped:   func(n uint32) { a.cluster.arrive(cluster.Dropped{N: uint64(n)}) },
+		Logger:    log,
 	})
 	if err != nil {
 		return err
@@ -89,6 +84,14 @@ func (a *Agent) openNetwork() error {
 	return nil
 }
 
+// duplicate tells of a second agent with the identity of a peer.
+func (a *Agent) duplicate(peer belfry.NodeID) {
+	name := a.nameOf(peer)
+	a.log.Error("two agents run with the identity of a node, or a copy of its state; stop one", "peer", name)
+	a.duplicates.note(peer)
+	a.notices.Tell(node.Duplicate, name, time.Now(), belfry.EdgeFailing, &belfryv1.NodeDuplicate{Node: name})
+}
+
 func (a *Agent) streamsConfig(listener net.Listener) transport.StreamsConfig {
 	opts := security.TLSOptions{
 		Keys: a.keys.now,
@@ -100,6 +103,7 @@ func (a *Agent) streamsConfig(listener net.Listener) transport.StreamsConfig {
 	}
 	return transport.StreamsConfig{
 		Listener:  listener,
+		Duplicate: a.duplicate,
 		ServerTLS: security.NodeServerConfig(opts),
 		ClientTLS: func(peer belfry.NodeID) *tls.Config { return security.NodeClientConfig(opts, peer) },
 		Identify: func(state tls.ConnectionState) (belfry.NodeID, error) {

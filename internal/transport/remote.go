@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -32,8 +33,11 @@ type remote struct {
 	incarnation belfry.Incarnation
 	gone        time.Time // since when there is no stream; zero: there is one
 	trouble     string    // why the last attempt failed
-	left        bool      // the peer was dropped, or the agent stops
-	silent      bool      // the end of the session is not delivered: the agent stops
+	others      int       // times that another agent of the identity has asked, since firstOther
+	firstOther  time.Time
+	toldOther   time.Time
+	left        bool // the peer was dropped, or the agent stops
+	silent      bool // the end of the session is not delivered: the agent stops
 }
 
 func newRemote(s *Streams, id belfry.NodeID) *remote {
@@ -59,6 +63,31 @@ func (r *remote) troubled(err error) {
 	defer r.mu.Unlock()
 	if r.current == nil {
 		r.trouble = err.Error()
+	}
+}
+
+// A second agent of an identity asks again and again. One that asks once may be
+// the end of a process that is gone.
+const (
+	anotherAsks  = 3
+	anotherFor   = 30 * time.Second
+	anotherEvery = 5 * time.Second
+)
+
+// another counts what an agent asks for that is not the peer's present one.
+func (r *remote) another(now time.Time) {
+	r.mu.Lock()
+	if now.Sub(r.firstOther) > anotherFor {
+		r.firstOther, r.others = now, 0
+	}
+	r.others++
+	tell := r.others >= anotherAsks && now.Sub(r.toldOther) >= anotherEvery && r.streams.cfg.Duplicate != nil
+	if tell {
+		r.toldOther = now
+	}
+	r.mu.Unlock()
+	if tell {
+		r.streams.cfg.Duplicate(r.id)
 	}
 }
 
@@ -110,6 +139,9 @@ func (r *remote) install(s *session, greet func() error) error {
 	defer r.installing.Unlock()
 	if err := r.admit(s.hello); err != nil {
 		r.troubled(err)
+		if errors.Is(err, belfry.ErrStale) || errors.Is(err, belfry.ErrExist) {
+			r.another(time.Now())
+		}
 		return err
 	}
 	if old := r.session(); old != nil {

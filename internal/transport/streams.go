@@ -65,6 +65,10 @@ type StreamsConfig struct {
 	// stream does.
 	Deliver func(StreamEvent)
 
+	// Duplicate is told of a peer for which a second agent asks for a stream again
+	// and again, at most every 5 s. Nil: nobody is told.
+	Duplicate func(peer belfry.NodeID)
+
 	// Serve answers a peer's call of a method, by name and encoded message. It
 	// runs on a goroutine of its own, at most 8 for one peer, and ctx bounds it
 	// by 5 s. Nil answers ErrUnsupported.
