@@ -204,7 +204,7 @@ func (w *watcher) fields(n *belfry.Notification, wide bool) (fields []string) {
 	for _, name := range names {
 		value, ok := data[name]
 		if ok && (!chosen || value != "" && value != false) {
-			fields = append(fields, name+"="+dataText(value))
+			fields = append(fields, name+"="+dataText(name, value))
 		}
 	}
 	return fields
@@ -231,13 +231,23 @@ func valueText(v float64, unit string) string {
 	return strconv.FormatFloat(v, 'f', 1, 64) + unit
 }
 
-func dataText(value any) string {
+// dataText is a value of a notification's data; what is called …_since is a time
+// in nanoseconds, 0 for none.
+func dataText(name string, value any) string {
 	switch value := value.(type) {
 	case string:
 		return fieldValue(value)
 	case float64:
 		return number(value)
-	case int, bool:
+	case int:
+		switch {
+		case !strings.HasSuffix(name, "_since"):
+			return strconv.Itoa(value)
+		case value == 0:
+			return "-"
+		}
+		return time.Unix(0, int64(value)).Local().Format("15:04:05.000")
+	case bool:
 		return fmt.Sprint(value)
 	}
 	text, err := json.Marshal(value)
