@@ -49,7 +49,7 @@ test: deps .bin/testsum
 ifdef SHORT
 	@.bin/testsum -race off -- -short -vet=all
 else
-	@.bin/testsum -race off -modules internal/sim -- -count=1 -timeout 10m
+	@.bin/testsum -race off -modules internal/sim,internal/event -- -count=1 -timeout 10m
 	@.bin/testsum -modules .,tools -- -vet=all -count=1 -timeout 10m
 endif
 
@@ -94,6 +94,7 @@ mutate: .bin/mutate
 soak: deps
 	$(MAKE) sim SEEDS=10000
 	BELFRY_SOAK=1 $(GO) test -count=1 -timeout 60m ./internal/...
+	$(GO) test -count=1 -timeout 60m -run TestThreeNodesAddUp ./internal/event -town.seeds 1000000
 	$(GO) test -tags soak -count=1 -timeout 6h -v -run '^TestSoak$$' ./cmd/belfry -rounds $(ROUNDS)
 
 bench:
