@@ -85,7 +85,7 @@ func runAgent(ctx context.Context, stderr io.Writer, settings config.Settings, l
 	if err != nil {
 		return err
 	}
-	r := &reloader{log: log, level: level, load: load, apply: g.Reload, held: settings}
+	r := &reloader{log: log, level: level, load: load, apply: g.Reload, refused: g.ConfigRefused, held: settings}
 	return g.Run(ctx, func() {
 		notify(log, daemon.SdNotifyReady)
 		go r.run(ctx, hup)
@@ -118,11 +118,12 @@ func watchdog() func() {
 
 // A reloader takes up changed settings.
 type reloader struct {
-	log   *slog.Logger
-	level *slog.LevelVar
-	load  func() (config.Settings, error)
-	apply func(config.Settings) error
-	held  config.Settings
+	log     *slog.Logger
+	level   *slog.LevelVar
+	load    func() (config.Settings, error)
+	apply   func(config.Settings) error
+	refused func(error)
+	held    config.Settings
 }
 
 func (r *reloader) run(ctx context.Context, hup <-chan os.Signal) {
@@ -146,6 +147,7 @@ func (r *reloader) reload() {
 	}
 	if err != nil {
 		r.log.Error("settings refused, the old ones stay", "err", err)
+		r.refused(err)
 		return
 	}
 	changes := config.Diff(r.held, settings)

@@ -67,6 +67,8 @@ type Agent struct {
 
 	misses misses // of tokens
 
+	toldCertificate time.Time // when security.certificate was posted last; of the duties
+
 	leaving  atomic.Bool // somebody here has asked that it be removed
 	rotating sync.Mutex  // held from the draw of a group secret until its epoch
 	started  time.Time

@@ -59,6 +59,7 @@ func (a *Agent) doDuties(ctx context.Context) {
 	}
 	if err := a.renewIfDue(ctx); err != nil {
 		a.log.Warn("certificate not renewed; it is tried again", "ends", a.keys.now().Certificate.Leaf.NotAfter, "err", err)
+		a.tellCertificate(time.Now(), err)
 	}
 	if !a.leads() {
 		return

@@ -10,6 +10,7 @@ import (
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/producer/node"
 	"github.com/belfry-ha/belfry/internal/security"
 )
 
@@ -47,6 +48,25 @@ func (a *Agent) renewIfDue(ctx context.Context) error {
 	}
 	a.log.Info("certificate renewed", "ends", a.keys.now().Certificate.Leaf.NotAfter)
 	return nil
+}
+
+// A certificate that could not be renewed is told of from this long before its
+// end on, once in a while.
+const (
+	certificateNews      = 7 * 24 * time.Hour
+	certificateNewsEvery = 24 * time.Hour
+)
+
+// tellCertificate posts security.certificate. It is called by the duties only.
+func (a *Agent) tellCertificate(now time.Time, err error) {
+	ends := a.keys.now().Certificate.Leaf.NotAfter
+	if ends.Sub(now) > certificateNews || now.Sub(a.toldCertificate) < certificateNewsEvery {
+		return
+	}
+	a.toldCertificate = now
+	a.notices.Tell(node.Certificate, a.id.node.Name, now, belfry.EdgeFailing, &belfryv1.SecurityCertificate{
+		Node: a.id.node.Name, Ends: ends.UTC().Format(time.RFC3339), Error: err.Error(),
+	})
 }
 
 // renewAsGuest asks the members one after the other, without a certificate that

@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/api"
 	"github.com/belfry-ha/belfry/internal/config"
+	"github.com/belfry-ha/belfry/internal/producer/node"
 	"github.com/belfry-ha/belfry/internal/security"
 )
 
@@ -103,6 +105,13 @@ func (a *Agent) serveWeb(web config.Web) error {
 		return a.web.close()
 	})
 	return nil
+}
+
+// ConfigRefused posts that a settings file was read again and is refused.
+func (a *Agent) ConfigRefused(reason error) {
+	a.notices.Tell(node.ConfigRefused, a.id.node.Name, time.Now(), belfry.EdgeFailing, &belfryv1.AgentConfigRefused{
+		Node: a.id.node.Name, Reason: reason.Error(),
+	})
 }
 
 // Reload takes up settings that need no restart: the handlers, the web

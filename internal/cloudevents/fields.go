@@ -27,6 +27,8 @@ var messages = map[belfry.Class]protoreflect.MessageType{
 	"node.restarted":        (*belfryv1.NodeRestarted)(nil).ProtoReflect().Type(),
 	"node.was-down":         (*belfryv1.NodeWasDown)(nil).ProtoReflect().Type(),
 	"node.isolated":         (*belfryv1.NodeIsolated)(nil).ProtoReflect().Type(),
+	"agent.config-refused":  (*belfryv1.AgentConfigRefused)(nil).ProtoReflect().Type(),
+	"security.certificate":  (*belfryv1.SecurityCertificate)(nil).ProtoReflect().Type(),
 	"node.duplicate":        (*belfryv1.NodeDuplicate)(nil).ProtoReflect().Type(),
 	"cluster.nontransitive": (*belfryv1.ClusterNontransitive)(nil).ProtoReflect().Type(),
 	"process.exit":          (*belfryv1.ProcessExit)(nil).ProtoReflect().Type(),

@@ -791,6 +791,120 @@ func (x *NodeMembership) GetBy() string {
 	return ""
 }
 
+// SecurityCertificate is the data of security.certificate.
+type SecurityCertificate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`   // whose certificate ends
+	Ends          string                 `protobuf:"bytes,2,opt,name=ends,proto3" json:"ends,omitempty"`   // RFC 3339
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"` // why it was not renewed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecurityCertificate) Reset() {
+	*x = SecurityCertificate{}
+	mi := &file_belfry_v1_data_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecurityCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecurityCertificate) ProtoMessage() {}
+
+func (x *SecurityCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecurityCertificate.ProtoReflect.Descriptor instead.
+func (*SecurityCertificate) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SecurityCertificate) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *SecurityCertificate) GetEnds() string {
+	if x != nil {
+		return x.Ends
+	}
+	return ""
+}
+
+func (x *SecurityCertificate) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+// AgentConfigRefused is the data of agent.config-refused.
+type AgentConfigRefused struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`     // whose settings file was read again
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // what is wrong with it; the old settings stay
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentConfigRefused) Reset() {
+	*x = AgentConfigRefused{}
+	mi := &file_belfry_v1_data_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentConfigRefused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentConfigRefused) ProtoMessage() {}
+
+func (x *AgentConfigRefused) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentConfigRefused.ProtoReflect.Descriptor instead.
+func (*AgentConfigRefused) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *AgentConfigRefused) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *AgentConfigRefused) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // ClusterNontransitive is the data of cluster.nontransitive.
 type ClusterNontransitive struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -802,7 +916,7 @@ type ClusterNontransitive struct {
 
 func (x *ClusterNontransitive) Reset() {
 	*x = ClusterNontransitive{}
-	mi := &file_belfry_v1_data_proto_msgTypes[10]
+	mi := &file_belfry_v1_data_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +928,7 @@ func (x *ClusterNontransitive) String() string {
 func (*ClusterNontransitive) ProtoMessage() {}
 
 func (x *ClusterNontransitive) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[10]
+	mi := &file_belfry_v1_data_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +941,7 @@ func (x *ClusterNontransitive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterNontransitive.ProtoReflect.Descriptor instead.
 func (*ClusterNontransitive) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{10}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ClusterNontransitive) GetPairs() []string {
@@ -865,7 +979,7 @@ type LinkStateChange struct {
 
 func (x *LinkStateChange) Reset() {
 	*x = LinkStateChange{}
-	mi := &file_belfry_v1_data_proto_msgTypes[11]
+	mi := &file_belfry_v1_data_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +991,7 @@ func (x *LinkStateChange) String() string {
 func (*LinkStateChange) ProtoMessage() {}
 
 func (x *LinkStateChange) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[11]
+	mi := &file_belfry_v1_data_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +1004,7 @@ func (x *LinkStateChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkStateChange.ProtoReflect.Descriptor instead.
 func (*LinkStateChange) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{11}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LinkStateChange) GetPeer() string {
@@ -992,7 +1106,7 @@ type ContactStateChange struct {
 
 func (x *ContactStateChange) Reset() {
 	*x = ContactStateChange{}
-	mi := &file_belfry_v1_data_proto_msgTypes[12]
+	mi := &file_belfry_v1_data_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1118,7 @@ func (x *ContactStateChange) String() string {
 func (*ContactStateChange) ProtoMessage() {}
 
 func (x *ContactStateChange) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[12]
+	mi := &file_belfry_v1_data_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1131,7 @@ func (x *ContactStateChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContactStateChange.ProtoReflect.Descriptor instead.
 func (*ContactStateChange) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{12}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ContactStateChange) GetPeer() string {
@@ -1074,7 +1188,7 @@ type ProducerFailed struct {
 
 func (x *ProducerFailed) Reset() {
 	*x = ProducerFailed{}
-	mi := &file_belfry_v1_data_proto_msgTypes[13]
+	mi := &file_belfry_v1_data_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1086,7 +1200,7 @@ func (x *ProducerFailed) String() string {
 func (*ProducerFailed) ProtoMessage() {}
 
 func (x *ProducerFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[13]
+	mi := &file_belfry_v1_data_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1099,7 +1213,7 @@ func (x *ProducerFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducerFailed.ProtoReflect.Descriptor instead.
 func (*ProducerFailed) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{13}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ProducerFailed) GetProducer() string {
@@ -1200,7 +1314,14 @@ const file_belfry_v1_data_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x03 \x01(\x04R\n" +
 	"generation\x12\x0e\n" +
-	"\x02by\x18\x04 \x01(\tR\x02by\"J\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\"S\n" +
+	"\x13SecurityCertificate\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04ends\x18\x02 \x01(\tR\x04ends\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"@\n" +
+	"\x12AgentConfigRefused\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"J\n" +
 	"\x14ClusterNontransitive\x12\x14\n" +
 	"\x05pairs\x18\x01 \x03(\tR\x05pairs\x12\x1c\n" +
 	"\tconnected\x18\x02 \x03(\tR\tconnected\"\x93\x03\n" +
@@ -1248,7 +1369,7 @@ func file_belfry_v1_data_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_data_proto_rawDescData
 }
 
-var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_belfry_v1_data_proto_goTypes = []any{
 	(*ProcessExit)(nil),          // 0: belfry.v1.ProcessExit
 	(*FileModify)(nil),           // 1: belfry.v1.FileModify
@@ -1260,10 +1381,12 @@ var file_belfry_v1_data_proto_goTypes = []any{
 	(*NodeIsolated)(nil),         // 7: belfry.v1.NodeIsolated
 	(*NodeDuplicate)(nil),        // 8: belfry.v1.NodeDuplicate
 	(*NodeMembership)(nil),       // 9: belfry.v1.NodeMembership
-	(*ClusterNontransitive)(nil), // 10: belfry.v1.ClusterNontransitive
-	(*LinkStateChange)(nil),      // 11: belfry.v1.LinkStateChange
-	(*ContactStateChange)(nil),   // 12: belfry.v1.ContactStateChange
-	(*ProducerFailed)(nil),       // 13: belfry.v1.ProducerFailed
+	(*SecurityCertificate)(nil),  // 10: belfry.v1.SecurityCertificate
+	(*AgentConfigRefused)(nil),   // 11: belfry.v1.AgentConfigRefused
+	(*ClusterNontransitive)(nil), // 12: belfry.v1.ClusterNontransitive
+	(*LinkStateChange)(nil),      // 13: belfry.v1.LinkStateChange
+	(*ContactStateChange)(nil),   // 14: belfry.v1.ContactStateChange
+	(*ProducerFailed)(nil),       // 15: belfry.v1.ProducerFailed
 }
 var file_belfry_v1_data_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
@@ -1279,14 +1402,14 @@ func file_belfry_v1_data_proto_init() {
 		return
 	}
 	file_belfry_v1_data_proto_msgTypes[0].OneofWrappers = []any{}
-	file_belfry_v1_data_proto_msgTypes[11].OneofWrappers = []any{}
+	file_belfry_v1_data_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_data_proto_rawDesc), len(file_belfry_v1_data_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -27,6 +27,8 @@ const (
 	Nontransitive belfry.Class = "cluster.nontransitive"
 	Added         belfry.Class = "node.added"
 	Removed       belfry.Class = "node.removed"
+	Certificate   belfry.Class = "security.certificate"
+	ConfigRefused belfry.Class = "agent.config-refused"
 )
 
 // awaitFor is how long an added node's notice waits for those who asked for
@@ -80,6 +82,8 @@ func (*Notices) Classes() []belfry.ClassInfo {
 		class(Duplicate, "two agents run with the identity of a node, or a copy of its state", "NODE", "NodeDuplicate"),
 		class(Added, "a node has become a member", "NODE", "NodeMembership"),
 		class(Removed, "a node is no member any more", "NODE", "NodeMembership"),
+		class(Certificate, "the certificate of a node ends within 7 days and could not be renewed; once a day", "NODE", "SecurityCertificate"),
+		class(ConfigRefused, "a settings file was read again and is refused; the old settings stay", "NODE", "AgentConfigRefused"),
 		class(Nontransitive, "nodes that are up do not reach each other, or do so again", "CLUSTER", "ClusterNontransitive"),
 	}
 }
