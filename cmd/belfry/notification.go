@@ -265,11 +265,3 @@ func nameOf(n *belfry.Notification) string {
 	s := selector{class: string(n.Event.Class), subject: n.Event.Subject}
 	return fmt.Sprintf("seq %d of %s", n.Last, printable(s.String()))
 }
-
-// rfc3339 is empty for no time.
-func rfc3339(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return t.UTC().Format(time.RFC3339Nano)
-}

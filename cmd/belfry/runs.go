@@ -261,8 +261,15 @@ func handlerTable(o *output, list []*belfryv1.Handler, views []handlerView, now 
 			last = run.GetResult() + " " + sinceText(now, run.GetStarted().AsTime()) + " ago"
 		}
 		row := []cell{
-			{text: v.Name}, state, {text: strings.Join(v.On, " ")}, {text: strconv.FormatUint(uint64(v.Open), 10)}, {text: strconv.FormatUint(v.Queued, 10)},
-			{text: strconv.FormatUint(v.Done, 10)}, {text: strconv.FormatUint(v.Failed, 10)}, dead, {text: last},
+			{text: v.Name},
+			state,
+			{text: strings.Join(v.On, " ")},
+			{text: strconv.FormatUint(uint64(v.Open), 10)},
+			{text: strconv.FormatUint(v.Queued, 10)},
+			{text: strconv.FormatUint(v.Done, 10)},
+			{text: strconv.FormatUint(v.Failed, 10)},
+			dead,
+			{text: last},
 		}
 		if wide {
 			row = append(row, cell{text: v.Scope}, cell{text: v.RunOn}, cell{text: v.Exec})

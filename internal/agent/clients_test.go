@@ -39,8 +39,14 @@ func TestAClientIsKnownByNameAndKey(t *testing.T) {
 		key  byte
 		ok   bool
 	}{
-		{"ci", 0, false}, {"ci", 1, false}, {"ci", 2, true}, {"ci", maxClientKeys + 1, true}, {"ci", maxClientKeys + 2, false},
-		{"local", 0, true}, {"local", 7, true}, {"nobody", 2, false},
+		{"ci", 0, false},
+		{"ci", 1, false},
+		{"ci", 2, true},
+		{"ci", maxClientKeys + 1, true},
+		{"ci", maxClientKeys + 2, false},
+		{"local", 0, true},
+		{"local", 7, true},
+		{"nobody", 2, false},
 	} {
 		if err := a.clientListed(tt.name, keyNumber(tt.key)); (err == nil) != tt.ok {
 			t.Errorf("%s with key %d: %v", tt.name, tt.key, err)

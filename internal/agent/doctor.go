@@ -144,13 +144,11 @@ func (d doctor) room(info fs.FileInfo) (Level, string) {
 		return LevelUnknown, fmt.Sprintf("%s: %v; run belfry doctor where the agent runs", d.settings.State, err)
 	}
 	free := disk.Bavail * uint64(disk.Bsize)
-	level := LevelOK
+	level := LevelWarning
 	switch {
 	case free < roomFailure:
 		level = LevelFailure
-	case free < roomWarning:
-		level = LevelWarning
-	default:
+	case free >= roomWarning:
 		return LevelOK, fmt.Sprintf("%s, mode %04o", d.settings.State, info.Mode().Perm())
 	}
 	return level, fmt.Sprintf("%d KiB are free on the disk of %s; a member that can not write takes no change and renews nothing: make room there", free>>10, d.settings.State)

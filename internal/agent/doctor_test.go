@@ -87,7 +87,7 @@ func changeAudit(dir string) error {
 // awaitLine waits until a file has a whole line with that word.
 func awaitLine(t *testing.T, name, word string) {
 	t.Helper()
-	for deadline := time.Now().Add(testTimeout); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(testTimeout); ; time.Sleep(time.Millisecond) { //nolint:forbidigo // a file tells nobody
 		data, err := os.ReadFile(name)
 		if err == nil && bytes.Contains(data, []byte(word)) && bytes.HasSuffix(data, []byte("\n")) {
 			return

@@ -287,7 +287,7 @@ func TestDoctorAsksARunningCluster(t *testing.T) {
 		defer c.Close()
 		return c.Status(t.Context())
 	}
-	for deadline := time.Now().Add(testTimeout); len(a.polled.get()) < 2; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(testTimeout); len(a.polled.get()) < 2; time.Sleep(time.Millisecond) { //nolint:forbidigo // a poll tells nobody
 		if time.Now().After(deadline) {
 			t.Fatalf("%s does not answer", b.id.node.ID)
 		}

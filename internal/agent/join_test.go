@@ -124,7 +124,7 @@ func (m *machine) waitHolds(t *testing.T, names ...string) {
 		if time.Now().After(end) {
 			t.Fatalf("%s holds %v up of %d; want %v", m.Name, got, len(nodes), names)
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // of several agents, whose views are asked
 	}
 }
 
@@ -165,7 +165,7 @@ func formedAt(t *testing.T, begin time.Time, machines []*machine) {
 		t.Fatal(err)
 	}
 	machines[0].start(t)
-	for end := time.Now().Add(testTimeout); time.Until(machines[0].agent.keys.now().Certificate.Leaf.NotAfter) <= 0; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(testTimeout); time.Until(machines[0].agent.keys.now().Certificate.Leaf.NotAfter) <= 0; time.Sleep(time.Millisecond) { //nolint:forbidigo // of several agents, whose views are asked
 		if time.Now().After(end) {
 			t.Fatal("the first node does not renew its certificate, which has ended")
 		}
@@ -184,7 +184,7 @@ func formedAt(t *testing.T, begin time.Time, machines []*machine) {
 // waitConnected returns when the agent has so many streams.
 func (m *machine) waitConnected(t *testing.T, want int) {
 	t.Helper()
-	for end := time.Now().Add(testTimeout); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(testTimeout); ; time.Sleep(time.Millisecond) { //nolint:forbidigo // of several agents, whose views are asked
 		n := 0
 		for _, other := range m.agent.members.Table().Nodes {
 			if m.agent.streams.Connected(other.ID) {
@@ -538,7 +538,7 @@ func TestACertificateThatEndedWhileAsleepIsRenewed(t *testing.T) {
 	}
 	sleeper.start(t)
 	m[0].waitHolds(t, "n1", "n2", "n3", "n4")
-	for end := time.Now().Add(testTimeout); !m[0].agent.streams.Connected(id.ID); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(testTimeout); !m[0].agent.streams.Connected(id.ID); time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // of several agents, whose views are asked
 		if time.Now().After(end) {
 			t.Fatal("no stream to the node whose certificate had ended")
 		}

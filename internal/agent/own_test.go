@@ -277,7 +277,9 @@ func ownWorld(t *testing.T) *client.Client {
 		_ = a.server.Stop(ctx)
 		a.runner.Stop()
 		stop()
-		<-done
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	})
 	c, err := client.Dial(t.Context(), socket)
 	if err != nil {

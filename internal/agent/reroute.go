@@ -16,7 +16,7 @@ func (a *Agent) reroute(peer belfry.NodeID) {
 	var links []cluster.LinkStatus
 	a.cluster.call(func(m *cluster.Machine) { links = m.Links(time.Now()) })
 	for _, l := range failedLinks(links, peer) {
-		a.streams.Reroute(peer, l.Link.Local.Addr(), l.Link.Remote.Addr(), l.Since)
+		a.streams.Reroute(peer, l.Local.Addr(), l.Remote.Addr(), l.Since)
 	}
 }
 

@@ -31,7 +31,7 @@ func TestStreamsLeaveAFailedLinkOnlyForOneThatIsWell(t *testing.T) {
 	} {
 		var got []string
 		for _, l := range failedLinks(test.links, peer) {
-			got = append(got, l.Link.Network)
+			got = append(got, l.Network)
 		}
 		if diff := cmp.Diff(test.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)

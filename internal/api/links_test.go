@@ -52,8 +52,11 @@ func TestTheMatrixNamesWhoDoesNotAnswer(t *testing.T) {
 			cells     int
 		}
 		want := []row{
-			{"a", "", true, 2}, {"b", "down", false, 0},
-			{"n0000", "", true, 3}, {"n0001", "context deadline exceeded", false, 0}, {"n0002", "", true, 3},
+			{"a", "", true, 2},
+			{"b", "down", false, 0},
+			{"n0000", "", true, 3},
+			{"n0001", "context deadline exceeded", false, 0},
+			{"n0002", "", true, 3},
 		}
 		for i, r := range got.GetRows() {
 			if g := (row{r.GetNode(), r.GetError(), r.GetAnswered(), len(r.GetCells())}); i >= len(want) || g != want[i] {

@@ -293,10 +293,10 @@ func (r *Runner) finish(ctx context.Context, run *Run, letter uint64) bool {
 	}
 	r.Observe(run)
 	n := &run.Notification
-	switch {
-	case run.Result == ResultRetry:
+	switch run.Result {
+	case ResultRetry:
 		r.Log.Warn("handler failed", "handler", r.Handler, "class", n.Event.Class, "subject", n.Event.Subject, "sequence", n.Last, "attempt", run.Attempt, "err", run.Error)
-	case run.Result == ResultDead:
+	case ResultDead:
 		r.Log.Error("handler gave up", "handler", r.Handler, "class", n.Event.Class, "subject", n.Event.Subject, "sequence", n.Last, "run", run.ID, "attempt", run.Attempt, "err", run.Error, "dead_letters_dropped", dropped)
 	}
 	return true

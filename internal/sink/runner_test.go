@@ -133,7 +133,7 @@ func TestFailuresAreTriedAgainLaterEachTime(t *testing.T) {
 		}
 		_, end := run(t, Options{Sink: sink, Source: source, Store: store})
 		source.give <- happened(1, 1, 3)
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) //nolint:forbidigo // in a bubble
 		synctest.Wait()
 		expect(t, "attempts", sink.all(), []string{"/1 1-3 x3 attempt 1", "/1 1-3 x3 attempt 2", "/1 1-3 x3 attempt 3", "/1 1-3 x3 attempt 4"})
 		for i, d := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second} {
@@ -177,7 +177,7 @@ func TestWhatFailsForGoodIsADeadLetter(t *testing.T) {
 		for entry := range uint64(3) {
 			source.give <- happened(entry+1, 1, 1)
 		}
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) //nolint:forbidigo // in a bubble
 		synctest.Wait()
 		expect(t, "attempts", len(sink.all()), 3+1+1)
 		expect(t, "acknowledged", source.acknowledged(), []uint64{1, 2, 3})
@@ -259,7 +259,7 @@ func TestEventsDoNotWaitForEachOther(t *testing.T) {
 			now++
 			most = max(most, now)
 			mu.Unlock()
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond) //nolint:forbidigo // in a bubble
 			mu.Lock()
 			now--
 			mu.Unlock()
