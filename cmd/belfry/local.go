@@ -5,14 +5,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -31,16 +27,6 @@ type localCluster struct {
 	dirLock   net.Listener   // holds the directory
 	ports     []net.Listener // hold the blocks of ports, one each
 	nodes     []*localNode
-}
-
-// A localNode is one of its agents.
-type localNode struct {
-	agent.LocalNode
-	socket string
-
-	mu     sync.Mutex
-	cmd    *exec.Cmd
-	exited chan struct{} // closed when cmd has ended
 }
 
 // Bounds of a cluster on one machine.
@@ -145,83 +131,8 @@ func (c *localCluster) create(count int) error {
 	return c.writeSettings()
 }
 
-// localAddresses gives node i the addresses 127.0.11.(i+1) on net1 and
-// 127.0.12.(i+1) on net2, so that one of the two can be cut, and three ports.
-func localAddresses(name, state string, i, base int) agent.LocalNode {
-	port := uint16(base + i*portBlock)
-	n := agent.LocalNode{Name: name, State: state, Web: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port+2)}
-	for k := range byte(2) {
-		addr := netip.AddrFrom4([4]byte{127, 0, 11 + k, byte(i + 1)})
-		n.Networks = append(n.Networks, agent.Network{Name: fmt.Sprintf("net%d", k+1), Heartbeat: netip.AddrPortFrom(addr, port), Bits: 24})
-	}
-	n.Streams = netip.AddrPortFrom(n.Networks[0].Heartbeat.Addr(), port+1)
-	return n
-}
-
 func (c *localCluster) add(n agent.LocalNode) {
 	c.nodes = append(c.nodes, &localNode{LocalNode: n, socket: filepath.Join(n.State, "belfry.sock")})
-}
-
-// findPorts takes the first free block of ports, and keeps other clusters of
-// this machine from taking it meanwhile.
-func (c *localCluster) findPorts(count int) (int, error) {
-	for i := range blocks {
-		base := firstPort + i*portBlock
-		locks, err := reservePorts(base, count)
-		if err != nil {
-			continue
-		}
-		if c.allFree(count, base) {
-			c.ports = locks
-			return base, nil
-		}
-		closeAll(locks)
-	}
-	return 0, fmt.Errorf("%w: no free block of ports from %d on; stop another belfry up", belfry.ErrLimit, firstPort)
-}
-
-// reservePorts holds count blocks while the listeners are open, so that two
-// clusters that start at one time do not choose the same: an abstract socket
-// leaves nothing behind, whatever ends the process (unix(7)).
-func reservePorts(base, count int) (locks []net.Listener, err error) {
-	for i := range count {
-		lock, err := net.Listen("unix", fmt.Sprintf("@belfry-up-%d", base+i*portBlock))
-		if err != nil {
-			closeAll(locks)
-			return nil, err
-		}
-		locks = append(locks, lock)
-	}
-	return locks, nil
-}
-
-func closeAll(locks []net.Listener) {
-	for _, lock := range locks {
-		lock.Close()
-	}
-}
-
-func (c *localCluster) allFree(count, base int) bool {
-	for i := range count {
-		n := localAddresses("", "", i, base)
-		streams := []netip.AddrPort{n.Web}
-		for _, network := range n.Networks {
-			udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(network.Heartbeat))
-			if err != nil {
-				return false
-			}
-			udp.Close()
-			streams = append(streams, netip.AddrPortFrom(network.Heartbeat.Addr(), n.Streams.Port()))
-		}
-		for _, a := range streams {
-			tcp, err := net.Listen("tcp", a.String())
-			if err != nil {
-				return false
-			}
-			tcp.Close()
-		}
-	}
-	return true
 }
 
 const settingsText = `# Settings of one agent; what differs from the defaults.
@@ -245,104 +156,6 @@ func (c *localCluster) writeSettings() error {
 		}
 	}
 	return nil
-}
-
-func (n *localNode) settings() string { return filepath.Join(n.State, "belfry.yaml") }
-
-func (n *localNode) log() string { return filepath.Join(n.State, "agent.log") }
-
-// start starts the node's agent. It does not wait until it answers.
-func (n *localNode) start() error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	out, err := os.OpenFile(n.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	cmd := exec.Command(self, "agent", "--config", n.settings())
-	cmd.Env = withoutSettings(os.Environ())
-	cmd.Stdout, cmd.Stderr = out, out
-	// A group of its own, so that Ctrl-C reaches this process alone, which then
-	// stops the agents in order; and an end when this process is killed.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	exited := make(chan struct{})
-	n.mu.Lock()
-	n.cmd, n.exited = cmd, exited
-	n.mu.Unlock()
-	go func() {
-		_ = cmd.Wait() // the state is in cmd
-		close(exited)
-	}()
-	return nil
-}
-
-// withoutSettings keeps the caller's BELFRY_… away from the agents: each has
-// its own file.
-func withoutSettings(environ []string) []string {
-	var kept []string
-	for _, v := range environ {
-		if !strings.HasPrefix(v, "BELFRY_") {
-			kept = append(kept, v)
-		}
-	}
-	return kept
-}
-
-func (n *localNode) running() (*exec.Cmd, <-chan struct{}) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.cmd, n.exited
-}
-
-// signal sends sig to the agent, if one was started.
-func (n *localNode) signal(sig os.Signal) error {
-	cmd, _ := n.running()
-	if cmd == nil {
-		return nil
-	}
-	return cmd.Process.Signal(sig)
-}
-
-// dial waits until the agent answers, or has ended, or ctx ends.
-func (n *localNode) dial(ctx context.Context) (*client.Client, error) {
-	_, exited := n.running()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		c, err := client.Dial(ctx, n.socket)
-		if err == nil {
-			return c, nil
-		}
-		select {
-		case <-exited:
-			return nil, fmt.Errorf("agent %s ended: %s", n.Name, n.lastWords())
-		case <-ctx.Done():
-			return nil, fmt.Errorf("agent %s does not answer: %w", n.Name, err)
-		case <-tick.C:
-		}
-	}
-}
-
-// lastWords is the end of the agent's log, which says why it ended.
-func (n *localNode) lastWords() string {
-	const tail = 512
-	f, err := os.Open(n.log())
-	if err != nil {
-		return err.Error()
-	}
-	defer f.Close()
-	if size, err := f.Seek(0, io.SeekEnd); err == nil {
-		_, _ = f.Seek(max(0, size-tail), io.SeekStart)
-	}
-	text, _ := io.ReadAll(f)
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	return strings.TrimPrefix(lines[len(lines)-1], "belfry: ")
 }
 
 // start starts all agents and waits until each holds all of them up.
