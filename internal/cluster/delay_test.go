@@ -57,3 +57,35 @@ func TestJitterAndEarliness(t *testing.T) {
 		t.Errorf("early = %v, want %v", got, want)
 	}
 }
+
+// Whatever becomes of either clock, a way that takes what it did has no delay.
+func TestAStepOfAClockIsNoDelay(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		var way oneWay
+		x := time.Duration(0)
+		for range rapid.IntRange(1, 20).Draw(t, "datagrams") {
+			x += time.Duration(rapid.Int64Range(-int64(clockWrap), int64(clockWrap)).Draw(t, "step"))
+			if got := way.take(wrapped(x), 0); got != 0 {
+				t.Fatalf("delay %v after a step of a clock, want 0", got)
+			}
+		}
+	})
+}
+
+// A delay is known of the direction that it is in, wherever the clocks are.
+func TestADelayIsThatOfItsDirection(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		var way oneWay
+		apart := time.Duration(rapid.Int64Range(0, int64(clockWrap)).Draw(t, "apart"))
+		way.take(wrapped(apart), 0)
+		for range rapid.IntRange(1, 20).Draw(t, "datagrams") {
+			here := time.Duration(rapid.Int64Range(0, int64(5*time.Second)).Draw(t, "delay towards this node"))
+			there := time.Duration(rapid.Int64Range(0, int64(5*time.Second)).Draw(t, "delay to the peer"))
+			if got := way.take(wrapped(apart+here), here+there); got != here {
+				t.Fatalf("delay %v, want %v", got, here)
+			}
+		}
+	})
+}

@@ -106,6 +106,7 @@ func (r *row) init(now time.Time, reason string) {
 func (r *row) reset() {
 	r.seq.restart()
 	r.arrival.started = false
+	r.quality.restarted()
 	r.peerClockAt, r.peerAt = time.Time{}, time.Time{}
 }
 
@@ -177,7 +178,7 @@ func (r *row) echo(at, start time.Time, p path, hb *Heartbeat, pauseEnd time.Tim
 		return // it spans a pause of either side
 	}
 	r.rtt.sample(age-hb.Hold, r.maxWait(p))
-	r.quality.trip(max(age-hb.Hold, 0))
+	r.quality.trip(max(age-hb.Hold, 0), offset(clockAt(start, at), hb.SentAt))
 	r.trips.add(max(age-hb.Hold, 0))
 }
 
@@ -193,7 +194,7 @@ func (r *row) measure(at, start time.Time, lost int) {
 	if r.state == belfry.LinkInit || r.state == belfry.LinkDown {
 		lost = 0 // what an outage took says nothing of the quality
 	}
-	r.quality.received(at, lost)
+	r.quality.received(at.Sub(start), lost)
 }
 
 // trafficAt is the traffic with what is missing while the link is down: the

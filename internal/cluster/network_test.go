@@ -1,13 +1,11 @@
 package cluster
 
 import (
-	"cmp"
 	"container/heap"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -55,6 +53,7 @@ type host struct {
 	dead        bool // the whole host
 	seen        map[string]belfry.Boot
 	inbox       []Message
+	clock       hostClock
 	wakeup      uint64
 	stuck       int // times in a row that it wanted to be woken at once
 }
@@ -139,7 +138,7 @@ func (n *network) boot(h *host) {
 	cfg := Default()
 	cfg.Self, cfg.Number, cfg.Name, cfg.Incarnation = nodeID(h.number), h.number, h.name, h.incarnation
 	n.cfg(&cfg)
-	h.m = New(cfg, n.now, rand.New(rand.NewPCG(n.rng.Uint64(), uint64(h.number))))
+	h.m = New(cfg, h.clock.at(n.now), rand.New(rand.NewPCG(n.rng.Uint64(), uint64(h.number))))
 	n.deliver(h, n.members())
 	for _, p := range n.hosts {
 		if p != h {
@@ -226,16 +225,25 @@ func (n *network) deliver(h *host, msg Message) {
 	case h.frozen:
 		h.inbox = append(h.inbox, msg)
 	default:
-		h.m.Receive(n.now, msg)
+		h.m.Receive(h.clock.at(n.now), stamped(h, msg))
 		n.drive(h)
 	}
+}
+
+// stamped puts a host's own time on a datagram that arrived.
+func stamped(h *host, msg Message) Message {
+	if d, ok := msg.(Datagram); ok {
+		d.At = h.clock.at(d.At)
+		return d
+	}
+	return msg
 }
 
 // thaw lets a stopped process read its mail and go on.
 func (n *network) thaw(h *host) {
 	h.frozen = false
 	for _, msg := range h.inbox {
-		h.m.Receive(n.now, msg)
+		h.m.Receive(h.clock.at(n.now), stamped(h, msg))
 	}
 	h.inbox = nil
 	n.drive(h)
@@ -264,12 +272,12 @@ func (n *network) late(h *host, d, period time.Duration, token int) {
 // wake lets a suspended host go on: nothing was queued for it.
 func (n *network) wake(h *host, d time.Duration) {
 	h.dead = false
-	h.m.Receive(n.now, Suspended{D: d})
+	h.m.Receive(h.clock.at(n.now), Suspended{D: d})
 	n.drive(h)
 }
 
 func (n *network) drive(h *host) {
-	h.m.Advance(n.now)
+	h.m.Advance(h.clock.at(n.now))
 	out := h.m.Take()
 	for _, c := range out.Changes {
 		n.trace(h, c)
@@ -291,14 +299,14 @@ func (n *network) schedule(h *host) {
 	if next.IsZero() {
 		return
 	}
-	if h.stuck++; next.After(n.now) {
+	if h.stuck++; next.After(h.clock.at(n.now)) {
 		h.stuck = 0
 	} else if h.stuck > stuckMax {
 		panic(fmt.Sprintf("at %s %s wants to be woken at %s, again and again; want what is due done", n.elapsed(n.now), h.name, n.elapsed(next)))
 	}
 	h.wakeup++
 	token, m := h.wakeup, h.m
-	n.at(max(0, next.Sub(n.now)), func() {
+	n.at(h.clock.until(n.now, next), func() {
 		if h.wakeup == token && h.m == m && h.running && !h.frozen && !h.dead {
 			n.drive(h)
 		}
@@ -353,58 +361,4 @@ func (n *network) dial(from, to *host, d Dial) {
 	if result == DialAccepted && to.running && !to.dying && !to.frozen {
 		n.at(2*after, func() { n.deliver(from, Dialed{Peer: d.Peer, Link: d.Link, Result: DialAnswered}) })
 	}
-}
-
-// names of hosts by id, for printing.
-func (n *network) name(id belfry.NodeID) string {
-	if id.IsZero() {
-		return "self"
-	}
-	return n.byID(id).name
-}
-
-func (n *network) elapsed(t time.Time) string {
-	return fmt.Sprintf("%.3fs", t.Sub(n.start).Round(time.Millisecond).Seconds())
-}
-
-// describe is one change as scripts print it.
-func (n *network) describe(h *host, c Change) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s: ", n.elapsed(n.now), h.name)
-	switch c := c.(type) {
-	case NodeChange:
-		fmt.Fprintf(&b, "%s %v -> %v (%v)", c.Name, c.From, c.To, c.Cause)
-	case LinkChange:
-		fmt.Fprintf(&b, "link %s/%s %v -> %v, %s", n.name(c.Peer), c.Network, c.From, c.To, c.Reason)
-	case ContactChange:
-		fmt.Fprintf(&b, "contact %s %s, %d of %d links: %s", c.Name, map[bool]string{true: "up", false: "down"}[c.Up], c.LinksUp, c.LinksTotal, c.Reason)
-	case Restarted:
-		fmt.Fprintf(&b, "%s runs as incarnation %d", c.Name, c.Incarnation)
-	case WasDown:
-		fmt.Fprintf(&b, "was %v (%v) by the word of %s", c.Verdict, c.Cause, n.name(c.By))
-	case Isolated:
-		fmt.Fprintf(&b, "isolated %v", c.On)
-	case NonTransitive:
-		b.WriteString("pairs")
-		for _, pair := range c.Pairs {
-			fmt.Fprintf(&b, " %s|%s", n.name(pair[0]), n.name(pair[1]))
-		}
-		b.WriteString(", connected")
-		for _, id := range c.Connected {
-			b.WriteString(" " + n.name(id))
-		}
-	}
-	return b.String()
-}
-
-// agree tells whether all running machines hold the same claims.
-func (n *network) agree() bool {
-	var views []uint32
-	for _, h := range n.hosts {
-		if h.running && !h.frozen && !h.dead {
-			views = append(views, h.m.View())
-		}
-	}
-	slices.SortFunc(views, cmp.Compare)
-	return len(slices.Compact(views)) <= 1
 }

@@ -20,7 +20,7 @@ const (
 	windowSize  = 4
 	badWindows  = 3
 	goodWindows = 10
-	// A round trip is long when it is this many times the usual one, and more.
+	// A time is long when it is this many times the usual one, and more.
 	longFactor = 3
 	longMore   = 5 * time.Millisecond
 	// What is usual is the median of the last 600 s, of one window in this time.
@@ -30,63 +30,61 @@ const (
 )
 
 // quality tells a link that works badly from one that works (cluster.md 10).
-// The round trip holds the delay of both directions, and needs no two clocks
-// that run alike.
+// The round trip holds the delay of both directions, so both ends call it long;
+// the delay, that of what arrives here, says which of them it is.
 type quality struct {
 	score int // loss
 
-	count int // receptions of this window
-	trips [windowSize]time.Duration
-	taken int // round trips of this window
+	count  int // receptions of this window
+	trips  [windowSize]time.Duration
+	delays [windowSize]time.Duration // above the least
+	taken  int                       // round trips and delays of this window
 
-	usual     [usualFor / usualEvery]time.Duration // medians of windows; a ring
-	usualAt   [usualFor / usualEvery]time.Time
-	nextUsual int
+	way      oneWay
+	shortest time.Duration // round trip of the last 600 s
+	usual    usual
 
 	slow, good int // windows in a row
 	why        string
 	degraded   bool
 }
 
-// received counts one reception, before which lost numbers were missing, and
-// tells whether that ended a window.
-func (q *quality) received(now time.Time, lost int) {
+// received counts one reception at a time since the machine's start, before
+// which lost numbers were missing, and ends a window with every fourth.
+func (q *quality) received(since time.Duration, lost int) {
 	q.score = min(max(q.score+scoreLost*min(lost, 256)-scoreReceived, 0), scoreMost)
 	if q.score > scoreLimit && !q.degraded {
 		q.degrade("loss of more than a few percent")
 	}
 	if q.count++; q.count == windowSize {
-		q.window(now)
+		q.window(since)
 	}
 }
 
-// trip records one round trip.
-func (q *quality) trip(d time.Duration) {
+// trip records one round trip, and x of the datagram that ended it.
+func (q *quality) trip(d, x time.Duration) {
+	if q.usual.n == 0 && q.taken == 0 || d < q.shortest {
+		q.shortest = d
+	}
+	delay := q.way.take(x, d-q.shortest)
 	if q.taken < windowSize {
-		q.trips[q.taken] = d
+		q.trips[q.taken], q.delays[q.taken] = d, delay
 		q.taken++
 	}
 }
 
 // window judges the last receptions.
-func (q *quality) window(now time.Time) {
-	long, why := false, ""
+func (q *quality) window(since time.Duration) {
+	long := false
 	if q.taken > 0 {
-		trips := q.trips[:q.taken]
-		slices.Sort(trips)
-		median := trips[len(trips)/2]
-		usual, known := q.median(now)
-		long = known && median > longFactor*usual+longMore
-		q.learn(now, median)
-		if long && q.slow+1 >= badWindows && !q.degraded { // the reason stays while it lasts
-			why = fmt.Sprintf("round trip %s, usually %s", median.Round(100*time.Microsecond), usual.Round(100*time.Microsecond))
+		var why string
+		if long, why = q.measured(since); long && q.slow+1 >= badWindows && !q.degraded {
+			q.degrade(why) // the reason stays while it lasts
 		}
 	}
 	q.count, q.taken = 0, 0
 	if long {
-		if q.slow++; q.slow >= badWindows && !q.degraded {
-			q.degrade(why)
-		}
+		q.slow++
 	} else {
 		q.slow = 0
 	}
@@ -97,34 +95,33 @@ func (q *quality) window(now time.Time) {
 	}
 }
 
+// measured tells whether the times of this window are long, and which.
+func (q *quality) measured(since time.Duration) (long bool, why string) {
+	trips, delays := q.trips[:q.taken], q.delays[:q.taken]
+	slices.Sort(trips)
+	slices.Sort(delays)
+	now := spell{at: since, trip: trips[len(trips)/2], delay: delays[len(delays)/2], shortest: trips[0]}
+	before, known := q.usual.median(since)
+	q.usual.learn(now)
+	q.shortest = q.usual.shortest(now)
+	switch {
+	case !known:
+	case isLong(now.delay, before.delay):
+		return true, fmt.Sprintf("delay towards this node %s above the least, usually %s", rounded(now.delay), rounded(before.delay))
+	case isLong(now.trip, before.trip):
+		return true, fmt.Sprintf("round trip %s, usually %s", rounded(now.trip), rounded(before.trip))
+	}
+	return false, ""
+}
+
+func isLong(d, usual time.Duration) bool { return d > longFactor*usual+longMore }
+
+func rounded(d time.Duration) time.Duration { return d.Round(100 * time.Microsecond) }
+
 func (q *quality) degrade(why string) { q.degraded, q.why, q.good = true, why, 0 }
 
-// learn keeps one window in usualEvery.
-func (q *quality) learn(now time.Time, median time.Duration) {
-	last := q.usualAt[(q.nextUsual+len(q.usualAt)-1)%len(q.usualAt)]
-	if !last.IsZero() && now.Sub(last) < usualEvery {
-		return
-	}
-	q.usual[q.nextUsual], q.usualAt[q.nextUsual] = median, now
-	q.nextUsual = (q.nextUsual + 1) % len(q.usual)
-}
-
-// median is what was usual in the last 600 s.
-func (q *quality) median(now time.Time) (time.Duration, bool) {
-	var known [len(quality{}.usual)]time.Duration
-	n := 0
-	for i, at := range q.usualAt {
-		if !at.IsZero() && now.Sub(at) <= usualFor {
-			known[n] = q.usual[i]
-			n++
-		}
-	}
-	if n < usualLeast {
-		return 0, false
-	}
-	slices.Sort(known[:n])
-	return known[n/2], true
-}
+// restarted forgets the peer's clock.
+func (q *quality) restarted() { q.way.started = false }
 
 // interrupted forgets the score: what is lost in an outage is no quality.
 func (q *quality) interrupted() {

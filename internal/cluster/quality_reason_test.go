@@ -9,12 +9,12 @@ import (
 // with each window, nor turn from loss to delay by one slow window.
 func TestReasonOfDegradedStaysWhileItLasts(t *testing.T) {
 	var q quality
-	now := time.Unix(0, 0)
+	since := time.Duration(0)
 	window := func(trip time.Duration) {
 		for range windowSize {
-			now = now.Add(2 * time.Second)
-			q.trip(trip)
-			q.received(now, 0)
+			since += 2 * time.Second
+			q.trip(trip, 0)
+			q.received(since, 0)
 		}
 	}
 	for range 2 * usualLeast {

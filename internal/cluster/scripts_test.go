@@ -93,6 +93,8 @@ type script struct {
 //	goodbye NODE               it says that it restarts, and ends
 //	intent stop|start NODE     by the configuration
 //	cut A>B | A|B, heal A>B    loss A>B PERCENT, delay A>B TIME; A>B@NET: on one network
+//	clock NODE 500ppm          how much faster its clock goes from now on
+//	clock NODE -30s            while it is suspended: its clock stood still so long
 //	interface NODE NET up|no-carrier|admin-down
 //	interests NODE PEER...     that somebody there has registered links of; all of them
 //	since NODE VERSION         what changed in its link database
@@ -119,6 +121,8 @@ func (s *script) do(t *testing.T, args []string) string {
 				s.n.late(s.n.host(name), d, duration(t, rest[2]), s.n.lateness)
 			}
 		}
+	case "clock":
+		s.clock(t, s.n.host(rest[0]), rest[1])
 	case "interface":
 		state := map[string]InterfaceState{"up": InterfaceUp, "no-carrier": InterfaceNoCarrier, "admin-down": InterfaceAdminDown}
 		s.n.deliver(s.n.host(rest[0]), Interface{Network: rest[1], State: state[rest[2]], Name: "eth-" + rest[1], Speed: 1000, MTU: 1500})
@@ -163,6 +167,19 @@ func (s *script) do(t *testing.T, args []string) string {
 		}
 	}
 	return s.lines.String()
+}
+
+func (s *script) clock(t *testing.T, h *host, change string) {
+	t.Helper()
+	if ppm, pace := strings.CutSuffix(change, "ppm"); pace {
+		n, err := strconv.ParseInt(ppm, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.clock.turn(s.n.now, 0, n)
+		return
+	}
+	h.clock.turn(s.n.now, duration(t, change), h.clock.ppm)
 }
 
 func (s *script) set(t *testing.T, name string, d time.Duration) {
