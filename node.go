@@ -93,6 +93,15 @@ type LinkView struct {
 	Loss  uint8     // that it measures inbound, 1/255
 }
 
+// A OneWay is the word of one node that it hears another on some of their links
+// and is not heard there. It travels over a third node, which hears both, because
+// the two have no link that works (cluster.md 10).
+type OneWay struct {
+	Hearer, Heard NodeNumber
+	Links         uint16        // bit i: the hearer's link of index i
+	Age           time.Duration // since the hearer said so; 0 to 655.35 s in steps of 10 ms
+}
+
 // A Claim is a verdict as it travels between nodes. Claims on one subject are
 // ordered by (Incarnation, Turn, Verdict); every node keeps the greatest.
 type Claim struct {

@@ -147,6 +147,8 @@ type Heartbeat struct {
 
 	Others    [belfry.MaxLinks - 1]belfry.LinkView // what it holds of the other links of the pair
 	NumOthers uint8                                // of them that count
+
+	OneWays []belfry.OneWay // links that work in one direction, of the sender's and by its peers' own word
 }
 
 // A RelayAsk asks a co-watcher to probe the subject by itself.

@@ -39,6 +39,8 @@ type Heartbeat struct {
 
 	Others    [belfry.MaxLinks - 1]belfry.LinkView // section 3: the other links of the pair
 	NumOthers uint8                                // of them that count
+
+	OneWays []belfry.OneWay // section 4: links that work in one direction; at most MaxOneWays
 }
 
 // A RelayAsk asks a co-watcher to probe the subject by itself (cluster.md 6).
@@ -101,6 +103,7 @@ func (*View) body()        {}
 // The most that fits.
 const (
 	MaxHeartbeatClaims = 255 / claimSize           // a section has one byte of length
+	MaxOneWays         = 255 / oneWaySize          // the same; 31
 	MaxClaims          = (maxBody - 5) / claimSize // one datagram; 82
 	MaxNotice          = maxBody - commonSize      // bytes; 1,160
 	MaxBuckets         = (maxBody - 6) / 3         // one datagram; 386
@@ -128,9 +131,10 @@ const (
 
 // Sections behind a heartbeat: type, length, bytes. Others are skipped.
 const (
-	sectionClaims = 1
-	sectionPause  = 2
-	sectionLinks  = 3
+	sectionClaims  = 1
+	sectionPause   = 2
+	sectionLinks   = 3
+	sectionOneWays = 4
 )
 
 // Sizes in bytes.
@@ -141,6 +145,7 @@ const (
 	relayResultSize = 13
 	claimSize       = 14
 	linkViewSize    = 2 // link and state, loss
+	oneWaySize      = 8 // hearer, heard, links, age
 )
 
 // Steps and limits of the fields of time.

@@ -114,7 +114,7 @@ func (h *Heartbeat) decodeSections(data []byte) (err error) {
 		}
 		kind, content := data[0], data[2:2+int(data[1])]
 		data = data[2+len(content):]
-		if seen[kind] && kind >= sectionClaims && kind <= sectionLinks {
+		if seen[kind] && kind >= sectionClaims && kind <= sectionOneWays {
 			return fmt.Errorf("%w: section %d comes twice; once each", belfry.ErrUsage, kind)
 		}
 		seen[kind] = true
@@ -128,6 +128,8 @@ func (h *Heartbeat) decodeSections(data []byte) (err error) {
 			h.ExactPause = time.Duration(binary.LittleEndian.Uint32(content)) * time.Millisecond
 		case sectionLinks:
 			err = h.decodeOthers(content)
+		case sectionOneWays:
+			err = h.decodeOneWays(content)
 		}
 		if err != nil {
 			return err
@@ -147,6 +149,24 @@ func (h *Heartbeat) decodeOthers(data []byte) error {
 		}
 		h.Others[i] = v
 		h.NumOthers++
+	}
+	return nil
+}
+
+func (h *Heartbeat) decodeOneWays(data []byte) error {
+	if len(data)%oneWaySize != 0 {
+		return badLength("section of one-way links", len(data), oneWaySize)
+	}
+	if len(data) > 0 {
+		h.OneWays = make([]belfry.OneWay, 0, len(data)/oneWaySize)
+	}
+	for ; len(data) > 0; data = data[oneWaySize:] {
+		h.OneWays = append(h.OneWays, belfry.OneWay{
+			Hearer: belfry.NodeNumber(binary.LittleEndian.Uint16(data)),
+			Heard:  belfry.NodeNumber(binary.LittleEndian.Uint16(data[2:])),
+			Links:  binary.LittleEndian.Uint16(data[4:]),
+			Age:    time.Duration(binary.LittleEndian.Uint16(data[6:])) * ageUnit,
+		})
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ func (h *Heartbeat) append(dst []byte) ([]byte, error) {
 	if h.Wanted {
 		first |= flagWanted
 	}
-	if len(h.Claims) > 0 || h.ExactPause > 0 || h.NumOthers > 0 {
+	if len(h.Claims) > 0 || h.ExactPause > 0 || h.NumOthers > 0 || len(h.OneWays) > 0 {
 		first |= flagMore
 	}
 	dst = appendCommon(dst, first, h.Link, h.LinkState, h.Seq)
@@ -80,6 +80,15 @@ func (h *Heartbeat) append(dst []byte) ([]byte, error) {
 		dst = append(dst, sectionLinks, h.NumOthers*linkViewSize)
 		for _, o := range h.Others[:h.NumOthers] {
 			dst = append(dst, o.Link|byte(o.State)<<4, o.Loss)
+		}
+	}
+	if len(h.OneWays) > 0 {
+		dst = append(dst, sectionOneWays, byte(len(h.OneWays)*oneWaySize))
+		for _, w := range h.OneWays {
+			dst = binary.LittleEndian.AppendUint16(dst, uint16(w.Hearer))
+			dst = binary.LittleEndian.AppendUint16(dst, uint16(w.Heard))
+			dst = binary.LittleEndian.AppendUint16(dst, w.Links)
+			dst = binary.LittleEndian.AppendUint16(dst, uint16(steps(w.Age, ageUnit, max16)))
 		}
 	}
 	return dst, nil
@@ -110,6 +119,9 @@ func (h *Heartbeat) check() error {
 		if err := checkCommon(o.Link, o.State); err != nil {
 			return err
 		}
+	}
+	if len(h.OneWays) > MaxOneWays {
+		return fmt.Errorf("%w: %d one-way links; at most %d", belfry.ErrLimit, len(h.OneWays), MaxOneWays)
 	}
 	return checkClaims(h.Claims, MaxHeartbeatClaims)
 }
