@@ -120,6 +120,7 @@ func (m *Machine) content(now, at time.Time, p *member, d Datagram) {
 func (m *Machine) gossip(now, at time.Time, p *member, hb *Heartbeat) {
 	m.sawPause(now, p, max(time.Duration(hb.Pause)*pauseUnit, hb.ExactPause))
 	m.heardOthers(now, at, p, hb)
+	m.heardOneWays(now, at, p, hb)
 	m.mention(p, hb)
 	if q := m.numbered(hb.Fresh.Subject); q != nil && hb.Fresh.Verdict == belfry.VerdictUp {
 		m.vouch(now, at.Add(-hb.Fresh.Age), q, p)
@@ -198,10 +199,10 @@ func (m *Machine) sendHeartbeat(now time.Time, r *row, probe, answer bool) {
 	if r.tellPause {
 		hb.ExactPause, r.tellPause = m.health.lastPause.Truncate(time.Millisecond), false
 	}
-	if !probe && !answer {
-		hb.Fresh = m.freshness(now, r)
-	}
 	p := m.byID[r.id.Peer]
+	if !probe && !answer {
+		hb.Fresh, hb.OneWays = m.freshness(now, r), m.oneWays(now, p)
+	}
 	hb.Wanted = p.extra
 	p.othersOf(r, hb)
 	m.sendOn(now, r, hb)

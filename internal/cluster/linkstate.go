@@ -28,9 +28,6 @@ const (
 	transitionsMax = 32
 	// changesKept is how many changes back a watcher may resume.
 	changesKept = 4096
-	// viewAge is how old the peer's word of a link may be to say that it hears
-	// this node there: this many of its longest announced intervals, and more.
-	viewAge, viewMore = 3, 10 * time.Second
 )
 
 // setLink moves a row to what is heard, and shows what that means.
@@ -96,25 +93,14 @@ func (m *Machine) meaning(now time.Time, r *row) (belfry.LinkState, string) {
 		return belfry.LinkFlapping, "too many changes; it works now"
 	case r.flap.on:
 		return belfry.LinkFlapping, "too many changes; it does not work now"
-	case r.state == belfry.LinkDown && r.peerHears(now, m.byID[r.id.Peer]):
-		return belfry.LinkOneWayOut, "the peer hears this node, as it says on another link"
+	case r.state == belfry.LinkDown:
+		if reason, heard := r.heardThere(now, m.byID[r.id.Peer]); heard {
+			return belfry.LinkOneWayOut, reason
+		}
 	case r.state == belfry.LinkUp && r.quality.degraded:
 		return belfry.LinkDegraded, r.quality.why
 	}
 	return r.state, r.reason
-}
-
-// peerHears tells whether the peer says, since the link went down here and on
-// another link, that it hears this node on this one and is not heard.
-func (r *row) peerHears(now time.Time, p *member) bool {
-	if r.peerState != belfry.LinkOneWayIn || !r.peerAt.After(r.since) {
-		return false
-	}
-	longest := time.Duration(0)
-	for _, other := range p.rows {
-		longest = max(longest, other.announced, other.interval)
-	}
-	return now.Sub(r.peerAt) <= viewAge*longest+viewMore
 }
 
 // rx tells whether the peer is heard on this link.

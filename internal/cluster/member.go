@@ -48,6 +48,9 @@ type member struct {
 	burst   *burst
 	exit    exit
 
+	oneWays []oneWayWord // its own, of its newest heartbeat
+	hearsay []hearsay    // of watched peers, one each: that it hears this node
+
 	answers     []answer                  // to claims of this node's own on p, newest last
 	unmentioned map[belfry.NodeNumber]int // heartbeats of p in a row without a word of that node
 
@@ -314,6 +317,7 @@ func (m *Machine) unwatch(p *member) {
 		m.endRow(p, r)
 	}
 	p.rows, p.burst, p.guest, p.extra, p.contact = nil, nil, false, false, contactState{}
+	p.oneWays, p.hearsay = nil, nil
 	if p.held.Cause == belfry.CauseDirect {
 		p.held.Cause = belfry.CauseIndirect
 	}

@@ -275,6 +275,7 @@ func (m *Machine) rise(now time.Time, p *member, inc belfry.Incarnation) {
 func (m *Machine) anew(now time.Time, p *member, inc belfry.Incarnation) {
 	before := p.running
 	p.running, p.exit, p.burst, p.doubt = inc, exit{}, nil, time.Time{}
+	p.oneWays, p.hearsay = nil, nil
 	if before == 0 || p == m.self {
 		return
 	}
