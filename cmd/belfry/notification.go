@@ -174,6 +174,7 @@ func countOf(n *belfry.Notification) uint64 {
 // all. Classes that are not named here show all they have.
 var mainFields = map[belfry.Class][]string{
 	"dir.modify":       {"what", "name"},
+	"file.attribute":   {"what", "mode", "uid", "gid"},
 	"file.modify":      {"what"},
 	"filesystem.usage": {"free_bytes"},
 	"link.state":       {"from", "to", "reason"},

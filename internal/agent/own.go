@@ -29,7 +29,7 @@ func (a *Agent) owns(s api.Subject, class, subject string) bool {
 	}
 	instance := a.identified.instance(eventKey{belfry.Class(class), subject})
 	switch belfry.Class(class) {
-	case file.FileClass, file.DirClass:
+	case file.FileClass, file.AttributeClass, file.DirClass:
 		return ownsFile(callerOf(s), subject, instance)
 	case process.Class:
 		return ownsProcess(callerOf(s), subject, instance)
@@ -126,7 +126,7 @@ func (i *identifiers) watch(watches []event.Watch) {
 	defer i.mu.Unlock()
 	for _, w := range watches {
 		switch w.Class {
-		case file.FileClass, file.DirClass, process.Class:
+		case file.FileClass, file.AttributeClass, file.DirClass, process.Class:
 		default:
 			continue
 		}

@@ -81,6 +81,8 @@ func TestWhoseAFileIsIsReadOffItsPath(t *testing.T) {
 	}{
 		{file.FileClass, public, stranger, true},
 		{file.FileClass, secret, stranger, false},
+		{file.AttributeClass, public, stranger, true},
+		{file.AttributeClass, secret, stranger, false},
 		{file.FileClass, secret, us, true},
 		{file.FileClass, filepath.Join(locked, "public"), stranger, false},
 		{file.FileClass, filepath.Join(locked, "absent"), stranger, false},

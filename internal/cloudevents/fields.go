@@ -17,6 +17,7 @@ import (
 // below user carry a Struct, classes that are not in it carry nothing.
 var messages = map[belfry.Class]protoreflect.MessageType{
 	"dir.modify":            (*belfryv1.DirModify)(nil).ProtoReflect().Type(),
+	"file.attribute":        (*belfryv1.FileAttribute)(nil).ProtoReflect().Type(),
 	"file.modify":           (*belfryv1.FileModify)(nil).ProtoReflect().Type(),
 	"filesystem.usage":      (*belfryv1.FilesystemUsage)(nil).ProtoReflect().Type(),
 	"contact.state":         (*belfryv1.ContactStateChange)(nil).ProtoReflect().Type(),

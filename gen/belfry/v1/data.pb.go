@@ -183,6 +183,115 @@ func (x *FileModify) GetSizeBytes() int64 {
 	return 0
 }
 
+// FileAttribute is the data of file.attribute.
+type FileAttribute struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"` // acl, owner, mode; remove, rename, replace, create, unmount, overmount
+	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	Mode          string                 `protobuf:"bytes,3,opt,name=mode,proto3" json:"mode,omitempty"` // as chmod takes it: "0644"
+	Uid           uint32                 `protobuf:"varint,4,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid           uint32                 `protobuf:"varint,5,opt,name=gid,proto3" json:"gid,omitempty"`
+	Acl           bool                   `protobuf:"varint,6,opt,name=acl,proto3" json:"acl,omitempty"`                       // there is an access list beyond the mode
+	OldMode       string                 `protobuf:"bytes,7,opt,name=old_mode,json=oldMode,proto3" json:"old_mode,omitempty"` // before the change
+	OldUid        uint32                 `protobuf:"varint,8,opt,name=old_uid,json=oldUid,proto3" json:"old_uid,omitempty"`
+	OldGid        uint32                 `protobuf:"varint,9,opt,name=old_gid,json=oldGid,proto3" json:"old_gid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FileAttribute) Reset() {
+	*x = FileAttribute{}
+	mi := &file_belfry_v1_data_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FileAttribute) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FileAttribute) ProtoMessage() {}
+
+func (x *FileAttribute) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FileAttribute.ProtoReflect.Descriptor instead.
+func (*FileAttribute) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *FileAttribute) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *FileAttribute) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *FileAttribute) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *FileAttribute) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *FileAttribute) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+func (x *FileAttribute) GetAcl() bool {
+	if x != nil {
+		return x.Acl
+	}
+	return false
+}
+
+func (x *FileAttribute) GetOldMode() string {
+	if x != nil {
+		return x.OldMode
+	}
+	return ""
+}
+
+func (x *FileAttribute) GetOldUid() uint32 {
+	if x != nil {
+		return x.OldUid
+	}
+	return 0
+}
+
+func (x *FileAttribute) GetOldGid() uint32 {
+	if x != nil {
+		return x.OldGid
+	}
+	return 0
+}
+
 // DirModify is the data of dir.modify.
 type DirModify struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -196,7 +305,7 @@ type DirModify struct {
 
 func (x *DirModify) Reset() {
 	*x = DirModify{}
-	mi := &file_belfry_v1_data_proto_msgTypes[2]
+	mi := &file_belfry_v1_data_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -208,7 +317,7 @@ func (x *DirModify) String() string {
 func (*DirModify) ProtoMessage() {}
 
 func (x *DirModify) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[2]
+	mi := &file_belfry_v1_data_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -221,7 +330,7 @@ func (x *DirModify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirModify.ProtoReflect.Descriptor instead.
 func (*DirModify) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{2}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *DirModify) GetWhat() string {
@@ -269,7 +378,7 @@ type FilesystemUsage struct {
 
 func (x *FilesystemUsage) Reset() {
 	*x = FilesystemUsage{}
-	mi := &file_belfry_v1_data_proto_msgTypes[3]
+	mi := &file_belfry_v1_data_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -281,7 +390,7 @@ func (x *FilesystemUsage) String() string {
 func (*FilesystemUsage) ProtoMessage() {}
 
 func (x *FilesystemUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[3]
+	mi := &file_belfry_v1_data_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -294,7 +403,7 @@ func (x *FilesystemUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilesystemUsage.ProtoReflect.Descriptor instead.
 func (*FilesystemUsage) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{3}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *FilesystemUsage) GetMountPoint() string {
@@ -373,7 +482,7 @@ type NodeState struct {
 
 func (x *NodeState) Reset() {
 	*x = NodeState{}
-	mi := &file_belfry_v1_data_proto_msgTypes[4]
+	mi := &file_belfry_v1_data_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -385,7 +494,7 @@ func (x *NodeState) String() string {
 func (*NodeState) ProtoMessage() {}
 
 func (x *NodeState) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[4]
+	mi := &file_belfry_v1_data_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -398,7 +507,7 @@ func (x *NodeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeState.ProtoReflect.Descriptor instead.
 func (*NodeState) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{4}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *NodeState) GetNode() string {
@@ -489,7 +598,7 @@ type NodeRestarted struct {
 
 func (x *NodeRestarted) Reset() {
 	*x = NodeRestarted{}
-	mi := &file_belfry_v1_data_proto_msgTypes[5]
+	mi := &file_belfry_v1_data_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -501,7 +610,7 @@ func (x *NodeRestarted) String() string {
 func (*NodeRestarted) ProtoMessage() {}
 
 func (x *NodeRestarted) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[5]
+	mi := &file_belfry_v1_data_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -514,7 +623,7 @@ func (x *NodeRestarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRestarted.ProtoReflect.Descriptor instead.
 func (*NodeRestarted) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{5}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *NodeRestarted) GetNode() string {
@@ -546,7 +655,7 @@ type NodeWasDown struct {
 
 func (x *NodeWasDown) Reset() {
 	*x = NodeWasDown{}
-	mi := &file_belfry_v1_data_proto_msgTypes[6]
+	mi := &file_belfry_v1_data_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -558,7 +667,7 @@ func (x *NodeWasDown) String() string {
 func (*NodeWasDown) ProtoMessage() {}
 
 func (x *NodeWasDown) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[6]
+	mi := &file_belfry_v1_data_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -571,7 +680,7 @@ func (x *NodeWasDown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeWasDown.ProtoReflect.Descriptor instead.
 func (*NodeWasDown) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{6}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *NodeWasDown) GetNode() string {
@@ -628,7 +737,7 @@ type NodeIsolated struct {
 
 func (x *NodeIsolated) Reset() {
 	*x = NodeIsolated{}
-	mi := &file_belfry_v1_data_proto_msgTypes[7]
+	mi := &file_belfry_v1_data_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -640,7 +749,7 @@ func (x *NodeIsolated) String() string {
 func (*NodeIsolated) ProtoMessage() {}
 
 func (x *NodeIsolated) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[7]
+	mi := &file_belfry_v1_data_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -653,7 +762,7 @@ func (x *NodeIsolated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeIsolated.ProtoReflect.Descriptor instead.
 func (*NodeIsolated) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{7}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *NodeIsolated) GetNode() string {
@@ -687,7 +796,7 @@ type NodeDuplicate struct {
 
 func (x *NodeDuplicate) Reset() {
 	*x = NodeDuplicate{}
-	mi := &file_belfry_v1_data_proto_msgTypes[8]
+	mi := &file_belfry_v1_data_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -699,7 +808,7 @@ func (x *NodeDuplicate) String() string {
 func (*NodeDuplicate) ProtoMessage() {}
 
 func (x *NodeDuplicate) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[8]
+	mi := &file_belfry_v1_data_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -712,7 +821,7 @@ func (x *NodeDuplicate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeDuplicate.ProtoReflect.Descriptor instead.
 func (*NodeDuplicate) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{8}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NodeDuplicate) GetNode() string {
@@ -735,7 +844,7 @@ type NodeMembership struct {
 
 func (x *NodeMembership) Reset() {
 	*x = NodeMembership{}
-	mi := &file_belfry_v1_data_proto_msgTypes[9]
+	mi := &file_belfry_v1_data_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +856,7 @@ func (x *NodeMembership) String() string {
 func (*NodeMembership) ProtoMessage() {}
 
 func (x *NodeMembership) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[9]
+	mi := &file_belfry_v1_data_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +869,7 @@ func (x *NodeMembership) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeMembership.ProtoReflect.Descriptor instead.
 func (*NodeMembership) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{9}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NodeMembership) GetNode() string {
@@ -803,7 +912,7 @@ type SecurityCertificate struct {
 
 func (x *SecurityCertificate) Reset() {
 	*x = SecurityCertificate{}
-	mi := &file_belfry_v1_data_proto_msgTypes[10]
+	mi := &file_belfry_v1_data_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -815,7 +924,7 @@ func (x *SecurityCertificate) String() string {
 func (*SecurityCertificate) ProtoMessage() {}
 
 func (x *SecurityCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[10]
+	mi := &file_belfry_v1_data_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -828,7 +937,7 @@ func (x *SecurityCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityCertificate.ProtoReflect.Descriptor instead.
 func (*SecurityCertificate) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{10}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SecurityCertificate) GetNode() string {
@@ -863,7 +972,7 @@ type AgentConfigRefused struct {
 
 func (x *AgentConfigRefused) Reset() {
 	*x = AgentConfigRefused{}
-	mi := &file_belfry_v1_data_proto_msgTypes[11]
+	mi := &file_belfry_v1_data_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +984,7 @@ func (x *AgentConfigRefused) String() string {
 func (*AgentConfigRefused) ProtoMessage() {}
 
 func (x *AgentConfigRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[11]
+	mi := &file_belfry_v1_data_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +997,7 @@ func (x *AgentConfigRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentConfigRefused.ProtoReflect.Descriptor instead.
 func (*AgentConfigRefused) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{11}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AgentConfigRefused) GetNode() string {
@@ -916,7 +1025,7 @@ type ClusterNontransitive struct {
 
 func (x *ClusterNontransitive) Reset() {
 	*x = ClusterNontransitive{}
-	mi := &file_belfry_v1_data_proto_msgTypes[12]
+	mi := &file_belfry_v1_data_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1037,7 @@ func (x *ClusterNontransitive) String() string {
 func (*ClusterNontransitive) ProtoMessage() {}
 
 func (x *ClusterNontransitive) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[12]
+	mi := &file_belfry_v1_data_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1050,7 @@ func (x *ClusterNontransitive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterNontransitive.ProtoReflect.Descriptor instead.
 func (*ClusterNontransitive) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{12}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ClusterNontransitive) GetPairs() []string {
@@ -979,7 +1088,7 @@ type LinkStateChange struct {
 
 func (x *LinkStateChange) Reset() {
 	*x = LinkStateChange{}
-	mi := &file_belfry_v1_data_proto_msgTypes[13]
+	mi := &file_belfry_v1_data_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1100,7 @@ func (x *LinkStateChange) String() string {
 func (*LinkStateChange) ProtoMessage() {}
 
 func (x *LinkStateChange) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[13]
+	mi := &file_belfry_v1_data_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1113,7 @@ func (x *LinkStateChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkStateChange.ProtoReflect.Descriptor instead.
 func (*LinkStateChange) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{13}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LinkStateChange) GetPeer() string {
@@ -1106,7 +1215,7 @@ type ContactStateChange struct {
 
 func (x *ContactStateChange) Reset() {
 	*x = ContactStateChange{}
-	mi := &file_belfry_v1_data_proto_msgTypes[14]
+	mi := &file_belfry_v1_data_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1118,7 +1227,7 @@ func (x *ContactStateChange) String() string {
 func (*ContactStateChange) ProtoMessage() {}
 
 func (x *ContactStateChange) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[14]
+	mi := &file_belfry_v1_data_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1131,7 +1240,7 @@ func (x *ContactStateChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContactStateChange.ProtoReflect.Descriptor instead.
 func (*ContactStateChange) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{14}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ContactStateChange) GetPeer() string {
@@ -1188,7 +1297,7 @@ type ProducerFailed struct {
 
 func (x *ProducerFailed) Reset() {
 	*x = ProducerFailed{}
-	mi := &file_belfry_v1_data_proto_msgTypes[15]
+	mi := &file_belfry_v1_data_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1200,7 +1309,7 @@ func (x *ProducerFailed) String() string {
 func (*ProducerFailed) ProtoMessage() {}
 
 func (x *ProducerFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[15]
+	mi := &file_belfry_v1_data_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1213,7 +1322,7 @@ func (x *ProducerFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducerFailed.ProtoReflect.Descriptor instead.
 func (*ProducerFailed) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{15}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ProducerFailed) GetProducer() string {
@@ -1259,7 +1368,17 @@ const file_belfry_v1_data_proto_rawDesc = "" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x1d\n" +
 	"\n" +
-	"size_bytes\x18\x03 \x01(\x03R\tsizeBytes\"^\n" +
+	"size_bytes\x18\x03 \x01(\x03R\tsizeBytes\"\xce\x01\n" +
+	"\rFileAttribute\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
+	"\x04mode\x18\x03 \x01(\tR\x04mode\x12\x10\n" +
+	"\x03uid\x18\x04 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\x05 \x01(\rR\x03gid\x12\x10\n" +
+	"\x03acl\x18\x06 \x01(\bR\x03acl\x12\x19\n" +
+	"\bold_mode\x18\a \x01(\tR\aoldMode\x12\x17\n" +
+	"\aold_uid\x18\b \x01(\rR\x06oldUid\x12\x17\n" +
+	"\aold_gid\x18\t \x01(\rR\x06oldGid\"^\n" +
 	"\tDirModify\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
@@ -1369,24 +1488,25 @@ func file_belfry_v1_data_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_data_proto_rawDescData
 }
 
-var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_belfry_v1_data_proto_goTypes = []any{
 	(*ProcessExit)(nil),          // 0: belfry.v1.ProcessExit
 	(*FileModify)(nil),           // 1: belfry.v1.FileModify
-	(*DirModify)(nil),            // 2: belfry.v1.DirModify
-	(*FilesystemUsage)(nil),      // 3: belfry.v1.FilesystemUsage
-	(*NodeState)(nil),            // 4: belfry.v1.NodeState
-	(*NodeRestarted)(nil),        // 5: belfry.v1.NodeRestarted
-	(*NodeWasDown)(nil),          // 6: belfry.v1.NodeWasDown
-	(*NodeIsolated)(nil),         // 7: belfry.v1.NodeIsolated
-	(*NodeDuplicate)(nil),        // 8: belfry.v1.NodeDuplicate
-	(*NodeMembership)(nil),       // 9: belfry.v1.NodeMembership
-	(*SecurityCertificate)(nil),  // 10: belfry.v1.SecurityCertificate
-	(*AgentConfigRefused)(nil),   // 11: belfry.v1.AgentConfigRefused
-	(*ClusterNontransitive)(nil), // 12: belfry.v1.ClusterNontransitive
-	(*LinkStateChange)(nil),      // 13: belfry.v1.LinkStateChange
-	(*ContactStateChange)(nil),   // 14: belfry.v1.ContactStateChange
-	(*ProducerFailed)(nil),       // 15: belfry.v1.ProducerFailed
+	(*FileAttribute)(nil),        // 2: belfry.v1.FileAttribute
+	(*DirModify)(nil),            // 3: belfry.v1.DirModify
+	(*FilesystemUsage)(nil),      // 4: belfry.v1.FilesystemUsage
+	(*NodeState)(nil),            // 5: belfry.v1.NodeState
+	(*NodeRestarted)(nil),        // 6: belfry.v1.NodeRestarted
+	(*NodeWasDown)(nil),          // 7: belfry.v1.NodeWasDown
+	(*NodeIsolated)(nil),         // 8: belfry.v1.NodeIsolated
+	(*NodeDuplicate)(nil),        // 9: belfry.v1.NodeDuplicate
+	(*NodeMembership)(nil),       // 10: belfry.v1.NodeMembership
+	(*SecurityCertificate)(nil),  // 11: belfry.v1.SecurityCertificate
+	(*AgentConfigRefused)(nil),   // 12: belfry.v1.AgentConfigRefused
+	(*ClusterNontransitive)(nil), // 13: belfry.v1.ClusterNontransitive
+	(*LinkStateChange)(nil),      // 14: belfry.v1.LinkStateChange
+	(*ContactStateChange)(nil),   // 15: belfry.v1.ContactStateChange
+	(*ProducerFailed)(nil),       // 16: belfry.v1.ProducerFailed
 }
 var file_belfry_v1_data_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
@@ -1402,14 +1522,14 @@ func file_belfry_v1_data_proto_init() {
 		return
 	}
 	file_belfry_v1_data_proto_msgTypes[0].OneofWrappers = []any{}
-	file_belfry_v1_data_proto_msgTypes[13].OneofWrappers = []any{}
+	file_belfry_v1_data_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_data_proto_rawDesc), len(file_belfry_v1_data_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

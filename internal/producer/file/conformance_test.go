@@ -24,6 +24,28 @@ func TestConformance(t *testing.T) { // not parallel: it counts goroutines
 			Malformed: "f",
 		})
 	})
+	t.Run("attribute", func(t *testing.T) {
+		tr, mode := newTree(t), os.FileMode(0o644)
+		tr.write("f", "")
+		producertest.Run(t, file.New(), producertest.Fixture{
+			Class:   file.AttributeClass,
+			Subject: tr.path("f"),
+			Cause: func() {
+				mode ^= 0o111
+				tr.chmod("f", mode)
+			},
+			Replace: func() {
+				tr.write("new", "")
+				tr.rename("new", "f")
+			},
+			Undo: func() {
+				mode = 0o644
+				tr.chmod("f", mode)
+			},
+			Absent:    tr.path("none"),
+			Malformed: "f",
+		})
+	})
 	t.Run("directory", func(t *testing.T) {
 		tr := newTree(t)
 		tr.mkdir("d")

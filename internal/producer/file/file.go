@@ -1,5 +1,6 @@
-// Package file serves file.modify and dir.modify: a file was written, removed
-// or replaced; an entry of a directory came or went.
+// Package file serves file.modify, file.attribute and dir.modify: a file was
+// written, removed or replaced; its mode, owner or ACL changed; an entry of a
+// directory came or went.
 //
 // It uses inotify and watches what a path names together with the directory
 // that holds the name, so a registration survives editors that write a new
@@ -19,8 +20,9 @@ import (
 
 // The classes of this producer.
 const (
-	FileClass belfry.Class = "file.modify"
-	DirClass  belfry.Class = "dir.modify"
+	FileClass      belfry.Class = "file.modify"
+	AttributeClass belfry.Class = "file.attribute" // of a file or a directory
+	DirClass       belfry.Class = "dir.modify"
 )
 
 // inotify says nothing of a directory further up that is renamed, of a file
@@ -45,27 +47,25 @@ func New() *Producer { return &Producer{} }
 // Name is the folder's.
 func (*Producer) Name() string { return "file" }
 
-// Classes is file.modify and dir.modify.
+// Classes is file.modify, file.attribute and dir.modify.
 func (*Producer) Classes() []belfry.ClassInfo {
-	return []belfry.ClassInfo{{
-		Class:    FileClass,
-		Kind:     belfry.Happening,
-		Summary:  "a file was written, truncated, removed, renamed, replaced or created",
-		Subject:  "/PATH, * within a directory, ** below it",
-		Data:     "belfry.v1.FileModify",
-		Globs:    true,
-		Remote:   true,
-		Volatile: true,
-	}, {
-		Class:    DirClass,
-		Kind:     belfry.Happening,
-		Summary:  "an entry of a directory was created, removed or renamed",
-		Subject:  "/PATH, * within a directory, ** below it",
-		Data:     "belfry.v1.DirModify",
-		Globs:    true,
-		Remote:   true,
-		Volatile: true,
-	}}
+	class := func(c belfry.Class, summary, data string) belfry.ClassInfo {
+		return belfry.ClassInfo{
+			Class:    c,
+			Kind:     belfry.Happening,
+			Summary:  summary,
+			Subject:  "/PATH, * within a directory, ** below it",
+			Data:     "belfry.v1." + data,
+			Globs:    true,
+			Remote:   true,
+			Volatile: true,
+		}
+	}
+	return []belfry.ClassInfo{
+		class(FileClass, "a file was written, truncated, removed, renamed, replaced or created", "FileModify"),
+		class(AttributeClass, "mode, owner or ACL of a file or directory changed", "FileAttribute"),
+		class(DirClass, "an entry of a directory was created, removed or renamed", "DirModify"),
+	}
 }
 
 // CheckSubject refuses a path that is not absolute: the agent's working

@@ -29,6 +29,10 @@ const (
 	created
 	lost // some changes before this were not told
 
+	aclChanged
+	ownerChanged
+	modeChanged
+
 	entryCreated
 	entryRemoved
 	selfRemoved
@@ -37,9 +41,9 @@ const (
 )
 
 // changes gives each its code, its name, and whether its number is exact.
-// Codes up to 1099 are those of AHAFS (events.md 8). Those of files are lower
-// bounds: the kernel merges equal ones that nobody has read yet, and what is
-// at a path is looked up after the fact.
+// Codes up to 1099 are those of AHAFS (events.md 8). Those of files and of
+// attributes are lower bounds: the kernel merges equal ones that nobody has
+// read yet, and what is at a path is looked up after the fact.
 var changes = [...]struct {
 	code  int32
 	name  string
@@ -54,6 +58,10 @@ var changes = [...]struct {
 	replaced:  {1100, "replace", false},
 	created:   {1101, "create", false},
 	lost:      {1109, "overflow", false},
+
+	aclChanged:   {1008, "acl", false},
+	ownerChanged: {1009, "owner", false},
+	modeChanged:  {1010, "mode", false},
 
 	entryCreated: {1000, "create", true},
 	entryRemoved: {1002, "remove", true},
@@ -70,7 +78,7 @@ func gone(t *target, reason what, m meta, something bool) what {
 		return reason
 	case something && reason == nothing && (m.major != t.held.major || m.minor != t.held.minor):
 		return covered
-	case t.dir:
+	case t.class == DirClass:
 		return selfRemoved
 	case reason != nothing && (reason != replaced || something):
 		return reason
@@ -86,25 +94,36 @@ func (s *session) handle(now time.Time, e rawEvent) error {
 		return s.overflow(now)
 	}
 	w := s.in.watches[e.wd]
-	if w == nil {
-		return nil // of a watch that has ended
-	}
 	switch {
+	case w == nil:
+		return nil // of a watch that has ended
+	case e.name != "" && e.mask&unix.IN_ATTRIB != 0:
+		return nil // of an entry of a directory whose own attributes are watched
 	case e.mask&unix.IN_IGNORED != 0:
 		return s.ignored(now, w)
 	case e.mask&unix.IN_UNMOUNT != 0:
 		return s.selves(now, w, unmounted)
 	case e.name == "" && e.mask&unix.IN_MODIFY != 0:
-		for _, t := range sorted(w.self) {
-			if err := s.modified(now, t); err != nil {
-				return err
-			}
-		}
-		return nil
+		return s.each(w, FileClass, func(t *target) error { return s.modified(now, t) })
+	case e.name == "" && e.mask&unix.IN_ATTRIB != 0:
+		return s.each(w, AttributeClass, func(t *target) error { return s.altered(now, t) })
 	case e.name == "":
 		return s.selves(now, w, nothing)
 	}
 	return s.named(now, w, e)
+}
+
+// each calls do for the targets of a class that are what w watches.
+func (*session) each(w *watched, class belfry.Class, do func(*target) error) error {
+	for _, t := range sorted(w.self) {
+		if t.class != class {
+			continue
+		}
+		if err := do(t); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // selves looks at what is watched itself again: it was removed, renamed or unmounted.
@@ -141,10 +160,8 @@ func (s *session) ignored(now time.Time, w *watched) error {
 
 // named tells of an entry of a watched directory.
 func (s *session) named(now time.Time, w *watched, e rawEvent) error {
-	for _, t := range sorted(w.self) {
-		if err := s.entry(now, t, e); err != nil {
-			return err
-		}
+	if err := s.each(w, DirClass, func(t *target) error { return s.entry(now, t, e) }); err != nil {
+		return err
 	}
 	reason := nothing
 	switch {
@@ -207,7 +224,7 @@ func (s *session) list(now time.Time, t *target) error {
 // modified posts a write. A smaller size than before was a truncation.
 func (s *session) modified(now time.Time, t *target) error {
 	reason := wrote
-	if m, err := look(t.path, false); err == nil && m.identity == t.held.identity {
+	if m, err := look(t.path, t.class); err == nil && m.identity == t.held.identity {
 		if m.size < t.held.size {
 			reason = truncated
 		}
@@ -231,12 +248,18 @@ func (s *session) overflow(now time.Time) error {
 		if t.held == nil || !t.held.doubt {
 			continue // gone or new since, and told so
 		}
-		m, err := look(t.path, t.dir)
-		if err != nil || m.identity != t.held.identity || !t.dir && m.changed == t.held.changed {
+		if t.class == AttributeClass { // what it is now tells more than that records were lost
+			if err := s.altered(now, t); err != nil {
+				return err
+			}
+			continue
+		}
+		m, err := look(t.path, t.class)
+		if err != nil || m.identity != t.held.identity || t.class == FileClass && m.changed == t.held.changed {
 			continue
 		}
 		t.held.size, t.held.changed = m.size, m.changed
-		if err := s.post(now, t, lost, "", t.dir); err != nil {
+		if err := s.post(now, t, lost, "", t.class == DirClass); err != nil {
 			return err
 		}
 	}
@@ -245,19 +268,32 @@ func (s *session) overflow(now time.Time) error {
 
 // post sends one occurrence of what is held.
 func (s *session) post(now time.Time, t *target, reason what, name string, isDir bool) error {
-	o := belfry.Occurrence{
+	path, says := limit(t.path, 3<<10), changes[reason].name
+	var data proto.Message
+	switch t.class {
+	case FileClass:
+		data = &belfryv1.FileModify{What: says, Path: path, SizeBytes: t.held.size}
+	case AttributeClass:
+		data = attributeData(says, path, t.held.attributes, t.held.attributes)
+	case DirClass:
+		data = &belfryv1.DirModify{What: says, Path: path, Name: limit(name, 512), IsDir: isDir}
+	}
+	return s.occurred(t, t.occurrence(now, reason), data)
+}
+
+// occurrence is one of what is held, without data.
+func (t *target) occurrence(now time.Time, reason what) belfry.Occurrence {
+	return belfry.Occurrence{
 		Event:      belfry.EventID{Instance: t.held.instance()},
 		Time:       now,
 		Code:       changes[reason].code,
 		LowerBound: !changes[reason].exact || t.held.doubt,
 	}
+}
+
+// occurred sends an occurrence with its data.
+func (s *session) occurred(t *target, o belfry.Occurrence, data proto.Message) (err error) {
 	t.held.doubt = false
-	path := limit(t.path, 3<<10)
-	var data proto.Message = &belfryv1.FileModify{What: changes[reason].name, Path: path, SizeBytes: t.held.size}
-	if t.dir {
-		data = &belfryv1.DirModify{What: changes[reason].name, Path: path, Name: limit(name, 512), IsDir: isDir}
-	}
-	var err error
 	if o.Data, err = (proto.MarshalOptions{Deterministic: true}).Marshal(data); err != nil {
 		return err
 	}

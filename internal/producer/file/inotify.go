@@ -44,10 +44,11 @@ func parse(b []byte) ([]rawEvent, error) {
 	return events, nil
 }
 
-// The masks of the three uses of a watch. Those of one inode add up.
+// The masks of the four uses of a watch. Those of one inode add up.
 const (
-	fileMask = unix.IN_MODIFY | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
-	nameMask = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO | unix.IN_ONLYDIR |
+	fileMask      = unix.IN_MODIFY | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
+	attributeMask = unix.IN_ATTRIB | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
+	nameMask      = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO | unix.IN_ONLYDIR |
 		unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
 )
 

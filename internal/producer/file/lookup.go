@@ -47,17 +47,30 @@ func InstanceOf(fd int) (string, error) {
 // A meta is what statx(2) says of a path.
 type meta struct {
 	identity
-	dir     bool
-	size    int64
-	changed unix.StatxTimestamp // status change: every write moves it
+	dir        bool
+	size       int64
+	changed    unix.StatxTimestamp // status change: every write moves it
+	attributes attributes          // its lists are empty where the class does not need them
 }
 
 // look finds out what is at path, without following a symbolic link there. It
-// refuses what a watch of this kind can not be of.
-func look(path string, dir bool) (meta, error) {
+// refuses what a watch of this class can not be of.
+func look(path string, class belfry.Class) (meta, error) {
+	if class == AttributeClass {
+		return lookClosely(path)
+	}
+	return lookAt(unix.AT_FDCWD, path, path, class)
+}
+
+// lookAt is look of what name means at a directory's descriptor; empty: of the
+// descriptor itself.
+func lookAt(at int, name, path string, class belfry.Class) (meta, error) {
 	var st unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &st)
-	if err != nil {
+	flags := unix.AT_SYMLINK_NOFOLLOW
+	if name == "" {
+		flags |= unix.AT_EMPTY_PATH
+	}
+	if err := unix.Statx(at, name, flags, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &st); err != nil {
 		return meta{}, explain(path, err)
 	}
 	m := meta{
@@ -70,13 +83,14 @@ func look(path string, dir bool) (meta, error) {
 	case kind == unix.S_IFLNK:
 		to, _ := os.Readlink(path)
 		return meta{}, fmt.Errorf("%w: %s is a symbolic link to %s; name that", belfry.ErrUnsupported, path, to)
-	case m.dir && !dir:
+	case m.dir && class == FileClass:
 		return meta{}, fmt.Errorf("%w: %s is a directory; write %s:%s, or %s:%s/*", belfry.ErrUsage, path, DirClass, path, FileClass, strings.TrimSuffix(path, "/"))
-	case !m.dir && dir:
+	case !m.dir && class == DirClass:
 		return meta{}, fmt.Errorf("%w: %s is no directory; write %s:%s", belfry.ErrUsage, path, FileClass, path)
 	case !m.dir && kind != unix.S_IFREG:
 		return meta{}, fmt.Errorf("%w: %s is a device, socket or pipe; only files and directories can be watched", belfry.ErrUnsupported, path)
 	}
+	m.attributes = attributes{mode: st.Mode &^ unix.S_IFMT, uid: st.Uid, gid: st.Gid}
 	return m, nil
 }
 

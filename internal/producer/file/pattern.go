@@ -21,7 +21,7 @@ import (
 // that can hold one.
 type pattern struct {
 	watch    event.Watch
-	dir      bool     // of dir.modify: directories match
+	class    belfry.Class
 	segments []string // of the pattern between slashes
 	root     string   // the deepest directory above the first star
 	dirs     map[string]*watched
@@ -32,7 +32,7 @@ type pattern struct {
 func (s *session) watchPattern(now time.Time, w event.Watch) error {
 	glob := filepath.Clean(w.Subject)
 	p := &pattern{
-		watch: w, dir: w.Class == DirClass, segments: strings.Split(glob, "/")[1:],
+		watch: w, class: w.Class, segments: strings.Split(glob, "/")[1:],
 		dirs: map[string]*watched{}, found: map[string]bool{},
 	}
 	p.watch.Subject, p.root = glob, "/"
@@ -120,10 +120,7 @@ func (s *session) open(p *pattern, dir string) ([]os.DirEntry, error) {
 
 // visit tells a path that matches, once.
 func (s *session) visit(p *pattern, path string, kind fs.FileMode, fresh bool) error {
-	fits := kind.IsRegular()
-	if p.dir {
-		fits = kind.IsDir()
-	}
+	fits := kind.IsRegular() && p.class != DirClass || kind.IsDir() && p.class != FileClass
 	if _, told := p.found[path]; told || !fits || !producer.Match(p.watch.Subject, path) {
 		return nil
 	}
@@ -154,7 +151,7 @@ func (s *session) step(p *pattern, w *watched, e rawEvent) error {
 	}
 	fresh := true
 	for t := range w.names[e.name] {
-		fresh = fresh && t.dir != p.dir // its entry is there and tells that it came
+		fresh = fresh && t.class != p.class // its entry is there and tells that it came
 	}
 	if err := s.visit(p, path, info.Mode().Type(), fresh); err != nil {
 		return err
@@ -219,9 +216,9 @@ func (s *session) forgetPattern(p *pattern) {
 }
 
 // findings tells whether a pattern has found a path, and seen it come to be.
-func (s *session) findings(path string, dir bool) (found, fresh bool) {
+func (s *session) findings(path string, class belfry.Class) (found, fresh bool) {
 	for _, p := range s.patterns {
-		if came, ok := p.found[path]; ok && p.dir == dir {
+		if came, ok := p.found[path]; ok && p.class == class {
 			found, fresh = true, fresh || came
 			p.found[path] = false // it is told once
 		}

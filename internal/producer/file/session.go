@@ -28,7 +28,7 @@ type session struct {
 type target struct {
 	watch  event.Watch
 	path   string // clean
-	dir    bool   // of dir.modify
+	class  belfry.Class
 	parent *watched
 	held   *held     // nil: nothing is there
 	had    bool      // something was there before: it is not refused any more
@@ -64,8 +64,8 @@ func (s *session) watch(now time.Time, w event.Watch) error {
 	if w.Entry == 0 {
 		return s.watchPattern(now, w)
 	}
-	t := &target{watch: w, path: filepath.Clean(w.Subject), dir: w.Class == DirClass}
-	t.found, t.fresh = s.findings(t.path, t.dir)
+	t := &target{watch: w, path: filepath.Clean(w.Subject), class: w.Class}
+	t.found, t.fresh = s.findings(t.path, t.class)
 	s.targets[w.ID] = t
 	s.attend(now, t)
 	return s.reconcile(now, t, nothing)
@@ -137,13 +137,14 @@ func (s *session) letGo(t *target) {
 // reconcile makes what is held equal to what is at the path. reason is why
 // that may be something else or nothing, as far as it is known.
 func (s *session) reconcile(now time.Time, t *target, reason what) error {
-	m, err := look(t.path, t.dir)
+	m, err := look(t.path, t.class)
 	if t.held != nil && err == nil && m.identity == t.held.identity && s.in.watches[t.held.watched.wd] == t.held.watched {
 		return nil // told already, or nothing happened
 	}
 	another := false
+	var before attributes
 	if t.held != nil {
-		another = err == nil
+		another, before = err == nil, t.held.attributes
 		if err := s.end(now, t, gone(t, reason, m, another)); err != nil {
 			return err
 		}
@@ -151,10 +152,14 @@ func (s *session) reconcile(now time.Time, t *target, reason what) error {
 	if err == nil {
 		err = s.hold(t)
 	}
-	if err == nil {
-		return s.begin(now, t, another && reason != renamed && reason != removed)
+	switch silent := another && reason != renamed && reason != removed; {
+	case err != nil:
+		return s.absent(now, t, err)
+	case silent && t.class == AttributeClass:
+		return s.succeed(now, t, before)
+	default:
+		return s.begin(now, t, silent)
 	}
-	return s.absent(now, t, err)
 }
 
 // hold watches the inode first and then looks what it is, so that nothing is
@@ -163,15 +168,11 @@ func (s *session) hold(t *target) error {
 	if err := supported(t.path); err != nil {
 		return err
 	}
-	mask := uint32(fileMask | unix.IN_DONT_FOLLOW)
-	if t.dir {
-		mask = nameMask | unix.IN_DONT_FOLLOW
-	}
-	w, err := s.in.add(t.path, mask)
+	w, err := s.in.add(t.path, masks[t.class]|unix.IN_DONT_FOLLOW)
 	if err != nil {
 		return explain(t.path, err)
 	}
-	m, err := look(t.path, t.dir)
+	m, err := look(t.path, t.class)
 	if err != nil {
 		s.in.drop(w)
 		return err
@@ -190,7 +191,7 @@ func (s *session) begin(now time.Time, t *target, silent bool) error {
 		return err
 	}
 	switch {
-	case came && t.dir:
+	case came && t.class == DirClass:
 		return s.list(now, t)
 	case came:
 		return s.post(now, t, created, "", false)
@@ -200,7 +201,7 @@ func (s *session) begin(now time.Time, t *target, silent bool) error {
 
 // end tells what became of what was held and takes the identifier away.
 func (s *session) end(now time.Time, t *target, reason what) error {
-	if err := s.post(now, t, reason, "", t.dir); err != nil {
+	if err := s.post(now, t, reason, "", t.class == DirClass); err != nil {
 		return err
 	}
 	instance := t.held.instance()
