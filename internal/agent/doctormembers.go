@@ -187,7 +187,7 @@ func (d doctor) members() findings {
 		checkMember(n, &found)
 	}
 	if alone(status) {
-		found.add(LevelWarning, "no other member is heard; if this node was removed meanwhile, its agent ends when more than half of the others say so. Where too few of them run, and belfry node list there does not have it: belfry leave --force, and join again")
+		found.add(LevelWarning, "no other member is up, as far as this node hears. They may be down, or its networks cut. If its state was copied, or restored from a backup, the others refuse it, and belfry doctor streams there says so: belfry node remove it there, belfry leave --force here, and join again. If it was removed meanwhile, its agent ends when more than half of the others say so")
 	}
 	if !asked {
 		return found
@@ -197,10 +197,10 @@ func (d doctor) members() findings {
 	return found.orElse("%d, all with generation %d", len(status.GetNodes()), status.GetGeneration())
 }
 
-// alone tells whether there are other members, none of which has been heard.
+// alone tells whether there are other members, none of which is up here.
 func alone(status *belfryv1.GetStatusResponse) bool {
 	nodes := status.GetNodes()
-	return len(nodes) > 1 && !slices.ContainsFunc(nodes, func(n *belfryv1.Node) bool { return !n.GetSelf() && n.GetLastHeard() != nil })
+	return len(nodes) > 1 && !slices.ContainsFunc(nodes, func(n *belfryv1.Node) bool { return !n.GetSelf() && n.GetVerdict() == belfry.VerdictUp.String() })
 }
 
 // checkMember judges one member by its verdict and its report.
