@@ -25,7 +25,7 @@ func TestDoctorTellsOfStreamsAndOfIdentitiesThatAreUsedTwice(t *testing.T) {
 		{"down", &belfryv1.Node{Verdict: "down", Stream: &belfryv1.PeerStream{Since: late}}, LevelOK, "to 0 other nodes"},
 		{"they open it", &belfryv1.Node{Stream: &belfryv1.PeerStream{Since: late, PeerDials: true}}, LevelFailure, "no stream to b for 1m0s, though it is heard; that node opens it: run belfry doctor streams there"},
 		{"blocked", &belfryv1.Node{Stream: &belfryv1.PeerStream{Since: late, Error: "dial tcp 10.0.0.2:7432: i/o timeout"}}, LevelFailure, "i/o timeout; its TCP port is blocked on the way, or the way carries only small packets: compare the MTU"},
-		{"small packets", &belfryv1.Node{Stream: &belfryv1.PeerStream{Since: late, Error: "context deadline exceeded"}}, LevelFailure, "compare the MTU"},
+		{"small packets", &belfryv1.Node{Stream: &belfryv1.PeerStream{Since: late, Error: "read: connection timed out"}}, LevelFailure, "compare the MTU"},
 		{"clock", &belfryv1.Node{Stream: &belfryv1.PeerStream{Since: late, Error: "x509: certificate has expired or is not yet valid: current time is after"}}, LevelFailure, "the clock of one of the two machines is wrong"},
 		{"restored", &belfryv1.Node{Stream: &belfryv1.PeerStream{Since: late, Error: "its state was copied or restored, give it an identity of its own"}}, LevelFailure, "give it an identity of its own"},
 		{"copied", &belfryv1.Node{Stream: &belfryv1.PeerStream{Up: true}, Duplicate: soon}, LevelFailure, "a second agent runs with the identity of b: its state was copied, or restored from a backup; stop the copy"},
