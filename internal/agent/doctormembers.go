@@ -66,7 +66,7 @@ func (d doctor) clock() (found findings) {
 		case n.GetSelf():
 			continue
 		case report == nil && outOfTime(n.GetStream().GetError()):
-			found.add(LevelFailure, "%s and this node do not agree on the time: %s; compare date on both, and see that time synchronisation runs: timedatectl", n.GetName(), n.GetStream().GetError())
+			found.add(LevelFailure, "%s and this node do not agree on the time: %s; compare date on both, and see that time synchronisation runs: timedatectl", n.GetName(), readable(n.GetStream().GetError()))
 			continue
 		case report == nil && n.GetVerdict() == belfry.VerdictUp.String():
 			found.add(LevelUnknown, "%s has not said its time; see belfry link show %s, and look again in a minute", n.GetName(), n.GetName())

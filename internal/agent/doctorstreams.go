@@ -50,7 +50,7 @@ func (d doctor) noStream(n *belfryv1.Node) string {
 	if n.GetVerdict() == belfry.VerdictUp.String() {
 		text += ", though it is heard"
 	}
-	reason := stream.GetError()
+	reason := readable(stream.GetError())
 	switch {
 	case reason == "" && stream.GetPeerDials():
 		return text + "; that node opens it: run belfry doctor streams there"
@@ -67,5 +67,16 @@ func (d doctor) noStream(n *belfryv1.Node) string {
 // outOfTime tells whether a handshake failed because a certificate is not
 // valid at the time of one of the two clocks.
 func outOfTime(reason string) bool {
-	return strings.Contains(reason, "expired") || strings.Contains(reason, "not yet valid")
+	return strings.Contains(reason, "expired") || strings.Contains(reason, "not yet valid") || strings.Contains(reason, "certificate valid from")
+}
+
+// readable is the reason without what the libraries put around it.
+func readable(reason string) string {
+	if inner, ok := strings.CutPrefix(reason, `connection error: desc = "`); ok {
+		reason = strings.TrimSuffix(inner, `"`)
+	}
+	for _, around := range []string{"transport: ", "authentication handshake failed: ", "handshake: ", "permission denied: "} {
+		reason = strings.TrimPrefix(reason, around)
+	}
+	return reason
 }
