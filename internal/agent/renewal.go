@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -20,6 +21,14 @@ func renewAge() time.Duration {
 	return security.RenewAfter + time.Duration(rand.Int64N(int64(2*security.RenewSpread))) - security.RenewSpread
 }
 
+// certificateAge tells whether a certificate need not be renewed yet, and
+// whether others take it now. One that begins later was made while a clock was
+// ahead.
+func certificateAge(now time.Time, leaf *x509.Certificate, renewAt time.Duration) (young, valid bool) {
+	begun := !now.Before(leaf.NotBefore)
+	return begun && now.Sub(leaf.NotBefore) < renewAt, begun && !now.After(leaf.NotAfter)
+}
+
 // renewIfDue has this node's certificate replaced when it is old enough, or
 // under an authority that is on its way out.
 func (a *Agent) renewIfDue(ctx context.Context) error {
@@ -28,7 +37,7 @@ func (a *Agent) renewIfDue(ctx context.Context) error {
 		return nil // of a cluster whose authority's key was thrown away
 	}
 	issuer := keys.Issuer()
-	young := time.Since(keys.Certificate.Leaf.NotBefore) < a.renewAt
+	young, valid := certificateAge(time.Now(), keys.Certificate.Leaf, a.renewAt)
 	if young && issuer != nil && bytes.Equal(issuer.Raw, table.CA[0]) {
 		return nil
 	}
@@ -37,7 +46,7 @@ func (a *Agent) renewIfDue(ctx context.Context) error {
 		return err
 	}
 	resp, err := a.issue(ctx, &belfryv1.IssueCertificateRequest{NodeId: a.id.node.ID[:], Csr: csr})
-	if err != nil && time.Now().After(keys.Certificate.Leaf.NotAfter) {
+	if err != nil && !valid {
 		resp, err = a.renewAsGuest(ctx, csr)
 	}
 	if err != nil {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"crypto/x509"
 	"errors"
 	"testing"
 	"time"
@@ -35,5 +36,22 @@ func TestACertificateThatIsAboutToEndIsToldOf(t *testing.T) {
 	}
 	if got.Last != 2 || got.Edge != belfry.EdgeFailing {
 		t.Errorf("%+v; want two occurrences in all", got)
+	}
+}
+
+func TestACertificateFromAClockThatWasAheadIsRenewed(t *testing.T) {
+	t.Parallel()
+	begin := time.Now()
+	leaf := &x509.Certificate{NotBefore: begin, NotAfter: begin.Add(30 * 24 * time.Hour)}
+	for _, tt := range []struct {
+		at           time.Duration
+		young, valid bool
+	}{
+		{-365 * 24 * time.Hour, false, false}, {-time.Second, false, false}, {0, true, true},
+		{20*24*time.Hour - 1, true, true}, {20 * 24 * time.Hour, false, true}, {30*24*time.Hour + 1, false, false},
+	} {
+		if young, valid := certificateAge(begin.Add(tt.at), leaf, 20*24*time.Hour); young != tt.young || valid != tt.valid {
+			t.Errorf("after %s: young %v, valid %v; want %v, %v", tt.at, young, valid, tt.young, tt.valid)
+		}
 	}
 }
