@@ -276,8 +276,9 @@ type (
 		Entry EntryID
 		// Wait: when nothing of that name is there, keep looking; else End with ErrNoEvent.
 		Wait bool
-		// Threshold is the lowest Hi and the highest Lo of all registrations:
-		// how closely to sample. Value classes only.
+		// Threshold is the lowest Hi, the highest Lo and the greatest Hysteresis of
+		// all registrations: how closely to sample, and until when. A value below Hi
+		// by Hysteresis is past nobody's upper threshold. Value classes only.
 		Threshold belfry.Threshold
 	}
 

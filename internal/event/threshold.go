@@ -123,8 +123,8 @@ func (m *Machine) sample(now time.Time, msg *Sample) {
 	}, at, at, 1, true)
 }
 
-// tuneWatch tells the producer how closely to sample: the lowest Hi and the
-// highest Lo of all registrations.
+// tuneWatch tells the producer how closely to sample: the lowest Hi, the
+// highest Lo and the greatest hysteresis of all registrations.
 func (m *Machine) tuneWatch(e *entry) {
 	if e.info.Kind != belfry.Value || e.watch == 0 {
 		return
@@ -139,6 +139,7 @@ func (m *Machine) tuneWatch(e *entry) {
 			if u.HasLo && (!t.HasLo || u.Lo > t.Lo) {
 				t.HasLo, t.Lo = true, u.Lo
 			}
+			t.Hysteresis = max(t.Hysteresis, u.Hysteresis)
 		}
 	}
 	if t == e.threshold || e.holds == 0 {
