@@ -70,7 +70,7 @@ type ClassInfo struct {
 	Class    Class
 	Kind     ClassKind
 	Summary  string // one line, lower case
-	Subject  string // form of the subject, for people: "PATH", "exe=PATH | pid=N"
+	Subject  string // form of the subject, for people: "PATH", "exe=PATH | pid=N"; empty: it has none
 	Unit     string // of a value class: "%", "bytes", "ms"; else empty
 	Data     string // full name of the protobuf message in Occurrence.Data; empty: none
 	Globs    bool   // subjects may be patterns

@@ -69,7 +69,9 @@ func (c catalogue) check(s selector) (catalogue, error) {
 	}
 	info := classes[0]
 	switch {
-	case s.subject == "" && !info.GetOptional():
+	case s.subject != "" && info.GetSubject() == "":
+		return nil, usagef("%s: %s has no subject; write %s", s, s.class, s.class)
+	case s.subject == "" && info.GetSubject() != "" && !info.GetOptional():
 		return nil, usagef("%s needs a subject; write %s:SUBJECT, where SUBJECT is %s", s.class, s.class, info.GetSubject())
 	case s.isPattern() && !info.GetGlobs():
 		return nil, usagef("%s: %s takes no patterns; name one subject, and write \\* for a star in it", s, s.class)
@@ -103,16 +105,22 @@ func absolute(s selector, forms string) error {
 }
 
 // hasOtherForm tells whether subject begins like one of the forms with a
-// prefix, so that it is no bare path.
+// prefix, or is a word where one of them is, so that it is no bare path. Which
+// words there are is the agent's to say.
 func hasOtherForm(subject, forms string) bool {
 	for form := range strings.SplitSeq(forms, "|") {
 		form = strings.TrimSpace(form)
+		if isWord(form) && isWord(subject) {
+			return true
+		}
 		if i := strings.IndexAny(form, "=:"); i > 0 && strings.HasPrefix(subject, form[:i+1]) {
 			return true
 		}
 	}
 	return false
 }
+
+func isWord(s string) bool { return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz") == "" }
 
 // unit is the unit in which all value classes among these are measured; empty
 // if there is none.
@@ -136,7 +144,8 @@ func (c catalogue) unit(flag, value string, s selector) (string, error) {
 // needsThreshold tells whether nothing would ever come without one: a value
 // class of one subject.
 func (c catalogue) needsThreshold(s selector, t belfry.Threshold) error {
-	if !t.IsZero() || s.manyClasses() || s.isPattern() || s.subject == "" || c[0].GetKind() != belfry.Value.String() {
+	all := s.manyClasses() || s.isPattern() || s.subject == "" && c[0].GetSubject() != ""
+	if !t.IsZero() || all || c[0].GetKind() != belfry.Value.String() {
 		return nil
 	}
 	return failf(belfry.ErrNoThreshold, "%s is a value and needs a threshold; add --over or --under, for example --over %s", s, exampleOf(c[0].GetUnit()))

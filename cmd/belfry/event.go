@@ -23,7 +23,7 @@ type classView struct {
 	Class    string   `json:"class" doc:"name; one that ends in .* stands for every class below it"`
 	Kind     string   `json:"kind" doc:"happening, state (two edges and a snapshot) or value (with thresholds)"`
 	Summary  string   `json:"summary" doc:"one line"`
-	Subject  string   `json:"subject" doc:"form of the subject"`
+	Subject  string   `json:"subject" doc:"form of the subject; empty: it has none"`
 	Unit     string   `json:"unit" doc:"of a value; else empty"`
 	Fields   []string `json:"fields" doc:"names below data, for --where"`
 	Globs    bool     `json:"globs" doc:"the subject may be a pattern"`

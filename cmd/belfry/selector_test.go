@@ -14,11 +14,14 @@ import (
 // testCatalogue has a class of each sort.
 func testCatalogue() catalogue {
 	return catalogue{
+		{Class: "cpu.wait", Kind: "value", Unit: "ms", Remote: true},
 		{Class: "disk.latency", Kind: "value", Unit: "ms", Subject: "NAME"},
 		{Class: "file.modify", Kind: "happening", Subject: "/PATH, * within a directory", Globs: true, Remote: true},
 		{Class: "filesystem.free", Kind: "value", Unit: "bytes", Subject: "/PATH"},
 		{Class: "filesystem.usage", Kind: "value", Unit: "%", Subject: "/MOUNTPOINT | inodes:/MOUNTPOINT", Remote: true},
 		{Class: "node.state", Kind: "state", Subject: "NODE", Globs: true, Remote: true, Optional: true},
+		{Class: "memory.wait", Kind: "value", Unit: "/s", Remote: true},
+		{Class: "pressure.cpu", Kind: "value", Unit: "%", Subject: "some | full | /CGROUP | full:/CGROUP", Remote: true},
 		{Class: "process.exit", Kind: "happening", Subject: "pid=N | exe=/PATH | cmdline=EXPRESSION | pidfile=/PATH"},
 		{Class: "user.*", Kind: "happening", Subject: "any text", Globs: true, Remote: true, Optional: true, Custom: true},
 	}
@@ -34,6 +37,7 @@ func TestSelectorsAreCheckedAgainstTheCatalogue(t *testing.T) {
 		"node.state": "", "node.state:c": "", "node.*": "", "*": "", "user.build": "", "user.build.x:web": "",
 		"file.modify:/etc/passwd": "", "file.modify:/etc/**": "", "file.modify:**/x": "", `process.exit:exe=/a\*b`: "",
 		"process.exit:pid=1": "", "process.exit:cmdline=a b": "", "filesystem.usage:inodes:/": "", "user.x:fe80::1": "",
+		"cpu.wait": "", "pressure.cpu:some": "", "pressure.cpu:full:/a": "", "pressure.cpu:sum": "",
 
 		"":                          "\"\": a selector is CLASS or CLASS:SUBJECT; belfry event types lists the classes",
 		":x":                        "\":x\": a selector is CLASS or CLASS:SUBJECT; belfry event types lists the classes",
@@ -51,6 +55,8 @@ func TestSelectorsAreCheckedAgainstTheCatalogue(t *testing.T) {
 		"process.exit:p*":           `process.exit:p*: process.exit takes no patterns; name one subject, and write \* for a star in it`,
 		"file.modify:a/b":           `file.modify:a/b: "a/b" is a relative path; write file.modify:` + filepath.Join(here, "a/b"),
 		"process.exit:exe=worker":   `process.exit:exe=worker: "worker" is a relative path; write process.exit:exe=` + filepath.Join(here, "worker"),
+		"cpu.wait:some":             "cpu.wait:some: cpu.wait has no subject; write cpu.wait",
+		"pressure.cpu:a/b":          `pressure.cpu:a/b: "a/b" is a relative path; write pressure.cpu:` + filepath.Join(here, "a/b"),
 		"filesystem.usage:inodes:.": `filesystem.usage:inodes:.: "." is a relative path; write filesystem.usage:inodes:` + here,
 	} {
 		s, err := parseSelector(text)
@@ -97,6 +103,8 @@ func TestThresholdsAreInTheUnitOfTheClass(t *testing.T) {
 		{selector: "filesystem.usage:/", over: "1e1%", fault: "--over 1e1%: filesystem.usage is measured in percent; write for example --over 90%"},
 		{selector: "filesystem.free:/", over: "10", fault: "--over 10: filesystem.free is measured in bytes; write for example --over 10GiB"},
 		{selector: "disk.latency:sda", over: "250", fault: "--over 250: disk.latency is measured in milliseconds; write --over 250ms"},
+		{selector: "memory.wait", over: "2.5/s", want: belfry.Threshold{Hi: 2.5, HasHi: true}},
+		{selector: "memory.wait", over: "2", fault: "--over 2: memory.wait is measured in occasions a second; write --over 2/s"},
 		{selector: "disk.latency:sda", over: "-1ms", fault: "--over -1ms: disk.latency is never below zero"},
 		{selector: "node.state", over: "90%", fault: "--over 90%: node.state has no value to compare; leave --over out"},
 		{selector: "*", over: "90%", fault: "--over 90%: * has classes with different units; name one class"},
@@ -120,7 +128,7 @@ func TestThresholdsAreInTheUnitOfTheClass(t *testing.T) {
 
 func TestExactValueClassNeedsAThreshold(t *testing.T) {
 	t.Parallel()
-	for text, refused := range map[string]bool{"filesystem.usage:/": true, "filesystem.*": false, "node.state:c": false} {
+	for text, refused := range map[string]bool{"filesystem.usage:/": true, "filesystem.*": false, "node.state:c": false, "cpu.wait": true} {
 		s, err := parseSelector(text)
 		if err != nil {
 			t.Fatal(err)

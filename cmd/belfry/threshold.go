@@ -17,6 +17,8 @@ var units = []struct {
 	{unit: "%", words: "percent", example: "90%"},
 	{unit: "bytes", words: "bytes", example: "10GiB"},
 	{unit: "ms", words: "milliseconds", example: "250ms"},
+	{unit: "ms/s", words: "milliseconds of each second", example: "100ms/s"},
+	{unit: "/s", words: "occasions a second", example: "10/s"},
 }
 
 func exampleOf(unit string) string {
@@ -43,7 +45,7 @@ func parseValue(flag, text, class, unit string) (float64, error) {
 	v, ok := belfry.ParseValue(unit, text)
 	switch {
 	case !ok:
-		if n, err := strconv.ParseFloat(text, 64); err == nil && finite(n) && (unit == "%" || unit == "ms") {
+		if n, err := strconv.ParseFloat(text, 64); err == nil && finite(n) && unit != "bytes" {
 			return 0, usagef("--%s %s: %s is measured in %s; write --%s %s%s", flag, text, class, wordsOf(unit), flag, text, unit)
 		}
 		return 0, usagef("--%s %s: %s is measured in %s; write for example --%s %s", flag, text, class, wordsOf(unit), flag, exampleOf(unit))
