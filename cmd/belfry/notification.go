@@ -173,12 +173,18 @@ func countOf(n *belfry.Notification) uint64 {
 // mainFields are what a line shows of a class, in this order; -o wide shows
 // all. Classes that are not named here show all they have.
 var mainFields = map[belfry.Class][]string{
+	"cpu.wait":         {"slices"},
 	"dir.modify":       {"what", "name"},
 	"file.attribute":   {"what", "mode", "uid", "gid"},
 	"file.modify":      {"what"},
 	"filesystem.usage": {"free_bytes"},
 	"link.state":       {"from", "to", "reason"},
+	"memory.wait":      {"stalls"},
 	"node.state":       {"from", "to", "cause"},
+	"paging.wait":      {"some_seconds", "full_seconds"},
+	"pressure.cpu":     {"method", "window_seconds"},
+	"pressure.io":      {"method", "window_seconds"},
+	"pressure.memory":  {"method", "window_seconds"},
 	"process.exit":     {"pid", "exit_code", "signal", "core_dumped"},
 	"producer.failed":  {"reason", "restarts"},
 }

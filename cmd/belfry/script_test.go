@@ -82,6 +82,7 @@ func scriptParams(dir string, limit time.Duration) testscript.Params {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"agent":   cmdAgent,
 			"agents":  cmdAgents,
+			"cgroup":  cmdCgroup,
 			"fast":    cmdFast,
 			"lab":     cmdLab,
 			"needs":   cmdNeeds,
@@ -135,6 +136,8 @@ func lacks(need string) string {
 		return lacksNamespaces()
 	case "exit-status":
 		return lacksExitStatus()
+	case "cgroup2", "memcg":
+		return lacksCgroups(need == "memcg")
 	}
 	if _, err := exec.LookPath(need); err != nil {
 		return need
@@ -370,7 +373,7 @@ func scriptCommand(ts *testscript.TestScript, args []string) *exec.Cmd {
 
 func scriptEnvironment(ts *testscript.TestScript) []string {
 	environ := os.Environ()
-	for _, name := range []string{"BELFRY_SOCKET", "BELFRY_IDENTITY", "HOME", "NO_COLOR", "TMPDIR", "TZ", "WORK"} {
+	for _, name := range []string{"BELFRY_SOCKET", "BELFRY_IDENTITY", "CGROUP", "CGROUP_PROCS", "HOME", "NO_COLOR", "TMPDIR", "TZ", "WORK"} {
 		environ = append(environ, name+"="+ts.Getenv(name))
 	}
 	return environ
