@@ -187,6 +187,7 @@ var mainFields = map[belfry.Class][]string{
 	"pressure.memory":  {"method", "window_seconds"},
 	"process.exit":     {"pid", "exit_code", "signal", "core_dumped"},
 	"producer.failed":  {"reason", "restarts"},
+	"sysctl.change":    {"old", "new"},
 }
 
 // fields are the KEY=VALUE of a line.

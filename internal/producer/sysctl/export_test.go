@@ -1,0 +1,4 @@
+package sysctl
+
+// NewAt is newAt, for tests of the other package.
+var NewAt = newAt
