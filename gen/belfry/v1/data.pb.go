@@ -462,6 +462,420 @@ func (x *FilesystemUsage) GetUsedInodes() uint64 {
 	return 0
 }
 
+// Pressure is the data of pressure.cpu, pressure.memory and pressure.io.
+type Pressure struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Resource      string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`                                  // cpu, memory, io
+	Share         string                 `protobuf:"bytes,2,opt,name=share,proto3" json:"share,omitempty"`                                        // some, full
+	Cgroup        string                 `protobuf:"bytes,3,opt,name=cgroup,proto3" json:"cgroup,omitempty"`                                      // path below the root of cgroup v2; empty: the whole machine
+	Method        string                 `protobuf:"bytes,4,opt,name=method,proto3" json:"method,omitempty"`                                      // trigger: the kernel says when the lowest threshold is reached; reading: it is read all the time
+	WindowSeconds float64                `protobuf:"fixed64,5,opt,name=window_seconds,json=windowSeconds,proto3" json:"window_seconds,omitempty"` // that the value is over
+	Avg10         float64                `protobuf:"fixed64,6,opt,name=avg10,proto3" json:"avg10,omitempty"`                                      // percent, over 10 s, as the kernel has it
+	Avg60         float64                `protobuf:"fixed64,7,opt,name=avg60,proto3" json:"avg60,omitempty"`
+	Avg300        float64                `protobuf:"fixed64,8,opt,name=avg300,proto3" json:"avg300,omitempty"`
+	TotalUs       uint64                 `protobuf:"varint,9,opt,name=total_us,json=totalUs,proto3" json:"total_us,omitempty"` // time in which tasks were stalled, since it is counted
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pressure) Reset() {
+	*x = Pressure{}
+	mi := &file_belfry_v1_data_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pressure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pressure) ProtoMessage() {}
+
+func (x *Pressure) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pressure.ProtoReflect.Descriptor instead.
+func (*Pressure) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Pressure) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *Pressure) GetShare() string {
+	if x != nil {
+		return x.Share
+	}
+	return ""
+}
+
+func (x *Pressure) GetCgroup() string {
+	if x != nil {
+		return x.Cgroup
+	}
+	return ""
+}
+
+func (x *Pressure) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *Pressure) GetWindowSeconds() float64 {
+	if x != nil {
+		return x.WindowSeconds
+	}
+	return 0
+}
+
+func (x *Pressure) GetAvg10() float64 {
+	if x != nil {
+		return x.Avg10
+	}
+	return 0
+}
+
+func (x *Pressure) GetAvg60() float64 {
+	if x != nil {
+		return x.Avg60
+	}
+	return 0
+}
+
+func (x *Pressure) GetAvg300() float64 {
+	if x != nil {
+		return x.Avg300
+	}
+	return 0
+}
+
+func (x *Pressure) GetTotalUs() uint64 {
+	if x != nil {
+		return x.TotalUs
+	}
+	return 0
+}
+
+// CpuWait is the data of cpu.wait.
+type CpuWait struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	IntervalSeconds float64                `protobuf:"fixed64,1,opt,name=interval_seconds,json=intervalSeconds,proto3" json:"interval_seconds,omitempty"` // since the sample before
+	DelaySeconds    float64                `protobuf:"fixed64,2,opt,name=delay_seconds,json=delaySeconds,proto3" json:"delay_seconds,omitempty"`          // that all tasks waited for a CPU in it
+	Slices          uint64                 `protobuf:"varint,3,opt,name=slices,proto3" json:"slices,omitempty"`                                           // times that a task got one
+	Cpus            uint32                 `protobuf:"varint,4,opt,name=cpus,proto3" json:"cpus,omitempty"`                                               // that are counted
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *CpuWait) Reset() {
+	*x = CpuWait{}
+	mi := &file_belfry_v1_data_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CpuWait) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CpuWait) ProtoMessage() {}
+
+func (x *CpuWait) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CpuWait.ProtoReflect.Descriptor instead.
+func (*CpuWait) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CpuWait) GetIntervalSeconds() float64 {
+	if x != nil {
+		return x.IntervalSeconds
+	}
+	return 0
+}
+
+func (x *CpuWait) GetDelaySeconds() float64 {
+	if x != nil {
+		return x.DelaySeconds
+	}
+	return 0
+}
+
+func (x *CpuWait) GetSlices() uint64 {
+	if x != nil {
+		return x.Slices
+	}
+	return 0
+}
+
+func (x *CpuWait) GetCpus() uint32 {
+	if x != nil {
+		return x.Cpus
+	}
+	return 0
+}
+
+// MemoryWait is the data of memory.wait.
+type MemoryWait struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	IntervalSeconds float64                `protobuf:"fixed64,1,opt,name=interval_seconds,json=intervalSeconds,proto3" json:"interval_seconds,omitempty"` // since the sample before
+	Stalls          uint64                 `protobuf:"varint,2,opt,name=stalls,proto3" json:"stalls,omitempty"`                                           // allocations in it that had to free memory first
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *MemoryWait) Reset() {
+	*x = MemoryWait{}
+	mi := &file_belfry_v1_data_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemoryWait) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemoryWait) ProtoMessage() {}
+
+func (x *MemoryWait) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemoryWait.ProtoReflect.Descriptor instead.
+func (*MemoryWait) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *MemoryWait) GetIntervalSeconds() float64 {
+	if x != nil {
+		return x.IntervalSeconds
+	}
+	return 0
+}
+
+func (x *MemoryWait) GetStalls() uint64 {
+	if x != nil {
+		return x.Stalls
+	}
+	return 0
+}
+
+// PagingWait is the data of paging.wait.
+type PagingWait struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	IntervalSeconds float64                `protobuf:"fixed64,1,opt,name=interval_seconds,json=intervalSeconds,proto3" json:"interval_seconds,omitempty"` // since the sample before
+	SomeSeconds     float64                `protobuf:"fixed64,2,opt,name=some_seconds,json=someSeconds,proto3" json:"some_seconds,omitempty"`             // of it in which a task at least was stalled for memory
+	FullSeconds     float64                `protobuf:"fixed64,3,opt,name=full_seconds,json=fullSeconds,proto3" json:"full_seconds,omitempty"`             // in which all that were not idle were
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *PagingWait) Reset() {
+	*x = PagingWait{}
+	mi := &file_belfry_v1_data_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PagingWait) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PagingWait) ProtoMessage() {}
+
+func (x *PagingWait) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PagingWait.ProtoReflect.Descriptor instead.
+func (*PagingWait) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PagingWait) GetIntervalSeconds() float64 {
+	if x != nil {
+		return x.IntervalSeconds
+	}
+	return 0
+}
+
+func (x *PagingWait) GetSomeSeconds() float64 {
+	if x != nil {
+		return x.SomeSeconds
+	}
+	return 0
+}
+
+func (x *PagingWait) GetFullSeconds() float64 {
+	if x != nil {
+		return x.FullSeconds
+	}
+	return 0
+}
+
+// SysctlChange is the data of sysctl.change.
+type SysctlChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"` // as sysctl(8) writes it
+	Old           string                 `protobuf:"bytes,2,opt,name=old,proto3" json:"old,omitempty"` // value before; cut after 1,024 bytes
+	New           string                 `protobuf:"bytes,3,opt,name=new,proto3" json:"new,omitempty"` // value now; cut likewise
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SysctlChange) Reset() {
+	*x = SysctlChange{}
+	mi := &file_belfry_v1_data_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SysctlChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SysctlChange) ProtoMessage() {}
+
+func (x *SysctlChange) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SysctlChange.ProtoReflect.Descriptor instead.
+func (*SysctlChange) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SysctlChange) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *SysctlChange) GetOld() string {
+	if x != nil {
+		return x.Old
+	}
+	return ""
+}
+
+func (x *SysctlChange) GetNew() string {
+	if x != nil {
+		return x.New
+	}
+	return ""
+}
+
+// TimerFire is the data of timer.fire.
+type TimerFire struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Due           int64                  `protobuf:"varint,1,opt,name=due,proto3" json:"due,omitempty"`                                     // unix ns: when the newest was to happen
+	LateSeconds   float64                `protobuf:"fixed64,2,opt,name=late_seconds,json=lateSeconds,proto3" json:"late_seconds,omitempty"` // that it came after that
+	Missed        uint64                 `protobuf:"varint,3,opt,name=missed,proto3" json:"missed,omitempty"`                               // that were due before it and are counted with it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TimerFire) Reset() {
+	*x = TimerFire{}
+	mi := &file_belfry_v1_data_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TimerFire) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TimerFire) ProtoMessage() {}
+
+func (x *TimerFire) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TimerFire.ProtoReflect.Descriptor instead.
+func (*TimerFire) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *TimerFire) GetDue() int64 {
+	if x != nil {
+		return x.Due
+	}
+	return 0
+}
+
+func (x *TimerFire) GetLateSeconds() float64 {
+	if x != nil {
+		return x.LateSeconds
+	}
+	return 0
+}
+
+func (x *TimerFire) GetMissed() uint64 {
+	if x != nil {
+		return x.Missed
+	}
+	return 0
+}
+
 // NodeState is the data of node.state.
 type NodeState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -482,7 +896,7 @@ type NodeState struct {
 
 func (x *NodeState) Reset() {
 	*x = NodeState{}
-	mi := &file_belfry_v1_data_proto_msgTypes[5]
+	mi := &file_belfry_v1_data_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -494,7 +908,7 @@ func (x *NodeState) String() string {
 func (*NodeState) ProtoMessage() {}
 
 func (x *NodeState) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[5]
+	mi := &file_belfry_v1_data_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -507,7 +921,7 @@ func (x *NodeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeState.ProtoReflect.Descriptor instead.
 func (*NodeState) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{5}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NodeState) GetNode() string {
@@ -598,7 +1012,7 @@ type NodeRestarted struct {
 
 func (x *NodeRestarted) Reset() {
 	*x = NodeRestarted{}
-	mi := &file_belfry_v1_data_proto_msgTypes[6]
+	mi := &file_belfry_v1_data_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -610,7 +1024,7 @@ func (x *NodeRestarted) String() string {
 func (*NodeRestarted) ProtoMessage() {}
 
 func (x *NodeRestarted) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[6]
+	mi := &file_belfry_v1_data_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -623,7 +1037,7 @@ func (x *NodeRestarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRestarted.ProtoReflect.Descriptor instead.
 func (*NodeRestarted) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{6}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *NodeRestarted) GetNode() string {
@@ -655,7 +1069,7 @@ type NodeWasDown struct {
 
 func (x *NodeWasDown) Reset() {
 	*x = NodeWasDown{}
-	mi := &file_belfry_v1_data_proto_msgTypes[7]
+	mi := &file_belfry_v1_data_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -667,7 +1081,7 @@ func (x *NodeWasDown) String() string {
 func (*NodeWasDown) ProtoMessage() {}
 
 func (x *NodeWasDown) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[7]
+	mi := &file_belfry_v1_data_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -680,7 +1094,7 @@ func (x *NodeWasDown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeWasDown.ProtoReflect.Descriptor instead.
 func (*NodeWasDown) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{7}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *NodeWasDown) GetNode() string {
@@ -737,7 +1151,7 @@ type NodeIsolated struct {
 
 func (x *NodeIsolated) Reset() {
 	*x = NodeIsolated{}
-	mi := &file_belfry_v1_data_proto_msgTypes[8]
+	mi := &file_belfry_v1_data_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +1163,7 @@ func (x *NodeIsolated) String() string {
 func (*NodeIsolated) ProtoMessage() {}
 
 func (x *NodeIsolated) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[8]
+	mi := &file_belfry_v1_data_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +1176,7 @@ func (x *NodeIsolated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeIsolated.ProtoReflect.Descriptor instead.
 func (*NodeIsolated) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{8}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *NodeIsolated) GetNode() string {
@@ -796,7 +1210,7 @@ type NodeDuplicate struct {
 
 func (x *NodeDuplicate) Reset() {
 	*x = NodeDuplicate{}
-	mi := &file_belfry_v1_data_proto_msgTypes[9]
+	mi := &file_belfry_v1_data_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +1222,7 @@ func (x *NodeDuplicate) String() string {
 func (*NodeDuplicate) ProtoMessage() {}
 
 func (x *NodeDuplicate) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[9]
+	mi := &file_belfry_v1_data_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +1235,7 @@ func (x *NodeDuplicate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeDuplicate.ProtoReflect.Descriptor instead.
 func (*NodeDuplicate) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{9}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *NodeDuplicate) GetNode() string {
@@ -844,7 +1258,7 @@ type NodeMembership struct {
 
 func (x *NodeMembership) Reset() {
 	*x = NodeMembership{}
-	mi := &file_belfry_v1_data_proto_msgTypes[10]
+	mi := &file_belfry_v1_data_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -856,7 +1270,7 @@ func (x *NodeMembership) String() string {
 func (*NodeMembership) ProtoMessage() {}
 
 func (x *NodeMembership) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[10]
+	mi := &file_belfry_v1_data_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -869,7 +1283,7 @@ func (x *NodeMembership) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeMembership.ProtoReflect.Descriptor instead.
 func (*NodeMembership) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{10}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *NodeMembership) GetNode() string {
@@ -912,7 +1326,7 @@ type SecurityCertificate struct {
 
 func (x *SecurityCertificate) Reset() {
 	*x = SecurityCertificate{}
-	mi := &file_belfry_v1_data_proto_msgTypes[11]
+	mi := &file_belfry_v1_data_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +1338,7 @@ func (x *SecurityCertificate) String() string {
 func (*SecurityCertificate) ProtoMessage() {}
 
 func (x *SecurityCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[11]
+	mi := &file_belfry_v1_data_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +1351,7 @@ func (x *SecurityCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityCertificate.ProtoReflect.Descriptor instead.
 func (*SecurityCertificate) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{11}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SecurityCertificate) GetNode() string {
@@ -972,7 +1386,7 @@ type AgentConfigRefused struct {
 
 func (x *AgentConfigRefused) Reset() {
 	*x = AgentConfigRefused{}
-	mi := &file_belfry_v1_data_proto_msgTypes[12]
+	mi := &file_belfry_v1_data_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1398,7 @@ func (x *AgentConfigRefused) String() string {
 func (*AgentConfigRefused) ProtoMessage() {}
 
 func (x *AgentConfigRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[12]
+	mi := &file_belfry_v1_data_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1411,7 @@ func (x *AgentConfigRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentConfigRefused.ProtoReflect.Descriptor instead.
 func (*AgentConfigRefused) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{12}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AgentConfigRefused) GetNode() string {
@@ -1025,7 +1439,7 @@ type ClusterNontransitive struct {
 
 func (x *ClusterNontransitive) Reset() {
 	*x = ClusterNontransitive{}
-	mi := &file_belfry_v1_data_proto_msgTypes[13]
+	mi := &file_belfry_v1_data_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1037,7 +1451,7 @@ func (x *ClusterNontransitive) String() string {
 func (*ClusterNontransitive) ProtoMessage() {}
 
 func (x *ClusterNontransitive) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[13]
+	mi := &file_belfry_v1_data_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1050,7 +1464,7 @@ func (x *ClusterNontransitive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterNontransitive.ProtoReflect.Descriptor instead.
 func (*ClusterNontransitive) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{13}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ClusterNontransitive) GetPairs() []string {
@@ -1088,7 +1502,7 @@ type LinkStateChange struct {
 
 func (x *LinkStateChange) Reset() {
 	*x = LinkStateChange{}
-	mi := &file_belfry_v1_data_proto_msgTypes[14]
+	mi := &file_belfry_v1_data_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +1514,7 @@ func (x *LinkStateChange) String() string {
 func (*LinkStateChange) ProtoMessage() {}
 
 func (x *LinkStateChange) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[14]
+	mi := &file_belfry_v1_data_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1527,7 @@ func (x *LinkStateChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkStateChange.ProtoReflect.Descriptor instead.
 func (*LinkStateChange) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{14}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LinkStateChange) GetPeer() string {
@@ -1215,7 +1629,7 @@ type ContactStateChange struct {
 
 func (x *ContactStateChange) Reset() {
 	*x = ContactStateChange{}
-	mi := &file_belfry_v1_data_proto_msgTypes[15]
+	mi := &file_belfry_v1_data_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1641,7 @@ func (x *ContactStateChange) String() string {
 func (*ContactStateChange) ProtoMessage() {}
 
 func (x *ContactStateChange) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[15]
+	mi := &file_belfry_v1_data_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1654,7 @@ func (x *ContactStateChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContactStateChange.ProtoReflect.Descriptor instead.
 func (*ContactStateChange) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{15}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ContactStateChange) GetPeer() string {
@@ -1297,7 +1711,7 @@ type ProducerFailed struct {
 
 func (x *ProducerFailed) Reset() {
 	*x = ProducerFailed{}
-	mi := &file_belfry_v1_data_proto_msgTypes[16]
+	mi := &file_belfry_v1_data_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1309,7 +1723,7 @@ func (x *ProducerFailed) String() string {
 func (*ProducerFailed) ProtoMessage() {}
 
 func (x *ProducerFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[16]
+	mi := &file_belfry_v1_data_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1322,7 +1736,7 @@ func (x *ProducerFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducerFailed.ProtoReflect.Descriptor instead.
 func (*ProducerFailed) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{16}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ProducerFailed) GetProducer() string {
@@ -1397,7 +1811,39 @@ const file_belfry_v1_data_proto_rawDesc = "" +
 	"free_bytes\x18\x06 \x01(\x04R\tfreeBytes\x12!\n" +
 	"\ftotal_inodes\x18\a \x01(\x04R\vtotalInodes\x12\x1f\n" +
 	"\vused_inodes\x18\b \x01(\x04R\n" +
-	"usedInodes\"\x99\x02\n" +
+	"usedInodes\"\xf2\x01\n" +
+	"\bPressure\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x14\n" +
+	"\x05share\x18\x02 \x01(\tR\x05share\x12\x16\n" +
+	"\x06cgroup\x18\x03 \x01(\tR\x06cgroup\x12\x16\n" +
+	"\x06method\x18\x04 \x01(\tR\x06method\x12%\n" +
+	"\x0ewindow_seconds\x18\x05 \x01(\x01R\rwindowSeconds\x12\x14\n" +
+	"\x05avg10\x18\x06 \x01(\x01R\x05avg10\x12\x14\n" +
+	"\x05avg60\x18\a \x01(\x01R\x05avg60\x12\x16\n" +
+	"\x06avg300\x18\b \x01(\x01R\x06avg300\x12\x19\n" +
+	"\btotal_us\x18\t \x01(\x04R\atotalUs\"\x85\x01\n" +
+	"\aCpuWait\x12)\n" +
+	"\x10interval_seconds\x18\x01 \x01(\x01R\x0fintervalSeconds\x12#\n" +
+	"\rdelay_seconds\x18\x02 \x01(\x01R\fdelaySeconds\x12\x16\n" +
+	"\x06slices\x18\x03 \x01(\x04R\x06slices\x12\x12\n" +
+	"\x04cpus\x18\x04 \x01(\rR\x04cpus\"O\n" +
+	"\n" +
+	"MemoryWait\x12)\n" +
+	"\x10interval_seconds\x18\x01 \x01(\x01R\x0fintervalSeconds\x12\x16\n" +
+	"\x06stalls\x18\x02 \x01(\x04R\x06stalls\"}\n" +
+	"\n" +
+	"PagingWait\x12)\n" +
+	"\x10interval_seconds\x18\x01 \x01(\x01R\x0fintervalSeconds\x12!\n" +
+	"\fsome_seconds\x18\x02 \x01(\x01R\vsomeSeconds\x12!\n" +
+	"\ffull_seconds\x18\x03 \x01(\x01R\vfullSeconds\"D\n" +
+	"\fSysctlChange\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x10\n" +
+	"\x03old\x18\x02 \x01(\tR\x03old\x12\x10\n" +
+	"\x03new\x18\x03 \x01(\tR\x03new\"X\n" +
+	"\tTimerFire\x12\x10\n" +
+	"\x03due\x18\x01 \x01(\x03R\x03due\x12!\n" +
+	"\flate_seconds\x18\x02 \x01(\x01R\vlateSeconds\x12\x16\n" +
+	"\x06missed\x18\x03 \x01(\x04R\x06missed\"\x99\x02\n" +
 	"\tNodeState\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x12\n" +
@@ -1488,25 +1934,31 @@ func file_belfry_v1_data_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_data_proto_rawDescData
 }
 
-var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_belfry_v1_data_proto_goTypes = []any{
 	(*ProcessExit)(nil),          // 0: belfry.v1.ProcessExit
 	(*FileModify)(nil),           // 1: belfry.v1.FileModify
 	(*FileAttribute)(nil),        // 2: belfry.v1.FileAttribute
 	(*DirModify)(nil),            // 3: belfry.v1.DirModify
 	(*FilesystemUsage)(nil),      // 4: belfry.v1.FilesystemUsage
-	(*NodeState)(nil),            // 5: belfry.v1.NodeState
-	(*NodeRestarted)(nil),        // 6: belfry.v1.NodeRestarted
-	(*NodeWasDown)(nil),          // 7: belfry.v1.NodeWasDown
-	(*NodeIsolated)(nil),         // 8: belfry.v1.NodeIsolated
-	(*NodeDuplicate)(nil),        // 9: belfry.v1.NodeDuplicate
-	(*NodeMembership)(nil),       // 10: belfry.v1.NodeMembership
-	(*SecurityCertificate)(nil),  // 11: belfry.v1.SecurityCertificate
-	(*AgentConfigRefused)(nil),   // 12: belfry.v1.AgentConfigRefused
-	(*ClusterNontransitive)(nil), // 13: belfry.v1.ClusterNontransitive
-	(*LinkStateChange)(nil),      // 14: belfry.v1.LinkStateChange
-	(*ContactStateChange)(nil),   // 15: belfry.v1.ContactStateChange
-	(*ProducerFailed)(nil),       // 16: belfry.v1.ProducerFailed
+	(*Pressure)(nil),             // 5: belfry.v1.Pressure
+	(*CpuWait)(nil),              // 6: belfry.v1.CpuWait
+	(*MemoryWait)(nil),           // 7: belfry.v1.MemoryWait
+	(*PagingWait)(nil),           // 8: belfry.v1.PagingWait
+	(*SysctlChange)(nil),         // 9: belfry.v1.SysctlChange
+	(*TimerFire)(nil),            // 10: belfry.v1.TimerFire
+	(*NodeState)(nil),            // 11: belfry.v1.NodeState
+	(*NodeRestarted)(nil),        // 12: belfry.v1.NodeRestarted
+	(*NodeWasDown)(nil),          // 13: belfry.v1.NodeWasDown
+	(*NodeIsolated)(nil),         // 14: belfry.v1.NodeIsolated
+	(*NodeDuplicate)(nil),        // 15: belfry.v1.NodeDuplicate
+	(*NodeMembership)(nil),       // 16: belfry.v1.NodeMembership
+	(*SecurityCertificate)(nil),  // 17: belfry.v1.SecurityCertificate
+	(*AgentConfigRefused)(nil),   // 18: belfry.v1.AgentConfigRefused
+	(*ClusterNontransitive)(nil), // 19: belfry.v1.ClusterNontransitive
+	(*LinkStateChange)(nil),      // 20: belfry.v1.LinkStateChange
+	(*ContactStateChange)(nil),   // 21: belfry.v1.ContactStateChange
+	(*ProducerFailed)(nil),       // 22: belfry.v1.ProducerFailed
 }
 var file_belfry_v1_data_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
@@ -1522,14 +1974,14 @@ func file_belfry_v1_data_proto_init() {
 		return
 	}
 	file_belfry_v1_data_proto_msgTypes[0].OneofWrappers = []any{}
-	file_belfry_v1_data_proto_msgTypes[14].OneofWrappers = []any{}
+	file_belfry_v1_data_proto_msgTypes[20].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_data_proto_rawDesc), len(file_belfry_v1_data_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
