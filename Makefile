@@ -50,7 +50,7 @@ ifdef SHORT
 	@.bin/testsum -race off -- -short -vet=all
 else
 	@.bin/testsum -race off -modules internal/sim,internal/event -- -count=1 -timeout 10m
-	@.bin/testsum -modules .,tools -- -vet=all -count=1 -timeout 10m
+	@.bin/testsum -modules .,tools -- -vet=all -count=1 -timeout 14m
 endif
 
 race:
