@@ -15,7 +15,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
 	"net"
 	"strings"
 	"sync"
@@ -261,53 +260,6 @@ func (c *Client) Config(ctx context.Context, path string) (*belfryv1.GetConfigRe
 func (c *Client) SetConfig(ctx context.Context, path, value string, dryRun bool) (*belfryv1.SetConfigResponse, error) {
 	resp, err := c.config.SetConfig(ctx, &belfryv1.SetConfigRequest{Path: path, Value: value, DryRun: dryRun})
 	return resp, c.errorOf(err)
-}
-
-// Links is the link database of the agent's node by peer; peer, a name or id,
-// narrows it. ErrNotFound if peer is not a member.
-func (c *Client) Links(ctx context.Context, peer string) (*belfryv1.ListLinksResponse, error) {
-	return c.LinksOf(ctx, "", peer)
-}
-
-// LinksOf is the link database of another node, by name or id, which is asked
-// for it: what it hears, not what this one does. An empty node is the agent's
-// own. ErrNotFound if node or peer is not a member.
-func (c *Client) LinksOf(ctx context.Context, node, peer string) (*belfryv1.ListLinksResponse, error) {
-	var all *belfryv1.ListLinksResponse
-	for token := ""; ; {
-		resp, err := c.links.ListLinks(ctx, &belfryv1.ListLinksRequest{Node: node, Peer: peer, PageToken: token})
-		if err != nil {
-			return nil, c.errorOf(err)
-		}
-		if all == nil {
-			all = resp
-		} else {
-			all.Links = append(all.Links, resp.GetLinks()...)
-		}
-		if token = resp.GetNextPageToken(); token == "" {
-			all.NextPageToken = ""
-			return all, nil
-		}
-	}
-}
-
-// WatchLinks is the link database of the agent's node, and then what changes of
-// it, until ctx ends or the agent does, which the last value says. Incarnation
-// and version are those of the last response of an earlier call, to go on
-// there; zero: from the beginning.
-func (c *Client) WatchLinks(ctx context.Context, incarnation uint32, version uint64) iter.Seq2[*belfryv1.WatchLinksResponse, error] {
-	return func(yield func(*belfryv1.WatchLinksResponse, error) bool) {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		stream, err := c.links.WatchLinks(ctx, &belfryv1.WatchLinksRequest{Incarnation: incarnation, Version: version})
-		for err == nil {
-			var resp *belfryv1.WatchLinksResponse
-			if resp, err = stream.Recv(); err == nil && !yield(resp, nil) {
-				return
-			}
-		}
-		yield(nil, c.errorOf(err))
-	}
 }
 
 // LinkMatrix is the link databases of all members, on one network or, if it is

@@ -230,6 +230,7 @@ type fakeCluster struct {
 	mu      sync.Mutex
 	version uint64        // of the link database
 	news    chan struct{} // closed when version grows
+	loss    uint8         // of the link that it has
 
 	extra int  // nodes beside a and b
 	deaf  bool // the second of them does not answer
@@ -297,7 +298,7 @@ func (f *fakeCluster) LinksSince(version uint64) (cluster.LinkDelta, <-chan stru
 	}
 	d := cluster.LinkDelta{Version: f.version, Whole: version == 0 || version > f.version || f.version-version > 4}
 	if d.Whole || version < f.version {
-		d.Links = []cluster.LinkStatus{{Peer: nodeB, PeerName: "b", State: belfry.LinkUp, Works: true, Version: f.version, PeerAge: -1}}
+		d.Links = []cluster.LinkStatus{{Peer: nodeB, PeerName: "b", State: belfry.LinkUp, Works: true, Version: f.version, RecentLoss: f.loss, PeerAge: -1}}
 	}
 	if !d.Whole && version < f.version && f.version%3 == 0 {
 		d.Removed = []cluster.RemovedLink{{PeerName: "c", Version: f.version}}

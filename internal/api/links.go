@@ -37,13 +37,17 @@ func (l *linkService) ListLinks(ctx context.Context, req *belfryv1.ListLinksRequ
 // for nodes that ask. It judges nobody; req.Node is ignored.
 func (s *Server) LocalLinks(_ context.Context, req *belfryv1.ListLinksRequest) (*belfryv1.ListLinksResponse, error) {
 	view := s.opts.Cluster.View()
-	rows := view.Links
+	filter, err := linkFilterOf(view, req.GetFilter())
+	if err != nil {
+		return nil, &belfry.Error{Op: "ListLinks", Err: err}
+	}
+	rows := slices.DeleteFunc(slices.Clone(view.Links), func(r cluster.LinkStatus) bool { return !filter.means(&r, filter.beyond(&r, 0)) })
 	if req.GetPeer() != "" {
 		id, err := findNode(view, req.GetPeer())
 		if err != nil {
 			return nil, &belfry.Error{Op: "ListLinks", Subject: req.GetPeer(), Err: err}
 		}
-		rows = slices.DeleteFunc(slices.Clone(rows), func(r cluster.LinkStatus) bool { return r.Peer != id })
+		rows = slices.DeleteFunc(rows, func(r cluster.LinkStatus) bool { return r.Peer != id })
 	}
 	key := func(r *cluster.LinkStatus) string {
 		return fmt.Sprintf("%s\x00%s\x00%02x", r.PeerName, r.Peer, r.Index)

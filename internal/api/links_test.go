@@ -118,7 +118,7 @@ func TestLinksAreWatchedFromASnapshotOn(t *testing.T) {
 	watch := func(incarnation uint32, version uint64, want ...string) {
 		t.Helper()
 		var got []string
-		for r, err := range c.WatchLinks(t.Context(), incarnation, version) {
+		for r, err := range c.WatchLinks(t.Context(), client.LinkFilter{}, incarnation, version) {
 			if err != nil {
 				t.Fatal(err)
 			}

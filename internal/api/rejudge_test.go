@@ -214,7 +214,7 @@ func TestAnyOtherStreamEndsWithTheRightToo(t *testing.T) {
 	var ended error
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	for _, err := range a.dial(t).WatchLinks(ctx, 0, 0) {
+	for _, err := range a.dial(t).WatchLinks(ctx, client.LinkFilter{}, 0, 0) {
 		if err != nil {
 			ended = err
 			break

@@ -30,6 +30,7 @@ type ListLinksRequest struct {
 	PageToken     string                 `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	Node          string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`    // name or id of the node whose database it is; empty: the one that is asked
 	Brief         bool                   `protobuf:"varint,5,opt,name=brief,proto3" json:"brief,omitempty"` // without delays, history and transitions
+	Filter        *LinkFilter            `protobuf:"bytes,6,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -99,6 +100,111 @@ func (x *ListLinksRequest) GetBrief() bool {
 	return false
 }
 
+func (x *ListLinksRequest) GetFilter() *LinkFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+// LinkFilter says which links are meant: those that are of one of each list
+// that is not empty, and, where there are thresholds, beyond at least one of
+// them. The zero filter means all.
+type LinkFilter struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Peers      []string               `protobuf:"bytes,1,rep,name=peers,proto3" json:"peers,omitempty"` // names or ids
+	Networks   []string               `protobuf:"bytes,2,rep,name=networks,proto3" json:"networks,omitempty"`
+	Interfaces []string               `protobuf:"bytes,3,rep,name=interfaces,proto3" json:"interfaces,omitempty"` // of the node whose links they are
+	States     []string               `protobuf:"bytes,4,rep,name=states,proto3" json:"states,omitempty"`         // as in Link.state
+	// A link is beyond a threshold when its figure is more; in WatchLinks until it
+	// is nine tenths of it or less, so that one that sways does not cross it again
+	// and again.
+	LossOverRatio *float64             `protobuf:"fixed64,5,opt,name=loss_over_ratio,json=lossOverRatio,proto3,oneof" json:"loss_over_ratio,omitempty"` // of Link.loss_ratio; from 0 to less than 1
+	RttOver       *durationpb.Duration `protobuf:"bytes,6,opt,name=rtt_over,json=rttOver,proto3" json:"rtt_over,omitempty"`                             // of Link.rtt; more than 0, up to 60 s
+	JitterOver    *durationpb.Duration `protobuf:"bytes,7,opt,name=jitter_over,json=jitterOver,proto3" json:"jitter_over,omitempty"`                    // of Link.jitter; more than 0, up to 60 s
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LinkFilter) Reset() {
+	*x = LinkFilter{}
+	mi := &file_belfry_v1_link_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinkFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinkFilter) ProtoMessage() {}
+
+func (x *LinkFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_link_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LinkFilter.ProtoReflect.Descriptor instead.
+func (*LinkFilter) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *LinkFilter) GetPeers() []string {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *LinkFilter) GetNetworks() []string {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+func (x *LinkFilter) GetInterfaces() []string {
+	if x != nil {
+		return x.Interfaces
+	}
+	return nil
+}
+
+func (x *LinkFilter) GetStates() []string {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+func (x *LinkFilter) GetLossOverRatio() float64 {
+	if x != nil && x.LossOverRatio != nil {
+		return *x.LossOverRatio
+	}
+	return 0
+}
+
+func (x *LinkFilter) GetRttOver() *durationpb.Duration {
+	if x != nil {
+		return x.RttOver
+	}
+	return nil
+}
+
+func (x *LinkFilter) GetJitterOver() *durationpb.Duration {
+	if x != nil {
+		return x.JitterOver
+	}
+	return nil
+}
+
 type ListLinksResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	NodeName      string                 `protobuf:"bytes,1,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"` // whose rows these are
@@ -111,7 +217,7 @@ type ListLinksResponse struct {
 
 func (x *ListLinksResponse) Reset() {
 	*x = ListLinksResponse{}
-	mi := &file_belfry_v1_link_proto_msgTypes[1]
+	mi := &file_belfry_v1_link_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -123,7 +229,7 @@ func (x *ListLinksResponse) String() string {
 func (*ListLinksResponse) ProtoMessage() {}
 
 func (x *ListLinksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_link_proto_msgTypes[1]
+	mi := &file_belfry_v1_link_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -136,7 +242,7 @@ func (x *ListLinksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLinksResponse.ProtoReflect.Descriptor instead.
 func (*ListLinksResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_link_proto_rawDescGZIP(), []int{1}
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ListLinksResponse) GetNodeName() string {
@@ -223,7 +329,7 @@ type Link struct {
 
 func (x *Link) Reset() {
 	*x = Link{}
-	mi := &file_belfry_v1_link_proto_msgTypes[2]
+	mi := &file_belfry_v1_link_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -235,7 +341,7 @@ func (x *Link) String() string {
 func (*Link) ProtoMessage() {}
 
 func (x *Link) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_link_proto_msgTypes[2]
+	mi := &file_belfry_v1_link_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -248,7 +354,7 @@ func (x *Link) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Link.ProtoReflect.Descriptor instead.
 func (*Link) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_link_proto_rawDescGZIP(), []int{2}
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Link) GetPeerId() string {
@@ -600,7 +706,7 @@ type LinkTransition struct {
 
 func (x *LinkTransition) Reset() {
 	*x = LinkTransition{}
-	mi := &file_belfry_v1_link_proto_msgTypes[3]
+	mi := &file_belfry_v1_link_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -612,7 +718,7 @@ func (x *LinkTransition) String() string {
 func (*LinkTransition) ProtoMessage() {}
 
 func (x *LinkTransition) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_link_proto_msgTypes[3]
+	mi := &file_belfry_v1_link_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -625,7 +731,7 @@ func (x *LinkTransition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkTransition.ProtoReflect.Descriptor instead.
 func (*LinkTransition) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_link_proto_rawDescGZIP(), []int{3}
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LinkTransition) GetTime() *timestamppb.Timestamp {
@@ -665,7 +771,7 @@ type GetLinkMatrixRequest struct {
 
 func (x *GetLinkMatrixRequest) Reset() {
 	*x = GetLinkMatrixRequest{}
-	mi := &file_belfry_v1_link_proto_msgTypes[4]
+	mi := &file_belfry_v1_link_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -677,7 +783,7 @@ func (x *GetLinkMatrixRequest) String() string {
 func (*GetLinkMatrixRequest) ProtoMessage() {}
 
 func (x *GetLinkMatrixRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_link_proto_msgTypes[4]
+	mi := &file_belfry_v1_link_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -690,7 +796,7 @@ func (x *GetLinkMatrixRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLinkMatrixRequest.ProtoReflect.Descriptor instead.
 func (*GetLinkMatrixRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_link_proto_rawDescGZIP(), []int{4}
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetLinkMatrixRequest) GetNetwork() string {
@@ -709,7 +815,7 @@ type GetLinkMatrixResponse struct {
 
 func (x *GetLinkMatrixResponse) Reset() {
 	*x = GetLinkMatrixResponse{}
-	mi := &file_belfry_v1_link_proto_msgTypes[5]
+	mi := &file_belfry_v1_link_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -721,7 +827,7 @@ func (x *GetLinkMatrixResponse) String() string {
 func (*GetLinkMatrixResponse) ProtoMessage() {}
 
 func (x *GetLinkMatrixResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_link_proto_msgTypes[5]
+	mi := &file_belfry_v1_link_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -734,7 +840,7 @@ func (x *GetLinkMatrixResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLinkMatrixResponse.ProtoReflect.Descriptor instead.
 func (*GetLinkMatrixResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_link_proto_rawDescGZIP(), []int{5}
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetLinkMatrixResponse) GetRows() []*LinkMatrixRow {
@@ -757,7 +863,7 @@ type LinkMatrixRow struct {
 
 func (x *LinkMatrixRow) Reset() {
 	*x = LinkMatrixRow{}
-	mi := &file_belfry_v1_link_proto_msgTypes[6]
+	mi := &file_belfry_v1_link_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -769,7 +875,7 @@ func (x *LinkMatrixRow) String() string {
 func (*LinkMatrixRow) ProtoMessage() {}
 
 func (x *LinkMatrixRow) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_link_proto_msgTypes[6]
+	mi := &file_belfry_v1_link_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -782,7 +888,7 @@ func (x *LinkMatrixRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkMatrixRow.ProtoReflect.Descriptor instead.
 func (*LinkMatrixRow) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_link_proto_rawDescGZIP(), []int{6}
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LinkMatrixRow) GetNode() string {
@@ -828,7 +934,7 @@ type LinkMatrixCell struct {
 
 func (x *LinkMatrixCell) Reset() {
 	*x = LinkMatrixCell{}
-	mi := &file_belfry_v1_link_proto_msgTypes[7]
+	mi := &file_belfry_v1_link_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -840,7 +946,7 @@ func (x *LinkMatrixCell) String() string {
 func (*LinkMatrixCell) ProtoMessage() {}
 
 func (x *LinkMatrixCell) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_link_proto_msgTypes[7]
+	mi := &file_belfry_v1_link_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -853,7 +959,7 @@ func (x *LinkMatrixCell) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkMatrixCell.ProtoReflect.Descriptor instead.
 func (*LinkMatrixCell) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_link_proto_rawDescGZIP(), []int{7}
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LinkMatrixCell) GetPeer() string {
@@ -924,7 +1030,7 @@ type Adaptation struct {
 
 func (x *Adaptation) Reset() {
 	*x = Adaptation{}
-	mi := &file_belfry_v1_link_proto_msgTypes[8]
+	mi := &file_belfry_v1_link_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1042,7 @@ func (x *Adaptation) String() string {
 func (*Adaptation) ProtoMessage() {}
 
 func (x *Adaptation) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_link_proto_msgTypes[8]
+	mi := &file_belfry_v1_link_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1055,7 @@ func (x *Adaptation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Adaptation.ProtoReflect.Descriptor instead.
 func (*Adaptation) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_link_proto_rawDescGZIP(), []int{8}
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Adaptation) GetTime() *timestamppb.Timestamp {
@@ -1018,16 +1124,21 @@ func (x *Adaptation) GetWhy() string {
 // WatchLinksRequest resumes after the last response that the caller has. All
 // zero: from the beginning.
 type WatchLinksRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Incarnation   uint32                 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of that response: versions begin anew with each
-	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Incarnation uint32                 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of that response: versions begin anew with each
+	Version     uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// A link is sent when it begins to be meant, with each change while it is, and
+	// with each threshold that it crosses; when it is meant no longer it is among
+	// removed, with its state. Crossings have no version: with a threshold the
+	// first response is a snapshot also where the caller resumes.
+	Filter        *LinkFilter `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchLinksRequest) Reset() {
 	*x = WatchLinksRequest{}
-	mi := &file_belfry_v1_link_proto_msgTypes[9]
+	mi := &file_belfry_v1_link_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1150,7 @@ func (x *WatchLinksRequest) String() string {
 func (*WatchLinksRequest) ProtoMessage() {}
 
 func (x *WatchLinksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_link_proto_msgTypes[9]
+	mi := &file_belfry_v1_link_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1163,7 @@ func (x *WatchLinksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchLinksRequest.ProtoReflect.Descriptor instead.
 func (*WatchLinksRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_link_proto_rawDescGZIP(), []int{9}
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WatchLinksRequest) GetIncarnation() uint32 {
@@ -1069,6 +1180,13 @@ func (x *WatchLinksRequest) GetVersion() uint64 {
 	return 0
 }
 
+func (x *WatchLinksRequest) GetFilter() *LinkFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
 // WatchLinksResponse is what changed up to a version: each link once, as it is
 // now, so that a reader who is slow misses states in between and no last one.
 type WatchLinksResponse struct {
@@ -1079,14 +1197,14 @@ type WatchLinksResponse struct {
 	Snapshot      bool                   `protobuf:"varint,4,opt,name=snapshot,proto3" json:"snapshot,omitempty"` // links is all rows: those that the caller had are void
 	Resync        bool                   `protobuf:"varint,5,opt,name=resync,proto3" json:"resync,omitempty"`     // the caller asked for a version that is no longer there
 	Links         []*Link                `protobuf:"bytes,6,rep,name=links,proto3" json:"links,omitempty"`        // without delays, history and transitions
-	Removed       []*RemovedLink         `protobuf:"bytes,7,rep,name=removed,proto3" json:"removed,omitempty"`    // these rows ended before those of links began
+	Removed       []*RemovedLink         `protobuf:"bytes,7,rep,name=removed,proto3" json:"removed,omitempty"`    // rows that ended did so before those of links began
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchLinksResponse) Reset() {
 	*x = WatchLinksResponse{}
-	mi := &file_belfry_v1_link_proto_msgTypes[10]
+	mi := &file_belfry_v1_link_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1216,7 @@ func (x *WatchLinksResponse) String() string {
 func (*WatchLinksResponse) ProtoMessage() {}
 
 func (x *WatchLinksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_link_proto_msgTypes[10]
+	mi := &file_belfry_v1_link_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1111,7 +1229,7 @@ func (x *WatchLinksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchLinksResponse.ProtoReflect.Descriptor instead.
 func (*WatchLinksResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_link_proto_rawDescGZIP(), []int{10}
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WatchLinksResponse) GetNodeName() string {
@@ -1163,19 +1281,22 @@ func (x *WatchLinksResponse) GetRemoved() []*RemovedLink {
 	return nil
 }
 
-// RemovedLink is a row that ended: the peer is not watched any longer.
+// RemovedLink is a row that ended, because the peer is not watched any longer,
+// or one that the filter does not mean any longer. A caller who resumes may be
+// told of some that it never had.
 type RemovedLink struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	PeerId        string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
 	Peer          string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
 	Network       string                 `protobuf:"bytes,3,opt,name=network,proto3" json:"network,omitempty"`
+	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"` // of a row that is still there; empty: it ended
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RemovedLink) Reset() {
 	*x = RemovedLink{}
-	mi := &file_belfry_v1_link_proto_msgTypes[11]
+	mi := &file_belfry_v1_link_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1187,7 +1308,7 @@ func (x *RemovedLink) String() string {
 func (*RemovedLink) ProtoMessage() {}
 
 func (x *RemovedLink) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_link_proto_msgTypes[11]
+	mi := &file_belfry_v1_link_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1200,7 +1321,7 @@ func (x *RemovedLink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovedLink.ProtoReflect.Descriptor instead.
 func (*RemovedLink) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_link_proto_rawDescGZIP(), []int{11}
+	return file_belfry_v1_link_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RemovedLink) GetPeerId() string {
@@ -1224,18 +1345,39 @@ func (x *RemovedLink) GetNetwork() string {
 	return ""
 }
 
+func (x *RemovedLink) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
 var File_belfry_v1_link_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_link_proto_rawDesc = "" +
 	"\n" +
-	"\x14belfry/v1/link.proto\x12\tbelfry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8c\x01\n" +
+	"\x14belfry/v1/link.proto\x12\tbelfry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x01\n" +
 	"\x10ListLinksRequest\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x12\n" +
 	"\x04node\x18\x04 \x01(\tR\x04node\x12\x14\n" +
-	"\x05brief\x18\x05 \x01(\bR\x05brief\"\x99\x01\n" +
+	"\x05brief\x18\x05 \x01(\bR\x05brief\x12-\n" +
+	"\x06filter\x18\x06 \x01(\v2\x15.belfry.v1.LinkFilterR\x06filter\"\xa9\x02\n" +
+	"\n" +
+	"LinkFilter\x12\x14\n" +
+	"\x05peers\x18\x01 \x03(\tR\x05peers\x12\x1a\n" +
+	"\bnetworks\x18\x02 \x03(\tR\bnetworks\x12\x1e\n" +
+	"\n" +
+	"interfaces\x18\x03 \x03(\tR\n" +
+	"interfaces\x12\x16\n" +
+	"\x06states\x18\x04 \x03(\tR\x06states\x12+\n" +
+	"\x0floss_over_ratio\x18\x05 \x01(\x01H\x00R\rlossOverRatio\x88\x01\x01\x124\n" +
+	"\brtt_over\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\arttOver\x12:\n" +
+	"\vjitter_over\x18\a \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"jitterOverB\x12\n" +
+	"\x10_loss_over_ratio\"\x99\x01\n" +
 	"\x11ListLinksResponse\x12\x1b\n" +
 	"\tnode_name\x18\x01 \x01(\tR\bnodeName\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12%\n" +
@@ -1328,10 +1470,11 @@ const file_belfry_v1_link_proto_rawDesc = "" +
 	"\x06jitter\x18\a \x01(\v2\x19.google.protobuf.DurationR\x06jitter\x12\x1d\n" +
 	"\n" +
 	"loss_ratio\x18\b \x01(\x01R\tlossRatio\x12\x10\n" +
-	"\x03why\x18\t \x01(\tR\x03why\"O\n" +
+	"\x03why\x18\t \x01(\tR\x03why\"~\n" +
 	"\x11WatchLinksRequest\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\rR\vincarnation\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\x04R\aversion\"\xfa\x01\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12-\n" +
+	"\x06filter\x18\x03 \x01(\v2\x15.belfry.v1.LinkFilterR\x06filter\"\xfa\x01\n" +
 	"\x12WatchLinksResponse\x12\x1b\n" +
 	"\tnode_name\x18\x01 \x01(\tR\bnodeName\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\rR\vincarnation\x12\x18\n" +
@@ -1339,11 +1482,12 @@ const file_belfry_v1_link_proto_rawDesc = "" +
 	"\bsnapshot\x18\x04 \x01(\bR\bsnapshot\x12\x16\n" +
 	"\x06resync\x18\x05 \x01(\bR\x06resync\x12%\n" +
 	"\x05links\x18\x06 \x03(\v2\x0f.belfry.v1.LinkR\x05links\x120\n" +
-	"\aremoved\x18\a \x03(\v2\x16.belfry.v1.RemovedLinkR\aremoved\"T\n" +
+	"\aremoved\x18\a \x03(\v2\x16.belfry.v1.RemovedLinkR\aremoved\"j\n" +
 	"\vRemovedLink\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x18\n" +
-	"\anetwork\x18\x03 \x01(\tR\anetwork2\xf6\x01\n" +
+	"\anetwork\x18\x03 \x01(\tR\anetwork\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state2\xf6\x01\n" +
 	"\vLinkService\x12F\n" +
 	"\tListLinks\x12\x1b.belfry.v1.ListLinksRequest\x1a\x1c.belfry.v1.ListLinksResponse\x12R\n" +
 	"\rGetLinkMatrix\x12\x1f.belfry.v1.GetLinkMatrixRequest\x1a .belfry.v1.GetLinkMatrixResponse\x12K\n" +
@@ -1362,67 +1506,72 @@ func file_belfry_v1_link_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_link_proto_rawDescData
 }
 
-var file_belfry_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_belfry_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_belfry_v1_link_proto_goTypes = []any{
 	(*ListLinksRequest)(nil),      // 0: belfry.v1.ListLinksRequest
-	(*ListLinksResponse)(nil),     // 1: belfry.v1.ListLinksResponse
-	(*Link)(nil),                  // 2: belfry.v1.Link
-	(*LinkTransition)(nil),        // 3: belfry.v1.LinkTransition
-	(*GetLinkMatrixRequest)(nil),  // 4: belfry.v1.GetLinkMatrixRequest
-	(*GetLinkMatrixResponse)(nil), // 5: belfry.v1.GetLinkMatrixResponse
-	(*LinkMatrixRow)(nil),         // 6: belfry.v1.LinkMatrixRow
-	(*LinkMatrixCell)(nil),        // 7: belfry.v1.LinkMatrixCell
-	(*Adaptation)(nil),            // 8: belfry.v1.Adaptation
-	(*WatchLinksRequest)(nil),     // 9: belfry.v1.WatchLinksRequest
-	(*WatchLinksResponse)(nil),    // 10: belfry.v1.WatchLinksResponse
-	(*RemovedLink)(nil),           // 11: belfry.v1.RemovedLink
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*LinkFilter)(nil),            // 1: belfry.v1.LinkFilter
+	(*ListLinksResponse)(nil),     // 2: belfry.v1.ListLinksResponse
+	(*Link)(nil),                  // 3: belfry.v1.Link
+	(*LinkTransition)(nil),        // 4: belfry.v1.LinkTransition
+	(*GetLinkMatrixRequest)(nil),  // 5: belfry.v1.GetLinkMatrixRequest
+	(*GetLinkMatrixResponse)(nil), // 6: belfry.v1.GetLinkMatrixResponse
+	(*LinkMatrixRow)(nil),         // 7: belfry.v1.LinkMatrixRow
+	(*LinkMatrixCell)(nil),        // 8: belfry.v1.LinkMatrixCell
+	(*Adaptation)(nil),            // 9: belfry.v1.Adaptation
+	(*WatchLinksRequest)(nil),     // 10: belfry.v1.WatchLinksRequest
+	(*WatchLinksResponse)(nil),    // 11: belfry.v1.WatchLinksResponse
+	(*RemovedLink)(nil),           // 12: belfry.v1.RemovedLink
 	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
 }
 var file_belfry_v1_link_proto_depIdxs = []int32{
-	2,  // 0: belfry.v1.ListLinksResponse.links:type_name -> belfry.v1.Link
-	12, // 1: belfry.v1.Link.since:type_name -> google.protobuf.Timestamp
-	12, // 2: belfry.v1.Link.last_sent:type_name -> google.protobuf.Timestamp
-	12, // 3: belfry.v1.Link.last_received:type_name -> google.protobuf.Timestamp
-	12, // 4: belfry.v1.Link.last_echo:type_name -> google.protobuf.Timestamp
-	13, // 5: belfry.v1.Link.rtt:type_name -> google.protobuf.Duration
-	13, // 6: belfry.v1.Link.rtt_deviation:type_name -> google.protobuf.Duration
-	13, // 7: belfry.v1.Link.rtt_last:type_name -> google.protobuf.Duration
-	13, // 8: belfry.v1.Link.jitter:type_name -> google.protobuf.Duration
-	13, // 9: belfry.v1.Link.interval:type_name -> google.protobuf.Duration
-	13, // 10: belfry.v1.Link.announced:type_name -> google.protobuf.Duration
-	13, // 11: belfry.v1.Link.max_wait:type_name -> google.protobuf.Duration
-	13, // 12: belfry.v1.Link.peer_age:type_name -> google.protobuf.Duration
-	13, // 13: belfry.v1.Link.delays:type_name -> google.protobuf.Duration
-	8,  // 14: belfry.v1.Link.history:type_name -> belfry.v1.Adaptation
-	13, // 15: belfry.v1.Link.rtt_min:type_name -> google.protobuf.Duration
-	13, // 16: belfry.v1.Link.rtt_p50:type_name -> google.protobuf.Duration
-	13, // 17: belfry.v1.Link.rtt_p99:type_name -> google.protobuf.Duration
-	3,  // 18: belfry.v1.Link.transitions:type_name -> belfry.v1.LinkTransition
-	12, // 19: belfry.v1.LinkTransition.time:type_name -> google.protobuf.Timestamp
-	6,  // 20: belfry.v1.GetLinkMatrixResponse.rows:type_name -> belfry.v1.LinkMatrixRow
-	7,  // 21: belfry.v1.LinkMatrixRow.cells:type_name -> belfry.v1.LinkMatrixCell
-	13, // 22: belfry.v1.LinkMatrixCell.rtt:type_name -> google.protobuf.Duration
-	13, // 23: belfry.v1.LinkMatrixCell.jitter:type_name -> google.protobuf.Duration
-	12, // 24: belfry.v1.Adaptation.time:type_name -> google.protobuf.Timestamp
-	13, // 25: belfry.v1.Adaptation.interval:type_name -> google.protobuf.Duration
-	13, // 26: belfry.v1.Adaptation.max_wait:type_name -> google.protobuf.Duration
-	13, // 27: belfry.v1.Adaptation.rtt:type_name -> google.protobuf.Duration
-	13, // 28: belfry.v1.Adaptation.rtt_deviation:type_name -> google.protobuf.Duration
-	13, // 29: belfry.v1.Adaptation.jitter:type_name -> google.protobuf.Duration
-	2,  // 30: belfry.v1.WatchLinksResponse.links:type_name -> belfry.v1.Link
-	11, // 31: belfry.v1.WatchLinksResponse.removed:type_name -> belfry.v1.RemovedLink
-	0,  // 32: belfry.v1.LinkService.ListLinks:input_type -> belfry.v1.ListLinksRequest
-	4,  // 33: belfry.v1.LinkService.GetLinkMatrix:input_type -> belfry.v1.GetLinkMatrixRequest
-	9,  // 34: belfry.v1.LinkService.WatchLinks:input_type -> belfry.v1.WatchLinksRequest
-	1,  // 35: belfry.v1.LinkService.ListLinks:output_type -> belfry.v1.ListLinksResponse
-	5,  // 36: belfry.v1.LinkService.GetLinkMatrix:output_type -> belfry.v1.GetLinkMatrixResponse
-	10, // 37: belfry.v1.LinkService.WatchLinks:output_type -> belfry.v1.WatchLinksResponse
-	35, // [35:38] is the sub-list for method output_type
-	32, // [32:35] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	1,  // 0: belfry.v1.ListLinksRequest.filter:type_name -> belfry.v1.LinkFilter
+	13, // 1: belfry.v1.LinkFilter.rtt_over:type_name -> google.protobuf.Duration
+	13, // 2: belfry.v1.LinkFilter.jitter_over:type_name -> google.protobuf.Duration
+	3,  // 3: belfry.v1.ListLinksResponse.links:type_name -> belfry.v1.Link
+	14, // 4: belfry.v1.Link.since:type_name -> google.protobuf.Timestamp
+	14, // 5: belfry.v1.Link.last_sent:type_name -> google.protobuf.Timestamp
+	14, // 6: belfry.v1.Link.last_received:type_name -> google.protobuf.Timestamp
+	14, // 7: belfry.v1.Link.last_echo:type_name -> google.protobuf.Timestamp
+	13, // 8: belfry.v1.Link.rtt:type_name -> google.protobuf.Duration
+	13, // 9: belfry.v1.Link.rtt_deviation:type_name -> google.protobuf.Duration
+	13, // 10: belfry.v1.Link.rtt_last:type_name -> google.protobuf.Duration
+	13, // 11: belfry.v1.Link.jitter:type_name -> google.protobuf.Duration
+	13, // 12: belfry.v1.Link.interval:type_name -> google.protobuf.Duration
+	13, // 13: belfry.v1.Link.announced:type_name -> google.protobuf.Duration
+	13, // 14: belfry.v1.Link.max_wait:type_name -> google.protobuf.Duration
+	13, // 15: belfry.v1.Link.peer_age:type_name -> google.protobuf.Duration
+	13, // 16: belfry.v1.Link.delays:type_name -> google.protobuf.Duration
+	9,  // 17: belfry.v1.Link.history:type_name -> belfry.v1.Adaptation
+	13, // 18: belfry.v1.Link.rtt_min:type_name -> google.protobuf.Duration
+	13, // 19: belfry.v1.Link.rtt_p50:type_name -> google.protobuf.Duration
+	13, // 20: belfry.v1.Link.rtt_p99:type_name -> google.protobuf.Duration
+	4,  // 21: belfry.v1.Link.transitions:type_name -> belfry.v1.LinkTransition
+	14, // 22: belfry.v1.LinkTransition.time:type_name -> google.protobuf.Timestamp
+	7,  // 23: belfry.v1.GetLinkMatrixResponse.rows:type_name -> belfry.v1.LinkMatrixRow
+	8,  // 24: belfry.v1.LinkMatrixRow.cells:type_name -> belfry.v1.LinkMatrixCell
+	13, // 25: belfry.v1.LinkMatrixCell.rtt:type_name -> google.protobuf.Duration
+	13, // 26: belfry.v1.LinkMatrixCell.jitter:type_name -> google.protobuf.Duration
+	14, // 27: belfry.v1.Adaptation.time:type_name -> google.protobuf.Timestamp
+	13, // 28: belfry.v1.Adaptation.interval:type_name -> google.protobuf.Duration
+	13, // 29: belfry.v1.Adaptation.max_wait:type_name -> google.protobuf.Duration
+	13, // 30: belfry.v1.Adaptation.rtt:type_name -> google.protobuf.Duration
+	13, // 31: belfry.v1.Adaptation.rtt_deviation:type_name -> google.protobuf.Duration
+	13, // 32: belfry.v1.Adaptation.jitter:type_name -> google.protobuf.Duration
+	1,  // 33: belfry.v1.WatchLinksRequest.filter:type_name -> belfry.v1.LinkFilter
+	3,  // 34: belfry.v1.WatchLinksResponse.links:type_name -> belfry.v1.Link
+	12, // 35: belfry.v1.WatchLinksResponse.removed:type_name -> belfry.v1.RemovedLink
+	0,  // 36: belfry.v1.LinkService.ListLinks:input_type -> belfry.v1.ListLinksRequest
+	5,  // 37: belfry.v1.LinkService.GetLinkMatrix:input_type -> belfry.v1.GetLinkMatrixRequest
+	10, // 38: belfry.v1.LinkService.WatchLinks:input_type -> belfry.v1.WatchLinksRequest
+	2,  // 39: belfry.v1.LinkService.ListLinks:output_type -> belfry.v1.ListLinksResponse
+	6,  // 40: belfry.v1.LinkService.GetLinkMatrix:output_type -> belfry.v1.GetLinkMatrixResponse
+	11, // 41: belfry.v1.LinkService.WatchLinks:output_type -> belfry.v1.WatchLinksResponse
+	39, // [39:42] is the sub-list for method output_type
+	36, // [36:39] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_link_proto_init() }
@@ -1430,13 +1579,14 @@ func file_belfry_v1_link_proto_init() {
 	if File_belfry_v1_link_proto != nil {
 		return
 	}
+	file_belfry_v1_link_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_link_proto_rawDesc), len(file_belfry_v1_link_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
