@@ -38,6 +38,8 @@ type app struct {
 	color   string
 	verbose bool
 
+	drawn bool // a picture is on the terminal
+
 	command string // "node why", for errors
 }
 

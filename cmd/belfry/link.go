@@ -17,67 +17,150 @@ import (
 )
 
 func newLinkCommand(a *app) *cobra.Command {
+	return newGroup(a, "link", "Show the links of this node and what is measured on them", newLinkListCommand(a), newLinkShowCommand(a), newLinkMatrixCommand(a))
+}
+
+// watchHelp is what --watch does, in the commands of links.
+const watchHelp = `
+
+--watch goes on until it is interrupted: at a terminal it draws the same again
+each second and with each change; elsewhere, and with -o json, it writes a line
+for each link as it is and then for each change. It outlives the agent.`
+
+func newLinkListCommand(a *app) *cobra.Command {
 	var node string
-	list := &cobra.Command{
+	var watch bool
+	f := &linkFilterFlags{}
+	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the links of this node, or of another",
 		Long: `List the link database of this node: what it hears itself of each of its peers
 on each network. Another node has its own, and may hear others than this one:
---node asks it.`,
-		Example: "  belfry link list\n  belfry link list -o wide\n  belfry link list --node b",
-		Args:    none,
+--node asks it.
+
+Flags narrow the list down: a link has to be one of each list that is given, and
+beyond one of the thresholds, if there are any. With --watch a link that was
+beyond one is shown until it is at nine tenths of it or less.` + watchHelp,
+		Example: `  belfry link list
+  belfry link list -o wide
+  belfry link list --node b
+  belfry link list --state down,one-way-out,no-carrier
+  belfry link list --watch --loss-over 2% --rtt-over 50ms -o json`,
+		Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			filter, err := f.filter()
+			if err != nil {
+				return err
+			}
+			if watch {
+				return a.watchLinks(cmd.Context(), node, filter, f.set(), func(ctx context.Context, c *client.Client) error {
+					return a.linkList(ctx, c, node, filter)
+				})
+			}
 			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
-				return a.linkList(ctx, c, node)
+				return a.linkList(ctx, c, node, filter)
 			})
 		},
 	}
-	list.Flags().StringVar(&node, "node", "", "the node whose links to list (default this one)")
-	show := &cobra.Command{
+	cmd.Flags().StringVar(&node, "node", "", "the node whose links to list (default this one)")
+	cmd.Flags().BoolVar(&watch, "watch", false, "go on with what changes, until interrupted")
+	f.register(a, cmd)
+	return cmd
+}
+
+func newLinkShowCommand(a *app) *cobra.Command {
+	var watch bool
+	cmd := &cobra.Command{
 		Use:     "show PEER[/NETWORK]",
 		Short:   "Show all that is measured of the links to a node",
-		Example: "  belfry link show b\n  belfry link show b/net1 -o json",
+		Long:    `Show all that is measured of the links to a node, a sheet for each.` + watchHelp,
+		Example: "  belfry link show b\n  belfry link show b/net1 -o json\n  belfry link show b/net1 --watch",
 		Args:    exactly(1, "PEER or PEER/NETWORK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if watch {
+				return a.watchPeer(cmd.Context(), args[0])
+			}
 			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
 				return a.linkShow(ctx, c, args[0])
 			})
 		},
 		ValidArgsFunction: a.completeNode,
 	}
-	return newGroup(a, "link", "Show the links of this node and what is measured on them", list, show, newLinkMatrixCommand(a))
+	cmd.Flags().BoolVar(&watch, "watch", false, "go on with what changes, until interrupted")
+	return cmd
 }
 
-func (a *app) linkList(ctx context.Context, c *client.Client, node string) error {
-	links, err := c.LinksOf(ctx, node, "")
-	if isNotFound(err) && node != "" {
-		nodes, listErr := c.Nodes(ctx)
-		if _, known := findNode(node, nodes); listErr == nil && !known {
-			return unknownNode(node, nodes, belfry.ErrNotFound)
-		}
-	}
+func (a *app) linkList(ctx context.Context, c *client.Client, node string, filter client.LinkFilter) error {
+	links, err := a.linksWhere(ctx, c, node, filter)
 	if err != nil {
 		return err
 	}
 	return a.showLinks(links, linkTable)
 }
 
+// linksWhere asks for links, and says which nodes there are where one that was
+// named is unknown.
+func (a *app) linksWhere(ctx context.Context, c *client.Client, node string, filter client.LinkFilter) (*belfryv1.ListLinksResponse, error) {
+	links, err := c.LinksWhere(ctx, node, filter)
+	if !isNotFound(err) {
+		return links, err
+	}
+	nodes, listErr := c.Nodes(ctx)
+	for _, name := range append([]string{node}, filter.Peers...) {
+		if _, known := findNode(name, nodes); listErr == nil && !known && name != "" {
+			return nil, unknownNode(name, nodes, belfry.ErrNotFound)
+		}
+	}
+	return nil, err
+}
+
 func (a *app) linkShow(ctx context.Context, c *client.Client, name string) error {
+	links, err := a.linksTo(ctx, c, name)
+	if err != nil {
+		return err
+	}
+	return a.showLinks(links, linkSheets)
+}
+
+// watchPeer is link show with --watch. The peer and the network have to be there
+// when it begins.
+func (a *app) watchPeer(ctx context.Context, name string) error {
+	peer, network, _ := strings.Cut(name, "/")
+	filter := client.LinkFilter{Peers: []string{peer}}
+	if network != "" {
+		filter.Networks = []string{network}
+	}
+	if !a.draws() {
+		err := a.ask(ctx, func(ctx context.Context, c *client.Client) error {
+			_, err := a.linksTo(ctx, c, name)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return a.watchLinks(ctx, "", filter, false, func(ctx context.Context, c *client.Client) error {
+		return a.linkShow(ctx, c, name)
+	})
+}
+
+// linksTo are the links to PEER[/NETWORK].
+func (a *app) linksTo(ctx context.Context, c *client.Client, name string) (*belfryv1.ListLinksResponse, error) {
 	peer, network, _ := strings.Cut(name, "/")
 	nodes, err := c.Nodes(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	node, ok := findNode(peer, nodes)
 	if !ok {
-		return unknownNode(peer, nodes, belfry.ErrNotFound)
+		return nil, unknownNode(peer, nodes, belfry.ErrNotFound)
 	}
 	if node.GetSelf() {
-		return failf(belfry.ErrNotFound, "%s is this node, which has no link to itself; name another node", peer)
+		return nil, failf(belfry.ErrNotFound, "%s is this node, which has no link to itself; name another node", peer)
 	}
 	links, err := c.Links(ctx, node.GetName())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var networks []string
 	for _, l := range links.GetLinks() {
@@ -85,14 +168,14 @@ func (a *app) linkShow(ctx context.Context, c *client.Client, name string) error
 	}
 	if network != "" && !slices.Contains(networks, network) {
 		if near, ok := config.Nearest(network, networks); ok {
-			return failf(belfry.ErrNotFound, "no link to %s on network %q; did you mean %s/%s?", peer, network, peer, near)
+			return nil, failf(belfry.ErrNotFound, "no link to %s on network %q; did you mean %s/%s?", peer, network, peer, near)
 		}
-		return failf(belfry.ErrNotFound, "no link to %s on network %q; one of %s", peer, network, strings.Join(networks, ", "))
+		return nil, failf(belfry.ErrNotFound, "no link to %s on network %q; one of %s", peer, network, strings.Join(networks, ", "))
 	}
 	if network != "" {
 		links.Links = slices.DeleteFunc(links.Links, func(l *belfryv1.Link) bool { return l.GetNetwork() != network })
 	}
-	return a.showLinks(links, linkSheets)
+	return links, nil
 }
 
 func (a *app) showLinks(links *belfryv1.ListLinksResponse, table func(*output, []*belfryv1.Link, time.Time, bool)) error {

@@ -55,6 +55,7 @@ var metricNames = []string{"state", "loss", "rtt", "jitter"}
 
 func newLinkMatrixCommand(a *app) *cobra.Command {
 	var network string
+	var watch bool
 	metric := metricNames[0]
 	cmd := &cobra.Command{
 		Use:   "matrix",
@@ -62,12 +63,16 @@ func newLinkMatrixCommand(a *app) *cobra.Command {
 		Long: `Show what every node hears of every other, a table for each network. A row is
 what its node hears of the peers in the columns: - is nothing, because the two
 do not watch each other, and ? is not known, because the node is down or did not
-answer within two seconds.`,
-		Example: "  belfry link matrix\n  belfry link matrix --network net2\n  belfry link matrix --metric rtt",
+answer within two seconds.` + watchHelp + `
+A line is what --metric shows of one link and of what it was.`,
+		Example: "  belfry link matrix\n  belfry link matrix --network net2\n  belfry link matrix --metric rtt\n  belfry link matrix --watch",
 		Args:    none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if metrics[metric] == nil {
 				return unknownMetric(metric)
+			}
+			if watch {
+				return a.watchMatrix(cmd.Context(), network, metric)
 			}
 			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
 				return a.linkMatrix(ctx, c, network, metric)
@@ -75,6 +80,7 @@ answer within two seconds.`,
 		},
 	}
 	cmd.Flags().StringVar(&network, "network", "", "show only this network (default all)")
+	cmd.Flags().BoolVar(&watch, "watch", false, "go on with what changes, until interrupted")
 	cmd.Flags().StringVar(&metric, "metric", metric, "what to show: "+strings.Join(metricNames, ", "))
 	return cmd
 }
@@ -87,11 +93,8 @@ func unknownMetric(metric string) error {
 }
 
 func (a *app) linkMatrix(ctx context.Context, c *client.Client, network, metric string) error {
-	answer, err := c.LinkMatrix(ctx, network)
+	answer, err := a.askMatrix(ctx, c, network)
 	if err != nil {
-		if isNotFound(err) {
-			return unknownNetwork(ctx, c, network, err)
-		}
 		return err
 	}
 	view := viewOfMatrix(answer)
@@ -184,15 +187,19 @@ func viewOfMatrix(m *belfryv1.GetLinkMatrixResponse) matrixView {
 			v.Unanswered = append(v.Unanswered, unansweredView{r.GetNode(), r.GetError()})
 		}
 		for _, c := range r.GetCells() {
-			cell := matrixCellView{
-				Node: r.GetNode(), Peer: c.GetPeer(), Network: c.GetNetwork(), State: c.GetState(),
-				LossRatio: c.GetLossRatio(), JitterSeconds: jsonSeconds(c.GetJitter().AsDuration()),
-			}
-			if c.GetRttKnown() {
-				cell.RTTSeconds = jsonSeconds(c.GetRtt().AsDuration())
-			}
-			v.Links = append(v.Links, cell)
+			v.Links = append(v.Links, *viewOfCell(r.GetNode(), c))
 		}
+	}
+	return v
+}
+
+func viewOfCell(node string, c *belfryv1.LinkMatrixCell) *matrixCellView {
+	v := &matrixCellView{
+		Node: node, Peer: c.GetPeer(), Network: c.GetNetwork(), State: c.GetState(),
+		LossRatio: c.GetLossRatio(), JitterSeconds: jsonSeconds(c.GetJitter().AsDuration()),
+	}
+	if c.GetRttKnown() {
+		v.RTTSeconds = jsonSeconds(c.GetRtt().AsDuration())
 	}
 	return v
 }
