@@ -188,6 +188,7 @@ var mainFields = map[belfry.Class][]string{
 	"process.exit":     {"pid", "exit_code", "signal", "core_dumped"},
 	"producer.failed":  {"reason", "restarts"},
 	"sysctl.change":    {"old", "new"},
+	"timer.fire":       {"missed"},
 }
 
 // fields are the KEY=VALUE of a line.

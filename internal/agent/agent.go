@@ -29,6 +29,7 @@ import (
 	"github.com/belfry-ha/belfry/internal/producer/pressure"
 	"github.com/belfry-ha/belfry/internal/producer/process"
 	"github.com/belfry-ha/belfry/internal/producer/sysctl"
+	"github.com/belfry-ha/belfry/internal/producer/timer"
 	"github.com/belfry-ha/belfry/internal/producer/user"
 	"github.com/belfry-ha/belfry/internal/security"
 	"github.com/belfry-ha/belfry/internal/transport"
@@ -206,7 +207,7 @@ func (a *Agent) newEvents() error {
 	a.links = link.New(a.watchPeers)
 	table := a.members.Table()
 	a.notices = node.NewNotices(table.Name, a.id.node.Name, table.nodeNames())
-	producers := []producer.Producer{process.New(), file.New(), filesystem.New(), pressure.New(), sysctl.New(), a.nodes, a.notices, a.links, user.New()}
+	producers := []producer.Producer{process.New(), file.New(), filesystem.New(), pressure.New(), sysctl.New(), timer.New(), a.nodes, a.notices, a.links, user.New()}
 	var classes []belfry.ClassInfo
 	for _, p := range producers {
 		classes = append(classes, p.Classes()...)
