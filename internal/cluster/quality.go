@@ -162,7 +162,7 @@ func (t *traffic) missed(from, to time.Duration, n int) {
 func spread(ring []Ratio, newest int64, width, from, to time.Duration, n int) {
 	until := func(at time.Duration) uint64 { // how many of n were lost by then
 		at = min(max(at, from), to)
-		return uint64(float64(n) * float64(at-from) / float64(to-from))
+		return uint64(time.Duration(n) * (at - from) / (to - from))
 	}
 	for b := newest; b > newest-int64(len(ring)) && b >= 0; b-- {
 		lost := until(time.Duration(b+1)*width) - until(time.Duration(b)*width)
