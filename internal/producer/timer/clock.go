@@ -17,9 +17,11 @@ type clock interface {
 	// set replaces when to ring; a zero field is never.
 	set(due) error
 
-	// rung is ready after a ring, and with an error when there will be no more.
-	// A ring may come for nothing.
-	rung() <-chan error
+	// rung is ready after a ring; it may come for nothing.
+	rung() <-chan struct{}
+
+	// failed is ready when there will be no more.
+	failed() <-chan error
 
 	close()
 }
@@ -29,13 +31,14 @@ type clock interface {
 // a clock that is set.
 type kernelClock struct {
 	wall, boot *os.File
-	rings      chan error // capacity 1
-	seen       instant    // what now has shown last
+	rings      chan struct{} // capacity 1
+	broken     chan error    // capacity 2: one of each timer
+	seen       instant       // what now has shown last
 	group      sync.WaitGroup
 }
 
 func openKernelClock() (*kernelClock, error) {
-	k := &kernelClock{rings: make(chan error, 1), seen: readClocks()}
+	k := &kernelClock{rings: make(chan struct{}, 1), broken: make(chan error, 2), seen: readClocks()}
 	var err error
 	if k.wall, err = openTimer(unix.CLOCK_REALTIME, "wall clock"); err != nil {
 		return nil, err
@@ -63,30 +66,23 @@ func (k *kernelClock) listen(timer *os.File) {
 	for {
 		var expirations [8]byte
 		_, err := timer.Read(expirations[:])
-		switch {
-		case errors.Is(err, os.ErrClosed):
+		if err != nil && !errors.Is(err, unix.ECANCELED) {
+			k.broken <- err
 			return
-		case err == nil, errors.Is(err, unix.ECANCELED):
-			k.ring(nil)
-			continue
 		}
-		select { // an error is worth more than a ring
-		case <-k.rings:
-		default:
-		}
-		k.ring(err)
-		return
+		k.ring()
 	}
 }
 
-func (k *kernelClock) ring(err error) {
+func (k *kernelClock) ring() {
 	select {
-	case k.rings <- err:
+	case k.rings <- struct{}{}:
 	default: // it rings already
 	}
 }
 
-func (k *kernelClock) rung() <-chan error { return k.rings }
+func (k *kernelClock) rung() <-chan struct{} { return k.rings }
+func (k *kernelClock) failed() <-chan error  { return k.broken }
 
 func (k *kernelClock) now() instant {
 	k.seen = readClocks()
@@ -119,7 +115,7 @@ func (k *kernelClock) set(d due) error {
 		return err
 	}
 	if now := readClocks(); now.set(k.seen).Abs() > time.Second { // since somebody looked, and before the timer would tell
-		k.ring(nil)
+		k.ring()
 	}
 	return nil
 }

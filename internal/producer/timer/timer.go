@@ -67,10 +67,9 @@ func (p *Producer) Run(ctx context.Context, requests <-chan producer.Request, se
 		select {
 		case <-ctx.Done():
 			return nil
-		case err = <-c.rung():
-			if err == nil {
-				err = s.advance(c.now())
-			}
+		case err = <-c.failed():
+		case <-c.rung():
+			err = s.advance(c.now())
 		case r := <-requests:
 			if r.Watch != nil {
 				err = s.watch(c.now(), *r.Watch)
