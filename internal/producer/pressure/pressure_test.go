@@ -145,3 +145,25 @@ func descriptors(t *testing.T) int {
 	}
 	return len(fds)
 }
+
+// Triggers take the kernel a while to end, but not one after the other.
+func TestManyTriggersEndAtOnce(t *testing.T) { // not parallel: it counts descriptors
+	needsPressure(t)
+	before := descriptors(t)
+	d := producertest.Start(t, pressure.New())
+	for range 500 {
+		d.Watch(event.Watch{Class: pressure.CPU, Subject: "some", Threshold: over(90)})
+		d.Until(func(m event.Message) bool { _, ok := m.(event.Associate); return ok })
+	}
+	if got := descriptors(t); got < before+500 {
+		t.Errorf("%d descriptors are open, %d were before", got, before)
+	}
+	begin := time.Now()
+	d.Stop()
+	if took := time.Since(begin); took > 3*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if after := descriptors(t); after > before {
+		t.Errorf("%d descriptors are open, %d were before", after, before)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -22,6 +23,9 @@ type session struct {
 	targets   map[event.WatchID]*target
 	tokens    map[uint64]*target
 	lastToken uint64
+
+	root   string    // of cgroups; empty: it has not been found
+	rootAt time.Time // when it was
 }
 
 // A target is the watch of one event.
@@ -42,9 +46,18 @@ func newSession(proc string, send producer.Send) *session {
 	return &session{proc: proc, send: send, targets: map[event.WatchID]*target{}, tokens: map[uint64]*target{}}
 }
 
+// close closes all sources beside each other: the kernel takes 10 ms to end a
+// trigger.
 func (s *session) close() {
+	var group sync.WaitGroup
 	for _, t := range s.targets {
-		s.let(t)
+		if t.source != nil {
+			group.Go(t.source.close)
+		}
+	}
+	group.Wait()
+	if s.poll != nil {
+		s.poll.close()
 	}
 }
 
@@ -104,7 +117,12 @@ func (s *session) find(now time.Time, t *target, first bool) error {
 
 // refusal tells whether an error is the answer to a watch, and no failure.
 func refusal(err error) bool {
-	return errors.Is(err, belfry.ErrNoEvent) || errors.Is(err, belfry.ErrUnsupported) || errors.Is(err, belfry.ErrPermission)
+	for _, sentinel := range []error{belfry.ErrNoEvent, belfry.ErrUnsupported, belfry.ErrPermission, belfry.ErrLimit} {
+		if errors.Is(err, sentinel) {
+			return true
+		}
+	}
+	return false
 }
 
 // open opens the source of a target, and takes the counters from which the
@@ -130,9 +148,27 @@ func (s *session) open(t *target) (err error) {
 	return nil
 }
 
+// rootFor is how long the root of cgroups is taken to be where it was: many may
+// be looked for at once.
+const rootFor = 10 * time.Second
+
+func (s *session) locate(of subject, resource string) (place, error) {
+	if of.cgroup == "" {
+		return ofMachine(s.proc, resource), nil
+	}
+	if now := time.Now(); s.root == "" || now.Sub(s.rootAt) > rootFor {
+		root, err := cgroupRoot(s.proc)
+		if err != nil {
+			return place{}, err
+		}
+		s.root, s.rootAt = root, now
+	}
+	return ofCgroup(s.root, of, resource)
+}
+
 func (s *session) openStall(t *target) error {
 	resource := strings.TrimPrefix(string(t.watch.Class), "pressure.")
-	at, err := locate(s.proc, t.subject, resource)
+	at, err := s.locate(t.subject, resource)
 	if err != nil {
 		return err
 	}

@@ -43,22 +43,20 @@ func (p place) close() {
 	}
 }
 
-// locate finds the pressure file of a subject. The number of a cgroup is never
-// used again, so it tells one from another of the same name.
-func locate(proc string, s subject, resource string) (place, error) {
-	if s.cgroup == "" {
-		return place{dir: unix.AT_FDCWD, file: filepath.Join(proc, "pressure", resource)}, nil
-	}
-	root, err := cgroupRoot(proc)
-	if err != nil {
-		return place{}, err
-	}
+// ofMachine is where the pressure file of the whole machine is.
+func ofMachine(proc, resource string) place {
+	return place{dir: unix.AT_FDCWD, file: filepath.Join(proc, "pressure", resource)}
+}
+
+// ofCgroup finds the pressure file of a cgroup below their root. The number of a
+// cgroup is never used again, so it tells one from another of the same name.
+func ofCgroup(root string, s subject, resource string) (place, error) {
 	dir, err := unix.Open(filepath.Join(root, s.cgroup), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return place{}, absentCgroup(s.cgroup)
 	}
 	if err != nil {
-		return place{}, fmt.Errorf("%w: cgroup %s: %w; let the agent reach it", belfry.ErrPermission, s.cgroup, err)
+		return place{}, cannotOpen("cgroup "+s.cgroup, err)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(dir, &st); err != nil {
@@ -115,7 +113,15 @@ func openStall(at place, s subject, resource string, t belfry.Threshold) (*stall
 	case errors.Is(err, unix.ENOENT):
 		return nil, fmt.Errorf("%w: cgroup %s does not measure pressure; write 1 to its cgroup.pressure, and boot with psi=1", belfry.ErrUnsupported, s.cgroup)
 	}
-	return nil, fmt.Errorf("%w: %w; let the agent read it", belfry.ErrPermission, &os.PathError{Op: "open", Path: at.file, Err: err})
+	return nil, cannotOpen(at.file, err)
+}
+
+// cannotOpen refuses what is there, but not for this process.
+func cannotOpen(what string, err error) error {
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+		return fmt.Errorf("%w: %s: %w; raise LimitNOFILE of the agent's unit", belfry.ErrLimit, what, err)
+	}
+	return fmt.Errorf("%w: %s: %w; let the agent read it", belfry.ErrPermission, what, err)
 }
 
 // trigger is what a pressure file takes: share, stalled time and window, in
