@@ -167,3 +167,20 @@ func TestManyTriggersEndAtOnce(t *testing.T) { // not parallel: it counts descri
 		t.Errorf("%d descriptors are open, %d were before", after, before)
 	}
 }
+
+// A cgroup of somebody else takes no trigger from us: it is read.
+func TestWithoutRightsItIsRead(t *testing.T) { // not parallel: as root it runs once more as nobody
+	needsPressure(t)
+	if cgroupMount() == "" {
+		t.Skip("needs: cgroup2")
+	}
+	if !producertest.WithoutRights(t) {
+		return
+	}
+	d := producertest.Start(t, pressure.New())
+	d.Watch(event.Watch{Class: pressure.CPU, Subject: "/", Threshold: over(99)})
+	producertest.NextOf[event.Associate](d)
+	if p := stalled(t, producertest.NextOf[event.Sample](d)); p.GetMethod() != "reading" || p.GetWindowSeconds() != 1 || p.GetCgroup() != "/" {
+		t.Errorf("data %v, want one of a reading each second", p)
+	}
+}
