@@ -65,7 +65,7 @@ var folders = []rule{
 	// node (node.state) and user (user.*) watch the cluster and its users, not
 	// the operating system; they are producers like the rest: ADR 0001.
 	{
-		folder: "internal/producer/*", uses: ". internal/event internal/producer gen/belfry/v1",
+		folder: "internal/producer/*", uses: ". internal/event internal/producer internal/netlink gen/belfry/v1",
 		tests: "internal/producer/producertest",
 	},
 	{folder: "internal/sink", uses: ". internal/event"},
@@ -94,6 +94,7 @@ var folders = []rule{
 		tests: "internal/witness/dcerpc/dcerpctest",
 	},
 
+	{folder: "internal/netlink", uses: "."}, // what producers that ask the kernel the same share
 	{folder: "internal/config", uses: "."},
 	{
 		folder: "internal/agent", uses: ". gen/belfry/v1 internal/config internal/cloudevents web " + upperRow + " " + pureRow,
@@ -138,9 +139,9 @@ var dependencies = []dependency{
 	{module: "github.com/goccy/go-yaml", in: "internal/config internal/api cmd/belfry"},
 	{module: "github.com/expr-lang/expr", in: "internal/agent"},
 	{module: "github.com/prometheus/client_golang", in: "internal/agent internal/api"},
-	{module: "golang.org/x/sys", in: "internal/producer/* internal/transport internal/repository/disk internal/aha internal/api internal/agent cmd/belfry"},
+	{module: "golang.org/x/sys", in: "internal/producer/* internal/netlink internal/transport internal/repository/disk internal/aha internal/api internal/agent cmd/belfry"},
 	{module: "golang.org/x/term", in: "internal/producer/* internal/transport internal/repository/disk internal/aha internal/api internal/agent cmd/belfry"},
-	{module: "github.com/mdlayher/netlink", in: "internal/producer/*"},
+	{module: "github.com/mdlayher/netlink", in: "internal/producer/* internal/netlink"},
 	{module: "github.com/jsimonetti/rtnetlink/v2", in: "internal/producer/*"},
 	{module: "github.com/prometheus/procfs", in: "internal/producer/*"},
 	{module: "github.com/coreos/go-systemd/v22", in: "cmd/belfry internal/agent internal/producer/unit"},

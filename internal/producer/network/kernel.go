@@ -2,21 +2,24 @@ package network
 
 import (
 	"cmp"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"slices"
 	"unsafe"
 
-	"github.com/mdlayher/netlink"
+	mdlayher "github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/belfry-ha/belfry/internal/netlink"
 )
+
+// loopback is the index of lo: it is made with its network namespace.
+const loopback = 1
 
 // A kernel is asked; it tells nothing by itself. Not safe for concurrent use.
 type kernel struct {
-	conn *netlink.Conn
+	conn *mdlayher.Conn
 	fd   int // any socket: ioctl(2) on it is about interfaces of its namespace
 
 	// held are the indexes of the interfaces that had one of the addresses when
@@ -25,7 +28,7 @@ type kernel struct {
 }
 
 func openKernel() (*kernel, error) {
-	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+	conn, err := mdlayher.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -47,20 +50,20 @@ func (k *kernel) statuses(addrs []netip.Addr) ([]Status, error) {
 		return nil, err
 	}
 	held := map[int]bool{}
-	interfaces := map[int]iface{}
+	interfaces := map[int]netlink.Interface{}
 	for _, a := range all {
-		if !slices.ContainsFunc(addrs, a.holds) {
+		if !holdsOne(a, addrs) {
 			continue
 		}
-		held[a.index] = true
-		i, err := k.ask(a.index)
+		held[a.Index] = true
+		i, err := netlink.InterfaceAt(k.conn, a.Index)
 		if errors.Is(err, unix.ENODEV) {
 			continue // it went between the two questions; a message says so
 		}
 		if err != nil {
 			return nil, err
 		}
-		interfaces[a.index] = i
+		interfaces[a.Index] = i
 	}
 	k.held = held
 	statuses := make([]Status, len(addrs))
@@ -72,14 +75,14 @@ func (k *kernel) statuses(addrs []netip.Addr) ([]Status, error) {
 
 // status is that of one address. Where several interfaces have it, the one that
 // works best counts, and of those the first.
-func (k *kernel) status(addr netip.Addr, all []address, interfaces map[int]iface) Status {
+func (k *kernel) status(addr netip.Addr, all []netlink.Address, interfaces map[int]netlink.Interface) Status {
 	best := Status{Addr: addr, Present: addr.IsUnspecified()}
 	for _, a := range all {
-		i, ok := interfaces[a.index]
-		if !ok || !a.usable() || !a.holds(addr) || addr.Zone() != "" && addr.Zone() != i.name {
+		i, ok := interfaces[a.Index]
+		if !ok || !a.Usable() || !holds(a, addr) || addr.Zone() != "" && addr.Zone() != i.Name {
 			continue
 		}
-		s := Status{Addr: addr, Present: true, Name: i.name, Index: i.index, AdminUp: i.adminUp(), Carrier: i.carrier(), MTU: i.mtu}
+		s := Status{Addr: addr, Present: true, Name: i.Name, Index: i.Index, AdminUp: i.AdminUp(), Carrier: i.Carrier(), MTU: i.MTU}
 		if !best.Present || s.working() && !best.working() {
 			best = s
 		}
@@ -90,66 +93,22 @@ func (k *kernel) status(addr netip.Addr, all []address, interfaces map[int]iface
 	return best
 }
 
-// dumpTries bounds how often a dump is asked for again that was overtaken by a
-// change.
-const dumpTries = 5
-
-// errInterrupted says that addresses changed while they were listed.
-var errInterrupted = errors.New("the list of addresses changed each time while it was read")
-
 // addresses are all of this machine, sorted by interface.
-func (k *kernel) addresses() ([]address, error) {
-	request := netlink.Message{
-		Header: netlink.Header{Type: unix.RTM_GETADDR, Flags: netlink.Request | netlink.Dump},
-		Data:   make([]byte, unix.SizeofIfAddrmsg),
-	}
-	for range dumpTries {
-		messages, err := k.conn.Execute(request)
-		if err != nil {
-			return nil, fmt.Errorf("list of addresses: %w", err)
-		}
-		if slices.ContainsFunc(messages, func(m netlink.Message) bool { return m.Header.Flags&netlink.DumpInterrupted != 0 }) {
-			continue
-		}
-		var all []address
-		for _, m := range messages {
-			a, err := parseAddress(m.Data)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, a)
-		}
-		slices.SortStableFunc(all, func(a, b address) int { return cmp.Compare(a.index, b.index) })
-		return all, nil
-	}
-	return nil, errInterrupted
+func (k *kernel) addresses() ([]netlink.Address, error) {
+	all, err := netlink.Addresses(k.conn)
+	slices.SortStableFunc(all, func(a, b netlink.Address) int { return cmp.Compare(a.Index, b.Index) })
+	return all, err
 }
 
-// rtextFilterSkipStats is RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h: an
-// answer without counters.
-const rtextFilterSkipStats = 1 << 3
+// holds tells whether an address that an interface has makes addr the machine's
+// own: lo's network is so as a whole (127.0.0.0/8).
+func holds(a netlink.Address, addr netip.Addr) bool {
+	addr = addr.WithZone("")
+	return a.Prefix.Addr() == addr || a.Index == loopback && addr.Is4() && a.Prefix.Contains(addr)
+}
 
-// ask reads one interface; the error wraps ENODEV if there is none.
-func (k *kernel) ask(index int) (iface, error) {
-	data := make([]byte, unix.SizeofIfInfomsg)
-	binary.NativeEndian.PutUint32(data[4:], uint32(index))
-	attributes := netlink.NewAttributeEncoder()
-	attributes.Uint32(unix.IFLA_EXT_MASK, rtextFilterSkipStats)
-	encoded, err := attributes.Encode()
-	if err != nil {
-		return iface{}, err
-	}
-	answer, err := k.conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.RTM_GETLINK, Flags: netlink.Request},
-		Data:   append(data, encoded...),
-	})
-	if err != nil {
-		return iface{}, fmt.Errorf("interface %d: %w", index, err)
-	}
-	if len(answer) != 1 {
-		return iface{}, fmt.Errorf("interface %d: %d answers instead of one: %w", index, len(answer), unix.EPROTO)
-	}
-	return parseInterface(answer[0].Data)
+func holdsOne(a netlink.Address, addrs []netip.Addr) bool {
+	return slices.ContainsFunc(addrs, func(addr netip.Addr) bool { return holds(a, addr) })
 }
 
 // An ethtoolCmd is struct ethtool_cmd of linux/ethtool.h.

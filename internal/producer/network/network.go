@@ -16,10 +16,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/mdlayher/netlink"
+	mdlayher "github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/netlink"
 )
 
 // A Status is how things stand with one address.
@@ -57,7 +58,7 @@ const lookGap = 5 * time.Millisecond
 // called once.
 type Watcher struct {
 	addrs  []netip.Addr
-	events *netlink.Conn // of the groups below
+	events *mdlayher.Conn // of the groups below
 	kernel *kernel
 
 	looks, overruns atomic.Uint64
@@ -78,7 +79,7 @@ func Open(addrs []netip.Addr) (*Watcher, error) {
 		}
 	}
 	// Before the first look, so that nothing falls in between.
-	events, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Groups: groups})
+	events, err := mdlayher.Dial(unix.NETLINK_ROUTE, &mdlayher.Config{Groups: groups})
 	if err != nil {
 		return nil, watchError("open", err)
 	}
@@ -169,13 +170,13 @@ func (w *Watcher) await(ctx context.Context, until time.Time) error {
 
 // concerns tells whether a message is about one of the addresses, or about an
 // interface that holds one: a machine with many containers has many others.
-func (w *Watcher) concerns(m netlink.Message) bool {
+func (w *Watcher) concerns(m mdlayher.Message) bool {
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		return w.kernel.held[indexOf(m.Data)]
+		return w.kernel.held[netlink.Index(m.Data)]
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
-		a, err := parseAddress(m.Data)
-		return err == nil && slices.ContainsFunc(w.addrs, a.holds)
+		a, err := netlink.ParseAddress(m.Data)
+		return err == nil && holdsOne(a, w.addrs)
 	}
 	return false
 }
