@@ -30,6 +30,10 @@ type Fixture struct {
 	Undo    func() // brings Subject back to where it was, so that Cause works again
 	Replace func() // gives the name to another object; Undo brings back the first state
 
+	// Arrives: what Cause makes happens to another object than the one that the
+	// subject named before, whose identifier goes first.
+	Arrives bool
+
 	Absent    string // names nothing
 	Malformed string // can not be a subject of the class
 	Forbidden string // is there, but not for the user of this process
@@ -208,6 +212,10 @@ func (c *conformance) cause(t *testing.T) {
 	if c.info.Kind == belfry.Value {
 		c.check(t, NextOf[event.Sample](d).Data)
 	} else {
+		if c.Arrives {
+			NextOf[event.Invalidate](d)
+			a = NextOf[event.Associate](d)
+		}
 		post := NextOf[event.Post](d)
 		if post.Entry != a.Entry || post.Occurrence.Event.Instance != a.Instance {
 			t.Errorf("post of entry %d, instance %q; want %d, %q", post.Entry, post.Occurrence.Event.Instance, a.Entry, a.Instance)
