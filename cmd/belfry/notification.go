@@ -173,6 +173,11 @@ func countOf(n *belfry.Notification) uint64 {
 // mainFields are what a line shows of a class, in this order; -o wide shows
 // all. Classes that are not named here show all they have.
 var mainFields = map[belfry.Class][]string{
+	"adapter.added":    {"what", "interface"},
+	"adapter.removed":  {"what", "interface"},
+	"adapter.state":    {"from", "to", "reason"},
+	"address.added":    {"interface", "address", "prefix", "peer"},
+	"address.removed":  {"interface", "address", "prefix", "peer"},
 	"cpu.wait":         {"slices"},
 	"dir.modify":       {"what", "name"},
 	"file.attribute":   {"what", "mode", "uid", "gid"},

@@ -22,6 +22,7 @@ import (
 	"github.com/belfry-ha/belfry/internal/config"
 	"github.com/belfry-ha/belfry/internal/event"
 	"github.com/belfry-ha/belfry/internal/producer"
+	"github.com/belfry-ha/belfry/internal/producer/adapter"
 	"github.com/belfry-ha/belfry/internal/producer/file"
 	"github.com/belfry-ha/belfry/internal/producer/filesystem"
 	"github.com/belfry-ha/belfry/internal/producer/link"
@@ -207,7 +208,10 @@ func (a *Agent) newEvents() error {
 	a.links = link.New(a.watchPeers)
 	table := a.members.Table()
 	a.notices = node.NewNotices(table.Name, a.id.node.Name, table.nodeNames())
-	producers := []producer.Producer{process.New(), file.New(), filesystem.New(), pressure.New(), sysctl.New(), timer.New(), a.nodes, a.notices, a.links, user.New()}
+	producers := []producer.Producer{
+		process.New(), file.New(), filesystem.New(), pressure.New(), sysctl.New(), timer.New(), adapter.New(),
+		a.nodes, a.notices, a.links, user.New(),
+	}
 	var classes []belfry.ClassInfo
 	for _, p := range producers {
 		classes = append(classes, p.Classes()...)

@@ -16,6 +16,11 @@ import (
 // messages gives each class the message that its occurrences carry. Classes
 // below user carry a Struct, classes that are not in it carry nothing.
 var messages = map[belfry.Class]protoreflect.MessageType{
+	"adapter.state":         (*belfryv1.AdapterState)(nil).ProtoReflect().Type(),
+	"adapter.added":         (*belfryv1.AdapterChange)(nil).ProtoReflect().Type(),
+	"adapter.removed":       (*belfryv1.AdapterChange)(nil).ProtoReflect().Type(),
+	"address.added":         (*belfryv1.AddressChange)(nil).ProtoReflect().Type(),
+	"address.removed":       (*belfryv1.AddressChange)(nil).ProtoReflect().Type(),
 	"dir.modify":            (*belfryv1.DirModify)(nil).ProtoReflect().Type(),
 	"file.attribute":        (*belfryv1.FileAttribute)(nil).ProtoReflect().Type(),
 	"file.modify":           (*belfryv1.FileModify)(nil).ProtoReflect().Type(),

@@ -1699,6 +1699,261 @@ func (x *ContactStateChange) GetLinksTotal() uint32 {
 	return 0
 }
 
+// AdapterState is the data of adapter.state.
+type AdapterState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Interface     string                 `protobuf:"bytes,1,opt,name=interface,proto3" json:"interface,omitempty"` // name that it has now
+	Index         uint32                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	Mac           string                 `protobuf:"bytes,3,opt,name=mac,proto3" json:"mac,omitempty"`       // that it has now; empty: none
+	From          string                 `protobuf:"bytes,4,opt,name=from,proto3" json:"from,omitempty"`     // empty in a state, which has no before
+	To            string                 `protobuf:"bytes,5,opt,name=to,proto3" json:"to,omitempty"`         // up, no-carrier, admin-down, dormant, testing, absent
+	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"` // why it comes, or is absent: added, removed, renamed, mac-changed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdapterState) Reset() {
+	*x = AdapterState{}
+	mi := &file_belfry_v1_data_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdapterState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdapterState) ProtoMessage() {}
+
+func (x *AdapterState) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdapterState.ProtoReflect.Descriptor instead.
+func (*AdapterState) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *AdapterState) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *AdapterState) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *AdapterState) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *AdapterState) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *AdapterState) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *AdapterState) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// AdapterChange is the data of adapter.added and adapter.removed.
+type AdapterChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`           // added, removed, renamed, mac-changed
+	Interface     string                 `protobuf:"bytes,2,opt,name=interface,proto3" json:"interface,omitempty"` // name that it has now, or had last
+	Index         uint32                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	Mac           string                 `protobuf:"bytes,4,opt,name=mac,proto3" json:"mac,omitempty"`   // that it has now; empty: none
+	Kind          string                 `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"` // of a virtual one: veth, bond; empty: not known
+	Path          string                 `protobuf:"bytes,6,opt,name=path,proto3" json:"path,omitempty"` // of its device, in /sys/devices; empty: it has none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdapterChange) Reset() {
+	*x = AdapterChange{}
+	mi := &file_belfry_v1_data_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdapterChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdapterChange) ProtoMessage() {}
+
+func (x *AdapterChange) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdapterChange.ProtoReflect.Descriptor instead.
+func (*AdapterChange) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *AdapterChange) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *AdapterChange) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *AdapterChange) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *AdapterChange) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *AdapterChange) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *AdapterChange) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+// AddressChange is the data of address.added and address.removed.
+type AddressChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Interface     string                 `protobuf:"bytes,1,opt,name=interface,proto3" json:"interface,omitempty"` // name that it has now
+	Index         uint32                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	Family        string                 `protobuf:"bytes,3,opt,name=family,proto3" json:"family,omitempty"` // inet, inet6
+	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	Prefix        uint32                 `protobuf:"varint,5,opt,name=prefix,proto3" json:"prefix,omitempty"` // bits of the network
+	Peer          string                 `protobuf:"bytes,6,opt,name=peer,proto3" json:"peer,omitempty"`      // the other end, on a link of two
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddressChange) Reset() {
+	*x = AddressChange{}
+	mi := &file_belfry_v1_data_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddressChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddressChange) ProtoMessage() {}
+
+func (x *AddressChange) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddressChange.ProtoReflect.Descriptor instead.
+func (*AddressChange) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *AddressChange) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *AddressChange) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *AddressChange) GetFamily() string {
+	if x != nil {
+		return x.Family
+	}
+	return ""
+}
+
+func (x *AddressChange) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AddressChange) GetPrefix() uint32 {
+	if x != nil {
+		return x.Prefix
+	}
+	return 0
+}
+
+func (x *AddressChange) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
 // ProducerFailed is the data of producer.failed.
 type ProducerFailed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1711,7 +1966,7 @@ type ProducerFailed struct {
 
 func (x *ProducerFailed) Reset() {
 	*x = ProducerFailed{}
-	mi := &file_belfry_v1_data_proto_msgTypes[22]
+	mi := &file_belfry_v1_data_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1723,7 +1978,7 @@ func (x *ProducerFailed) String() string {
 func (*ProducerFailed) ProtoMessage() {}
 
 func (x *ProducerFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[22]
+	mi := &file_belfry_v1_data_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1736,7 +1991,7 @@ func (x *ProducerFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducerFailed.ProtoReflect.Descriptor instead.
 func (*ProducerFailed) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{22}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ProducerFailed) GetProducer() string {
@@ -1916,7 +2171,28 @@ const file_belfry_v1_data_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x19\n" +
 	"\blinks_up\x18\x05 \x01(\rR\alinksUp\x12\x1f\n" +
 	"\vlinks_total\x18\x06 \x01(\rR\n" +
-	"linksTotal\"`\n" +
+	"linksTotal\"\x90\x01\n" +
+	"\fAdapterState\x12\x1c\n" +
+	"\tinterface\x18\x01 \x01(\tR\tinterface\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\rR\x05index\x12\x10\n" +
+	"\x03mac\x18\x03 \x01(\tR\x03mac\x12\x12\n" +
+	"\x04from\x18\x04 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x05 \x01(\tR\x02to\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\"\x91\x01\n" +
+	"\rAdapterChange\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x1c\n" +
+	"\tinterface\x18\x02 \x01(\tR\tinterface\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\rR\x05index\x12\x10\n" +
+	"\x03mac\x18\x04 \x01(\tR\x03mac\x12\x12\n" +
+	"\x04kind\x18\x05 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04path\x18\x06 \x01(\tR\x04path\"\xa1\x01\n" +
+	"\rAddressChange\x12\x1c\n" +
+	"\tinterface\x18\x01 \x01(\tR\tinterface\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\rR\x05index\x12\x16\n" +
+	"\x06family\x18\x03 \x01(\tR\x06family\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06prefix\x18\x05 \x01(\rR\x06prefix\x12\x12\n" +
+	"\x04peer\x18\x06 \x01(\tR\x04peer\"`\n" +
 	"\x0eProducerFailed\x12\x1a\n" +
 	"\bproducer\x18\x01 \x01(\tR\bproducer\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n" +
@@ -1934,7 +2210,7 @@ func file_belfry_v1_data_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_data_proto_rawDescData
 }
 
-var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_belfry_v1_data_proto_goTypes = []any{
 	(*ProcessExit)(nil),          // 0: belfry.v1.ProcessExit
 	(*FileModify)(nil),           // 1: belfry.v1.FileModify
@@ -1958,7 +2234,10 @@ var file_belfry_v1_data_proto_goTypes = []any{
 	(*ClusterNontransitive)(nil), // 19: belfry.v1.ClusterNontransitive
 	(*LinkStateChange)(nil),      // 20: belfry.v1.LinkStateChange
 	(*ContactStateChange)(nil),   // 21: belfry.v1.ContactStateChange
-	(*ProducerFailed)(nil),       // 22: belfry.v1.ProducerFailed
+	(*AdapterState)(nil),         // 22: belfry.v1.AdapterState
+	(*AdapterChange)(nil),        // 23: belfry.v1.AdapterChange
+	(*AddressChange)(nil),        // 24: belfry.v1.AddressChange
+	(*ProducerFailed)(nil),       // 25: belfry.v1.ProducerFailed
 }
 var file_belfry_v1_data_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
@@ -1981,7 +2260,7 @@ func file_belfry_v1_data_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_data_proto_rawDesc), len(file_belfry_v1_data_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
