@@ -139,6 +139,11 @@ func (l *lab) setInterface(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(n.ns.run("", "ip", "link", "set", n.device(args[1]), args[2]))
 }
 
+// ip is for interfaces that are none of the lab's networks.
+func (l *lab) ip(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(l.node(ts, args[0]).ns.run("", "ip", args[1:]...))
+}
+
 func (l *lab) cable(ts *testscript.TestScript, _ bool, args []string) {
 	if args[2] != "in" && args[2] != "out" {
 		ts.Fatalf("a cable is in or out")

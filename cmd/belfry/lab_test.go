@@ -60,6 +60,7 @@ var labWords = map[string]struct {
 	"set":         {"NODE NETWORK up|down: its interface", 3, (*lab).setInterface},
 	"cable":       {"NODE NETWORK in|out: the carrier of its interface", 3, (*lab).cable},
 	"address":     {"NODE NETWORK del|add|move: its address, from the interface, to it, or to another one", 3, (*lab).address},
+	"ip":          {"NODE ARGS...: ip(8) in its namespace", 2, (*lab).ip},
 	"mtu":         {"FROM[@NETWORK] TO BYTES: larger packets are lost on the way; 0 for none", 3, (*lab).mtu},
 	"delay":       {"FROM TO DELAY [JITTER]", 3, (*lab).delay},
 	"lose":        {"FROM TO N: one of N datagrams, 0 for none", 3, (*lab).lose},
