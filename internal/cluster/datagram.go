@@ -192,7 +192,11 @@ func (m *Machine) probe(now time.Time, r *row) {
 func (m *Machine) sendHeartbeat(now time.Time, r *row, probe, answer bool) {
 	hb := m.newHeartbeat(now, probe, answer)
 	hb.Loss = r.seq.loss()
-	hb.Announced = min(max(0, r.nextTx.Sub(now)+time.Millisecond-1).Truncate(time.Millisecond), announcedMax)
+	next := r.nextTx
+	if !m.byID[r.id.Peer].inRing() {
+		next = m.nextHeal() // no heartbeats go there
+	}
+	hb.Announced = min(max(0, next.Sub(now)+time.Millisecond-1).Truncate(time.Millisecond), announcedMax)
 	if hold := now.Sub(r.peerClockAt); !r.peerClockAt.IsZero() && hold <= holdMax {
 		hb.Echo, hb.EchoOf, hb.Hold = true, r.peerClock, max(hold, 0).Truncate(clockUnit)
 	}

@@ -103,3 +103,27 @@ func (m *Machine) advanceHeal(now time.Time) {
 		m.sendHeartbeat(now, r, true, false)
 	}
 }
+
+// probeFallen tells a node that is held down from now on, if it still hears this
+// one, that no more than the probes of advanceHeal are to be expected.
+func (m *Machine) probeFallen(now time.Time, p *member) {
+	if m.self.Stopped {
+		return
+	}
+	if m.heal.IsZero() {
+		m.heal = now.Add(healEvery)
+	}
+	for _, r := range p.rows {
+		m.sendHeartbeat(now, r, true, false)
+	}
+}
+
+// nextHeal is when each down member will have been probed again; the zero time
+// while there are none. It is announced to them: one that hears this node and is
+// not heard would otherwise take every second between two probes for a silence.
+func (m *Machine) nextHeal() time.Time {
+	if m.heal.IsZero() {
+		return time.Time{}
+	}
+	return m.heal.Add(time.Duration(len(m.fallen)-1) * healEvery)
+}

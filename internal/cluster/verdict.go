@@ -234,6 +234,9 @@ func (m *Machine) change(now time.Time, p *member, c held) {
 			m.setLink(now, r, belfry.LinkDown, "the node is "+c.Verdict.String())
 			r.receptions, r.pending, r.due = 0, nil, time.Time{}
 		}
+		if c.Verdict == belfry.VerdictDown {
+			m.probeFallen(now, p)
+		}
 	}
 	if p.inRing() != wasInRing || c.Verdict == belfry.VerdictLeft {
 		m.rewatch(now)
