@@ -149,4 +149,6 @@ func (f *linkFilter) means(r *cluster.LinkStatus, beyond crossed) bool {
 }
 
 // oneOf tells whether a list that narrows down has the value.
-func oneOf[T comparable](list []T, value T) bool { return len(list) == 0 || slices.Contains(list, value) }
+func oneOf[T comparable](list []T, value T) bool {
+	return len(list) == 0 || slices.Contains(list, value)
+}

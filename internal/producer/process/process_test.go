@@ -1,6 +1,7 @@
 package process_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -76,7 +77,20 @@ func unreaped(t *testing.T, path, script string, args ...string) *child {
 	c.started = time.Now()
 	c.release = func() { fmt.Fprintln(in, "go") }
 	t.Cleanup(func() { _ = c.Process.Kill() })
-	return c
+	// Start returns when the descriptors of exec are closed, which is before the
+	// kernel shows the new command line.
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", c.Process.Pid))
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case bytes.Contains(line, []byte("read line")):
+			return c
+		case time.Now().After(deadline):
+			t.Fatalf("process %d shows the command line %q", c.Process.Pid, line)
+		}
+	}
 }
 
 func (c *child) kill(sig syscall.Signal) {
