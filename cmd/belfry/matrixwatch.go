@@ -106,10 +106,10 @@ func (w *matrixWatcher) line(now time.Time, v matrixChangeView, from, to string)
 		parts = append(parts, printable(v.Node), v.Kind)
 	default:
 		parts = append(parts, printable(v.Node+" hears "+v.Peer+"/"+v.Network))
-		switch {
-		case v.Kind == "ended":
+		switch v.Kind {
+		case "ended":
 			parts = append(parts, v.Kind)
-		case v.Kind == "state":
+		case "state":
 			parts = append(parts, orDash(to))
 		default:
 			parts = append(parts, orDash(from)+" -> "+orDash(to))

@@ -677,7 +677,7 @@ func (m *machine) waitVerdict(t *testing.T, node string, verdicts ...string) {
 	t.Helper()
 	c := m.dial(t)
 	defer c.Close()
-	for end := time.Now().Add(testTimeout); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(testTimeout); ; time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // of an agent whose view is asked
 		n, err := c.Node(t.Context(), node)
 		if err == nil && slices.Contains(verdicts, n.GetNode().GetVerdict()) {
 			return

@@ -47,8 +47,12 @@ func TestACertificateFromAClockThatWasAheadIsRenewed(t *testing.T) {
 		at           time.Duration
 		young, valid bool
 	}{
-		{-365 * 24 * time.Hour, false, false}, {-time.Second, false, false}, {0, true, true},
-		{20*24*time.Hour - 1, true, true}, {20 * 24 * time.Hour, false, true}, {30*24*time.Hour + 1, false, false},
+		{-365 * 24 * time.Hour, false, false},
+		{-time.Second, false, false},
+		{0, true, true},
+		{20*24*time.Hour - 1, true, true},
+		{20 * 24 * time.Hour, false, true},
+		{30*24*time.Hour + 1, false, false},
 	} {
 		if young, valid := certificateAge(begin.Add(tt.at), leaf, 20*24*time.Hour); young != tt.young || valid != tt.valid {
 			t.Errorf("after %s: young %v, valid %v; want %v, %v", tt.at, young, valid, tt.young, tt.valid)

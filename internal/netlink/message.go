@@ -103,8 +103,11 @@ func ParseAddress(data []byte) (Address, error) {
 	if own != other {
 		a.Peer = other
 	}
-	if a.Prefix = netip.PrefixFrom(own, bits); attributes.Err() != nil || !a.Prefix.IsValid() {
-		return Address{}, fmt.Errorf("%w: an address message with %v/%d (%v)", belfry.ErrUsage, own, bits, attributes.Err())
+	if err := attributes.Err(); err != nil {
+		return Address{}, fmt.Errorf("%w: an address message: %w", belfry.ErrUsage, err)
+	}
+	if a.Prefix = netip.PrefixFrom(own, bits); !a.Prefix.IsValid() {
+		return Address{}, fmt.Errorf("%w: an address message with %v/%d", belfry.ErrUsage, own, bits)
 	}
 	return a, nil
 }

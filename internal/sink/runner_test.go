@@ -272,7 +272,7 @@ func TestEventsDoNotWaitForEachOther(t *testing.T) {
 		for entry := range uint64(40) {
 			source.give <- happened(entry+1, 1, 1)
 		}
-		time.Sleep(3 * time.Second)
+		time.Sleep(3 * time.Second) //nolint:forbidigo // of the bubble
 		synctest.Wait()
 		if got := source.acknowledged(); len(got) != 30 {
 			t.Errorf("%d of 30 are done while 10 wait to be tried again", len(got))
@@ -358,7 +358,7 @@ func TestARetriedLetterWaitsForTheRunOfItsEvent(t *testing.T) {
 				overlaps++
 			}
 			mu.Unlock()
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) //nolint:forbidigo // of the bubble
 			mu.Lock()
 			busy--
 			mu.Unlock()

@@ -3,8 +3,9 @@ package wire
 import (
 	"time"
 
-	"github.com/belfry-ha/belfry"
 	"pgregory.net/rapid"
+
+	"github.com/belfry-ha/belfry"
 )
 
 func drawOneWays(t *rapid.T) []belfry.OneWay {

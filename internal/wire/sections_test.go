@@ -6,8 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/belfry-ha/belfry"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/belfry-ha/belfry"
 )
 
 func TestViewsOfOtherLinksAreOfLinksThatCanBe(t *testing.T) {

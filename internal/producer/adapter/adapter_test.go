@@ -173,8 +173,10 @@ func TestAnInterfaceLeavesTheNamespace(t *testing.T) {
 	if err := elsewhere.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer elsewhere.Wait()
-	defer elsewhere.Process.Kill()
+	defer func() {
+		_ = elsewhere.Process.Kill()
+		_ = elsewhere.Wait() // tells of the signal
+	}()
 	m.ip("link add t1 index 10 type veth peer name p1")
 	w := m.start()
 	w.watch("t1", adapter.RemovedClass, adapter.AddedClass)

@@ -113,13 +113,12 @@ func holdsOne(a netlink.Address, addrs []netip.Addr) bool {
 
 // An ethtoolCmd is struct ethtool_cmd of linux/ethtool.h.
 type ethtoolCmd struct {
-	cmd         uint32
-	supported   uint32
-	advertising uint32
-	speed       uint16 // low half
-	_           [14]byte
-	speedHigh   uint16
-	_           [14]byte
+	cmd       uint32
+	_         [2]uint32
+	speed     uint16 // low half
+	_         [14]byte
+	speedHigh uint16
+	_         [14]byte
 }
 
 // An ethtoolRequest is struct ifreq of netdevice(7) with a pointer in it.

@@ -112,7 +112,7 @@ func TestTimeoutEndsTheWholeGroup(t *testing.T) {
 	}
 	for _, word := range strings.Fields(string(text)) {
 		pid, _ := strconv.Atoi(word)
-		for deadline := time.Now().Add(10 * time.Second); alive(pid); time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(10 * time.Second); alive(pid); time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // init tells nobody
 			if time.Now().After(deadline) {
 				t.Fatalf("process %d lives on", pid)
 			}
@@ -132,7 +132,7 @@ func TestEndOfTheAgentEndsTheCommand(t *testing.T) {
 	ready := filepath.Join(t.TempDir(), "ready")
 	done := make(chan error, 1)
 	go func() { done <- shell("touch "+ready+"; exec sleep 300").Deliver(ctx, delivery()) }()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // a file tells nobody
 		if _, err := os.Stat(ready); err == nil {
 			break
 		}

@@ -6,10 +6,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/internal/transport"
 	"github.com/belfry-ha/belfry/internal/wire"
-	"github.com/google/go-cmp/cmp"
 )
 
 // A socket is the datagrams of one node.

@@ -10,11 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/internal/cluster"
 	"github.com/belfry-ha/belfry/internal/event"
 	"github.com/belfry-ha/belfry/internal/transport"
-	"github.com/google/go-cmp/cmp"
 )
 
 type node struct {
