@@ -75,7 +75,12 @@ func (c *streamCluster) tlsOptions(self belfry.NodeID) security.TLSOptions {
 			}
 			return nil
 		},
-		Client: func(string, ed25519.PublicKey) error { return nil },
+		Client: func(_ string, key ed25519.PublicKey) error {
+			if c.letIn == nil {
+				return nil
+			}
+			return c.letIn(key)
+		},
 	}
 }
 

@@ -120,15 +120,19 @@ type doorConn struct {
 	net.Conn
 	doors   *doors
 	addr    netip.Addr
-	pending bool        // guarded by doors.mu
-	limited *time.Timer // likewise; nil: it may live as long as it likes
+	pending bool                 // guarded by doors.mu
+	limited *time.Timer          // likewise; nil: it may live as long as it likes
+	client  *tls.ConnectionState // likewise; of a client's, to be judged again. Nil: a node's, or a guest's
 }
 
-// limit ends the connection after a time, whatever is done on it.
+// limit ends the connection after a time, whatever is done on it. The first
+// one counts.
 func (c *doorConn) limit(d time.Duration) {
 	c.doors.mu.Lock()
 	defer c.doors.mu.Unlock()
-	c.limited = time.AfterFunc(d, func() { _ = c.Close() })
+	if c.limited == nil {
+		c.limited = time.AfterFunc(d, func() { _ = c.Close() })
+	}
 }
 
 // Close closes the connection and takes it off the books.
@@ -149,18 +153,25 @@ func (c *doorConn) Close() error {
 // doorCredentials tells the doors when a handshake has ended.
 type doorCredentials struct {
 	credentials.TransportCredentials
-	doors *doors
-	guest func(tls.ConnectionState) bool
-	log   *slog.Logger
+	doors  *doors
+	guest  func(tls.ConnectionState) bool
+	client func(tls.ConnectionState) bool
+	verify func(tls.ConnectionState) error // the check of the handshake
+	log    *slog.Logger
 }
 
 func (c *doorCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	secured, info, err := c.TransportCredentials.ServerHandshake(conn)
 	if door, ok := conn.(*doorConn); ok {
-		if auth, isTLS := info.(credentials.TLSInfo); err == nil && isTLS && c.guest != nil && c.guest(auth.State) {
+		auth, isTLS := info.(credentials.TLSInfo)
+		guest := err == nil && isTLS && c.guest != nil && c.guest(auth.State)
+		if guest {
 			door.limit(guestTime)
 		} else {
 			c.doors.settle(door)
+		}
+		if err == nil && isTLS && !guest && c.client(auth.State) {
+			err = door.keepClient(auth.State, c.verify)
 		}
 	}
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) { // those are probes
@@ -172,7 +183,9 @@ func (c *doorCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.
 }
 
 func (c *doorCredentials) Clone() credentials.TransportCredentials {
-	return &doorCredentials{TransportCredentials: c.TransportCredentials.Clone(), doors: c.doors, guest: c.guest, log: c.log}
+	clone := *c
+	clone.TransportCredentials = c.TransportCredentials.Clone()
+	return &clone
 }
 
 func hostOf(a net.Addr) netip.Addr {

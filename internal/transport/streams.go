@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/belfry-ha/belfry"
@@ -197,7 +196,7 @@ func NewStreams(cfg StreamsConfig) *Streams {
 	}
 	s.generation.Store(cfg.Self.Generation)
 	s.server = grpc.NewServer(append(slices.Clone(cfg.ServerOptions),
-		grpc.Creds(&doorCredentials{TransportCredentials: credentials.NewTLS(cfg.ServerTLS), doors: s.doors, guest: cfg.Guest, log: cfg.Logger}),
+		grpc.Creds(s.credentials()),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(maxStreams),

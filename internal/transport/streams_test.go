@@ -2,6 +2,7 @@ package transport_test
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -35,6 +36,8 @@ type streamCluster struct {
 
 	services func(*grpc.Server) // of the nodes that start next
 	options  []grpc.ServerOption
+
+	letIn func(client ed25519.PublicKey) error // nil: all clients; safe for concurrent use
 }
 
 func newStreamCluster(t testing.TB, n int) *streamCluster {
