@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -58,7 +57,6 @@ func WithTLS(config *tls.Config) Option {
 // when it breaks. It is safe for concurrent use.
 type Client struct {
 	target   string
-	local    bool // a unix socket
 	dialer   *dialer
 	conn     *grpc.ClientConn
 	events   belfryv1.EventServiceClient
@@ -74,7 +72,8 @@ type Client struct {
 // machine. It waits as long as ctx allows.
 //
 // ErrNoAgent if nobody answers, ErrPermission if this process may not open the
-// socket, ErrUsage for a target that is neither.
+// socket or the agent does not take the certificate, ErrUsage for a target that
+// is neither.
 func Dial(ctx context.Context, target string, opts ...Option) (*Client, error) {
 	var o options
 	for _, opt := range opts {
@@ -85,7 +84,6 @@ func Dial(ctx context.Context, target string, opts ...Option) (*Client, error) {
 	creds := insecure.NewCredentials() // of a unix socket: the kernel says who is there
 	switch {
 	case strings.HasPrefix(target, "unix:"), strings.Contains(target, "/"):
-		c.local = true
 		c.dialer.network, c.dialer.address = "unix", c.target
 	case o.tls == nil:
 		return nil, fmt.Errorf("%w: target %q is no path, and a host needs a client certificate; give one with WithTLS", belfry.ErrUsage, target)
@@ -157,51 +155,6 @@ func (c *Client) open(ctx context.Context) (link, error) {
 		cancel()
 	}
 	return c.events.Subscribe(ctx)
-}
-
-// A dialer remembers why it failed, which the layers above it do not tell.
-type dialer struct {
-	network, address string
-
-	mu   sync.Mutex
-	last error
-}
-
-func (d *dialer) dial(ctx context.Context, _ string) (net.Conn, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, d.network, d.address)
-	d.note(err)
-	return conn, err
-}
-
-func (d *dialer) note(err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.last = err
-}
-
-func (d *dialer) lastError() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.last
-}
-
-// notedCredentials remember why a handshake failed: the library only says that
-// the connection did.
-type notedCredentials struct {
-	credentials.TransportCredentials
-	dialer *dialer
-}
-
-func (n *notedCredentials) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	secured, info, err := n.TransportCredentials.ClientHandshake(ctx, authority, conn)
-	if err != nil {
-		n.dialer.note(err)
-	}
-	return secured, info, err
-}
-
-func (n *notedCredentials) Clone() credentials.TransportCredentials {
-	return &notedCredentials{n.TransportCredentials.Clone(), n.dialer}
 }
 
 // Close ends the connection and with it all streams.

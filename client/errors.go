@@ -74,8 +74,8 @@ func refusal(r *belfryv1.Refusal) error {
 func (c *Client) noAgent(cause error) error {
 	const remedy = "start it with systemctl start belfry, or try one with belfry up"
 	switch {
-	case cause == nil && !c.local:
-		return fmt.Errorf("%w at %s: the connection broke; the agent has ended, or the other side does not take this certificate: a client that was removed, or whose certificate has ended, joins again with a token (belfry token create --role ROLE)", belfry.ErrNoAgent, c.target)
+	case errors.As(cause, new(refusedCertificate)):
+		return fmt.Errorf("%w: the agent at %s does not take this certificate (%w); a client that was removed, or whose certificate has ended, joins again with a token (belfry token create --role ROLE)", belfry.ErrPermission, c.target, cause)
 	case cause == nil:
 		return fmt.Errorf("%w at %s: the connection broke; %s", belfry.ErrNoAgent, c.target, remedy)
 	case errors.Is(cause, fs.ErrPermission):

@@ -38,11 +38,15 @@ type keeper struct {
 	welcome bool      // since the last break
 }
 
+// maxRefused is how often an agent must refuse the certificate until a stream
+// gives up: one that has just started may not know yet that the client joined.
+const maxRefused = 5 // within about 3 s
+
 // run connects again and again until the stream is closed or the agent says
 // something that another attempt would not change.
 func (k *keeper) run(ctx context.Context) {
 	defer close(k.done)
-	wait := backoffMin
+	wait, refused := backoffMin, 0
 	for {
 		err := k.session(ctx)
 		k.mu.Lock()
@@ -52,12 +56,16 @@ func (k *keeper) run(ctx context.Context) {
 		if over {
 			return
 		}
-		if k.token == nil || ctx.Err() != nil || final(err) {
-			k.fail(k.errorOf(err))
-			return
+		reason := k.errorOf(err)
+		if errors.As(reason, new(refusedCertificate)) {
+			refused++
 		}
 		if k.welcome {
-			k.welcome, wait, k.lost = false, backoffMin, time.Now()
+			k.welcome, wait, refused, k.lost = false, backoffMin, 0, time.Now()
+		}
+		if k.token == nil || ctx.Err() != nil || final(err) || refused >= maxRefused {
+			k.fail(reason)
+			return
 		}
 		// Half to all of it, so that the clients of one agent do not come back in step.
 		timer := time.NewTimer(wait/2 + rand.N(wait/2+1))

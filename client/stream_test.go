@@ -117,6 +117,37 @@ func TestReconnectingDoublesFrom100MillisecondsTo5Seconds(t *testing.T) {
 	})
 }
 
+// TestAStreamGivesUpWhenItsCertificateIsRefused again and again, with the reason;
+// an agent that has just started may refuse it for a moment.
+func TestAStreamGivesUpWhenItsCertificateIsRefused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newFakeAgent()
+		s, l := start(t, a, belfry.Registration{Class: "user.x"})
+		defer s.Close()
+		refuse := func(times int) {
+			a.setAway(fmt.Errorf("%w: %w", belfry.ErrPermission, refusedCertificate{errBroken}))
+			l.broken <- errBroken
+			for i := range times {
+				if got := <-a.links; got != nil {
+					t.Fatalf("attempt %d was let in", i+1)
+				}
+			}
+		}
+		refuse(maxRefused - 1)
+		a.setAway(nil)
+		l = <-a.links
+		l.welcome("one", true)
+		expect(t, l, "hello one batch 0")
+		refuse(maxRefused)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if n, err := s.Next(ctx); !errors.Is(err, belfry.ErrPermission) {
+			t.Errorf("%v, %v; want ErrPermission", n, err)
+		}
+	})
+}
+
 func TestAResumedStreamReturnsEachOccurrenceOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
