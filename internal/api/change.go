@@ -69,13 +69,60 @@ func led[R any, Q proto.Message, A interface {
 	*R
 	proto.Message
 }](ctx context.Context, s *Server, method string, req Q, f func(context.Context, Q) (A, error)) (A, error) {
-	response := A(new(R))
+	response, leads := A(new(R)), false
 	here := func(ctx context.Context) (err error) {
+		leads = true
 		response, err = f(ctx, req)
 		return err
 	}
 	if err := s.opts.Leader.Lead(ctx, method, req, here, response); err != nil {
 		return nil, err
 	}
+	if !leads {
+		s.auditAsked(ctx, operation(method), req, response)
+	}
 	return response, nil
+}
+
+// auditAsked keeps who asked here for a change that another node has made. The
+// leader knows, and keeps, only which member asked it.
+func (s *Server) auditAsked(ctx context.Context, op string, req, resp proto.Message) {
+	if r, ok := req.(interface{ GetDryRun() bool }); ok && r.GetDryRun() {
+		return
+	}
+	if r, ok := resp.(interface{ GetChanged() bool }); ok && !r.GetChanged() {
+		return
+	}
+	var generation uint64
+	if r, ok := resp.(interface{ GetGeneration() uint64 }); ok {
+		generation = r.GetGeneration()
+	}
+	s.audit(ctx, op, targetOf(req, resp), generation)
+}
+
+// targetOf is what a change was done to.
+func targetOf(req, resp proto.Message) string {
+	switch req := req.(type) {
+	case *belfryv1.SetConfigRequest:
+		return req.GetPath()
+	case *belfryv1.SetGrantRequest:
+		return grantText(req)
+	case *belfryv1.RemoveClientRequest:
+		return req.GetName()
+	case *belfryv1.RevokeTokenRequest:
+		return req.GetId()
+	}
+	switch resp := resp.(type) {
+	case *belfryv1.StopNodeResponse:
+		return resp.GetNodeName()
+	case *belfryv1.StartNodeResponse:
+		return resp.GetNodeName()
+	case *belfryv1.RemoveNodeResponse:
+		return resp.GetNodeName()
+	case *belfryv1.CreateTokenResponse:
+		return resp.GetId()
+	case *belfryv1.RotateCAResponse:
+		return resp.GetFingerprint()
+	}
+	return ""
 }

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
+	"strings"
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
@@ -190,7 +192,16 @@ func (s *Server) setGrant(ctx context.Context, req *belfryv1.SetGrantRequest) (*
 	}
 	if resp.GetChanged() && !req.GetDryRun() {
 		resp.Unconfirmed = s.opts.Leader.Unconfirmed(resp.GetGeneration())
-		s.audit(ctx, "SetGrant", req.GetSubject(), resp.GetGeneration(), "role", req.GetRole(), "allow", req.GetAllow())
+		s.audit(ctx, "SetGrant", grantText(req), resp.GetGeneration())
 	}
 	return resp, nil
+}
+
+// grantText says for the audit who has what from then on.
+func grantText(req *belfryv1.SetGrantRequest) string {
+	has := slices.Concat([]string{req.GetRole()}, req.GetAllow())
+	if has = slices.DeleteFunc(has, func(s string) bool { return s == "" }); len(has) == 0 {
+		has = []string{"nothing"}
+	}
+	return req.GetSubject() + " has " + strings.Join(has, " ")
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/client"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
 
 func TestTokensAndMembersAreForAdministrators(t *testing.T) {
@@ -27,6 +28,14 @@ func TestTokensAndMembersAreForAdministrators(t *testing.T) {
 		"remove": func(c *client.Client) error { _, err := c.RemoveNode(t.Context(), "b", false); return err },
 		"leave":  func(c *client.Client) error { _, err := c.RemoveNode(t.Context(), "", true); return err },
 		"rotate": func(c *client.Client) error { _, err := c.RotateCA(t.Context()); return err },
+
+		"client list":   func(c *client.Client) error { _, err := c.Clients(t.Context()); return err },
+		"client remove": func(c *client.Client) error { _, err := c.RemoveClient(t.Context(), "web", false); return err },
+		"role list":     func(c *client.Client) error { _, err := c.Grants(t.Context()); return err },
+		"role set": func(c *client.Client) error {
+			_, err := c.SetGrant(t.Context(), &belfryv1.SetGrantRequest{Subject: "uid:1", Role: "reader", DryRun: true})
+			return err
+		},
 	}
 	for _, who := range []Subject{admin, operator, reader} {
 		c := startAgent(t, who).dial(t)
@@ -53,9 +62,10 @@ func TestErrorsOfMembersNameTheirSubject(t *testing.T) {
 			_, err := c.CreateToken(t.Context(), client.TokenRequest{Role: "admin"})
 			return err
 		}, belfry.ErrUsage, "role admin"},
-		"a token that there is not": {func() error { _, err := c.RevokeToken(t.Context(), "ff"); return err }, belfry.ErrNotFound, `no token "ff"`},
-		"a node that there is not":  {func() error { _, err := c.RemoveNode(t.Context(), "z", true); return err }, belfry.ErrNotFound, "z"},
-		"the last member":           {func() error { _, err := c.RemoveNode(t.Context(), "a", false); return err }, belfry.ErrUsage, "last member"},
+		"a token that there is not":  {func() error { _, err := c.RevokeToken(t.Context(), "ff"); return err }, belfry.ErrNotFound, `no token "ff"`},
+		"a node that there is not":   {func() error { _, err := c.RemoveNode(t.Context(), "z", true); return err }, belfry.ErrNotFound, "z"},
+		"a client that there is not": {func() error { _, err := c.RemoveClient(t.Context(), "z", true); return err }, belfry.ErrNotFound, `no client "z"`},
+		"the last member":            {func() error { _, err := c.RemoveNode(t.Context(), "a", false); return err }, belfry.ErrUsage, "last member"},
 	} {
 		if err := tt.call(); !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.text) {
 			t.Errorf("%s: %v; want %v with %q", name, err, tt.is, tt.text)
