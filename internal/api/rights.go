@@ -54,7 +54,7 @@ var rights = map[string]rule{
 	belfryv1.EventService_Subscribe_FullMethodName:    {belfry.RightObserve, true},
 	belfryv1.EventService_Watch_FullMethodName:        {belfry.RightObserve, true},
 	belfryv1.EventService_ListEntries_FullMethodName:  {belfry.RightObserve, false},
-	belfryv1.EventService_ListClasses_FullMethodName:  {belfry.RightObserve, false},
+	belfryv1.EventService_ListClasses_FullMethodName:  {belfry.RightObserve, true}, // who may observe anything has to know its name
 	belfryv1.EventService_SendEvent_FullMethodName:    {belfry.RightOperate, true},
 	belfryv1.EventService_SendEvents_FullMethodName:   {belfry.RightOperate, true},
 	belfryv1.NodeService_GetStatus_FullMethodName:     {belfry.RightObserve, false},

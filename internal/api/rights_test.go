@@ -34,7 +34,7 @@ func TestEveryMethodHasItsPlace(t *testing.T) {
                             none reader witness operator admin
 ConfigService.GetConfig     -    -      -       yes      yes
 ConfigService.SetConfig     -    -      -       yes      yes
-EventService.ListClasses    -    yes    -       yes      yes
+EventService.ListClasses    -    yes    yes     yes      yes
 EventService.ListEntries    -    yes    -       yes      yes
 EventService.SendEvent      -    -      -       yes      yes
 EventService.SendEvents     -    -      -       yes      yes
