@@ -148,7 +148,7 @@ func applyEdit(t *Table, f func(*Table) error) (changed bool, err error) {
 	if err := f(tried); err != nil {
 		return false, err
 	}
-	if err := tried.Validate(); err != nil {
+	if err := errors.Join(tried.Validate(), tried.fits(t)); err != nil {
 		return false, fmt.Errorf("member table: %w", err)
 	}
 	same, err := tried.equal(t)

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -55,7 +56,7 @@ func (m *fileMembership) Change(by belfry.NodeID, dryRun bool, edit func(*Table)
 		return false, err
 	}
 	next.Generation, next.Origin = old.Generation+1, by
-	if err := next.Validate(); err != nil {
+	if err := errors.Join(next.Validate(), next.fits(old)); err != nil {
 		return false, fmt.Errorf("member table: %w", err)
 	}
 	if dryRun {
@@ -138,4 +139,43 @@ func WriteMembers(state string, t *Table) error {
 		return err
 	}
 	return security.ReplaceFile(filepath.Join(state, memberFile), data)
+}
+
+// encode is the form of the file and of the wire.
+func (t *Table) encode() ([]byte, error) {
+	data, err := json.MarshalIndent(t, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("member table: %w", err)
+	}
+	return append(data, '\n'), nil
+}
+
+// spareTable is what a table leaves free in its file, in bytes: who writes it,
+// and as which generation, is filled in after fits.
+const spareTable = 4 << 10
+
+// fits refuses a table that no agent could read again, unless it is one that
+// has become smaller.
+func (t *Table) fits(old *Table) error {
+	data, err := t.encode()
+	if err != nil || len(data) <= maxMemberFile-spareTable {
+		return err
+	}
+	before, err := old.encode()
+	if err == nil && len(data) > len(before) {
+		err = fmt.Errorf("%w: the configuration would have %d bytes, at most %d; remove clients, roles or tokens that nobody needs", belfry.ErrLimit, len(data), maxMemberFile-spareTable)
+	}
+	return err
+}
+
+// decodeTable is the inverse of encode; the table is valid.
+func decodeTable(data []byte) (*Table, error) {
+	if len(data) > maxMemberFile {
+		return nil, fmt.Errorf("%w: %d bytes; at most %d", belfry.ErrLimit, len(data), maxMemberFile)
+	}
+	table := new(Table)
+	if err := json.Unmarshal(data, table); err != nil {
+		return nil, err
+	}
+	return table, table.Validate()
 }

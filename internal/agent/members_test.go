@@ -3,6 +3,7 @@ package agent
 import (
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -121,5 +122,42 @@ func TestIncarnationCountsStartsAndIsNeverGuessed(t *testing.T) {
 	}
 	if _, err := nextIncarnation(dir); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("got %v; want an error that names %s", err, path)
+	}
+}
+
+// TestATableThatNobodyCouldReadIsNotMade: an agent that has it could not start
+// again.
+func TestATableThatNobodyCouldReadIsNotMade(t *testing.T) {
+	t.Parallel()
+	table := testTable(t)
+	members, _ := openTable(t, table)
+	grow := func(n int) func(*Table) error {
+		return func(t *Table) error {
+			for i := range n {
+				t.Clients = append(t.Clients, ClientRole{Name: fmt.Sprintf("%s%d", strings.Repeat("x", 1000), i), Role: "reader"})
+			}
+			return nil
+		}
+	}
+	origin := table.Nodes[0].ID
+	if _, err := members.Change(origin, false, grow(900)); err != nil {
+		t.Fatal(err)
+	}
+	for _, dry := range []bool{true, false} {
+		if _, err := members.Change(origin, dry, grow(200)); !errors.Is(err, belfry.ErrLimit) {
+			t.Errorf("too much, dry run %t: %v; want ErrLimit", dry, err)
+		}
+	}
+	full := members.Table().clone()
+	if changed, err := applyEdit(full, grow(200)); changed || !errors.Is(err, belfry.ErrLimit) {
+		t.Errorf("one edit of several: changed %t, %v; want ErrLimit", changed, err)
+	}
+	// One of an older agent, which is full, can become smaller.
+	if err := grow(200)(full); err != nil {
+		t.Fatal(err)
+	}
+	changed, err := applyEdit(full, func(t *Table) error { t.Clients = t.Clients[:1020]; return nil })
+	if !changed || err != nil {
+		t.Errorf("less of what is too much: changed %t, %v", changed, err)
 	}
 }

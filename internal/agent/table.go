@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -318,27 +317,6 @@ func (t *Table) newer(o *Table) bool {
 		return true
 	}
 	return cmp.Or(cmp.Compare(t.Generation, o.Generation), t.Origin.Compare(o.Origin)) > 0
-}
-
-// encode is the form of the file and of the wire.
-func (t *Table) encode() ([]byte, error) {
-	data, err := json.MarshalIndent(t, "", "  ")
-	if err != nil {
-		return nil, fmt.Errorf("member table: %w", err)
-	}
-	return append(data, '\n'), nil
-}
-
-// decodeTable is the inverse of encode; the table is valid.
-func decodeTable(data []byte) (*Table, error) {
-	if len(data) > maxMemberFile {
-		return nil, fmt.Errorf("%w: %d bytes; at most %d", belfry.ErrLimit, len(data), maxMemberFile)
-	}
-	table := new(Table)
-	if err := json.Unmarshal(data, table); err != nil {
-		return nil, err
-	}
-	return table, table.Validate()
 }
 
 // clone is a copy that can be edited: what a change may touch is its own.
