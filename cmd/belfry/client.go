@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -15,11 +14,19 @@ import (
 
 // clientView is one client in JSON.
 type clientView struct {
-	Name   string   `json:"name" doc:"name in its certificate"`
-	Role   string   `json:"role" doc:"reader, witness, operator or admin"`
-	Keys   uint32   `json:"keys" doc:"certificates that count; 0: every one in its name"`
-	Joined *instant `json:"joined" doc:"with the newest certificate; null: when the cluster was made"`
-	Token  string   `json:"token" doc:"id of the token that it joined with; empty: likewise"`
+	Name         string            `json:"name" doc:"name in its certificates"`
+	Role         string            `json:"role" doc:"that it has: reader, witness, operator or admin"`
+	TokenRole    string            `json:"token_role" doc:"that it joined with"`
+	Allow        []string          `json:"allow" doc:"single rights beside the role, as belfry role set takes them"`
+	Certificates []certificateView `json:"certificates" doc:"that count, the newest first; none: every one in its name"`
+}
+
+// certificateView is one certificate of a client.
+type certificateView struct {
+	Serial  string   `json:"serial" doc:"hexadecimal digits; empty: not known"`
+	Expires *instant `json:"expires" doc:"null: not known"`
+	Joined  *instant `json:"joined" doc:"null: it was made with the cluster"`
+	Token   string   `json:"token" doc:"id of the token that it came by; empty: it was made with the cluster"`
 }
 
 // clientListView is client list in JSON.
@@ -40,8 +47,10 @@ func newClientCommand(a *app) *cobra.Command {
 	list := &cobra.Command{
 		Use:   "list",
 		Short: "List the clients that hold a certificate of the cluster",
-		Long: `List the clients that hold a certificate of the cluster. A client joins with a
-token that has a role (belfry token create --role).`,
+		Long: `List the clients that hold a certificate of the cluster, with a line for each
+certificate. A client joins with a token that has a role (belfry token create
+--role); belfry role set gives it another, or single rights. With -o wide the
+certificates' serial numbers and the single rights are shown as well.`,
 		Example: "  belfry client list",
 		Args:    none,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.ask(cmd.Context(), a.clientList) },
@@ -54,9 +63,12 @@ func newClientRemove(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove NAME",
 		Short: "Refuse a client from now on",
-		Long: `Refuse a client from now on, on all nodes. Its streams end. Its certificates never
-count again: another client may take the name, with a token of its own.`,
-		Example: "  belfry client remove ci",
+		Long: `Refuse a client from now on, on all nodes. What it has open ends within two
+seconds, and what was given to its name is taken back. Its certificates never
+count again: another client may take the name, with a token of its own.
+
+A node that is off, or cut off, refuses it when it hears of the removal.`,
+		Example: "  belfry client remove ci --dry-run\n  belfry client remove ci",
 		Args:    exactly(1, "the client's name, as client list shows it,"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
@@ -77,9 +89,26 @@ count again: another client may take the name, with a token of its own.`,
 				})
 			})
 		},
+		ValidArgsFunction: a.completeClient,
 	}
 	dryRunFlag(cmd, &dryRun)
 	return cmd
+}
+
+// completeClient offers the names of the clients to the shell.
+func (a *app) completeClient(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	var names []string
+	if len(args) == 0 {
+		a.timeout = 500 * time.Millisecond // a shell that waits is worse than one that knows nothing
+		_ = a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+			clients, err := c.Clients(ctx)
+			for _, info := range clients {
+				names = append(names, info.GetName())
+			}
+			return err
+		})
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 func (a *app) clientList(ctx context.Context, c *client.Client) error {
@@ -88,150 +117,47 @@ func (a *app) clientList(ctx context.Context, c *client.Client) error {
 		return err
 	}
 	views := make([]clientView, len(clients))
-	t := newTable("NAME ROLE CERTIFICATES JOINED TOKEN")
 	for i, info := range clients {
-		views[i] = clientView{info.GetName(), info.GetRole(), info.GetKeys(), jsonTime(when(info.GetJoined())), info.GetToken()}
-		certificates, joined := "any", ""
-		if info.GetKeys() > 0 {
-			certificates = strconv.FormatUint(uint64(info.GetKeys()), 10)
+		views[i] = clientView{info.GetName(), info.GetRole(), info.GetTokenRole(), append([]string{}, info.GetAllow()...), []certificateView{}}
+		for _, k := range info.GetCertificates() {
+			views[i].Certificates = append(views[i].Certificates, certificateView{k.GetSerial(), jsonTime(when(k.GetExpires())), jsonTime(when(k.GetJoined())), k.GetToken()})
 		}
-		if info.GetJoined() != nil {
-			joined = info.GetJoined().AsTime().Local().Format(time.DateTime)
-		}
-		t.add(info.GetName(), info.GetRole(), certificates, joined, info.GetToken())
-	}
-	return a.show(document{value: clientListView{Clients: views}, rows: rowsOf(views), table: func(o *output, _ bool) { t.write(o) }})
-}
-
-// grantView is one row of the roles in JSON.
-type grantView struct {
-	Subjects []string `json:"subjects" doc:"uid:NUMBER, group:NAME or client:NAME; each has all of the row"`
-	Role     string   `json:"role" doc:"reader, witness, operator or admin; empty: none"`
-	Allow    []string `json:"allow" doc:"observe:CLASS, observe:CLASS@own or emit:user.NAME"`
-}
-
-// grantListView is role list in JSON.
-type grantListView struct {
-	Generation uint64      `json:"generation" doc:"of the configuration that holds them"`
-	Grants     []grantView `json:"grants" doc:"what subjects have beyond the defaults"`
-}
-
-// grantSetView is role set and role unset in JSON.
-type grantSetView struct {
-	Subject     string      `json:"subject" doc:"who it is about"`
-	Before      []grantView `json:"before" doc:"rows with the subject, as they were"`
-	Role        string      `json:"role" doc:"that it has now; empty: none"`
-	Allow       []string    `json:"allow" doc:"single rights that it has now"`
-	Changed     bool        `json:"changed" doc:"false: it was so already"`
-	DryRun      bool        `json:"dry_run" doc:"nothing was changed"`
-	Generation  uint64      `json:"generation" doc:"of the configuration in force"`
-	Unconfirmed []string    `json:"unconfirmed" doc:"members that are up and did not confirm the change, each with the reason"`
-}
-
-func newRoleCommand(a *app) *cobra.Command {
-	list := &cobra.Command{
-		Use:   "list",
-		Short: "List what users, groups and clients have beyond the defaults",
-		Long: `List what users, groups and clients have beyond the defaults: root and the
-agent's user are admin, the group belfry-operator is operator, the group belfry is
-reader, a client is what its token said.`,
-		Example: "  belfry role list",
-		Args:    none,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.ask(cmd.Context(), a.roleList) },
-	}
-	var dryRun bool
-	unset := &cobra.Command{
-		Use:     "unset SUBJECT",
-		Short:   "Leave a user, group or client with the defaults",
-		Example: "  belfry role unset uid:1000",
-		Args:    exactly(1, "who it is about: uid:NUMBER, group:NAME or client:NAME"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
-				return a.roleSet(ctx, c, &belfryv1.SetGrantRequest{Subject: args[0], DryRun: dryRun})
-			})
-		},
-	}
-	dryRunFlag(unset, &dryRun)
-	return newGroup(a, "role", "Say who may do what, beyond the defaults", list, newRoleSet(a), unset)
-}
-
-func newRoleSet(a *app) *cobra.Command {
-	req := &belfryv1.SetGrantRequest{}
-	cmd := &cobra.Command{
-		Use:   "set SUBJECT",
-		Short: "Give a user, a group or a client exactly a role or single rights",
-		Long: `Give a user, a group or a client exactly a role, or single rights, in place of
-what it had beyond the defaults. It counts on all nodes at once; who loses a right
-loses the streams that need it.
-
-A right is observe:CLASS, observe:CLASS@own (what belongs to the user) or
-emit:user.NAME; a class may end in a star, as in process.*.`,
-		Example: `  belfry role set uid:1000 --role operator
-  belfry role set group:dba --allow observe:process.*@own --allow emit:user.backup`,
-		Args: exactly(1, "who it is about: uid:NUMBER, group:NAME or client:NAME"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if req.GetRole() == "" && len(req.GetAllow()) == 0 {
-				return usagef("nothing to give; add --role or --allow, or take all back with belfry role unset %s", args[0])
-			}
-			req.Subject = args[0]
-			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error { return a.roleSet(ctx, c, req) })
-		},
-	}
-	cmd.Flags().StringVar(&req.Role, "role", "", "reader, witness, operator or admin")
-	cmd.Flags().StringArrayVar(&req.Allow, "allow", nil, "a single right; may be given several times")
-	dryRunFlag(cmd, &req.DryRun)
-	return cmd
-}
-
-func viewsOfGrants(rows []*belfryv1.GrantInfo) []grantView {
-	views := make([]grantView, len(rows))
-	for i, g := range rows {
-		views[i] = grantView{append([]string{}, g.GetSubjects()...), g.GetRole(), append([]string{}, g.GetAllow()...)}
-	}
-	return views
-}
-
-func (a *app) roleList(ctx context.Context, c *client.Client) error {
-	answer, err := c.Grants(ctx)
-	if err != nil {
-		return err
-	}
-	views := viewsOfGrants(answer.GetGrants())
-	t := newTable("SUBJECTS ROLE ALLOW")
-	for _, v := range views {
-		t.add(strings.Join(v.Subjects, " "), v.Role, strings.Join(v.Allow, " "))
 	}
 	return a.show(document{
-		value: grantListView{Generation: answer.GetGeneration(), Grants: views},
+		value: clientListView{Clients: views},
 		rows:  rowsOf(views),
-		table: func(o *output, _ bool) { t.write(o) },
+		table: func(o *output, wide bool) { clientTable(clients, wide).write(o) },
 	})
 }
 
-func (a *app) roleSet(ctx context.Context, c *client.Client, req *belfryv1.SetGrantRequest) error {
-	answer, err := c.SetGrant(ctx, req)
-	if err != nil {
-		return err
+// clientTable has a line for each certificate.
+func clientTable(clients []*belfryv1.ClientInfo, wide bool) *table {
+	head := "NAME ROLE JOINED EXPIRES TOKEN"
+	if wide {
+		head += " SERIAL ALLOW"
 	}
-	v := grantSetView{
-		Subject: req.GetSubject(), Before: viewsOfGrants(answer.GetBefore()), Role: req.GetRole(), Allow: append([]string{}, req.GetAllow()...),
-		Changed: answer.GetChanged(), DryRun: req.GetDryRun(), Generation: answer.GetGeneration(), Unconfirmed: a.unconfirmed(answer.GetUnconfirmed()),
+	t := newTable(head)
+	for _, info := range clients {
+		certificates := info.GetCertificates()
+		if len(certificates) == 0 {
+			certificates = []*belfryv1.ClientCertificate{{}} // every one in its name
+		}
+		for _, k := range certificates {
+			cells := []string{info.GetName(), info.GetRole(), localTime(k.GetJoined()), localTime(k.GetExpires()), k.GetToken()}
+			if wide {
+				cells = append(cells, k.GetSerial(), strings.Join(info.GetAllow(), " "))
+			}
+			t.add(cells...)
+		}
 	}
-	return a.show(document{
-		value: v,
-		table: func(o *output, _ bool) {
-			has := strings.TrimSpace(v.Role + " " + strings.Join(v.Allow, " "))
-			if has == "" {
-				has = "nothing beyond the defaults"
-			}
-			verb, end := "has", fmt.Sprintf(" (generation %d)", v.Generation)
-			switch {
-			case !v.Changed:
-				end = " already" + end
-			case v.DryRun:
-				verb, end = "would have", "; nothing is changed"
-			}
-			fmt.Fprintf(o, "%s %s %s%s\n", printable(v.Subject), verb, printable(has), end)
-		},
-	})
+	return t
+}
+
+// localTime is for tables; empty for none.
+func localTime(s stamp) string {
+	t := when(s)
+	if t.IsZero() {
+		return ""
+	}
+	return t.Local().Format(time.DateTime)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"net/netip"
@@ -192,14 +193,17 @@ func (a *Agent) admitClient(ctx context.Context, who applicant) (*belfryv1.JoinR
 	if err != nil {
 		return nil, err
 	}
+	certificate, err := x509.ParseCertificate(issued.GetCertificate())
+	if err != nil {
+		return nil, fmt.Errorf("certificate of client %s: %w", who.node.Name, err)
+	}
+	key := newClientKey(certificate)
+	key.Joined, key.Token = a.clusterTime().UTC().Truncate(time.Second), who.token.ID
 	_, generation, err := a.commit(ctx, func(t *Table) error {
 		if err := t.useToken(who.token); err != nil {
 			return err
 		}
-		return t.addClient(ClientRole{
-			Name: who.node.Name, Role: who.token.Role, Keys: []Digest{sha256.Sum256(who.node.Key)},
-			Joined: a.clusterTime().UTC().Truncate(time.Second), Token: who.token.ID,
-		})
+		return t.addClient(who.node.Name, who.token.Role, key)
 	})
 	if err != nil {
 		return nil, err

@@ -30,11 +30,15 @@ func (a *Agent) tableChanged(old *Table) {
 	}
 	a.cluster.receive(cluster.Settings{Tunables: settings})
 	a.streams.SetGeneration(table.Generation)
-	if !sameRoles(old, table) {
+	roles := !sameRoles(old, table)
+	if roles {
 		a.followRoles(table)
 		a.server.Rejudge()
 	}
 	a.followAuthorities(table)
+	if roles || !slices.EqualFunc(old.CA, table.CA, slices.Equal[Certificate]) {
+		a.streams.Recheck() // after Rejudge: streams are told why they end
+	}
 	if table.Exposed {
 		a.dutyDue() // the authority's key may be known
 	}

@@ -49,8 +49,12 @@ func CreateLocal(name string, nodes []LocalNode, clientDir string) (*Table, erro
 	if err := security.CreateClient(clientDir, made.CA, opts.Now, LocalClient); err != nil {
 		return nil, err
 	}
+	own, err := security.LoadClient(clientDir)
+	if err != nil {
+		return nil, err
+	}
 	table := newTable(name, made, opts.Now)
-	table.Clients = []ClientRole{{Name: LocalClient, Role: "admin"}}
+	table.Clients = []ClientRole{{Name: LocalClient, Role: "admin", Keys: []ClientKey{newClientKey(own.Certificate.Leaf)}}}
 	for i, n := range nodes {
 		table.Nodes = append(table.Nodes, Node{
 			ID:       made.Nodes[i].Node,

@@ -1,9 +1,6 @@
 package agent
 
 import (
-	"crypto/ed25519"
-	"crypto/sha256"
-	"fmt"
 	"os/user"
 	"slices"
 	"strconv"
@@ -14,8 +11,12 @@ import (
 )
 
 // decide judges one part of a request by the configuration that is in force
-// now.
+// now. The name of a remote client gives nothing to a key that is not listed
+// under it any more.
 func (a *Agent) decide(s api.Subject, ask api.Ask) (belfry.Role, bool) {
+	if s.Client != "" && !s.Web && !a.members.Table().lists(s.Client, s.Key) {
+		return belfry.RoleNone, false
+	}
 	return a.policy.Load().Decide(callerOf(s), security.Ask(ask))
 }
 
@@ -36,11 +37,9 @@ func (a *Agent) followRoles(table *Table) {
 // sameRoles tells whether two tables give everybody the same.
 func sameRoles(a, b *Table) bool {
 	same := slices.EqualFunc(a.Clients, b.Clients, func(x, y ClientRole) bool {
-		return x.Name == y.Name && x.Role == y.Role && slices.Equal(x.Keys, y.Keys)
+		return x.Name == y.Name && x.Role == y.Role && slices.EqualFunc(x.Keys, y.Keys, func(k, l ClientKey) bool { return k.Key == l.Key })
 	})
-	return same && slices.EqualFunc(a.Roles, b.Roles, func(x, y security.Grant) bool {
-		return x.Role == y.Role && slices.Equal(x.Subjects, y.Subjects) && slices.Equal(x.Allow, y.Allow)
-	})
+	return same && slices.EqualFunc(a.Roles, b.Roles, sameGrant)
 }
 
 // policyOf is the policy of a table on this machine.
@@ -64,16 +63,4 @@ func localGroup(name string) (uint32, bool) {
 	}
 	gid, err := strconv.ParseUint(g.Gid, 10, 32)
 	return uint32(gid), err == nil
-}
-
-// clientListed refuses a client that the member table does not list with that
-// key, so that taking it out there takes its rights at once, also when another
-// client gets its name.
-func (a *Agent) clientListed(name string, public ed25519.PublicKey) error {
-	for _, c := range a.members.Table().Clients {
-		if c.Name == name && (len(c.Keys) == 0 || slices.Contains(c.Keys, sha256.Sum256(public))) {
-			return nil
-		}
-	}
-	return fmt.Errorf("%w: no client %q is listed with this key; it was removed, or never joined: belfry token create --role ROLE --name %s", belfry.ErrPermission, name, name)
 }

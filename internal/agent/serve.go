@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -51,7 +52,8 @@ func (a *Agent) apiOptions() api.Options {
 			if id.Client == "" {
 				return api.Subject{}, fmt.Errorf("%w: %s is a node; the API is for clients", belfry.ErrPermission, id)
 			}
-			return api.Subject{Client: id.Client}, a.clientListed(id.Client, state.PeerCertificates[0].PublicKey.(ed25519.PublicKey)) // verified by the handshake
+			public := state.PeerCertificates[0].PublicKey.(ed25519.PublicKey) // verified by the handshake
+			return api.Subject{Client: id.Client, Key: sha256.Sum256(public)}, a.clientListed(id.Client, public)
 		},
 		Decide: a.decide,
 		Owns:   a.owns,

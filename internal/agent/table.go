@@ -114,19 +114,6 @@ func (d *Digest) UnmarshalText(text []byte) error {
 	return err
 }
 
-// A ClientRole gives the holder of a client certificate its role.
-type ClientRole struct {
-	Name string `json:"name"` // in its certificate
-	Role string `json:"role"` // reader, witness, operator or admin
-
-	// Keys are the SHA-256 of the public keys that count, the newest last: each
-	// join in its name brings one. None: every key under the name does, as in
-	// tables of older agents.
-	Keys   []Digest  `json:"keys,omitempty"`
-	Joined time.Time `json:"joined,omitzero"` // with the newest key
-	Token  string    `json:"token,omitempty"` // id of the token that it joined with
-}
-
 // A PublicKey is an Ed25519 key as text.
 type PublicKey ed25519.PublicKey
 
@@ -218,7 +205,6 @@ func (t *Table) Listed(id belfry.NodeID, key ed25519.PublicKey) error {
 const (
 	maxMembers = 1024
 	maxTokens  = 64 // alive
-	maxClients = 1024
 	maxRemoved = 1024
 )
 
@@ -239,9 +225,6 @@ func (t *Table) Validate() error {
 	}
 	t.validateNodes(&wrong)
 	t.validateCA(&wrong)
-	if len(t.Clients) > maxClients {
-		wrong = append(wrong, fmt.Errorf("%w: clients: %d; at most %d, remove some: belfry client remove NAME", belfry.ErrLimit, len(t.Clients), maxClients))
-	}
 	if len(t.Tokens) > maxTokens {
 		wrong = append(wrong, fmt.Errorf("%w: tokens: %d; at most %d are alive at a time, revoke some", belfry.ErrLimit, len(t.Tokens), maxTokens))
 	}

@@ -147,6 +147,9 @@ func tunableAt(path string) (tunable, error) {
 }
 
 func otherSection(section string) error {
+	if section == "roles" {
+		return fmt.Errorf("%w: roles are shown by belfry role list and changed by belfry role set SUBJECT", belfry.ErrUsage)
+	}
 	if slices.Contains(sections, section) {
 		return fmt.Errorf("%w: section %s is kept in the repository, which this version does not have; only %s", belfry.ErrUnsupported, section, tunablesSection)
 	}

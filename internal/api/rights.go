@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"strings"
 
@@ -12,12 +13,13 @@ import (
 // A Subject is who calls. It is found out once, when the connection is
 // accepted, and never taken from a request.
 type Subject struct {
-	UID    uint32   // of a local process; without meaning if Client is set
-	PID    int32    // of a local process, for listings only: numbers are used again
-	Client string   // name in the client certificate or of the web token; empty: a local process
-	Member string   // name of the member that asks, as it has judged its own caller; empty: none
-	Groups []uint32 // of a local process, sorted
-	Web    bool     // let in by the web listener's token: it has Role and nothing else
+	UID    uint32            // of a local process; without meaning if Client is set
+	PID    int32             // of a local process, for listings only: numbers are used again
+	Client string            // name in the client certificate or of the web token; empty: a local process
+	Key    [sha256.Size]byte // of the public key in the client certificate; zero: there is none
+	Member string            // name of the member that asks, as it has judged its own caller; empty: none
+	Groups []uint32          // of a local process, sorted
+	Web    bool              // let in by the web listener's token: it has Role and nothing else
 
 	// Role is what the subject is whatever the configuration says; what that adds
 	// is known to [Options.Decide].

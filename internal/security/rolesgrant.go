@@ -54,9 +54,17 @@ func NewPolicy(grants []Grant, clients map[string]belfry.Role, group func(name s
 	return p, errors.Join(wrong...)
 }
 
+// CheckGrant is the error of NewPolicy for one row alone, without its number.
+func CheckGrant(g Grant) error {
+	return (&Policy{users: map[uint32]*held{}, groups: map[uint32]*held{}, clients: map[string]*held{}}).add(g, noGroup)
+}
+
+// noGroup is for whoever only checks.
+func noGroup(string) (uint32, bool) { return 0, false }
+
 // CheckGrants is the error of NewPolicy, for whoever only validates.
 func CheckGrants(grants []Grant) error {
-	_, err := NewPolicy(grants, nil, func(string) (uint32, bool) { return 0, false })
+	_, err := NewPolicy(grants, nil, noGroup)
 	return err
 }
 

@@ -130,10 +130,10 @@ func (x *ListClientsResponse) GetNextPageToken() string {
 type ClientInfo struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
-	Joined        *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=joined,proto3" json:"joined,omitempty"` // with the newest certificate; unset: when the cluster was made, or by an older agent
-	Token         string                 `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"`   // id of the token that it joined with; empty: likewise
-	Keys          uint32                 `protobuf:"varint,5,opt,name=keys,proto3" json:"keys,omitempty"`    // certificates that count; 0: every one in its name
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`                            // that it has
+	TokenRole     string                 `protobuf:"bytes,3,opt,name=token_role,json=tokenRole,proto3" json:"token_role,omitempty"` // that it joined with
+	Allow         []string               `protobuf:"bytes,4,rep,name=allow,proto3" json:"allow,omitempty"`                          // single rights, as in GrantInfo
+	Certificates  []*ClientCertificate   `protobuf:"bytes,5,rep,name=certificates,proto3" json:"certificates,omitempty"`            // that count, the newest first; none: every one in its name
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -182,25 +182,93 @@ func (x *ClientInfo) GetRole() string {
 	return ""
 }
 
-func (x *ClientInfo) GetJoined() *timestamppb.Timestamp {
+func (x *ClientInfo) GetTokenRole() string {
+	if x != nil {
+		return x.TokenRole
+	}
+	return ""
+}
+
+func (x *ClientInfo) GetAllow() []string {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+func (x *ClientInfo) GetCertificates() []*ClientCertificate {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+type ClientCertificate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Serial        string                 `protobuf:"bytes,1,opt,name=serial,proto3" json:"serial,omitempty"`   // hexadecimal digits; empty: it came by an older agent
+	Expires       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires,proto3" json:"expires,omitempty"` // likewise
+	Joined        *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=joined,proto3" json:"joined,omitempty"`   // unset: it was made with the cluster
+	Token         string                 `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"`     // id of the token that it joined with; empty: likewise
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientCertificate) Reset() {
+	*x = ClientCertificate{}
+	mi := &file_belfry_v1_member_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientCertificate) ProtoMessage() {}
+
+func (x *ClientCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_member_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientCertificate.ProtoReflect.Descriptor instead.
+func (*ClientCertificate) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ClientCertificate) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *ClientCertificate) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *ClientCertificate) GetJoined() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Joined
 	}
 	return nil
 }
 
-func (x *ClientInfo) GetToken() string {
+func (x *ClientCertificate) GetToken() string {
 	if x != nil {
 		return x.Token
 	}
 	return ""
-}
-
-func (x *ClientInfo) GetKeys() uint32 {
-	if x != nil {
-		return x.Keys
-	}
-	return 0
 }
 
 type RemoveClientRequest struct {
@@ -213,7 +281,7 @@ type RemoveClientRequest struct {
 
 func (x *RemoveClientRequest) Reset() {
 	*x = RemoveClientRequest{}
-	mi := &file_belfry_v1_member_proto_msgTypes[3]
+	mi := &file_belfry_v1_member_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -225,7 +293,7 @@ func (x *RemoveClientRequest) String() string {
 func (*RemoveClientRequest) ProtoMessage() {}
 
 func (x *RemoveClientRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[3]
+	mi := &file_belfry_v1_member_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -238,7 +306,7 @@ func (x *RemoveClientRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveClientRequest.ProtoReflect.Descriptor instead.
 func (*RemoveClientRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{3}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RemoveClientRequest) GetName() string {
@@ -266,7 +334,7 @@ type RemoveClientResponse struct {
 
 func (x *RemoveClientResponse) Reset() {
 	*x = RemoveClientResponse{}
-	mi := &file_belfry_v1_member_proto_msgTypes[4]
+	mi := &file_belfry_v1_member_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -278,7 +346,7 @@ func (x *RemoveClientResponse) String() string {
 func (*RemoveClientResponse) ProtoMessage() {}
 
 func (x *RemoveClientResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[4]
+	mi := &file_belfry_v1_member_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -291,7 +359,7 @@ func (x *RemoveClientResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveClientResponse.ProtoReflect.Descriptor instead.
 func (*RemoveClientResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{4}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RemoveClientResponse) GetClient() *ClientInfo {
@@ -323,7 +391,7 @@ type ListGrantsRequest struct {
 
 func (x *ListGrantsRequest) Reset() {
 	*x = ListGrantsRequest{}
-	mi := &file_belfry_v1_member_proto_msgTypes[5]
+	mi := &file_belfry_v1_member_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -335,7 +403,7 @@ func (x *ListGrantsRequest) String() string {
 func (*ListGrantsRequest) ProtoMessage() {}
 
 func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[5]
+	mi := &file_belfry_v1_member_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -348,7 +416,7 @@ func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsRequest.ProtoReflect.Descriptor instead.
 func (*ListGrantsRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{5}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{6}
 }
 
 type ListGrantsResponse struct {
@@ -361,7 +429,7 @@ type ListGrantsResponse struct {
 
 func (x *ListGrantsResponse) Reset() {
 	*x = ListGrantsResponse{}
-	mi := &file_belfry_v1_member_proto_msgTypes[6]
+	mi := &file_belfry_v1_member_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -373,7 +441,7 @@ func (x *ListGrantsResponse) String() string {
 func (*ListGrantsResponse) ProtoMessage() {}
 
 func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[6]
+	mi := &file_belfry_v1_member_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -386,7 +454,7 @@ func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsResponse.ProtoReflect.Descriptor instead.
 func (*ListGrantsResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{6}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListGrantsResponse) GetGrants() []*GrantInfo {
@@ -415,7 +483,7 @@ type GrantInfo struct {
 
 func (x *GrantInfo) Reset() {
 	*x = GrantInfo{}
-	mi := &file_belfry_v1_member_proto_msgTypes[7]
+	mi := &file_belfry_v1_member_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -427,7 +495,7 @@ func (x *GrantInfo) String() string {
 func (*GrantInfo) ProtoMessage() {}
 
 func (x *GrantInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[7]
+	mi := &file_belfry_v1_member_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -440,7 +508,7 @@ func (x *GrantInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantInfo.ProtoReflect.Descriptor instead.
 func (*GrantInfo) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{7}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GrantInfo) GetSubjects() []string {
@@ -476,7 +544,7 @@ type SetGrantRequest struct {
 
 func (x *SetGrantRequest) Reset() {
 	*x = SetGrantRequest{}
-	mi := &file_belfry_v1_member_proto_msgTypes[8]
+	mi := &file_belfry_v1_member_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -488,7 +556,7 @@ func (x *SetGrantRequest) String() string {
 func (*SetGrantRequest) ProtoMessage() {}
 
 func (x *SetGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[8]
+	mi := &file_belfry_v1_member_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -501,7 +569,7 @@ func (x *SetGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGrantRequest.ProtoReflect.Descriptor instead.
 func (*SetGrantRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{8}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SetGrantRequest) GetSubject() string {
@@ -544,7 +612,7 @@ type SetGrantResponse struct {
 
 func (x *SetGrantResponse) Reset() {
 	*x = SetGrantResponse{}
-	mi := &file_belfry_v1_member_proto_msgTypes[9]
+	mi := &file_belfry_v1_member_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -556,7 +624,7 @@ func (x *SetGrantResponse) String() string {
 func (*SetGrantResponse) ProtoMessage() {}
 
 func (x *SetGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[9]
+	mi := &file_belfry_v1_member_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -569,7 +637,7 @@ func (x *SetGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGrantResponse.ProtoReflect.Descriptor instead.
 func (*SetGrantResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{9}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SetGrantResponse) GetBefore() []*GrantInfo {
@@ -612,7 +680,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_belfry_v1_member_proto_msgTypes[10]
+	mi := &file_belfry_v1_member_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +692,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[10]
+	mi := &file_belfry_v1_member_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +705,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{10}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CreateTokenRequest) GetTtl() *durationpb.Duration {
@@ -682,7 +750,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_belfry_v1_member_proto_msgTypes[11]
+	mi := &file_belfry_v1_member_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -694,7 +762,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[11]
+	mi := &file_belfry_v1_member_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -707,7 +775,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{11}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -762,7 +830,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_belfry_v1_member_proto_msgTypes[12]
+	mi := &file_belfry_v1_member_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -774,7 +842,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[12]
+	mi := &file_belfry_v1_member_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -787,7 +855,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{12}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListTokensRequest) GetPageSize() uint32 {
@@ -814,7 +882,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_belfry_v1_member_proto_msgTypes[13]
+	mi := &file_belfry_v1_member_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +894,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[13]
+	mi := &file_belfry_v1_member_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +907,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{13}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListTokensResponse) GetTokens() []*TokenInfo {
@@ -870,7 +938,7 @@ type TokenInfo struct {
 
 func (x *TokenInfo) Reset() {
 	*x = TokenInfo{}
-	mi := &file_belfry_v1_member_proto_msgTypes[14]
+	mi := &file_belfry_v1_member_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -882,7 +950,7 @@ func (x *TokenInfo) String() string {
 func (*TokenInfo) ProtoMessage() {}
 
 func (x *TokenInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[14]
+	mi := &file_belfry_v1_member_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -895,7 +963,7 @@ func (x *TokenInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenInfo.ProtoReflect.Descriptor instead.
 func (*TokenInfo) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{14}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TokenInfo) GetId() string {
@@ -942,7 +1010,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_belfry_v1_member_proto_msgTypes[15]
+	mi := &file_belfry_v1_member_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1022,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[15]
+	mi := &file_belfry_v1_member_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1035,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{15}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -987,7 +1055,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_belfry_v1_member_proto_msgTypes[16]
+	mi := &file_belfry_v1_member_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1067,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[16]
+	mi := &file_belfry_v1_member_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1080,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{16}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RevokeTokenResponse) GetGeneration() uint64 {
@@ -1040,7 +1108,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_belfry_v1_member_proto_msgTypes[17]
+	mi := &file_belfry_v1_member_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +1120,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[17]
+	mi := &file_belfry_v1_member_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +1133,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{17}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -1103,7 +1171,7 @@ type RemoveNodeResponse struct {
 
 func (x *RemoveNodeResponse) Reset() {
 	*x = RemoveNodeResponse{}
-	mi := &file_belfry_v1_member_proto_msgTypes[18]
+	mi := &file_belfry_v1_member_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1115,7 +1183,7 @@ func (x *RemoveNodeResponse) String() string {
 func (*RemoveNodeResponse) ProtoMessage() {}
 
 func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[18]
+	mi := &file_belfry_v1_member_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1128,7 +1196,7 @@ func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{18}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RemoveNodeResponse) GetNodeId() string {
@@ -1181,7 +1249,7 @@ type RotateCARequest struct {
 
 func (x *RotateCARequest) Reset() {
 	*x = RotateCARequest{}
-	mi := &file_belfry_v1_member_proto_msgTypes[19]
+	mi := &file_belfry_v1_member_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +1261,7 @@ func (x *RotateCARequest) String() string {
 func (*RotateCARequest) ProtoMessage() {}
 
 func (x *RotateCARequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[19]
+	mi := &file_belfry_v1_member_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +1274,7 @@ func (x *RotateCARequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCARequest.ProtoReflect.Descriptor instead.
 func (*RotateCARequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{19}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{20}
 }
 
 type RotateCAResponse struct {
@@ -1220,7 +1288,7 @@ type RotateCAResponse struct {
 
 func (x *RotateCAResponse) Reset() {
 	*x = RotateCAResponse{}
-	mi := &file_belfry_v1_member_proto_msgTypes[20]
+	mi := &file_belfry_v1_member_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +1300,7 @@ func (x *RotateCAResponse) String() string {
 func (*RotateCAResponse) ProtoMessage() {}
 
 func (x *RotateCAResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[20]
+	mi := &file_belfry_v1_member_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +1313,7 @@ func (x *RotateCAResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCAResponse.ProtoReflect.Descriptor instead.
 func (*RotateCAResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{20}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RotateCAResponse) GetFingerprint() string {
@@ -1277,7 +1345,7 @@ type DescribeClusterRequest struct {
 
 func (x *DescribeClusterRequest) Reset() {
 	*x = DescribeClusterRequest{}
-	mi := &file_belfry_v1_member_proto_msgTypes[21]
+	mi := &file_belfry_v1_member_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1289,7 +1357,7 @@ func (x *DescribeClusterRequest) String() string {
 func (*DescribeClusterRequest) ProtoMessage() {}
 
 func (x *DescribeClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[21]
+	mi := &file_belfry_v1_member_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1302,7 +1370,7 @@ func (x *DescribeClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeClusterRequest.ProtoReflect.Descriptor instead.
 func (*DescribeClusterRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{21}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{22}
 }
 
 type DescribeClusterResponse struct {
@@ -1317,7 +1385,7 @@ type DescribeClusterResponse struct {
 
 func (x *DescribeClusterResponse) Reset() {
 	*x = DescribeClusterResponse{}
-	mi := &file_belfry_v1_member_proto_msgTypes[22]
+	mi := &file_belfry_v1_member_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1329,7 +1397,7 @@ func (x *DescribeClusterResponse) String() string {
 func (*DescribeClusterResponse) ProtoMessage() {}
 
 func (x *DescribeClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[22]
+	mi := &file_belfry_v1_member_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1342,7 +1410,7 @@ func (x *DescribeClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeClusterResponse.ProtoReflect.Descriptor instead.
 func (*DescribeClusterResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{22}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DescribeClusterResponse) GetClusterId() string {
@@ -1391,7 +1459,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_belfry_v1_member_proto_msgTypes[23]
+	mi := &file_belfry_v1_member_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1471,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[23]
+	mi := &file_belfry_v1_member_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1484,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{23}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *JoinRequest) GetTokenId() []byte {
@@ -1499,7 +1567,7 @@ type JoinAddress struct {
 
 func (x *JoinAddress) Reset() {
 	*x = JoinAddress{}
-	mi := &file_belfry_v1_member_proto_msgTypes[24]
+	mi := &file_belfry_v1_member_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1511,7 +1579,7 @@ func (x *JoinAddress) String() string {
 func (*JoinAddress) ProtoMessage() {}
 
 func (x *JoinAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[24]
+	mi := &file_belfry_v1_member_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1524,7 +1592,7 @@ func (x *JoinAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAddress.ProtoReflect.Descriptor instead.
 func (*JoinAddress) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{24}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *JoinAddress) GetAddress() string {
@@ -1559,7 +1627,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_belfry_v1_member_proto_msgTypes[25]
+	mi := &file_belfry_v1_member_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1571,7 +1639,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[25]
+	mi := &file_belfry_v1_member_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1584,7 +1652,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{25}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *JoinResponse) GetNodeId() string {
@@ -1667,7 +1735,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_belfry_v1_member_proto_msgTypes[26]
+	mi := &file_belfry_v1_member_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1679,7 +1747,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[26]
+	mi := &file_belfry_v1_member_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1692,7 +1760,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{26}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -1719,7 +1787,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_belfry_v1_member_proto_msgTypes[27]
+	mi := &file_belfry_v1_member_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +1799,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[27]
+	mi := &file_belfry_v1_member_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +1812,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{27}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RenewResponse) GetCertificate() []byte {
@@ -1771,7 +1839,7 @@ type GetMembershipRequest struct {
 
 func (x *GetMembershipRequest) Reset() {
 	*x = GetMembershipRequest{}
-	mi := &file_belfry_v1_member_proto_msgTypes[28]
+	mi := &file_belfry_v1_member_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1783,7 +1851,7 @@ func (x *GetMembershipRequest) String() string {
 func (*GetMembershipRequest) ProtoMessage() {}
 
 func (x *GetMembershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[28]
+	mi := &file_belfry_v1_member_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1796,7 +1864,7 @@ func (x *GetMembershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMembershipRequest.ProtoReflect.Descriptor instead.
 func (*GetMembershipRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{28}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetMembershipRequest) GetNodeId() string {
@@ -1823,7 +1891,7 @@ type GetMembershipResponse struct {
 
 func (x *GetMembershipResponse) Reset() {
 	*x = GetMembershipResponse{}
-	mi := &file_belfry_v1_member_proto_msgTypes[29]
+	mi := &file_belfry_v1_member_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1835,7 +1903,7 @@ func (x *GetMembershipResponse) String() string {
 func (*GetMembershipResponse) ProtoMessage() {}
 
 func (x *GetMembershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_member_proto_msgTypes[29]
+	mi := &file_belfry_v1_member_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1848,7 +1916,7 @@ func (x *GetMembershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMembershipResponse.ProtoReflect.Descriptor instead.
 func (*GetMembershipResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_member_proto_rawDescGZIP(), []int{29}
+	return file_belfry_v1_member_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetMembershipResponse) GetRemoved() bool {
@@ -1876,14 +1944,20 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"n\n" +
 	"\x13ListClientsResponse\x12/\n" +
 	"\aclients\x18\x01 \x03(\v2\x15.belfry.v1.ClientInfoR\aclients\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x92\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xab\x01\n" +
 	"\n" +
 	"ClientInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04role\x18\x02 \x01(\tR\x04role\x122\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x1d\n" +
+	"\n" +
+	"token_role\x18\x03 \x01(\tR\ttokenRole\x12\x14\n" +
+	"\x05allow\x18\x04 \x03(\tR\x05allow\x12@\n" +
+	"\fcertificates\x18\x05 \x03(\v2\x1c.belfry.v1.ClientCertificateR\fcertificates\"\xab\x01\n" +
+	"\x11ClientCertificate\x12\x16\n" +
+	"\x06serial\x18\x01 \x01(\tR\x06serial\x124\n" +
+	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x122\n" +
 	"\x06joined\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06joined\x12\x14\n" +
-	"\x05token\x18\x04 \x01(\tR\x05token\x12\x12\n" +
-	"\x04keys\x18\x05 \x01(\rR\x04keys\"B\n" +
+	"\x05token\x18\x04 \x01(\tR\x05token\"B\n" +
 	"\x13RemoveClientRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\x87\x01\n" +
@@ -2054,83 +2128,86 @@ func file_belfry_v1_member_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_member_proto_rawDescData
 }
 
-var file_belfry_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_belfry_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_belfry_v1_member_proto_goTypes = []any{
 	(*ListClientsRequest)(nil),      // 0: belfry.v1.ListClientsRequest
 	(*ListClientsResponse)(nil),     // 1: belfry.v1.ListClientsResponse
 	(*ClientInfo)(nil),              // 2: belfry.v1.ClientInfo
-	(*RemoveClientRequest)(nil),     // 3: belfry.v1.RemoveClientRequest
-	(*RemoveClientResponse)(nil),    // 4: belfry.v1.RemoveClientResponse
-	(*ListGrantsRequest)(nil),       // 5: belfry.v1.ListGrantsRequest
-	(*ListGrantsResponse)(nil),      // 6: belfry.v1.ListGrantsResponse
-	(*GrantInfo)(nil),               // 7: belfry.v1.GrantInfo
-	(*SetGrantRequest)(nil),         // 8: belfry.v1.SetGrantRequest
-	(*SetGrantResponse)(nil),        // 9: belfry.v1.SetGrantResponse
-	(*CreateTokenRequest)(nil),      // 10: belfry.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),     // 11: belfry.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),       // 12: belfry.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),      // 13: belfry.v1.ListTokensResponse
-	(*TokenInfo)(nil),               // 14: belfry.v1.TokenInfo
-	(*RevokeTokenRequest)(nil),      // 15: belfry.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),     // 16: belfry.v1.RevokeTokenResponse
-	(*RemoveNodeRequest)(nil),       // 17: belfry.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil),      // 18: belfry.v1.RemoveNodeResponse
-	(*RotateCARequest)(nil),         // 19: belfry.v1.RotateCARequest
-	(*RotateCAResponse)(nil),        // 20: belfry.v1.RotateCAResponse
-	(*DescribeClusterRequest)(nil),  // 21: belfry.v1.DescribeClusterRequest
-	(*DescribeClusterResponse)(nil), // 22: belfry.v1.DescribeClusterResponse
-	(*JoinRequest)(nil),             // 23: belfry.v1.JoinRequest
-	(*JoinAddress)(nil),             // 24: belfry.v1.JoinAddress
-	(*JoinResponse)(nil),            // 25: belfry.v1.JoinResponse
-	(*RenewRequest)(nil),            // 26: belfry.v1.RenewRequest
-	(*RenewResponse)(nil),           // 27: belfry.v1.RenewResponse
-	(*GetMembershipRequest)(nil),    // 28: belfry.v1.GetMembershipRequest
-	(*GetMembershipResponse)(nil),   // 29: belfry.v1.GetMembershipResponse
-	(*timestamppb.Timestamp)(nil),   // 30: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 31: google.protobuf.Duration
+	(*ClientCertificate)(nil),       // 3: belfry.v1.ClientCertificate
+	(*RemoveClientRequest)(nil),     // 4: belfry.v1.RemoveClientRequest
+	(*RemoveClientResponse)(nil),    // 5: belfry.v1.RemoveClientResponse
+	(*ListGrantsRequest)(nil),       // 6: belfry.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),      // 7: belfry.v1.ListGrantsResponse
+	(*GrantInfo)(nil),               // 8: belfry.v1.GrantInfo
+	(*SetGrantRequest)(nil),         // 9: belfry.v1.SetGrantRequest
+	(*SetGrantResponse)(nil),        // 10: belfry.v1.SetGrantResponse
+	(*CreateTokenRequest)(nil),      // 11: belfry.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),     // 12: belfry.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),       // 13: belfry.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),      // 14: belfry.v1.ListTokensResponse
+	(*TokenInfo)(nil),               // 15: belfry.v1.TokenInfo
+	(*RevokeTokenRequest)(nil),      // 16: belfry.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),     // 17: belfry.v1.RevokeTokenResponse
+	(*RemoveNodeRequest)(nil),       // 18: belfry.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),      // 19: belfry.v1.RemoveNodeResponse
+	(*RotateCARequest)(nil),         // 20: belfry.v1.RotateCARequest
+	(*RotateCAResponse)(nil),        // 21: belfry.v1.RotateCAResponse
+	(*DescribeClusterRequest)(nil),  // 22: belfry.v1.DescribeClusterRequest
+	(*DescribeClusterResponse)(nil), // 23: belfry.v1.DescribeClusterResponse
+	(*JoinRequest)(nil),             // 24: belfry.v1.JoinRequest
+	(*JoinAddress)(nil),             // 25: belfry.v1.JoinAddress
+	(*JoinResponse)(nil),            // 26: belfry.v1.JoinResponse
+	(*RenewRequest)(nil),            // 27: belfry.v1.RenewRequest
+	(*RenewResponse)(nil),           // 28: belfry.v1.RenewResponse
+	(*GetMembershipRequest)(nil),    // 29: belfry.v1.GetMembershipRequest
+	(*GetMembershipResponse)(nil),   // 30: belfry.v1.GetMembershipResponse
+	(*timestamppb.Timestamp)(nil),   // 31: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 32: google.protobuf.Duration
 }
 var file_belfry_v1_member_proto_depIdxs = []int32{
 	2,  // 0: belfry.v1.ListClientsResponse.clients:type_name -> belfry.v1.ClientInfo
-	30, // 1: belfry.v1.ClientInfo.joined:type_name -> google.protobuf.Timestamp
-	2,  // 2: belfry.v1.RemoveClientResponse.client:type_name -> belfry.v1.ClientInfo
-	7,  // 3: belfry.v1.ListGrantsResponse.grants:type_name -> belfry.v1.GrantInfo
-	7,  // 4: belfry.v1.SetGrantResponse.before:type_name -> belfry.v1.GrantInfo
-	31, // 5: belfry.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	30, // 6: belfry.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	14, // 7: belfry.v1.ListTokensResponse.tokens:type_name -> belfry.v1.TokenInfo
-	30, // 8: belfry.v1.TokenInfo.expires:type_name -> google.protobuf.Timestamp
-	24, // 9: belfry.v1.JoinRequest.networks:type_name -> belfry.v1.JoinAddress
-	10, // 10: belfry.v1.MemberService.CreateToken:input_type -> belfry.v1.CreateTokenRequest
-	12, // 11: belfry.v1.MemberService.ListTokens:input_type -> belfry.v1.ListTokensRequest
-	15, // 12: belfry.v1.MemberService.RevokeToken:input_type -> belfry.v1.RevokeTokenRequest
-	17, // 13: belfry.v1.MemberService.RemoveNode:input_type -> belfry.v1.RemoveNodeRequest
-	19, // 14: belfry.v1.MemberService.RotateCA:input_type -> belfry.v1.RotateCARequest
-	0,  // 15: belfry.v1.MemberService.ListClients:input_type -> belfry.v1.ListClientsRequest
-	3,  // 16: belfry.v1.MemberService.RemoveClient:input_type -> belfry.v1.RemoveClientRequest
-	5,  // 17: belfry.v1.MemberService.ListGrants:input_type -> belfry.v1.ListGrantsRequest
-	8,  // 18: belfry.v1.MemberService.SetGrant:input_type -> belfry.v1.SetGrantRequest
-	21, // 19: belfry.v1.JoinService.DescribeCluster:input_type -> belfry.v1.DescribeClusterRequest
-	23, // 20: belfry.v1.JoinService.Join:input_type -> belfry.v1.JoinRequest
-	26, // 21: belfry.v1.JoinService.Renew:input_type -> belfry.v1.RenewRequest
-	28, // 22: belfry.v1.JoinService.GetMembership:input_type -> belfry.v1.GetMembershipRequest
-	11, // 23: belfry.v1.MemberService.CreateToken:output_type -> belfry.v1.CreateTokenResponse
-	13, // 24: belfry.v1.MemberService.ListTokens:output_type -> belfry.v1.ListTokensResponse
-	16, // 25: belfry.v1.MemberService.RevokeToken:output_type -> belfry.v1.RevokeTokenResponse
-	18, // 26: belfry.v1.MemberService.RemoveNode:output_type -> belfry.v1.RemoveNodeResponse
-	20, // 27: belfry.v1.MemberService.RotateCA:output_type -> belfry.v1.RotateCAResponse
-	1,  // 28: belfry.v1.MemberService.ListClients:output_type -> belfry.v1.ListClientsResponse
-	4,  // 29: belfry.v1.MemberService.RemoveClient:output_type -> belfry.v1.RemoveClientResponse
-	6,  // 30: belfry.v1.MemberService.ListGrants:output_type -> belfry.v1.ListGrantsResponse
-	9,  // 31: belfry.v1.MemberService.SetGrant:output_type -> belfry.v1.SetGrantResponse
-	22, // 32: belfry.v1.JoinService.DescribeCluster:output_type -> belfry.v1.DescribeClusterResponse
-	25, // 33: belfry.v1.JoinService.Join:output_type -> belfry.v1.JoinResponse
-	27, // 34: belfry.v1.JoinService.Renew:output_type -> belfry.v1.RenewResponse
-	29, // 35: belfry.v1.JoinService.GetMembership:output_type -> belfry.v1.GetMembershipResponse
-	23, // [23:36] is the sub-list for method output_type
-	10, // [10:23] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	3,  // 1: belfry.v1.ClientInfo.certificates:type_name -> belfry.v1.ClientCertificate
+	31, // 2: belfry.v1.ClientCertificate.expires:type_name -> google.protobuf.Timestamp
+	31, // 3: belfry.v1.ClientCertificate.joined:type_name -> google.protobuf.Timestamp
+	2,  // 4: belfry.v1.RemoveClientResponse.client:type_name -> belfry.v1.ClientInfo
+	8,  // 5: belfry.v1.ListGrantsResponse.grants:type_name -> belfry.v1.GrantInfo
+	8,  // 6: belfry.v1.SetGrantResponse.before:type_name -> belfry.v1.GrantInfo
+	32, // 7: belfry.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	31, // 8: belfry.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	15, // 9: belfry.v1.ListTokensResponse.tokens:type_name -> belfry.v1.TokenInfo
+	31, // 10: belfry.v1.TokenInfo.expires:type_name -> google.protobuf.Timestamp
+	25, // 11: belfry.v1.JoinRequest.networks:type_name -> belfry.v1.JoinAddress
+	11, // 12: belfry.v1.MemberService.CreateToken:input_type -> belfry.v1.CreateTokenRequest
+	13, // 13: belfry.v1.MemberService.ListTokens:input_type -> belfry.v1.ListTokensRequest
+	16, // 14: belfry.v1.MemberService.RevokeToken:input_type -> belfry.v1.RevokeTokenRequest
+	18, // 15: belfry.v1.MemberService.RemoveNode:input_type -> belfry.v1.RemoveNodeRequest
+	20, // 16: belfry.v1.MemberService.RotateCA:input_type -> belfry.v1.RotateCARequest
+	0,  // 17: belfry.v1.MemberService.ListClients:input_type -> belfry.v1.ListClientsRequest
+	4,  // 18: belfry.v1.MemberService.RemoveClient:input_type -> belfry.v1.RemoveClientRequest
+	6,  // 19: belfry.v1.MemberService.ListGrants:input_type -> belfry.v1.ListGrantsRequest
+	9,  // 20: belfry.v1.MemberService.SetGrant:input_type -> belfry.v1.SetGrantRequest
+	22, // 21: belfry.v1.JoinService.DescribeCluster:input_type -> belfry.v1.DescribeClusterRequest
+	24, // 22: belfry.v1.JoinService.Join:input_type -> belfry.v1.JoinRequest
+	27, // 23: belfry.v1.JoinService.Renew:input_type -> belfry.v1.RenewRequest
+	29, // 24: belfry.v1.JoinService.GetMembership:input_type -> belfry.v1.GetMembershipRequest
+	12, // 25: belfry.v1.MemberService.CreateToken:output_type -> belfry.v1.CreateTokenResponse
+	14, // 26: belfry.v1.MemberService.ListTokens:output_type -> belfry.v1.ListTokensResponse
+	17, // 27: belfry.v1.MemberService.RevokeToken:output_type -> belfry.v1.RevokeTokenResponse
+	19, // 28: belfry.v1.MemberService.RemoveNode:output_type -> belfry.v1.RemoveNodeResponse
+	21, // 29: belfry.v1.MemberService.RotateCA:output_type -> belfry.v1.RotateCAResponse
+	1,  // 30: belfry.v1.MemberService.ListClients:output_type -> belfry.v1.ListClientsResponse
+	5,  // 31: belfry.v1.MemberService.RemoveClient:output_type -> belfry.v1.RemoveClientResponse
+	7,  // 32: belfry.v1.MemberService.ListGrants:output_type -> belfry.v1.ListGrantsResponse
+	10, // 33: belfry.v1.MemberService.SetGrant:output_type -> belfry.v1.SetGrantResponse
+	23, // 34: belfry.v1.JoinService.DescribeCluster:output_type -> belfry.v1.DescribeClusterResponse
+	26, // 35: belfry.v1.JoinService.Join:output_type -> belfry.v1.JoinResponse
+	28, // 36: belfry.v1.JoinService.Renew:output_type -> belfry.v1.RenewResponse
+	30, // 37: belfry.v1.JoinService.GetMembership:output_type -> belfry.v1.GetMembershipResponse
+	25, // [25:38] is the sub-list for method output_type
+	12, // [12:25] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_member_proto_init() }
@@ -2144,7 +2221,7 @@ func file_belfry_v1_member_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_member_proto_rawDesc), len(file_belfry_v1_member_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -49,7 +49,8 @@ type MemberServiceClient interface {
 	RotateCA(ctx context.Context, in *RotateCARequest, opts ...grpc.CallOption) (*RotateCAResponse, error)
 	// ListClients lists the clients that hold a certificate of the cluster.
 	ListClients(ctx context.Context, in *ListClientsRequest, opts ...grpc.CallOption) (*ListClientsResponse, error)
-	// RemoveClient makes all nodes refuse a client's certificates.
+	// RemoveClient makes all nodes refuse a client's certificates, ends what it
+	// has open, and takes back what was given to its name.
 	RemoveClient(ctx context.Context, in *RemoveClientRequest, opts ...grpc.CallOption) (*RemoveClientResponse, error)
 	// ListGrants lists what subjects have beyond the defaults.
 	ListGrants(ctx context.Context, in *ListGrantsRequest, opts ...grpc.CallOption) (*ListGrantsResponse, error)
@@ -174,7 +175,8 @@ type MemberServiceServer interface {
 	RotateCA(context.Context, *RotateCARequest) (*RotateCAResponse, error)
 	// ListClients lists the clients that hold a certificate of the cluster.
 	ListClients(context.Context, *ListClientsRequest) (*ListClientsResponse, error)
-	// RemoveClient makes all nodes refuse a client's certificates.
+	// RemoveClient makes all nodes refuse a client's certificates, ends what it
+	// has open, and takes back what was given to its name.
 	RemoveClient(context.Context, *RemoveClientRequest) (*RemoveClientResponse, error)
 	// ListGrants lists what subjects have beyond the defaults.
 	ListGrants(context.Context, *ListGrantsRequest) (*ListGrantsResponse, error)
