@@ -5,6 +5,7 @@
 package netlink
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -58,6 +59,25 @@ func (l *Listener) Wait() error {
 		return n > 0 || failed != nil
 	})
 	return errors.Join(failed, err)
+}
+
+// Signal sends to ready each time that Receive has something, and goes on when
+// what it sent is closed. It ends with ctx, or with an error to failed, as after
+// Close.
+func (l *Listener) Signal(ctx context.Context, ready chan<- chan<- struct{}, failed chan<- error) {
+	for {
+		if err := l.Wait(); err != nil {
+			failed <- err
+			return
+		}
+		done := make(chan struct{})
+		select {
+		case ready <- done:
+		case <-ctx.Done():
+			return
+		}
+		<-done
+	}
 }
 
 // Receive is the next datagram of the kernel's, valid until the next call, or

@@ -296,10 +296,15 @@ func addressed(m event.Message, entry event.EntryID) event.Message {
 // each target is a lower bound, also of those that come until Certain.
 func (f *Following[T]) Doubt() {
 	f.doubtful = true
-	for _, same := range f.bySubject {
-		for _, t := range same {
-			t.doubt = true
-		}
+	for subject := range f.bySubject {
+		f.DoubtAt(subject)
+	}
+}
+
+// DoubtAt is Doubt of one subject.
+func (f *Following[T]) DoubtAt(subject string) {
+	for _, t := range f.bySubject[subject] {
+		t.doubt = true
 	}
 }
 

@@ -85,9 +85,9 @@ func (p *Producer) Run(ctx context.Context, requests <-chan producer.Request, se
 	ready := make(chan chan<- struct{})
 	failed := make(chan error, 1)
 	var group sync.WaitGroup
-	group.Go(func() { k.wait(inner, ready, failed) })
+	group.Go(func() { k.listener.Signal(inner, ready, failed) })
 	defer group.Wait()
-	defer k.close() // ends wait
+	defer k.close() // ends Signal
 	defer cancel()
 	s := newSession(send, netns, p.sys)
 	if err := s.sync(time.Now(), k); err != nil {
@@ -159,8 +159,7 @@ func (s *session) request(now time.Time, k *kernel, r producer.Request) error {
 	return s.watch(*r.Watch)
 }
 
-// A kernel tells what happens, and is asked what there is. But for wait, not
-// safe for concurrent use.
+// A kernel tells what happens, and is asked what there is.
 type kernel struct {
 	listener *netlink.Listener
 	conn     *mdlayher.Conn
@@ -180,20 +179,3 @@ func openKernel() (*kernel, error) {
 }
 
 func (k *kernel) close() error { return errors.Join(k.listener.Close(), k.conn.Close()) }
-
-// wait says that there is something to receive, and waits until that is done.
-func (k *kernel) wait(ctx context.Context, ready chan<- chan<- struct{}, failed chan<- error) {
-	for {
-		if err := k.listener.Wait(); err != nil {
-			failed <- err
-			return
-		}
-		done := make(chan struct{})
-		select {
-		case ready <- done:
-		case <-ctx.Done():
-			return
-		}
-		<-done
-	}
-}
