@@ -180,6 +180,7 @@ var mainFields = map[belfry.Class][]string{
 	"address.removed":  {"interface", "address", "prefix", "peer"},
 	"cpu.wait":         {"slices"},
 	"dir.modify":       {"what", "name"},
+	"disk.state":       {"from", "to", "reason"},
 	"file.attribute":   {"what", "mode", "uid", "gid"},
 	"file.modify":      {"what"},
 	"filesystem.usage": {"free_bytes"},

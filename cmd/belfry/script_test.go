@@ -111,6 +111,19 @@ func cmdNeeds(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
+// lacksLoop tells whether files can be made disks of; empty: they can.
+func lacksLoop() string {
+	if _, err := exec.LookPath("losetup"); err != nil {
+		return "losetup"
+	}
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return "loop"
+	}
+	control.Close()
+	return ""
+}
+
 // skipKey finds the test of a script, which can be skipped.
 type skipKey struct{}
 
@@ -134,6 +147,8 @@ func lacks(need string) string {
 			}
 		}
 		return lacksNamespaces()
+	case "loop":
+		return lacksLoop()
 	case "exit-status":
 		return lacksExitStatus()
 	case "cgroup2", "memcg":

@@ -23,6 +23,7 @@ import (
 	"github.com/belfry-ha/belfry/internal/event"
 	"github.com/belfry-ha/belfry/internal/producer"
 	"github.com/belfry-ha/belfry/internal/producer/adapter"
+	"github.com/belfry-ha/belfry/internal/producer/disk"
 	"github.com/belfry-ha/belfry/internal/producer/file"
 	"github.com/belfry-ha/belfry/internal/producer/filesystem"
 	"github.com/belfry-ha/belfry/internal/producer/link"
@@ -209,7 +210,7 @@ func (a *Agent) newEvents() error {
 	table := a.members.Table()
 	a.notices = node.NewNotices(table.Name, a.id.node.Name, table.nodeNames())
 	producers := []producer.Producer{
-		process.New(), file.New(), filesystem.New(), pressure.New(), sysctl.New(), timer.New(), adapter.New(),
+		process.New(), file.New(), filesystem.New(), pressure.New(), sysctl.New(), timer.New(), adapter.New(), disk.New(),
 		a.nodes, a.notices, a.links, user.New(),
 	}
 	var classes []belfry.ClassInfo

@@ -21,6 +21,7 @@ var messages = map[belfry.Class]protoreflect.MessageType{
 	"adapter.removed":       (*belfryv1.AdapterChange)(nil).ProtoReflect().Type(),
 	"address.added":         (*belfryv1.AddressChange)(nil).ProtoReflect().Type(),
 	"address.removed":       (*belfryv1.AddressChange)(nil).ProtoReflect().Type(),
+	"disk.state":            (*belfryv1.DiskState)(nil).ProtoReflect().Type(),
 	"dir.modify":            (*belfryv1.DirModify)(nil).ProtoReflect().Type(),
 	"file.attribute":        (*belfryv1.FileAttribute)(nil).ProtoReflect().Type(),
 	"file.modify":           (*belfryv1.FileModify)(nil).ProtoReflect().Type(),

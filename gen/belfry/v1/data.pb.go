@@ -1954,6 +1954,107 @@ func (x *AddressChange) GetPeer() string {
 	return ""
 }
 
+// DiskState is the data of disk.state.
+type DiskState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Disk          string                 `protobuf:"bytes,1,opt,name=disk,proto3" json:"disk,omitempty"`                             // its name, without /dev/
+	Device        string                 `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`                         // MAJOR:MINOR
+	Diskseq       uint64                 `protobuf:"varint,3,opt,name=diskseq,proto3" json:"diskseq,omitempty"`                      // number of the disk and medium since the machine started; 0: not known
+	SizeBytes     uint64                 `protobuf:"varint,4,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"` // when it was looked at
+	Uid           string                 `protobuf:"bytes,5,opt,name=uid,proto3" json:"uid,omitempty"`                               // by which the disk can be told anywhere (WWID, serial number); empty: not known
+	From          string                 `protobuf:"bytes,6,opt,name=from,proto3" json:"from,omitempty"`                             // empty in a state, which has no before
+	To            string                 `protobuf:"bytes,7,opt,name=to,proto3" json:"to,omitempty"`                                 // up, blocked, offline, absent, unknown
+	Reason        string                 `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`                         // the driver's word, or added, removed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiskState) Reset() {
+	*x = DiskState{}
+	mi := &file_belfry_v1_data_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskState) ProtoMessage() {}
+
+func (x *DiskState) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskState.ProtoReflect.Descriptor instead.
+func (*DiskState) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *DiskState) GetDisk() string {
+	if x != nil {
+		return x.Disk
+	}
+	return ""
+}
+
+func (x *DiskState) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *DiskState) GetDiskseq() uint64 {
+	if x != nil {
+		return x.Diskseq
+	}
+	return 0
+}
+
+func (x *DiskState) GetSizeBytes() uint64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *DiskState) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *DiskState) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *DiskState) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *DiskState) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // ProducerFailed is the data of producer.failed.
 type ProducerFailed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1966,7 +2067,7 @@ type ProducerFailed struct {
 
 func (x *ProducerFailed) Reset() {
 	*x = ProducerFailed{}
-	mi := &file_belfry_v1_data_proto_msgTypes[25]
+	mi := &file_belfry_v1_data_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1978,7 +2079,7 @@ func (x *ProducerFailed) String() string {
 func (*ProducerFailed) ProtoMessage() {}
 
 func (x *ProducerFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[25]
+	mi := &file_belfry_v1_data_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1991,7 +2092,7 @@ func (x *ProducerFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducerFailed.ProtoReflect.Descriptor instead.
 func (*ProducerFailed) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{25}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ProducerFailed) GetProducer() string {
@@ -2192,7 +2293,17 @@ const file_belfry_v1_data_proto_rawDesc = "" +
 	"\x06family\x18\x03 \x01(\tR\x06family\x12\x18\n" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x16\n" +
 	"\x06prefix\x18\x05 \x01(\rR\x06prefix\x12\x12\n" +
-	"\x04peer\x18\x06 \x01(\tR\x04peer\"`\n" +
+	"\x04peer\x18\x06 \x01(\tR\x04peer\"\xbe\x01\n" +
+	"\tDiskState\x12\x12\n" +
+	"\x04disk\x18\x01 \x01(\tR\x04disk\x12\x16\n" +
+	"\x06device\x18\x02 \x01(\tR\x06device\x12\x18\n" +
+	"\adiskseq\x18\x03 \x01(\x04R\adiskseq\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x04 \x01(\x04R\tsizeBytes\x12\x10\n" +
+	"\x03uid\x18\x05 \x01(\tR\x03uid\x12\x12\n" +
+	"\x04from\x18\x06 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\a \x01(\tR\x02to\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\"`\n" +
 	"\x0eProducerFailed\x12\x1a\n" +
 	"\bproducer\x18\x01 \x01(\tR\bproducer\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n" +
@@ -2210,7 +2321,7 @@ func file_belfry_v1_data_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_data_proto_rawDescData
 }
 
-var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_belfry_v1_data_proto_goTypes = []any{
 	(*ProcessExit)(nil),          // 0: belfry.v1.ProcessExit
 	(*FileModify)(nil),           // 1: belfry.v1.FileModify
@@ -2237,7 +2348,8 @@ var file_belfry_v1_data_proto_goTypes = []any{
 	(*AdapterState)(nil),         // 22: belfry.v1.AdapterState
 	(*AdapterChange)(nil),        // 23: belfry.v1.AdapterChange
 	(*AddressChange)(nil),        // 24: belfry.v1.AddressChange
-	(*ProducerFailed)(nil),       // 25: belfry.v1.ProducerFailed
+	(*DiskState)(nil),            // 25: belfry.v1.DiskState
+	(*ProducerFailed)(nil),       // 26: belfry.v1.ProducerFailed
 }
 var file_belfry_v1_data_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
@@ -2260,7 +2372,7 @@ func file_belfry_v1_data_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_data_proto_rawDesc), len(file_belfry_v1_data_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
