@@ -44,13 +44,14 @@ package-test: .bin/nfpm .bin/deps
 # One run of go test: it vets each package with all checks, compiles once with
 # -race where a C compiler works, and testsum sums up. A simulation has one
 # goroutine and is ten times slower with -race, so that run plays a few seeds;
-# the other one plays all of them.
+# the other one plays all of them. Scripts wait most of the time, so that more
+# of them run at once than there are processors.
 test: deps .bin/testsum
 ifdef SHORT
 	@.bin/testsum -race off -- -short -vet=all
 else
 	@.bin/testsum -race off -modules internal/sim,internal/event -- -count=1 -timeout 10m
-	@.bin/testsum -modules .,tools -- -vet=all -count=1 -timeout 14m
+	@.bin/testsum -modules .,tools -- -vet=all -count=1 -parallel 4 -timeout 14m
 endif
 
 race:
