@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -63,7 +64,8 @@ func nameOfFile(file string) string {
 }
 
 // runAgent runs until ctx ends, which SIGTERM and SIGINT make it do, or until a
-// part of the agent fails.
+// part of the agent fails. An agent that has to start again does so here, under
+// the same process id and with the settings that it had.
 func runAgent(ctx context.Context, stderr io.Writer, settings config.Settings, load func() (config.Settings, error)) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
@@ -81,15 +83,36 @@ func runAgent(ctx context.Context, stderr io.Writer, settings config.Settings, l
 	if err != nil {
 		return err
 	}
-	g, err := agent.New(agent.Options{Config: settings, Logger: log, Version: versionOf(debug.ReadBuildInfo()).String(), WebToken: token, Alive: watchdog()})
-	if err != nil {
-		return err
+	r := &reloader{log: log, level: level, load: load, held: settings}
+	alive := watchdog()
+	for {
+		opts := agent.Options{Config: r.held, Logger: log, Version: versionOf(debug.ReadBuildInfo()).String(), WebToken: token, Alive: alive}
+		again, err := runOnce(ctx, opts, r, hup)
+		if !again || err != nil || ctx.Err() != nil {
+			return err
+		}
+		log.Warn("agent starts again")
+		notify(log, reloadingState())
 	}
-	r := &reloader{log: log, level: level, load: load, apply: g.Reload, refused: g.ConfigRefused, held: settings}
-	return g.Run(ctx, func() {
-		notify(log, daemon.SdNotifyReady)
-		go r.run(ctx, hup)
-	}, func() { notify(log, daemon.SdNotifyStopping) })
+}
+
+// runOnce runs one agent to its end, and tells whether another one is to follow;
+// r serves it meanwhile.
+func runOnce(ctx context.Context, opts agent.Options, r *reloader, hup <-chan os.Signal) (again bool, err error) {
+	g, err := agent.New(opts)
+	if err != nil {
+		return false, err
+	}
+	r.apply, r.refused = g.Reload, g.ConfigRefused
+	serving, cancel := context.WithCancel(ctx)
+	var served sync.WaitGroup
+	defer served.Wait()
+	defer cancel()
+	err = g.Run(ctx, func() {
+		notify(opts.Logger, daemon.SdNotifyReady)
+		served.Go(func() { r.run(serving, hup) })
+	}, func() { notify(opts.Logger, daemon.SdNotifyStopping) })
+	return g.Again(), err
 }
 
 // notify tells systemd; elsewhere it does nothing.

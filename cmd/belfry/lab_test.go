@@ -27,6 +27,7 @@ import (
 type lab struct {
 	cluster *localCluster // its nodes; their processes are in nodes below
 	nodes   []*labNode
+	copies  map[string]*labCopy // by node
 	wire    *wire
 	heard   *verdictLog
 	timers  *fixedTimers
@@ -60,6 +61,8 @@ var labWords = map[string]struct {
 	"set":         {"NODE NETWORK up|down: its interface", 3, (*lab).setInterface},
 	"cable":       {"NODE NETWORK in|out: the carrier of its interface", 3, (*lab).cable},
 	"address":     {"NODE NETWORK del|add|move: its address, from the interface, to it, or to another one", 3, (*lab).address},
+	"copy":        {"NODE NETWORK...: a copy of its state runs elsewhere, and has its addresses on these networks", 2, (*lab).copyState},
+	"uncopy":      {"NODE: ends the copy with SIGTERM; the node has its addresses again", 1, (*lab).endCopy},
 	"ip":          {"NODE ARGS...: ip(8) in its namespace", 2, (*lab).ip},
 	"mtu":         {"FROM[@NETWORK] TO BYTES: larger packets are lost on the way; 0 for none", 3, (*lab).mtu},
 	"delay":       {"FROM TO DELAY [JITTER]", 3, (*lab).delay},
@@ -222,7 +225,11 @@ func (l *lab) stop() error {
 	if l.timers != nil {
 		l.timers.stop()
 	}
-	for _, n := range l.nodes {
+	nodes := slices.Clone(l.nodes)
+	for _, c := range l.copies {
+		nodes = append(nodes, c.labNode)
+	}
+	for _, n := range nodes {
 		for _, a := range n.agents {
 			group.Go(func() {
 				err := a.stop()
@@ -234,7 +241,7 @@ func (l *lab) stop() error {
 	}
 	group.Wait()
 	l.wire.cut()
-	for _, n := range l.nodes {
+	for _, n := range nodes {
 		if n.ns != nil {
 			n.ns.close()
 		}

@@ -87,6 +87,20 @@ func (w *wire) plug(addr netip.Addr, port *os.File) {
 	w.group.Go(func() { w.read(addr, port) })
 }
 
+// port is where packets to an address go now.
+func (w *wire) port(addr netip.Addr) *os.File {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ports[addr]
+}
+
+// lead has packets to an address go to a port that was plugged in before.
+func (w *wire) lead(addr netip.Addr, port *os.File) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ports[addr] = port
+}
+
 func (w *wire) cut() {
 	w.mu.Lock()
 	for _, port := range w.opened {

@@ -139,7 +139,7 @@ func New(opts Options) (*Agent, error) {
 }
 
 // Run starts the agent, calls ready, and stops it when ctx ends or a part
-// fails; it calls stopping before it does.
+// fails; it calls stopping before it does, unless another agent follows (Again).
 func (a *Agent) Run(ctx context.Context, ready, stopping func()) error {
 	if err := a.Start(ctx); err != nil {
 		return err
@@ -149,11 +149,17 @@ func (a *Agent) Run(ctx context.Context, ready, stopping func()) error {
 	case <-ctx.Done():
 	case <-a.ended.Done():
 	}
-	stopping()
+	if !a.Again() {
+		stopping()
+	}
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	return a.Stop(stop)
 }
+
+// Again tells whether the process is to make and run an agent anew, because this
+// one ended in favour of it: not before it has ended by itself.
+func (a *Agent) Again() bool { return a.ended != nil && errors.Is(context.Cause(a.ended), errAgain) }
 
 // Start returns when the agent answers on its socket and sends heartbeats. On
 // error everything is undone. ctx bounds the start only.
@@ -191,7 +197,7 @@ func (a *Agent) Stop(ctx context.Context) error {
 	a.cleanups = nil
 	if a.cancel != nil {
 		a.cancel()
-		if err := a.group.Wait(); !errors.Is(err, errLeft) {
+		if err := a.group.Wait(); !errors.Is(err, errLeft) && !errors.Is(err, errAgain) {
 			errs = append(errs, err)
 		}
 	}

@@ -147,7 +147,7 @@ func (t *Table) checkAddresses(self belfry.NodeID, own func(netip.Addr) (netip.P
 		prefix, here := own(addr)
 		switch {
 		case !here:
-			found.add(LevelFailure, "%s: %s is not an address of this machine, no heartbeat leaves from it; give it back to an interface (ip address), or remove this node and join again", network.Name, addr)
+			found.add(LevelFailure, "%s: %s is not an address of this machine, no heartbeat leaves from it; give it back to an interface (ip address). If the address has changed for good, belfry node remove %s and join again. If this machine, or its state, is a copy of another, that would remove the original: stop this agent instead, and remove its state directory", network.Name, addr, node.Name)
 		case network.Bits != 0 && !addr.IsLoopback() && prefix.Bits() != network.Bits:
 			found.add(LevelWarning, "%s: %s has the prefix /%d here, /%d in the member table; correct the interface's, or remove this node and join again", network.Name, addr, prefix.Bits(), network.Bits)
 		}
@@ -187,7 +187,7 @@ func (d doctor) members() findings {
 		checkMember(n, &found)
 	}
 	if alone(status) {
-		found.add(LevelWarning, "no other member is up, as far as this node hears. They may be down, or its networks cut. If its state was copied, or restored from a backup, the others refuse it, and belfry doctor streams there says so: belfry node remove it there, belfry leave --force here, and join again. If it was removed meanwhile, its agent ends when more than half of the others say so")
+		found.add(LevelWarning, "no other member is up, as far as this node hears. They may be down, or its networks cut. If its state was copied, or restored from a backup, the others refuse it: it says so in belfry doctor streams while another agent has its identity, and is a member again by itself when none has. If it was removed meanwhile, its agent ends when more than half of the others say so")
 	}
 	if !asked {
 		return found

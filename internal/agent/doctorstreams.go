@@ -26,7 +26,11 @@ func (d doctor) streams() findings {
 	var found findings
 	up := 0
 	for _, n := range status.GetNodes() {
-		if at := n.GetDuplicate(); at != nil && d.now.Sub(at.AsTime()) < duplicateLife {
+		switch at := n.GetDuplicate(); {
+		case at == nil || d.now.Sub(at.AsTime()) >= duplicateLife:
+		case n.GetSelf():
+			found.add(LevelFailure, "another agent runs with the identity of this node, and the others heed that one: the state was copied, or restored from a backup. If this is the original, stop the other agent, and this one is a member again by itself within half a minute; if this is the copy, stop this agent, remove its state directory and let it join with a token of its own")
+		default:
 			found.add(LevelFailure, "a second agent runs with the identity of %s: its state was copied, or restored from a backup; stop the copy, remove its state directory and let it join with a token of its own", n.GetName())
 		}
 		stream := n.GetStream()

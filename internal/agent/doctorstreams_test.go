@@ -28,7 +28,8 @@ func TestDoctorTellsOfStreamsAndOfIdentitiesThatAreUsedTwice(t *testing.T) {
 		{"small packets", &belfryv1.Node{Stream: &belfryv1.PeerStream{Since: late, Error: "read: connection timed out"}}, LevelFailure, "compare the MTU"},
 		{"clock", &belfryv1.Node{Stream: &belfryv1.PeerStream{Since: late, Error: "x509: certificate has expired or is not yet valid: current time is after"}}, LevelFailure, "the clock of one of the two machines is wrong"},
 		{"another clock", &belfryv1.Node{Stream: &belfryv1.PeerStream{Since: late, Error: `connection error: desc = "transport: authentication handshake failed: handshake: permission denied: certificate valid from A to B, it is C; renew it, or set the clock right"`}}, LevelFailure, "though it is heard: certificate valid from A to B, it is C; renew it, or set the clock right; the clock of one of the two machines is wrong"},
-		{"restored", &belfryv1.Node{Stream: &belfryv1.PeerStream{Since: late, Error: "its state was copied or restored, give it an identity of its own"}}, LevelFailure, "give it an identity of its own"},
+		{"restored", &belfryv1.Node{Stream: &belfryv1.PeerStream{Since: late, Error: "its state was copied or restored; it takes a newer one"}}, LevelFailure, "it takes a newer one"},
+		{"this one's copy", &belfryv1.Node{Self: true, Duplicate: soon}, LevelFailure, "another agent runs with the identity of this node, and the others heed that one"},
 		{"copied", &belfryv1.Node{Stream: &belfryv1.PeerStream{Up: true}, Duplicate: soon}, LevelFailure, "a second agent runs with the identity of b: its state was copied, or restored from a backup; stop the copy"},
 		{"copied long ago", &belfryv1.Node{Stream: &belfryv1.PeerStream{Up: true}, Duplicate: timestamppb.New(now.Add(-time.Hour))}, LevelOK, "to 1 other nodes"},
 	} {

@@ -52,8 +52,9 @@ func (j joinDesk) Renew(ctx context.Context, on tls.ConnectionState, req *belfry
 	return &belfryv1.RenewResponse{Certificate: issued.GetCertificate(), Ca: table.authorities()}, err
 }
 
-// Membership tells a node that has its key whether it is listed or was removed.
-// A key that was forgotten is a stranger's.
+// Membership tells a node that has its key whether it is listed or was removed,
+// and whether another agent has its identity. A key that was forgotten is a
+// stranger's.
 func (j joinDesk) Membership(on tls.ConnectionState, req *belfryv1.GetMembershipRequest) (*belfryv1.GetMembershipResponse, error) {
 	id, err := belfry.ParseNodeID(req.GetNodeId())
 	if err != nil {
@@ -72,7 +73,12 @@ func (j joinDesk) Membership(on tls.ConnectionState, req *belfryv1.GetMembership
 	if err := security.CheckProof(on, key.ed25519(), req.GetProof()); err != nil {
 		return nil, err
 	}
-	return &belfryv1.GetMembershipResponse{Removed: !listed, Generation: table.Generation}, nil
+	resp := &belfryv1.GetMembershipResponse{Removed: !listed, Generation: table.Generation}
+	if listed {
+		newest, used := j.seen(id, belfry.Incarnation(req.GetIncarnation()), belfry.Boot(req.GetBoot()))
+		resp.Incarnation, resp.Used = uint32(newest), used
+	}
+	return resp, nil
 }
 
 // identityOf is the key of a request whose holder is at the other end of the

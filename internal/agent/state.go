@@ -38,7 +38,7 @@ func lockState(state string) (*os.File, error) {
 // nextIncarnation counts this start and has it on disk before anything is
 // sent under it (cluster.md 3).
 func nextIncarnation(state string) (belfry.Incarnation, error) {
-	path := filepath.Join(state, "incarnation")
+	path := incarnationFile(state)
 	var last uint64
 	data, err := os.ReadFile(path)
 	switch {
@@ -51,5 +51,13 @@ func nextIncarnation(state string) (belfry.Incarnation, error) {
 		}
 	}
 	next := belfry.Incarnation(last + 1)
-	return next, security.ReplaceFile(path, []byte(strconv.FormatUint(uint64(next), 10)+"\n"))
+	return next, keepIncarnation(state, next)
 }
+
+// keepIncarnation has the newest number that was used on disk: the next start
+// takes the one after it.
+func keepIncarnation(state string, newest belfry.Incarnation) error {
+	return security.ReplaceFile(incarnationFile(state), []byte(strconv.FormatUint(uint64(newest), 10)+"\n"))
+}
+
+func incarnationFile(state string) string { return filepath.Join(state, "incarnation") }

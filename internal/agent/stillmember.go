@@ -18,7 +18,8 @@ import (
 // all members, and can not tell that from any other fault. So one that has
 // streams to too few members asks the others whether it still is one, and
 // believes more than half of all others, by its own table: nobody else can end
-// it, and no member alone.
+// it, and no member alone. They say as well whether another agent has its
+// identity (overtaken.go).
 
 const (
 	// askFirst is when the streams of a start are there.
@@ -36,6 +37,7 @@ const (
 // watchMembership asks until ctx ends, or this node hears that it was removed.
 func (a *Agent) watchMembership(ctx context.Context) error {
 	wait, told := askFirst, ""
+	other := overtaken{agent: a}
 	for {
 		select {
 		case <-ctx.Done():
@@ -54,23 +56,30 @@ func (a *Agent) watchMembership(ctx context.Context) error {
 				a.log.Warn("members say that this node was removed; it ends when more than half of the others do", "by", by, "others", len(table.Nodes)-1)
 			}
 		}
-		if wait = max(askEvery, min(2*wait, askRarely)); !news.refused {
+		switch {
+		case other.judge(news.other):
+			wait = askAgain
+		case news.refused:
+			wait = max(askEvery, min(2*wait, askRarely))
+		default:
 			wait = askEvery
 		}
 	}
 }
 
-// removalNews is what members say of this node's removal.
-type removalNews struct {
+// membershipNews is what members say of this node.
+type membershipNews struct {
 	by         []string // who say that it was removed, by name
 	generation uint64   // the lowest of their tables that say so
 	majority   bool     // more than half of the other members do
 	refused    bool     // one did not tell
+	other      otherNews
 }
 
 // askMembership asks those without a stream, one after the other, while their
-// answers can decide it. A stream is a member's word that this node is one.
-func (a *Agent) askMembership(ctx context.Context, table *Table) (news removalNews) {
+// answers can decide it. A stream is a member's word that this node is one, and
+// this agent the one that has its identity.
+func (a *Agent) askMembership(ctx context.Context, table *Table) (news membershipNews) {
 	var silent []Node
 	for _, n := range table.Nodes {
 		if n.ID != a.id.node.ID && !a.streams.Connected(n.ID) {
@@ -79,7 +88,7 @@ func (a *Agent) askMembership(ctx context.Context, table *Table) (news removalNe
 	}
 	others := len(table.Nodes) - 1
 	for i, n := range silent {
-		if 2*(len(news.by)+len(silent)-i) <= others { // also if all that are left say so
+		if len(news.other.by) == 0 && 2*(len(news.by)+len(silent)-i) <= others { // also if all that are left say so
 			break
 		}
 		answer, err := a.membershipAt(ctx, n)
@@ -87,6 +96,9 @@ func (a *Agent) askMembership(ctx context.Context, table *Table) (news removalNe
 			news.refused = news.refused || errors.Is(err, belfry.ErrPermission)
 			a.log.Debug("member does not tell whether this node is one", "peer", n.Name, "err", err)
 			continue
+		}
+		if !answer.GetRemoved() {
+			news.other.add(n.Name, answer, a.id.incarnation)
 		}
 		if !answer.GetRemoved() || answer.GetGeneration() <= table.Generation { // who knows less than this node
 			continue
@@ -104,7 +116,7 @@ func (a *Agent) askMembership(ctx context.Context, table *Table) (news removalNe
 // membershipAt asks one member, at each of its addresses until it answers.
 func (a *Agent) membershipAt(ctx context.Context, n Node) (answer *belfryv1.GetMembershipResponse, err error) {
 	for _, address := range streamAddresses(n) {
-		answer, err = askWhetherMember(ctx, address.String(), a.keys.now(), n)
+		answer, err = askWhetherMember(ctx, address.String(), a.keys.now(), n, a.id)
 		if err == nil || ctx.Err() != nil {
 			break
 		}
@@ -112,8 +124,9 @@ func (a *Agent) membershipAt(ctx context.Context, n Node) (answer *belfryv1.GetM
 	return answer, err
 }
 
-// askWhetherMember asks one member whether the node with these keys is one still.
-func askWhetherMember(ctx context.Context, address string, keys *security.Keys, n Node) (*belfryv1.GetMembershipResponse, error) {
+// askWhetherMember asks one member whether the node with these keys is one still,
+// and whether others than this agent have them.
+func askWhetherMember(ctx context.Context, address string, keys *security.Keys, n Node, self identity) (*belfryv1.GetMembershipResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	door, err := transport.OpenDoor(ctx, address, netip.Addr{}, security.MembershipClientConfig(keys.Cluster, n.ID, n.Key.ed25519()))
@@ -125,13 +138,15 @@ func askWhetherMember(ctx context.Context, address string, keys *security.Keys, 
 	if err != nil {
 		return nil, err
 	}
-	return door.Membership(ctx, &belfryv1.GetMembershipRequest{NodeId: keys.Node.String(), Proof: proof})
+	return door.Membership(ctx, &belfryv1.GetMembershipRequest{
+		NodeId: keys.Node.String(), Proof: proof, Incarnation: uint32(self.incarnation), Boot: uint32(self.boot),
+	})
 }
 
 // takeRemoval keeps that this node was removed, so that its agent does not start
 // again and its machine can join anew, and ends it. Unless another table came
 // meanwhile: by that one the members have to be asked again.
-func (a *Agent) takeRemoval(asked *Table, news removalNews) error {
+func (a *Agent) takeRemoval(asked *Table, news membershipNews) error {
 	a.config.mu.Lock()
 	defer a.config.mu.Unlock()
 	if a.members.Table() != asked {

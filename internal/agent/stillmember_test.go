@@ -219,7 +219,7 @@ func TestANewerTableThanTheAskedOneStays(t *testing.T) {
 	if _, err := a.members.Change(a.id.node.ID, false, stopFirst); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.takeRemoval(asked, removalNews{by: []string{"n1"}, generation: 9, majority: true}); err != nil {
+	if err := a.takeRemoval(asked, membershipNews{by: []string{"n1"}, generation: 9, majority: true}); err != nil {
 		t.Fatal(err)
 	}
 	if got := a.members.Table(); got.Generation != 6 || a.ended.Err() != nil {

@@ -392,6 +392,15 @@ func smallest(a, b time.Duration) time.Duration {
 	return a
 }
 
+// Proven is the newest incarnation that a node has shown itself, and not what
+// others say of it; 0: none.
+func (m *Machine) Proven(node belfry.NodeID) belfry.Incarnation {
+	if p := m.byID[node]; p != nil {
+		return p.incarnation
+	}
+	return 0
+}
+
 // Why is the evidence of a node's verdict, oldest first; nil for a node that
 // is not a member.
 func (m *Machine) Why(node belfry.NodeID) []belfry.Evidence {

@@ -123,7 +123,7 @@ func (r *remote) admit(h Hello) error {
 	case r.left:
 		return errNotListed
 	case h.Incarnation < r.incarnation:
-		return fmt.Errorf("%w: node %s says incarnation %d, %d was seen; its state was copied or restored, give it an identity of its own",
+		return fmt.Errorf("%w: node %s says incarnation %d, %d was seen; its state was copied or restored; it takes a newer one by itself when no other agent runs with its identity",
 			belfry.ErrStale, r.id, h.Incarnation, r.incarnation)
 	case current != nil && !current.ended() && h.Incarnation == current.hello.Incarnation && h.Boot != current.hello.Boot:
 		return fmt.Errorf("%w: an agent of node %s with the same incarnation is connected; one agent per identity", belfry.ErrExist, r.id)

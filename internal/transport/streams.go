@@ -287,6 +287,21 @@ func (s *Streams) Status(peer belfry.NodeID) StreamStatus {
 	return StreamStatus{Up: r.current != nil, Since: r.gone, Error: r.trouble, PeerDials: s.cfg.Self.Node.Compare(peer) > 0}
 }
 
+// Seen is the newest incarnation that agents of a peer have shown on a stream,
+// and what the one that has a stream now said of itself; zero: none had, none has.
+func (s *Streams) Seen(peer belfry.NodeID) (newest belfry.Incarnation, connected Hello) {
+	r := s.remote(peer)
+	if r == nil {
+		return 0, Hello{}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.current != nil && !r.current.ended() {
+		connected = r.current.hello
+	}
+	return r.incarnation, connected
+}
+
 // Wake dials a peer at once instead of when its back-off ends, for example
 // because its datagrams say that it has started anew.
 func (s *Streams) Wake(peer belfry.NodeID) {

@@ -1833,6 +1833,8 @@ type GetMembershipRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"` // of the node that asks
 	Proof         []byte                 `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`                 // as in JoinRequest, by the node's identity
+	Incarnation   uint32                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`    // of the agent that asks
+	Boot          uint32                 `protobuf:"varint,4,opt,name=boot,proto3" json:"boot,omitempty"`                  // of the same
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1881,10 +1883,31 @@ func (x *GetMembershipRequest) GetProof() []byte {
 	return nil
 }
 
+func (x *GetMembershipRequest) GetIncarnation() uint32 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *GetMembershipRequest) GetBoot() uint32 {
+	if x != nil {
+		return x.Boot
+	}
+	return 0
+}
+
 type GetMembershipResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Removed       bool                   `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"`       // it was a member and is none any more; false: it is listed
-	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"` // of the member table that says so, the newest here
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Removed    bool                   `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"`       // it was a member and is none any more; false: it is listed
+	Generation uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"` // of the member table that says so, the newest here
+	// The newest incarnation that agents with the asker's identity have shown to
+	// this member; 0: none did since its agent started. One above the asker's own
+	// is of a copy of its state, or of a time that its restored state forgot.
+	Incarnation uint32 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Another agent runs with the asker's identity, in no older incarnation: it has
+	// a stream to this member.
+	Used          bool `protobuf:"varint,4,opt,name=used,proto3" json:"used,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1931,6 +1954,20 @@ func (x *GetMembershipResponse) GetGeneration() uint64 {
 		return x.Generation
 	}
 	return 0
+}
+
+func (x *GetMembershipResponse) GetIncarnation() uint32 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *GetMembershipResponse) GetUsed() bool {
+	if x != nil {
+		return x.Used
+	}
+	return false
 }
 
 var File_belfry_v1_member_proto protoreflect.FileDescriptor
@@ -2088,15 +2125,19 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\"A\n" +
 	"\rRenewResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
-	"\x02ca\x18\x02 \x03(\fR\x02ca\"E\n" +
+	"\x02ca\x18\x02 \x03(\fR\x02ca\"{\n" +
 	"\x14GetMembershipRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
-	"\x05proof\x18\x02 \x01(\fR\x05proof\"Q\n" +
+	"\x05proof\x18\x02 \x01(\fR\x05proof\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\rR\vincarnation\x12\x12\n" +
+	"\x04boot\x18\x04 \x01(\rR\x04boot\"\x87\x01\n" +
 	"\x15GetMembershipResponse\x12\x18\n" +
 	"\aremoved\x18\x01 \x01(\bR\aremoved\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
-	"generation2\xb5\x05\n" +
+	"generation\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\rR\vincarnation\x12\x12\n" +
+	"\x04used\x18\x04 \x01(\bR\x04used2\xb5\x05\n" +
 	"\rMemberService\x12L\n" +
 	"\vCreateToken\x12\x1d.belfry.v1.CreateTokenRequest\x1a\x1e.belfry.v1.CreateTokenResponse\x12I\n" +
 	"\n" +

@@ -475,7 +475,8 @@ type JoinServiceClient interface {
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
 	// GetMembership tells a node whether it is a member still. It is how one
 	// hears that it was removed while it did not run, or was cut off: no member
-	// takes its certificate any more. Only the holder of the key that is listed
+	// takes its certificate any more. It is also how one hears that another agent
+	// has, or had, its identity. Only the holder of the key that is listed
 	// under the node's id, or was when the node was removed, is answered; all
 	// others are refused as by Join.
 	GetMembership(ctx context.Context, in *GetMembershipRequest, opts ...grpc.CallOption) (*GetMembershipResponse, error)
@@ -547,7 +548,8 @@ type JoinServiceServer interface {
 	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
 	// GetMembership tells a node whether it is a member still. It is how one
 	// hears that it was removed while it did not run, or was cut off: no member
-	// takes its certificate any more. Only the holder of the key that is listed
+	// takes its certificate any more. It is also how one hears that another agent
+	// has, or had, its identity. Only the holder of the key that is listed
 	// under the node's id, or was when the node was removed, is answered; all
 	// others are refused as by Join.
 	GetMembership(context.Context, *GetMembershipRequest) (*GetMembershipResponse, error)
