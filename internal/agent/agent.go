@@ -96,6 +96,7 @@ type Agent struct {
 	calls       map[string]peerCall // never written after openNetwork
 	agents      *agentTable
 	duplicates  duplicates
+	saidClocks  saidClocks
 	unconfirmed unconfirmed
 	handlers    *handlers
 	webMu       sync.Mutex // of web

@@ -61,24 +61,28 @@ func (d doctor) clock() (found findings) {
 	var widest time.Duration
 	compared := 0
 	for _, n := range status.GetNodes() {
-		report := n.GetReport()
+		said := n.GetReport().GetClockOffset()
+		if said == nil {
+			said = n.GetStream().GetClockOffset()
+		}
 		switch {
 		case n.GetSelf():
 			continue
-		case report == nil && outOfTime(n.GetStream().GetError()):
+		case said != nil:
+		case outOfTime(n.GetStream().GetError()):
 			found.add(LevelFailure, "%s and this node do not agree on the time: %s; compare date on both, and see that time synchronisation runs: timedatectl", n.GetName(), readable(n.GetStream().GetError()))
 			continue
-		case report == nil && n.GetVerdict() == belfry.VerdictUp.String():
+		case n.GetVerdict() == belfry.VerdictUp.String():
 			found.add(LevelUnknown, "%s has not said its time; see belfry link show %s, and look again in a minute", n.GetName(), n.GetName())
 			continue
-		case report == nil:
+		default:
 			continue // the check of the members tells of it
 		}
 		compared++
-		offset := report.GetClockOffset().AsDuration()
+		offset := said.AsDuration()
 		widest = max(widest, offset.Abs())
 		if level := clockLevel(offset); level != LevelOK {
-			found.add(level, "%s is %s %s of this node; see that time synchronisation runs on both: timedatectl", n.GetName(), offset.Abs().Round(time.Millisecond), direction(offset))
+			found.add(level, "%s is %s %s this node; see that time synchronisation runs on both: timedatectl", n.GetName(), offset.Abs().Round(time.Millisecond), direction(offset))
 		}
 	}
 	return found.orElse("%d other clocks at most %s apart from this one", compared, widest.Round(time.Millisecond))
@@ -98,7 +102,7 @@ func direction(offset time.Duration) string {
 	if offset < 0 {
 		return "behind"
 	}
-	return "ahead"
+	return "ahead of"
 }
 
 // table reads the member table and who this node is; with findings it could not.

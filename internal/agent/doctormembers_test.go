@@ -56,7 +56,7 @@ func TestDoctorComparesClocks(t *testing.T) {
 		text   string
 	}{
 		{999 * time.Millisecond, LevelOK, "1 other clocks at most 999ms apart"},
-		{-time.Second, LevelWarning, "b is 1s behind of this node; see that time synchronisation runs"},
+		{-time.Second, LevelWarning, "b is 1s behind this node; see that time synchronisation runs"},
 		{time.Second, LevelWarning, "b is 1s ahead of this node"},
 		{30*time.Second - 1, LevelWarning, "b is 30s ahead"},
 		{-30 * time.Second, LevelFailure, "b is 30s behind"},
@@ -70,6 +70,9 @@ func TestDoctorComparesClocks(t *testing.T) {
 	status.Nodes[1].Report = nil
 	d := doctor{now: now, status: func() (*belfryv1.GetStatusResponse, error) { return status, nil }}
 	sole(t, "no answer", d.clock(), LevelUnknown, "b has not said its time")
+	status.Nodes[1].Stream = &belfryv1.PeerStream{ClockOffset: durationpb.New(-time.Hour)}
+	sole(t, "said without a stream", d.clock(), LevelFailure, "b is 1h0m0s behind this node")
+	status.Nodes[1].Stream = nil
 	status.Nodes[1].Verdict = "down"
 	sole(t, "down", d.clock(), LevelOK, "0 other clocks")
 	status.Nodes[0].Report.Asked = timestamppb.New(now.Add(-reportLife - 1))

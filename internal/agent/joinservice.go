@@ -6,6 +6,8 @@ import (
 	"crypto/tls"
 	"fmt"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/api"
@@ -73,7 +75,7 @@ func (j joinDesk) Membership(on tls.ConnectionState, req *belfryv1.GetMembership
 	if err := security.CheckProof(on, key.ed25519(), req.GetProof()); err != nil {
 		return nil, err
 	}
-	resp := &belfryv1.GetMembershipResponse{Removed: !listed, Generation: table.Generation}
+	resp := &belfryv1.GetMembershipResponse{Removed: !listed, Generation: table.Generation, Time: timestamppb.Now()}
 	if listed {
 		newest, used := j.seen(id, belfry.Incarnation(req.GetIncarnation()), belfry.Boot(req.GetBoot()))
 		resp.Incarnation, resp.Used = uint32(newest), used

@@ -4,6 +4,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
@@ -73,6 +74,9 @@ func TestAMemberTellsOfAnotherAgent(t *testing.T) {
 		}
 		if answer.GetUsed() != tt.used || answer.GetIncarnation() != uint32(runs.incarnation) || answer.GetRemoved() {
 			t.Errorf("%s: %v; want incarnation %d, used %t", tt.name, answer, runs.incarnation, tt.used)
+		}
+		if answer.ahead.Abs() > time.Second {
+			t.Errorf("%s: its clock is %s ahead of its own", tt.name, answer.ahead)
 		}
 		if noticed := len(m[0].agent.duplicates.seen()) > before; noticed && !tt.used {
 			t.Errorf("%s: noticed as a second agent", tt.name)

@@ -97,8 +97,11 @@ func (a *Agent) askMembership(ctx context.Context, table *Table) (news membershi
 			a.log.Debug("member does not tell whether this node is one", "peer", n.Name, "err", err)
 			continue
 		}
+		if a.saidClocks.note(n.ID, answer.ahead, time.Now()) {
+			a.log.Error("a member's clock and this node's are so far apart that certificates may not count; see that time synchronisation runs on both", "peer", n.Name, "ahead", answer.ahead)
+		}
 		if !answer.GetRemoved() {
-			news.other.add(n.Name, answer, a.id.incarnation)
+			news.other.add(n.Name, answer.GetMembershipResponse, a.id.incarnation)
 		}
 		if !answer.GetRemoved() || answer.GetGeneration() <= table.Generation { // who knows less than this node
 			continue
@@ -113,8 +116,15 @@ func (a *Agent) askMembership(ctx context.Context, table *Table) (news membershi
 	return news
 }
 
+// A memberAnswer is what a member said, and how far its clock is ahead of this
+// node's.
+type memberAnswer struct {
+	*belfryv1.GetMembershipResponse
+	ahead time.Duration
+}
+
 // membershipAt asks one member, at each of its addresses until it answers.
-func (a *Agent) membershipAt(ctx context.Context, n Node) (answer *belfryv1.GetMembershipResponse, err error) {
+func (a *Agent) membershipAt(ctx context.Context, n Node) (answer memberAnswer, err error) {
 	for _, address := range streamAddresses(n) {
 		answer, err = askWhetherMember(ctx, address.String(), a.keys.now(), n, a.id)
 		if err == nil || ctx.Err() != nil {
@@ -126,21 +136,25 @@ func (a *Agent) membershipAt(ctx context.Context, n Node) (answer *belfryv1.GetM
 
 // askWhetherMember asks one member whether the node with these keys is one still,
 // and whether others than this agent have them.
-func askWhetherMember(ctx context.Context, address string, keys *security.Keys, n Node, self identity) (*belfryv1.GetMembershipResponse, error) {
+func askWhetherMember(ctx context.Context, address string, keys *security.Keys, n Node, self identity) (answer memberAnswer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	door, err := transport.OpenDoor(ctx, address, netip.Addr{}, security.MembershipClientConfig(keys.Cluster, n.ID, n.Key.ed25519()))
 	if err != nil {
-		return nil, err
+		return answer, err
 	}
 	defer door.Close()
 	proof, err := keys.Prove(door.State())
 	if err != nil {
-		return nil, err
+		return answer, err
 	}
-	return door.Membership(ctx, &belfryv1.GetMembershipRequest{
+	begin := time.Now()
+	answer.GetMembershipResponse, err = door.Membership(ctx, &belfryv1.GetMembershipRequest{
 		NodeId: keys.Node.String(), Proof: proof, Incarnation: uint32(self.incarnation), Boot: uint32(self.boot),
 	})
+	half := time.Since(begin) / 2
+	answer.ahead = answer.GetTime().AsTime().Sub(begin.Add(half)).Round(time.Millisecond)
+	return answer, err
 }
 
 // takeRemoval keeps that this node was removed, so that its agent does not start

@@ -36,7 +36,12 @@ func (a *Agent) View() api.ClusterView {
 	v.Streams = map[belfry.NodeID]api.StreamInfo{}
 	for _, n := range v.Nodes {
 		if !n.Self {
-			v.Streams[n.ID] = api.StreamInfo(a.streams.Status(n.ID))
+			s := a.streams.Status(n.ID)
+			info := api.StreamInfo{Up: s.Up, Since: s.Since, Error: s.Error, PeerDials: s.PeerDials}
+			if !s.Up {
+				info.ClockOffset = a.saidClocks.ahead(n.ID, v.Time)
+			}
+			v.Streams[n.ID] = info
 		}
 	}
 	return v

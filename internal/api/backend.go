@@ -95,6 +95,10 @@ type StreamInfo struct {
 	Since     time.Time // there is none; zero: there is one
 	Error     string    // why the last attempt failed, as far as this node knows
 	PeerDials bool      // the peer opens it
+
+	// ClockOffset is its clock ahead of this node's, as it said when it was asked
+	// because there is no stream; nil: unknown.
+	ClockOffset *time.Duration
 }
 
 // A MemberReport is what a member said of itself when this node asked it last.

@@ -108,6 +108,9 @@ func nodeOf(view ClusterView, n *cluster.NodeStatus) *belfryv1.Node {
 	} else {
 		stream := view.Streams[n.ID]
 		p.Stream = &belfryv1.PeerStream{Up: stream.Up, Since: timestamp(stream.Since), Error: stream.Error, PeerDials: stream.PeerDials}
+		if stream.ClockOffset != nil {
+			p.Stream.ClockOffset = durationpb.New(*stream.ClockOffset)
+		}
 	}
 	p.Note = noteOf(view, n)
 	if p.Self {

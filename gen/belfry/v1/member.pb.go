@@ -1907,7 +1907,8 @@ type GetMembershipResponse struct {
 	Incarnation uint32 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	// Another agent runs with the asker's identity, in no older incarnation: it has
 	// a stream to this member.
-	Used          bool `protobuf:"varint,4,opt,name=used,proto3" json:"used,omitempty"`
+	Used          bool                   `protobuf:"varint,4,opt,name=used,proto3" json:"used,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"` // the member's clock
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1968,6 +1969,13 @@ func (x *GetMembershipResponse) GetUsed() bool {
 		return x.Used
 	}
 	return false
+}
+
+func (x *GetMembershipResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
 }
 
 var File_belfry_v1_member_proto protoreflect.FileDescriptor
@@ -2130,14 +2138,15 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\rR\vincarnation\x12\x12\n" +
-	"\x04boot\x18\x04 \x01(\rR\x04boot\"\x87\x01\n" +
+	"\x04boot\x18\x04 \x01(\rR\x04boot\"\xb7\x01\n" +
 	"\x15GetMembershipResponse\x12\x18\n" +
 	"\aremoved\x18\x01 \x01(\bR\aremoved\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\rR\vincarnation\x12\x12\n" +
-	"\x04used\x18\x04 \x01(\bR\x04used2\xb5\x05\n" +
+	"\x04used\x18\x04 \x01(\bR\x04used\x12.\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time2\xb5\x05\n" +
 	"\rMemberService\x12L\n" +
 	"\vCreateToken\x12\x1d.belfry.v1.CreateTokenRequest\x1a\x1e.belfry.v1.CreateTokenResponse\x12I\n" +
 	"\n" +
@@ -2218,37 +2227,38 @@ var file_belfry_v1_member_proto_depIdxs = []int32{
 	15, // 9: belfry.v1.ListTokensResponse.tokens:type_name -> belfry.v1.TokenInfo
 	31, // 10: belfry.v1.TokenInfo.expires:type_name -> google.protobuf.Timestamp
 	25, // 11: belfry.v1.JoinRequest.networks:type_name -> belfry.v1.JoinAddress
-	11, // 12: belfry.v1.MemberService.CreateToken:input_type -> belfry.v1.CreateTokenRequest
-	13, // 13: belfry.v1.MemberService.ListTokens:input_type -> belfry.v1.ListTokensRequest
-	16, // 14: belfry.v1.MemberService.RevokeToken:input_type -> belfry.v1.RevokeTokenRequest
-	18, // 15: belfry.v1.MemberService.RemoveNode:input_type -> belfry.v1.RemoveNodeRequest
-	20, // 16: belfry.v1.MemberService.RotateCA:input_type -> belfry.v1.RotateCARequest
-	0,  // 17: belfry.v1.MemberService.ListClients:input_type -> belfry.v1.ListClientsRequest
-	4,  // 18: belfry.v1.MemberService.RemoveClient:input_type -> belfry.v1.RemoveClientRequest
-	6,  // 19: belfry.v1.MemberService.ListGrants:input_type -> belfry.v1.ListGrantsRequest
-	9,  // 20: belfry.v1.MemberService.SetGrant:input_type -> belfry.v1.SetGrantRequest
-	22, // 21: belfry.v1.JoinService.DescribeCluster:input_type -> belfry.v1.DescribeClusterRequest
-	24, // 22: belfry.v1.JoinService.Join:input_type -> belfry.v1.JoinRequest
-	27, // 23: belfry.v1.JoinService.Renew:input_type -> belfry.v1.RenewRequest
-	29, // 24: belfry.v1.JoinService.GetMembership:input_type -> belfry.v1.GetMembershipRequest
-	12, // 25: belfry.v1.MemberService.CreateToken:output_type -> belfry.v1.CreateTokenResponse
-	14, // 26: belfry.v1.MemberService.ListTokens:output_type -> belfry.v1.ListTokensResponse
-	17, // 27: belfry.v1.MemberService.RevokeToken:output_type -> belfry.v1.RevokeTokenResponse
-	19, // 28: belfry.v1.MemberService.RemoveNode:output_type -> belfry.v1.RemoveNodeResponse
-	21, // 29: belfry.v1.MemberService.RotateCA:output_type -> belfry.v1.RotateCAResponse
-	1,  // 30: belfry.v1.MemberService.ListClients:output_type -> belfry.v1.ListClientsResponse
-	5,  // 31: belfry.v1.MemberService.RemoveClient:output_type -> belfry.v1.RemoveClientResponse
-	7,  // 32: belfry.v1.MemberService.ListGrants:output_type -> belfry.v1.ListGrantsResponse
-	10, // 33: belfry.v1.MemberService.SetGrant:output_type -> belfry.v1.SetGrantResponse
-	23, // 34: belfry.v1.JoinService.DescribeCluster:output_type -> belfry.v1.DescribeClusterResponse
-	26, // 35: belfry.v1.JoinService.Join:output_type -> belfry.v1.JoinResponse
-	28, // 36: belfry.v1.JoinService.Renew:output_type -> belfry.v1.RenewResponse
-	30, // 37: belfry.v1.JoinService.GetMembership:output_type -> belfry.v1.GetMembershipResponse
-	25, // [25:38] is the sub-list for method output_type
-	12, // [12:25] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	31, // 12: belfry.v1.GetMembershipResponse.time:type_name -> google.protobuf.Timestamp
+	11, // 13: belfry.v1.MemberService.CreateToken:input_type -> belfry.v1.CreateTokenRequest
+	13, // 14: belfry.v1.MemberService.ListTokens:input_type -> belfry.v1.ListTokensRequest
+	16, // 15: belfry.v1.MemberService.RevokeToken:input_type -> belfry.v1.RevokeTokenRequest
+	18, // 16: belfry.v1.MemberService.RemoveNode:input_type -> belfry.v1.RemoveNodeRequest
+	20, // 17: belfry.v1.MemberService.RotateCA:input_type -> belfry.v1.RotateCARequest
+	0,  // 18: belfry.v1.MemberService.ListClients:input_type -> belfry.v1.ListClientsRequest
+	4,  // 19: belfry.v1.MemberService.RemoveClient:input_type -> belfry.v1.RemoveClientRequest
+	6,  // 20: belfry.v1.MemberService.ListGrants:input_type -> belfry.v1.ListGrantsRequest
+	9,  // 21: belfry.v1.MemberService.SetGrant:input_type -> belfry.v1.SetGrantRequest
+	22, // 22: belfry.v1.JoinService.DescribeCluster:input_type -> belfry.v1.DescribeClusterRequest
+	24, // 23: belfry.v1.JoinService.Join:input_type -> belfry.v1.JoinRequest
+	27, // 24: belfry.v1.JoinService.Renew:input_type -> belfry.v1.RenewRequest
+	29, // 25: belfry.v1.JoinService.GetMembership:input_type -> belfry.v1.GetMembershipRequest
+	12, // 26: belfry.v1.MemberService.CreateToken:output_type -> belfry.v1.CreateTokenResponse
+	14, // 27: belfry.v1.MemberService.ListTokens:output_type -> belfry.v1.ListTokensResponse
+	17, // 28: belfry.v1.MemberService.RevokeToken:output_type -> belfry.v1.RevokeTokenResponse
+	19, // 29: belfry.v1.MemberService.RemoveNode:output_type -> belfry.v1.RemoveNodeResponse
+	21, // 30: belfry.v1.MemberService.RotateCA:output_type -> belfry.v1.RotateCAResponse
+	1,  // 31: belfry.v1.MemberService.ListClients:output_type -> belfry.v1.ListClientsResponse
+	5,  // 32: belfry.v1.MemberService.RemoveClient:output_type -> belfry.v1.RemoveClientResponse
+	7,  // 33: belfry.v1.MemberService.ListGrants:output_type -> belfry.v1.ListGrantsResponse
+	10, // 34: belfry.v1.MemberService.SetGrant:output_type -> belfry.v1.SetGrantResponse
+	23, // 35: belfry.v1.JoinService.DescribeCluster:output_type -> belfry.v1.DescribeClusterResponse
+	26, // 36: belfry.v1.JoinService.Join:output_type -> belfry.v1.JoinResponse
+	28, // 37: belfry.v1.JoinService.Renew:output_type -> belfry.v1.RenewResponse
+	30, // 38: belfry.v1.JoinService.GetMembership:output_type -> belfry.v1.GetMembershipResponse
+	26, // [26:39] is the sub-list for method output_type
+	13, // [13:26] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_member_proto_init() }

@@ -413,11 +413,14 @@ func (x *Node) GetDuplicate() *timestamppb.Timestamp {
 
 // PeerStream is the node-to-node stream to a peer.
 type PeerStream struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Up            bool                   `protobuf:"varint,1,opt,name=up,proto3" json:"up,omitempty"`
-	Since         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`                           // there is none; unset: there is one
-	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`                           // why, as far as the answering node knows
-	PeerDials     bool                   `protobuf:"varint,4,opt,name=peer_dials,json=peerDials,proto3" json:"peer_dials,omitempty"` // the peer opens it: its agent knows more
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Up        bool                   `protobuf:"varint,1,opt,name=up,proto3" json:"up,omitempty"`
+	Since     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`                           // there is none; unset: there is one
+	Error     string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`                           // why, as far as the answering node knows
+	PeerDials bool                   `protobuf:"varint,4,opt,name=peer_dials,json=peerDials,proto3" json:"peer_dials,omitempty"` // the peer opens it: its agent knows more
+	// The peer's clock ahead of this node's, as it said within the last minute when
+	// it was asked because it takes no stream; unset: it was not asked, or said nothing.
+	ClockOffset   *durationpb.Duration `protobuf:"bytes,5,opt,name=clock_offset,json=clockOffset,proto3" json:"clock_offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -478,6 +481,13 @@ func (x *PeerStream) GetPeerDials() bool {
 		return x.PeerDials
 	}
 	return false
+}
+
+func (x *PeerStream) GetClockOffset() *durationpb.Duration {
+	if x != nil {
+		return x.ClockOffset
+	}
+	return nil
 }
 
 // MemberReport is what a member said of itself when the answering node asked
@@ -1150,14 +1160,15 @@ const file_belfry_v1_node_proto_rawDesc = "" +
 	"\x03age\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\x03age\x12/\n" +
 	"\x06report\x18\x15 \x01(\v2\x17.belfry.v1.MemberReportR\x06report\x12-\n" +
 	"\x06stream\x18\x16 \x01(\v2\x15.belfry.v1.PeerStreamR\x06stream\x128\n" +
-	"\tduplicate\x18\x17 \x01(\v2\x1a.google.protobuf.TimestampR\tduplicate\"\x83\x01\n" +
+	"\tduplicate\x18\x17 \x01(\v2\x1a.google.protobuf.TimestampR\tduplicate\"\xc1\x01\n" +
 	"\n" +
 	"PeerStream\x12\x0e\n" +
 	"\x02up\x18\x01 \x01(\bR\x02up\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12\x1d\n" +
 	"\n" +
-	"peer_dials\x18\x04 \x01(\bR\tpeerDials\"\xac\x02\n" +
+	"peer_dials\x18\x04 \x01(\bR\tpeerDials\x12<\n" +
+	"\fclock_offset\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\vclockOffset\"\xac\x02\n" +
 	"\fMemberReport\x120\n" +
 	"\x05asked\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05asked\x12<\n" +
 	"\fclock_offset\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vclockOffset\x12\x1e\n" +
@@ -1259,28 +1270,29 @@ var file_belfry_v1_node_proto_depIdxs = []int32{
 	3,  // 10: belfry.v1.Node.stream:type_name -> belfry.v1.PeerStream
 	15, // 11: belfry.v1.Node.duplicate:type_name -> google.protobuf.Timestamp
 	15, // 12: belfry.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
-	15, // 13: belfry.v1.MemberReport.asked:type_name -> google.protobuf.Timestamp
-	14, // 14: belfry.v1.MemberReport.clock_offset:type_name -> google.protobuf.Duration
-	15, // 15: belfry.v1.MemberReport.certificate_end:type_name -> google.protobuf.Timestamp
-	2,  // 16: belfry.v1.ListNodesResponse.nodes:type_name -> belfry.v1.Node
-	2,  // 17: belfry.v1.GetNodeResponse.node:type_name -> belfry.v1.Node
-	9,  // 18: belfry.v1.GetNodeResponse.evidence:type_name -> belfry.v1.Evidence
-	15, // 19: belfry.v1.Evidence.time:type_name -> google.protobuf.Timestamp
-	0,  // 20: belfry.v1.NodeService.GetStatus:input_type -> belfry.v1.GetStatusRequest
-	5,  // 21: belfry.v1.NodeService.ListNodes:input_type -> belfry.v1.ListNodesRequest
-	7,  // 22: belfry.v1.NodeService.GetNode:input_type -> belfry.v1.GetNodeRequest
-	10, // 23: belfry.v1.NodeService.StopNode:input_type -> belfry.v1.StopNodeRequest
-	12, // 24: belfry.v1.NodeService.StartNode:input_type -> belfry.v1.StartNodeRequest
-	1,  // 25: belfry.v1.NodeService.GetStatus:output_type -> belfry.v1.GetStatusResponse
-	6,  // 26: belfry.v1.NodeService.ListNodes:output_type -> belfry.v1.ListNodesResponse
-	8,  // 27: belfry.v1.NodeService.GetNode:output_type -> belfry.v1.GetNodeResponse
-	11, // 28: belfry.v1.NodeService.StopNode:output_type -> belfry.v1.StopNodeResponse
-	13, // 29: belfry.v1.NodeService.StartNode:output_type -> belfry.v1.StartNodeResponse
-	25, // [25:30] is the sub-list for method output_type
-	20, // [20:25] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	14, // 13: belfry.v1.PeerStream.clock_offset:type_name -> google.protobuf.Duration
+	15, // 14: belfry.v1.MemberReport.asked:type_name -> google.protobuf.Timestamp
+	14, // 15: belfry.v1.MemberReport.clock_offset:type_name -> google.protobuf.Duration
+	15, // 16: belfry.v1.MemberReport.certificate_end:type_name -> google.protobuf.Timestamp
+	2,  // 17: belfry.v1.ListNodesResponse.nodes:type_name -> belfry.v1.Node
+	2,  // 18: belfry.v1.GetNodeResponse.node:type_name -> belfry.v1.Node
+	9,  // 19: belfry.v1.GetNodeResponse.evidence:type_name -> belfry.v1.Evidence
+	15, // 20: belfry.v1.Evidence.time:type_name -> google.protobuf.Timestamp
+	0,  // 21: belfry.v1.NodeService.GetStatus:input_type -> belfry.v1.GetStatusRequest
+	5,  // 22: belfry.v1.NodeService.ListNodes:input_type -> belfry.v1.ListNodesRequest
+	7,  // 23: belfry.v1.NodeService.GetNode:input_type -> belfry.v1.GetNodeRequest
+	10, // 24: belfry.v1.NodeService.StopNode:input_type -> belfry.v1.StopNodeRequest
+	12, // 25: belfry.v1.NodeService.StartNode:input_type -> belfry.v1.StartNodeRequest
+	1,  // 26: belfry.v1.NodeService.GetStatus:output_type -> belfry.v1.GetStatusResponse
+	6,  // 27: belfry.v1.NodeService.ListNodes:output_type -> belfry.v1.ListNodesResponse
+	8,  // 28: belfry.v1.NodeService.GetNode:output_type -> belfry.v1.GetNodeResponse
+	11, // 29: belfry.v1.NodeService.StopNode:output_type -> belfry.v1.StopNodeResponse
+	13, // 30: belfry.v1.NodeService.StartNode:output_type -> belfry.v1.StartNodeResponse
+	26, // [26:31] is the sub-list for method output_type
+	21, // [21:26] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_node_proto_init() }
