@@ -220,11 +220,11 @@ func (l *eventLoop) Open(kind event.ConsumerKind, name string, limits event.Limi
 	return c
 }
 
-// Send posts a user event and tells how many registrations it matched.
-func (l *eventLoop) Send(ctx context.Context, s event.Send) (int, error) {
-	s.Request = event.RequestID(l.requests.Add(1))
-	a, err := l.ask(ctx, s.Request, s)
-	return a.Matched, err
+// Send posts events that users name.
+func (l *eventLoop) Send(ctx context.Context, events []event.Named) ([]event.Sent, error) {
+	request := event.RequestID(l.requests.Add(1))
+	a, err := l.ask(ctx, request, event.Send{Request: request, Events: events})
+	return a.Sent, err
 }
 
 // Status is the listing of registrations.

@@ -40,8 +40,8 @@ func TestBatchThatABrokenStreamLeftIsSentAgain(t *testing.T) {
 		}
 		send := func() {
 			t.Helper()
-			if matched, err := l.Send(t.Context(), event.Send{Class: "user.x", Subject: "y"}); err != nil || matched != 1 {
-				t.Fatalf("matched %d, %v", matched, err)
+			if sent, err := l.Send(t.Context(), []event.Named{{Class: "user.x", Subject: "y"}}); err != nil || len(sent) != 1 || sent[0] != (event.Sent{Matched: 1}) {
+				t.Fatalf("sent %v, %v", sent, err)
 			}
 		}
 		send() // the loop answers the Ready that nobody waits for any more

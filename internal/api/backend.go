@@ -15,9 +15,10 @@ import (
 type Events interface {
 	// Open makes a consumer. It does not wait.
 	Open(kind event.ConsumerKind, name string, limits event.Limits) Consumer
-	// Send posts an event of a class below user and tells how many
-	// registrations it matched. The error wraps a sentinel.
-	Send(ctx context.Context, s event.Send) (matched int, err error)
+	// Send posts events of classes below user, in order, and tells of each what
+	// became of it. The errors wrap a sentinel; one of the whole says that it is
+	// not known.
+	Send(ctx context.Context, events []event.Named) ([]event.Sent, error)
 	// Status lists the entries of this node.
 	Status(ctx context.Context) (event.Status, error)
 	// Classes is the catalogue; the result is shared, nobody writes to it.

@@ -157,13 +157,13 @@ func classOf(c belfry.ClassInfo) *belfryv1.ClassInfo {
 // SendEvent posts an event of a class below user.
 func (e *eventService) SendEvent(ctx context.Context, req *belfryv1.SendEventRequest) (*belfryv1.SendEventResponse, error) {
 	start := time.Now()
-	matched, err := e.s.sendOne(ctx, req)
-	if err != nil {
+	results := e.s.send(ctx, []*belfryv1.SendEventRequest{req})
+	if err := results[0].Err; err != nil {
 		return nil, err
 	}
 	view := e.s.opts.Cluster.View()
 	return &belfryv1.SendEventResponse{
-		NodeName: nodeName(view, view.Self), Posted: max(1, req.GetRepeat()), Matched: uint32(max(0, matched)),
+		NodeName: nodeName(view, view.Self), Posted: max(1, req.GetRepeat()), Matched: uint32(max(0, results[0].Matched)),
 		Took: durationpb.New(time.Since(start)),
 	}, nil
 }
@@ -182,12 +182,13 @@ func (e *eventService) SendEvents(stream grpc.BidiStreamingServer[belfryv1.SendE
 		if n := len(req.GetEvents()); n > maxEvents {
 			return &belfry.Error{Op: "SendEvents", Err: fmt.Errorf("%w: %d events in one request; at most %d", belfry.ErrLimit, n, maxEvents)}
 		}
-		resp := &belfryv1.SendEventsResponse{Results: make([]*belfryv1.SendResult, len(req.GetEvents()))}
-		for i, event := range req.GetEvents() {
-			matched, err := e.s.sendOne(stream.Context(), event)
-			resp.Results[i] = &belfryv1.SendResult{Matched: uint32(max(0, matched))}
-			if err != nil {
-				resp.Results[i].Refusal = refusalOf(err)
+		results := make([]belfryv1.SendResult, len(req.GetEvents())) // in one piece
+		resp := &belfryv1.SendEventsResponse{Results: make([]*belfryv1.SendResult, len(results))}
+		for i, sent := range e.s.send(stream.Context(), req.GetEvents()) {
+			resp.Results[i] = &results[i]
+			results[i].Matched = uint32(max(0, sent.Matched))
+			if sent.Err != nil {
+				results[i].Refusal = refusalOf(sent.Err)
 			}
 		}
 		if err := stream.Send(resp); err != nil {
@@ -196,38 +197,64 @@ func (e *eventService) SendEvents(stream grpc.BidiStreamingServer[belfryv1.SendE
 	}
 }
 
-func (s *Server) sendOne(ctx context.Context, req *belfryv1.SendEventRequest) (int, error) {
-	target := selector(belfry.Registration{Class: req.GetClass(), Subject: req.GetSubject()})
-	fail := func(err error) (int, error) { return 0, &belfry.Error{Op: opSend, Subject: target, Err: err} }
-	if !strings.HasPrefix(req.GetClass(), "user.") {
-		return fail(fmt.Errorf("%w: %q is not for users to send; choose user.NAME", belfry.ErrUsage, req.GetClass()))
+// send posts those of a request that may be posted, together, and says of each
+// what became of it.
+func (s *Server) send(ctx context.Context, requests []*belfryv1.SendEventRequest) []event.Sent {
+	results := make([]event.Sent, len(requests))
+	admitted := make([]event.Named, 0, len(requests))
+	subject, now := subjectFrom(ctx), time.Now()
+	for i, req := range requests {
+		named, err := s.admitSend(subject, req, now)
+		if results[i].Err = err; err == nil {
+			admitted = append(admitted, named)
+		}
 	}
-	if err := s.judgeSend(subjectFrom(ctx), req.GetClass(), target); err != nil {
-		return 0, err
+	if len(admitted) == 0 {
+		return results
+	}
+	sent, whole := s.opts.Events.Send(ctx, admitted)
+	for i, n := 0, 0; i < len(requests); i++ {
+		if results[i].Err != nil {
+			continue
+		}
+		err := whole
+		if whole == nil {
+			results[i].Matched, err = sent[n].Matched, sent[n].Err
+		}
+		if n++; err != nil {
+			results[i].Err = sendError(requests[i], err)
+		}
+	}
+	return results
+}
+
+func sendError(req *belfryv1.SendEventRequest, err error) error {
+	return &belfry.Error{Op: opSend, Subject: selector(belfry.Registration{Class: req.GetClass(), Subject: req.GetSubject()}), Err: err}
+}
+
+// admitSend judges one event, and charges whoever sends it.
+func (s *Server) admitSend(subject Subject, req *belfryv1.SendEventRequest, now time.Time) (named event.Named, err error) {
+	if !strings.HasPrefix(req.GetClass(), "user.") {
+		return named, sendError(req, fmt.Errorf("%w: %q is not for users to send; choose user.NAME", belfry.ErrUsage, req.GetClass()))
+	}
+	if err := s.judgeSend(subject, req); err != nil {
+		return named, err
 	}
 	var data []byte
 	if req.GetData() != nil {
-		var err error
 		if data, err = (proto.MarshalOptions{Deterministic: true}).Marshal(req.GetData()); err != nil {
-			return fail(fmt.Errorf("%w: data: %w", belfry.ErrUsage, err))
+			return named, sendError(req, fmt.Errorf("%w: data: %w", belfry.ErrUsage, err))
 		}
 	}
 	if len(data) > maxData {
-		return fail(fmt.Errorf("%w: the data has %d bytes; at most %d", belfry.ErrLimit, len(data), maxData))
+		return named, sendError(req, fmt.Errorf("%w: the data has %d bytes; at most %d", belfry.ErrLimit, len(data), maxData))
 	}
 	if req.GetRepeat() > maxRepeat {
-		return fail(fmt.Errorf("%w: repeat %d; at most 1,000,000,000", belfry.ErrLimit, req.GetRepeat()))
+		return named, sendError(req, fmt.Errorf("%w: repeat %d; at most 1,000,000,000", belfry.ErrLimit, req.GetRepeat()))
 	}
-	now := time.Now()
-	if subject := subjectFrom(ctx); !s.senders.take(subject, now) {
+	if !s.senders.take(subject, now) {
 		s.limited.Add(1)
-		return fail(fmt.Errorf("%w: %s sends more than %d events a second; slow down, or send equal ones at once with repeat", belfry.ErrLimit, subject, sendRate))
+		return named, sendError(req, fmt.Errorf("%w: %s sends more than %d events a second; slow down, or send equal ones at once with repeat", belfry.ErrLimit, subject, sendRate))
 	}
-	matched, err := s.opts.Events.Send(ctx, event.Send{
-		Class: belfry.Class(req.GetClass()), Subject: req.GetSubject(), Time: now, Data: data, Repeat: req.GetRepeat(),
-	})
-	if err != nil {
-		return fail(err)
-	}
-	return matched, nil
+	return event.Named{Class: belfry.Class(req.GetClass()), Subject: req.GetSubject(), Time: now, Data: data, Repeat: req.GetRepeat()}, nil
 }

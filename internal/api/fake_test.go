@@ -33,7 +33,7 @@ var (
 type fakeEvents struct {
 	mu        sync.Mutex
 	consumers []*fakeConsumer
-	sent      []event.Send
+	sent      []event.Named
 	status    event.Status
 	opened    chan *fakeConsumer
 }
@@ -51,14 +51,17 @@ func (f *fakeEvents) Open(_ event.ConsumerKind, name string, limits event.Limits
 
 func (f *fakeEvents) open() Consumer { return f.Open(event.ConsumerStream, "", event.Limits{}) }
 
-func (f *fakeEvents) Send(_ context.Context, s event.Send) (int, error) {
+func (f *fakeEvents) Send(_ context.Context, events []event.Named) (sent []event.Sent, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if s.Subject == "hang" {
-		return 0, context.DeadlineExceeded
+	for _, e := range events {
+		if e.Subject == "hang" {
+			return nil, context.DeadlineExceeded
+		}
+		f.sent = append(f.sent, e)
+		sent = append(sent, event.Sent{Matched: 3})
 	}
-	f.sent = append(f.sent, s)
-	return 3, nil
+	return sent, nil
 }
 
 func (f *fakeEvents) Status(context.Context) (event.Status, error) { return f.status, nil }

@@ -156,14 +156,15 @@ func (s *Server) judgeClass(subject Subject, r belfry.Registration) error {
 }
 
 // judgeSend says whether a subject may send an event of a class.
-func (s *Server) judgeSend(subject Subject, class, target string) error {
+func (s *Server) judgeSend(subject Subject, req *belfryv1.SendEventRequest) error {
+	class := req.GetClass()
 	role, ok := s.opts.Decide(subject, Ask{Right: belfry.RightOperate, Class: class})
 	if ok {
 		return nil
 	}
 	subject.Role = role
 	err := refusal(subject, fmt.Sprintf("to send %s takes %s, or a grant", class, belfry.RoleOperator))
-	return s.deny(subject, opSend, &belfry.Error{Op: opSend, Subject: target, Err: err})
+	return s.deny(subject, opSend, sendError(req, err))
 }
 
 // subjectKey is the key of the Subject in a context.

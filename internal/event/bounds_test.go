@@ -68,7 +68,7 @@ func TestWhatAForgottenEventSkippedIsTold(t *testing.T) {
 	m.Receive(scriptStart, Open{Consumer: 1})
 	m.Receive(scriptStart, Register{Consumer: 1, Number: 1, Registration: belfry.Registration{Class: "user.job", Filter: "code==1"}})
 	for i := range maxFound + 1 {
-		m.Receive(scriptStart, Send{Class: "user.job", Subject: itoa(i)})
+		m.Receive(scriptStart, Send{Events: []Named{{Class: "user.job", Subject: itoa(i)}}})
 	}
 	m.Receive(scriptStart, Ready{Consumer: 1})
 	for _, b := range m.Take().Batches {
@@ -107,7 +107,7 @@ func TestClassesThatUsersMakeUpShareACountInTheEnd(t *testing.T) {
 	m.Receive(scriptStart, Register{Consumer: 1, Number: 1, Registration: belfry.Registration{Class: "user.*"}})
 	const more = 500
 	for i := range maxTallies + more {
-		m.Receive(scriptStart, Send{Class: belfry.Class("user.n" + itoa(i)), Subject: "s"})
+		m.Receive(scriptStart, Send{Events: []Named{{Class: belfry.Class("user.n" + itoa(i)), Subject: "s"}}})
 	}
 	posted := m.Counters().Posted
 	if len(posted) != maxTallies+1 || posted[otherClasses] != more || posted["user.n0"] != 1 {
@@ -120,11 +120,11 @@ func TestNumbersNeverWrap(t *testing.T) {
 	m := scriptMachine("a", 1, scriptStart)
 	m.Receive(scriptStart, Open{Consumer: 1})
 	m.Receive(scriptStart, Register{Consumer: 1, Number: 1, Registration: belfry.Registration{Class: "user.x", Subject: "s"}})
-	m.Receive(scriptStart, Send{Request: 2, Class: "user.x", Subject: "s", Repeat: maxRepeat})
-	m.Receive(scriptStart, Send{Request: 3, Class: "user.x", Subject: "s", Repeat: maxRepeat + 1})
+	m.Receive(scriptStart, Send{Request: 2, Events: []Named{{Class: "user.x", Subject: "s", Repeat: maxRepeat}}})
+	m.Receive(scriptStart, Send{Request: 3, Events: []Named{{Class: "user.x", Subject: "s", Repeat: maxRepeat + 1}}})
 	m.Receive(scriptStart, Post{Entry: 1, Repeat: maxRepeat + 1})
 	o := m.Take()
-	if a := o.Answers; len(a) != 2 || a[0].Err != nil || !errors.Is(a[1].Err, belfry.ErrLimit) {
+	if a := o.Answers; len(a) != 2 || a[0].Sent[0].Err != nil || !errors.Is(a[1].Sent[0].Err, belfry.ErrLimit) {
 		t.Errorf("want one taken and one ErrLimit, got %v", a)
 	}
 	if r := o.Refused; len(r) != 1 || !errors.Is(r[0].Err, belfry.ErrLimit) {
@@ -133,7 +133,7 @@ func TestNumbersNeverWrap(t *testing.T) {
 	e := m.entries[1]
 	e.sequence = math.MaxUint64 - 1
 	for range 3 {
-		m.Receive(scriptStart, Send{Class: "user.x", Subject: "s", Repeat: 5})
+		m.Receive(scriptStart, Send{Events: []Named{{Class: "user.x", Subject: "s", Repeat: 5}}})
 	}
 	if e.sequence != math.MaxUint64 {
 		t.Errorf("sequence: want the highest number, got %d", e.sequence)
@@ -151,7 +151,7 @@ func TestMirrorsGoWithTheEntriesTheyStandFor(t *testing.T) {
 	const more = 1000
 	taken := 0
 	for i := range maxFound + more {
-		w.machines["b"].Receive(w.now, Send{Class: "user.job", Subject: itoa(i)})
+		w.machines["b"].Receive(w.now, Send{Events: []Named{{Class: "user.job", Subject: itoa(i)}}})
 		if i%200 == 0 || i == maxFound+more-1 {
 			taken += pump(w)
 		}

@@ -166,12 +166,18 @@ func (c *consumer) send() {
 		return
 	}
 	m := c.machine
-	b := basket{notifications: m.slot(), most: c.limits.BatchNotifications, mostBytes: c.limits.BatchBytes, busy: c.busy}
+	b := basket{most: c.limits.BatchNotifications, mostBytes: c.limits.BatchBytes, busy: c.busy}
+	room := c.waitingAbout(b.most)
+	if room > 1 {
+		b.notifications = make([]belfry.Notification, 0, room)
+	} else {
+		b.notifications = m.slot()
+	}
 	c.fill(&b)
-	switch len(b.notifications) {
-	case 0:
+	switch n := len(b.notifications); {
+	case n == 0:
 		return
-	case 1:
+	case n == 1 && room <= 1:
 		m.slots = m.slots[1:]
 	}
 	c.number++
@@ -190,6 +196,20 @@ func (c *consumer) give(b Batch) {
 		return
 	}
 	c.machine.out.Batches = append(c.machine.out.Batches, b)
+}
+
+// waitingAbout is how many notifications wait, about, and limit at most: a batch
+// that grows while it is filled is copied again and again.
+func (c *consumer) waitingAbout(limit int) (n int) {
+	for _, r := range c.pending[c.popped:] {
+		if n++; r.queue != nil {
+			n += max(0, r.queue.len()-1)
+		}
+		if n >= limit {
+			return limit
+		}
+	}
+	return n
 }
 
 // fill takes from the registrations in turn until the basket is full.

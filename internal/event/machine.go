@@ -148,7 +148,7 @@ func (m *Machine) Receive(now time.Time, msg Message) {
 	case End:
 		m.end(now, msg)
 	case Send:
-		m.send(now, &msg)
+		m.send(now, msg)
 	default:
 		m.receiveConsumer(now, msg)
 	}

@@ -78,16 +78,28 @@ type (
 	}
 )
 
-// Send posts an event of a class that users name (user.*), addressed by name
-// because whoever sends does not know who listens. The answer says how many
-// registrations it matched.
+// Send posts events of classes that users name (user.*), in order. They come
+// together because one input for each would cost more than the rest of their way.
+// The answer says what became of each.
 type Send struct {
 	Request RequestID
+	Events  []Named
+}
+
+// A Named event is addressed by name because whoever sends it does not know who
+// listens.
+type Named struct {
 	Class   belfry.Class
 	Subject string
 	Time    time.Time
 	Data    []byte
 	Repeat  uint64 // 0 counts as 1
+}
+
+// Sent is what became of one of the events of a Send.
+type Sent struct {
+	Matched int   // registrations
+	Err     error // wraps a sentinel
 }
 
 // ConsumerKind says who consumes.
@@ -306,7 +318,7 @@ type (
 		Request  RequestID
 		Consumer ConsumerID // of Register
 		Number   uint32     // of Register
-		Matched  int        // of Send: how many registrations
+		Sent     []Sent     // of Send: one for each event
 		Coverage []Coverage // of Register with scope cluster
 		Err      error      // wraps a sentinel
 	}

@@ -142,10 +142,10 @@ func TestSendsAloneDoNotFillTheMachine(t *testing.T) {
 	m.Receive(scriptStart, Register{Consumer: 1, Number: 1, Registration: belfry.Registration{Class: "user.job", Limit: maxLimit}})
 	send := func(from, n int) (refused int) {
 		for i := range n {
-			m.Receive(scriptStart, Send{Request: 1, Class: "user.job", Subject: itoa(from + i)})
+			m.Receive(scriptStart, Send{Request: 1, Events: []Named{{Class: "user.job", Subject: itoa(from + i)}}})
 		}
 		for _, a := range m.Take().Answers {
-			if a.Err != nil {
+			if a.Sent[0].Err != nil {
 				refused++
 			}
 		}

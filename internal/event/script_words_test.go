@@ -80,7 +80,7 @@ func scriptMessage(t *testing.T, f []string, i int) Message {
 		return Sample{Entry: EntryID(num(0)), Value: v}
 	case "send":
 		class, subject, _ := strings.Cut(words[0], ":")
-		return Send{Request: 1, Class: belfry.Class(class), Subject: subject, Repeat: uint64(atoi(args["x"]))}
+		return Send{Request: 1, Events: []Named{{Class: belfry.Class(class), Subject: subject, Repeat: uint64(atoi(args["x"]))}}}
 	}
 	t.Fatalf("unknown command %q", f[0])
 	return nil
@@ -220,13 +220,17 @@ func printOutput(out *bytes.Buffer, prefix string, o *Output) {
 func answerText(a *Answer) string {
 	s := fmt.Sprintf("%d/%d", a.Consumer, a.Number)
 	if a.Consumer == 0 {
-		s = fmt.Sprintf("matched %d", a.Matched)
+		s = fmt.Sprintf("matched %d", a.Sent[0].Matched)
 	}
 	for _, c := range a.Coverage {
 		s += fmt.Sprintf(" %s:%s", string(c.Node[15:]), coverageText(c.State))
 	}
-	if a.Err != nil {
-		s += fmt.Sprintf(" %s: %v", belfry.Code(a.Err), a.Err)
+	err := a.Err
+	if len(a.Sent) > 0 {
+		err = a.Sent[0].Err
+	}
+	if err != nil {
+		s += fmt.Sprintf(" %s: %v", belfry.Code(err), err)
 	}
 	return s
 }

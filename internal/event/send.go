@@ -6,46 +6,62 @@ import (
 	"github.com/belfry-ha/belfry"
 )
 
-// send posts an event that users name. The sender does not know who listens,
-// so it names the event; an entry is made on the spot if only patterns match.
-// A registration that has its answer can therefore not miss a later send.
-func (m *Machine) send(now time.Time, msg *Send) {
-	matched, err := m.sendNamed(now, msg)
+// send posts events that users name. The sender does not know who listens, so
+// it names the event; an entry is made on the spot if only patterns match. A
+// registration that has its answer can therefore not miss a later send.
+func (m *Machine) send(now time.Time, msg Send) {
+	sent := make([]Sent, len(msg.Events))
+	for i := range msg.Events {
+		sent[i].Matched, sent[i].Err = m.sendNamed(now, &msg.Events[i])
+	}
 	if msg.Request != 0 {
-		m.out.Answers = append(m.out.Answers, Answer{Request: msg.Request, Matched: matched, Err: err})
+		m.out.Answers = append(m.out.Answers, Answer{Request: msg.Request, Sent: sent})
 	}
 }
 
-func (m *Machine) sendNamed(now time.Time, msg *Send) (matched int, err error) {
-	info := m.classes.find(msg.Class)
+func (m *Machine) sendNamed(now time.Time, msg *Named) (matched int, err error) {
 	switch {
-	case info == nil:
-		return 0, m.classes.unknown(string(msg.Class))
-	case !info.Custom:
-		return 0, refusal(belfry.ErrUsage, "%s comes from this system; only classes that users name can be sent, user.NAME", msg.Class)
 	case msg.Repeat > maxRepeat:
 		return 0, refusal(belfry.ErrLimit, "repeat %d; at most %d times are possible", msg.Repeat, maxRepeat)
 	case len(msg.Data) > maxData:
 		return 0, refusal(belfry.ErrLimit, "%d bytes of data; at most %d are possible", len(msg.Data), maxData)
 	}
-	if err := checkSubject(msg.Subject); err != nil {
-		return 0, err
-	}
 	k := key{msg.Class, msg.Subject}
 	e := m.index[k]
 	if e == nil {
-		if e, err = m.makeForSend(now, info, k); e == nil {
+		if e, err = m.makeForSend(now, k); e == nil {
 			return 0, err
 		}
+	}
+	switch {
+	case e.info == nil:
+		return 0, m.classes.unknown(string(msg.Class))
+	case !e.info.Custom:
+		return 0, notCustom(msg.Class)
 	}
 	at := stamp(now, msg.Time)
 	e.happened(now, &belfry.Occurrence{Time: msg.Time, Data: msg.Data}, at, at, max(msg.Repeat, 1), false)
 	return len(e.plain) + len(e.private), nil
 }
 
+func notCustom(class belfry.Class) error {
+	return refusal(belfry.ErrUsage, "%s comes from this system; only classes that users name can be sent, user.NAME", class)
+}
+
 // makeForSend makes the entry of an event that only patterns match; nil if
-// none does: then nothing happened that anybody wants to know.
-func (m *Machine) makeForSend(now time.Time, info *belfry.ClassInfo, k key) (*entry, error) {
+// none does: then nothing happened that anybody wants to know. An entry that
+// exists has a class and a subject that were found in order.
+func (m *Machine) makeForSend(now time.Time, k key) (*entry, error) {
+	info := m.classes.find(k.class)
+	switch {
+	case info == nil:
+		return nil, m.classes.unknown(string(k.class))
+	case !info.Custom:
+		return nil, notCustom(k.class)
+	}
+	if err := checkSubject(k.subject); err != nil {
+		return nil, err
+	}
 	if !m.anybodyFor(k) {
 		return nil, nil
 	}
