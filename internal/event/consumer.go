@@ -166,18 +166,13 @@ func (c *consumer) send() {
 		return
 	}
 	m := c.machine
-	b := basket{most: c.limits.BatchNotifications, mostBytes: c.limits.BatchBytes, busy: c.busy}
-	room := c.waitingAbout(b.most)
-	if room > 1 {
-		b.notifications = make([]belfry.Notification, 0, room)
-	} else {
-		b.notifications = m.slot()
-	}
+	most := c.limits.BatchNotifications
+	b := basket{notifications: m.slot(), room: c.waitingAbout(most), most: most, mostBytes: c.limits.BatchBytes, busy: c.busy}
 	c.fill(&b)
-	switch n := len(b.notifications); {
-	case n == 0:
+	if len(b.notifications) == 0 {
 		return
-	case n == 1 && room <= 1:
+	}
+	if len(m.slots) > 0 && &b.notifications[0] == &m.slots[0] {
 		m.slots = m.slots[1:]
 	}
 	c.number++
@@ -202,8 +197,11 @@ func (c *consumer) give(b Batch) {
 // that grows while it is filled is copied again and again.
 func (c *consumer) waitingAbout(limit int) (n int) {
 	for _, r := range c.pending[c.popped:] {
-		if n++; r.queue != nil {
+		switch n++; {
+		case r.queue != nil:
 			n += max(0, r.queue.len()-1)
+		case r.entry != nil:
+			n += max(0, r.entry.ring.since(r.taken)-1)
 		}
 		if n >= limit {
 			return limit
@@ -309,9 +307,13 @@ func (m *Machine) slot() []belfry.Notification {
 // A basket collects one batch.
 type basket struct {
 	notifications   []belfry.Notification
+	room            int // for how many to make it when it outgrows what it has
 	most, mostBytes int
 	bytes           int
 	busy            map[eventOf]int // events to pass over
+
+	shared int  // parts that are from the machine's written batch
+	writes bool // its content is the written batch
 }
 
 // free tells whether the basket takes notifications of an event.
@@ -328,6 +330,9 @@ func (b *basket) full() bool {
 }
 
 func (b *basket) add(n belfry.Notification) {
+	if have := cap(b.notifications); len(b.notifications) == have && have < b.room {
+		b.notifications = append(make([]belfry.Notification, 0, b.room), b.notifications...)
+	}
 	b.notifications = append(b.notifications, n)
 	b.bytes += notificationBytes + len(n.Data) + len(n.Event.Subject) + len(n.Event.Instance)
 }

@@ -64,6 +64,7 @@ type Machine struct {
 	tallies  map[belfry.Class]*tally
 	foreign  int                   // of tallies: classes outside the catalogue
 	slots    []belfry.Notification // unused
+	written  written
 }
 
 // otherClasses is the catalogue's name for all classes that users make up.
@@ -214,6 +215,7 @@ func (m *Machine) Take() Output {
 	}
 	clear(m.wake)
 	m.wake = m.wake[:0]
+	m.written.forget()
 	o := m.out
 	m.out = Output{}
 	return o

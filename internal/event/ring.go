@@ -31,6 +31,14 @@ func (g *ring) add(r run) {
 	g.runs = append(g.runs, r)
 }
 
+// since is how many runs have something newer than a number.
+func (g *ring) since(last uint64) (n int) {
+	for n < len(g.runs) && g.runs[len(g.runs)-1-n].last > last {
+		n++
+	}
+	return n
+}
+
 // takePlain gives the registration what it has not had of its entry's ring.
 // When the basket is full it leaves the registration dirty.
 func (r *registration) takePlain(b *basket) {
@@ -41,10 +49,19 @@ func (r *registration) takePlain(b *basket) {
 		b.add(r.snap.notification(&r.entry.source, r))
 		r.snap = nil
 	}
-	e := r.entry
-	if !r.dirty {
+	w := &r.entry.machine.written
+	if !r.dirty || w.share(b, r) {
 		return
 	}
+	before, key := len(b.notifications), r.partKey(b)
+	r.takeRuns(b)
+	w.keep(b, r, key, before)
+}
+
+// takeRuns goes on until the basket is full, or the registration has everything
+// and is clean.
+func (r *registration) takeRuns(b *basket) {
+	e := r.entry
 	runs := e.ring.runs
 	if r.look > 0 && len(runs) > r.look {
 		runs = runs[len(runs)-r.look:]
