@@ -33,7 +33,7 @@ func measureLatency(ctx context.Context, b *bench) ([]row, error) {
 		rate     int
 		p50, p99 float64
 	}{{1_000, 0, 0.92}, {10_000, 0.93, 0.79}} {
-		var theirs, ours []latencies
+		var theirs, sealed, ours []latencies
 		once := func(system func() bus, all *[]latencies) func(context.Context) error {
 			return func(ctx context.Context) error {
 				l, err := latencyOf(ctx, system(), c.rate, b.seconds(latencyTime))
@@ -43,28 +43,40 @@ func measureLatency(ctx context.Context, b *bench) ([]row, error) {
 		}
 		err := b.turns(ctx, fmt.Sprintf("latency at %s/s", commas(int64(c.rate))),
 			once(func() bus { return &natsBus{server: b.nats} }, &theirs),
+			once(func() bus { return &natsBus{server: b.sealed} }, &sealed),
 			once(func() bus { return &belfryBus{agents: b.agents} }, &ours))
 		if err != nil {
 			return nil, err
 		}
-		rows = append(rows, latencyRows(c.rate, c.p50, c.p99, theirs, ours)...)
+		rows = append(rows, latencyRows(c.rate, c.p50, c.p99, natsCore, theirs, ours)...)
+		rows = append(rows, latencyRows(c.rate, 0, 0, natsSealed, sealed, ours)...)
 	}
 	return rows, nil
 }
 
-func latencyRows(rate int, p50, p99 float64, theirs, ours []latencies) []row {
+// The peers of remote events. The targets are against the first, which has less
+// to do.
+const (
+	natsCore   = "NATS core"
+	natsSealed = "NATS core, TLS"
+)
+
+func latencyRows(rate int, p50, p99 float64, peer string, theirs, ours []latencies) []row {
 	their50 := pick(theirs, func(l latencies) float64 { return l.post50 })
 	their99 := pick(theirs, func(l latencies) float64 { return l.post99 })
 	name := commas(int64(rate)) + "/s"
 	merged := stats.Median(stats.Valid(pick(ours, func(l latencies) float64 { return l.merged })))
 	line := func(what, hops string, theirs []float64, own func(latencies) float64, bound float64) row {
-		return row{Work: name + what, Unit: "µs", Hops: hops, Peer: "NATS core", Theirs: theirs, Ours: pick(ours, own), Target: target{Ratio: bound}}
+		return row{Work: name + what, Unit: "µs", Hops: hops, Peer: peer, Theirs: theirs, Ours: pick(ours, own), Target: target{Ratio: bound}}
 	}
 	rows := []row{
 		line(", agent → agent → client, p50", "2 : 2", their50, func(l latencies) float64 { return l.node50 }, p50),
 		line(", agent → agent → client, p99", "2 : 2", their99, func(l latencies) float64 { return l.node99 }, p99),
 		line(", from the posting program, p50", "2 : 3", their50, func(l latencies) float64 { return l.post50 }, 0),
 		line(", from the posting program, p99", "2 : 3", their99, func(l latencies) float64 { return l.post99 }, 0),
+	}
+	if peer != natsCore {
+		return rows // of the same repetitions of Belfry
 	}
 	rows[0].Note = fmt.Sprintf("%.2g %% of Belfry's events came merged with an earlier one of their subject; each counts with the time since the oldest of them", 100*merged)
 	return rows

@@ -96,6 +96,7 @@ type bench struct {
 	settings
 	agents *agents     // nil without a remote part
 	nats   *natsServer // nil without a remote part
+	sealed *natsServer // the same with TLS
 	log    io.Writer
 }
 
@@ -167,7 +168,10 @@ func (b *bench) start(ctx context.Context) (stop func() error, err error) {
 	if b.nats, err = startNATS(); err != nil {
 		return nil, errors.Join(err, b.agents.stop())
 	}
-	return func() error { return errors.Join(b.nats.stop(), b.agents.stop()) }, nil
+	if b.sealed, err = startNATS(withTLS); err != nil {
+		return nil, errors.Join(err, b.nats.stop(), b.agents.stop())
+	}
+	return func() error { return errors.Join(b.sealed.stop(), b.nats.stop(), b.agents.stop()) }, nil
 }
 
 // keep writes the files that were asked for.

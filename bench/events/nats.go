@@ -2,10 +2,16 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
+	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -18,9 +24,23 @@ import (
 // lookups, because it merges nothing.
 const subjectNATS = "bench"
 
-// playServer is a NATS server as it comes, without logs, until in ends.
-func playServer(in io.Reader, out io.Writer) error {
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true})
+// withTLS is the argument of a server that speaks TLS.
+const withTLS = "tls"
+
+// playServer is a NATS server as it comes, without logs, until in ends; or one
+// with TLS 1.3. It says its address, and its certificate if it has one.
+func playServer(args []string, in io.Reader, out io.Writer) error {
+	opts := server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true}
+	var certificate []byte
+	if len(args) == 1 && args[0] == withTLS {
+		own, err := ownCertificate()
+		if err != nil {
+			return err
+		}
+		certificate = own.Certificate[0]
+		opts.TLSConfig = &tls.Config{Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS13}
+	}
+	s, err := server.NewServer(&opts)
 	if err != nil {
 		return err
 	}
@@ -29,9 +49,25 @@ func playServer(in io.Reader, out io.Writer) error {
 	if !s.ReadyForConnections(endTimeout) {
 		return errors.New("the server is not ready")
 	}
-	fmt.Fprintln(out, s.ClientURL())
+	fmt.Fprintln(out, s.ClientURL(), base64.StdEncoding.EncodeToString(certificate))
 	_, err = io.Copy(io.Discard, in)
 	return err
+}
+
+// ownCertificate is one for loopback that is its own authority, of the kind that
+// Belfry's nodes have.
+func ownCertificate() (tls.Certificate, error) {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	now := time.Now()
+	template := x509.Certificate{
+		SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(nil, &template, &template, public, private)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}, err
 }
 
 // playStalled subscribes and never takes a message. A line on its input asks
@@ -73,14 +109,32 @@ func playStalled(args []string, in io.Reader, out io.Writer) error {
 type natsServer struct {
 	child *child
 	url   string
+	opts  []nats.Option // to connect with
 }
 
-func startNATS() (*natsServer, error) {
-	c, url, err := startRole("nats-server")
+func startNATS(args ...string) (*natsServer, error) {
+	c, line, err := startRole("nats-server", args...)
 	if err != nil {
 		return nil, err
 	}
-	return &natsServer{c, url}, nil
+	s := &natsServer{child: c}
+	certificate := ""
+	s.url, certificate, _ = strings.Cut(line, " ")
+	if certificate == "" {
+		return s, nil
+	}
+	der, err := base64.StdEncoding.DecodeString(certificate)
+	if err != nil {
+		return nil, errors.Join(err, c.end())
+	}
+	authority, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, errors.Join(err, c.end())
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(authority)
+	s.opts = []nats.Option{nats.Secure(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13})}
+	return s, nil
 }
 
 func (s *natsServer) stop() error { return s.child.end() }
@@ -95,7 +149,7 @@ type natsBus struct {
 
 func (b *natsBus) open(_ context.Context, consumers, _ int, deliver func(int, delivery)) (err error) {
 	for i := range consumers {
-		c, err := nats.Connect(b.server.url)
+		c, err := nats.Connect(b.server.url, b.server.opts...)
 		if err != nil {
 			return err
 		}
@@ -110,7 +164,7 @@ func (b *natsBus) open(_ context.Context, consumers, _ int, deliver func(int, de
 			return err
 		}
 	}
-	b.publisher, err = nats.Connect(b.server.url)
+	b.publisher, err = nats.Connect(b.server.url, b.server.opts...)
 	return err
 }
 

@@ -19,7 +19,7 @@ const roleVariable = "BELFRY_BENCH_ROLE"
 func play(role string, args []string, in io.Reader, out io.Writer) error {
 	switch role {
 	case "nats-server":
-		return playServer(in, out)
+		return playServer(args, in, out)
 	case "nats-stalled":
 		return playStalled(args, in, out)
 	}
