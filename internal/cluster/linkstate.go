@@ -147,13 +147,18 @@ func (m *Machine) show(now time.Time, p *member, r *row) {
 	m.contact(now, p, reason)
 }
 
-// settledFor is how long a link that flaps has to be two-way before a peer that
-// is heard on no other link counts as heard again.
-const settledFor = 10 * time.Second
+const (
+	// A link that flaps brings back a peer that is heard on no other link at once,
+	// but not sooner after the last time than returnFirst, and twice as long with
+	// each time, up to returnMost: so the general state does not flap with it.
+	returnFirst = time.Second
+	returnMost  = 64 * time.Second
+	// settledFor is how long it has to be two-way to bring the peer back in any case.
+	settledFor = 3 * time.Second
+)
 
 // works tells whether a link that is shown in a state carries what it should. A
-// link that flaps takes no peer away that is heard on it, and brings one back
-// only when it has settled a little: so the general state does not flap with it.
+// link that flaps takes no peer away that is heard on it.
 func (r *row) works(now time.Time, p *member, state belfry.LinkState) bool {
 	switch state {
 	case belfry.LinkUp, belfry.LinkDegraded:
@@ -161,9 +166,25 @@ func (r *row) works(now time.Time, p *member, state belfry.LinkState) bool {
 	case belfry.LinkUnknown:
 		return r.shown.works
 	case belfry.LinkFlapping:
-		return r.usable() && (p.contact.up || now.Sub(r.since) >= settledFor)
+		return r.usable() && (p.contact.up || !now.Before(r.returns(p)))
 	}
 	return false
+}
+
+// returns is when a link that flaps and is two-way brings its peer back.
+func (r *row) returns(p *member) time.Time {
+	return minTime(p.contact.cameUp.Add(p.contact.spacing), r.since.Add(settledFor))
+}
+
+// returnDue is when the next link that flaps brings p back; the zero time if none
+// does by itself.
+func (p *member) returnDue() (next time.Time) {
+	for _, r := range p.rows {
+		if r.shown.state == belfry.LinkFlapping && r.usable() && !p.contact.up {
+			next = sooner(next, r.returns(p))
+		}
+	}
+	return next
 }
 
 // contact tells when the general state of a peer changes: up while any of its
@@ -177,6 +198,9 @@ func (m *Machine) contact(now time.Time, p *member, reason string) {
 	}
 	first := !p.contact.known
 	p.contact.known, p.contact.up, p.contact.since, p.contact.reason = true, up > 0, now, reason
+	if up > 0 {
+		p.contact.returned(now, p)
+	}
 	m.out.Changes = append(m.out.Changes, ContactChange{
 		Peer: p.ID, Name: p.Name, First: first, Up: up > 0, Reason: reason, LinksUp: up, LinksTotal: len(p.rows), At: now,
 	})
@@ -198,6 +222,19 @@ type contactState struct {
 	up     bool
 	since  time.Time // zero: not known
 	reason string
+
+	cameUp  time.Time     // the last time; zero: never
+	spacing time.Duration // from then until a link that flaps may bring it up again; 0: at once
+}
+
+// returned notes that p came up: by links that flap alone, or by one that does not.
+func (c *contactState) returned(now time.Time, p *member) {
+	c.cameUp = now
+	if slices.ContainsFunc(p.rows, func(r *row) bool { return r.shown.works && r.shown.state != belfry.LinkFlapping }) {
+		c.spacing = 0
+		return
+	}
+	c.spacing = min(max(2*c.spacing, returnFirst), returnMost)
 }
 
 // A ContactStatus is the general state of a peer with rows.

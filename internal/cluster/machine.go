@@ -247,7 +247,7 @@ func (m *Machine) NextTimeout() (next time.Time) {
 		if p.burst != nil {
 			next = sooner(sooner(next, p.burst.next), m.last.Add(burstTick))
 		}
-		next = sooner(sooner(next, m.verdictTimer(m.last, p)), m.doubtAt(p))
+		next = sooner(sooner(sooner(next, m.verdictTimer(m.last, p)), m.doubtAt(p)), p.returnDue())
 	}
 	for _, r := range m.rumours {
 		next = sooner(next, r.next)
