@@ -33,7 +33,7 @@ type matrixCellView struct {
 	Peer          string   `json:"peer" doc:"who is heard"`
 	Network       string   `json:"network" doc:"name of the network"`
 	State         string   `json:"state" doc:"init, up, down, one-way-in, one-way-out, degraded, unknown, …"`
-	LossRatio     float64  `json:"loss_ratio" doc:"share of heartbeats that did not arrive"`
+	LossRatio     float64  `json:"loss_ratio" doc:"share of heartbeats that did not arrive; 1 while none does"`
 	RTTSeconds    *float64 `json:"rtt_seconds" doc:"mean round trip; null: not measured yet"`
 	JitterSeconds *float64 `json:"jitter_seconds" doc:"variation of the delay"`
 }

@@ -24,7 +24,7 @@ type linkView struct {
 	LastSent            *instant         `json:"last_sent" doc:"last heartbeat sent"`
 	LastReceived        *instant         `json:"last_received" doc:"last heartbeat received"`
 	LastEcho            *instant         `json:"last_echo" doc:"last time the peer proved that it hears this node"`
-	LossRatio           float64          `json:"loss_ratio" doc:"share of heartbeats that did not arrive"`
+	LossRatio           float64          `json:"loss_ratio" doc:"share of heartbeats that did not arrive; 1 while none does"`
 	RTTSeconds          *float64         `json:"rtt_seconds" doc:"mean round trip; null: not measured yet"`
 	RTTDeviationSeconds *float64         `json:"rtt_deviation_seconds" doc:"its deviation"`
 	RTTLastSeconds      *float64         `json:"rtt_last_seconds" doc:"the last one measured"`

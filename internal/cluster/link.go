@@ -197,14 +197,38 @@ func (r *row) measure(at, start time.Time, lost int) {
 	r.quality.received(at.Sub(start), lost)
 }
 
-// trafficAt is the traffic with what is missing while the link is down: the
-// numbers will tell exactly once it is heard again.
-func (r *row) trafficAt(now, start time.Time) traffic {
+// silent tells whether nothing comes in on a link, on which something came or
+// should have come.
+func (r *row) silent() bool {
+	return r.state == belfry.LinkDown || r.state == belfry.LinkInit && r.receptions == 0 && (r.seq.span > 0 || r.deviation > 0)
+}
+
+// recentLoss is the loss of the newest 64 numbers, in 1/255. While none comes in
+// all are lost: what was before the outage is not how the link is.
+func (r *row) recentLoss() uint8 {
+	if r.silent() {
+		return 255
+	}
+	return r.seq.recent()
+}
+
+// ratios are the losses of the last 10, 60 and 600 s with what is missing while
+// the link is silent: the numbers will tell exactly once it is heard again.
+func (r *row) ratios(now, start time.Time) (ten, sixty, sixHundred Ratio) {
 	t := r.traffic
-	if every := max(r.announced, r.interval); r.state == belfry.LinkDown && every > 0 && !r.lastRx.IsZero() {
+	if !r.silent() {
+		return t.ratios(now.Sub(start))
+	}
+	if every := max(r.announced, r.interval); every > 0 && !r.lastRx.IsZero() {
 		t.missed(r.lastRx.Sub(start), now.Sub(start), int(now.Sub(r.lastRx)/every))
 	}
-	return t
+	ten, sixty, sixHundred = t.ratios(now.Sub(start))
+	for _, none := range []*Ratio{&ten, &sixty, &sixHundred} {
+		if none.Expected == 0 { // never heard, or its interval is longer
+			*none = Ratio{Lost: 1, Expected: 1}
+		}
+	}
+	return ten, sixty, sixHundred
 }
 
 // wait puts off what is expected by an own pause of length d.

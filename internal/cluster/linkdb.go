@@ -32,7 +32,7 @@ type LinkStatus struct {
 	HighestSeq                           uint16
 	Received, Lost, Reordered, Duplicate uint64
 	Loss                                 uint8 // P that the formulas use of this row, 1/255; begins at the prior
-	RecentLoss                           uint8 // measured over the newest 64 numbers, 1/255
+	RecentLoss                           uint8 // measured over the newest 64 numbers, 1/255; all, while nothing is heard
 
 	Loss10, Loss60, Loss600 Ratio         // of the last 10, 60 and 600 s
 	RTTMin, RTTP50, RTTP99  time.Duration // of the newest 128 round trips; 0: none
@@ -94,7 +94,7 @@ func (m *Machine) linkStatus(now time.Time, p *member, r *row) LinkStatus {
 		State: r.shown.state, Since: r.shown.since, Reason: r.shown.reason, Version: r.version, Rx: r.rx(), Works: r.shown.works,
 		Sent: r.sent, LastTx: r.lastTx, LastRx: r.lastRx, LastEcho: r.lastEcho,
 		HighestSeq: r.seq.highest, Received: r.seq.received, Lost: r.seq.lost,
-		Reordered: r.seq.reordered, Duplicate: r.seq.duplicate, Loss: r.seq.loss(), RecentLoss: r.seq.recent(),
+		Reordered: r.seq.reordered, Duplicate: r.seq.duplicate, Loss: r.seq.loss(), RecentLoss: r.recentLoss(),
 		Known: r.rtt.known, MRT: r.rtt.MRT(), D: r.rtt.D(), Measured: r.rtt.measured, Jitter: r.arrival.jitter,
 		Interval: r.pace.interval, Announced: r.announced, MaxWait: r.maxWait(path),
 		MaxDeviation: path.maxDeviation(), Deviation: r.deviation,
@@ -108,7 +108,7 @@ func (m *Machine) linkStatus(now time.Time, p *member, r *row) LinkStatus {
 	if i := m.interfaces[r.link.Network]; i != nil {
 		s.Interface, s.Speed, s.MTU, s.Carrier = i.Name, i.Speed, i.MTU, i.State == InterfaceUp
 	}
-	s.Loss10, s.Loss60, s.Loss600 = r.trafficAt(now, m.start).ratios(now.Sub(m.start))
+	s.Loss10, s.Loss60, s.Loss600 = r.ratios(now, m.start)
 	s.RTTMin, s.RTTP50, s.RTTP99 = r.trips.percentiles()
 	s.Ups, s.Downs, s.Transitions = r.ups, r.downs, slices.Clone(r.transitions)
 	penalty := r.flap // a reader changes nothing

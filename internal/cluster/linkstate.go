@@ -141,7 +141,7 @@ func (m *Machine) show(now time.Time, p *member, r *row) {
 	r.transitions = append(r.transitions, Transition{At: now, From: from, To: state, Reason: reason})
 	m.out.Changes = append(m.out.Changes, LinkChange{
 		Peer: r.id.Peer, Index: r.id.Index, Network: r.link.Network, From: from, To: state, Reason: reason, At: now,
-		Version: r.version, Loss: r.seq.recent(), Known: r.rtt.known, MRT: r.rtt.MRT(), D: r.rtt.D(), Jitter: r.arrival.jitter,
+		Version: r.version, Loss: r.recentLoss(), Known: r.rtt.known, MRT: r.rtt.MRT(), D: r.rtt.D(), Jitter: r.arrival.jitter,
 		PeerState: r.peerState, Rx: r.rx(),
 	})
 	m.contact(now, p, reason)

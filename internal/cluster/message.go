@@ -257,7 +257,7 @@ type LinkChange struct {
 	Version  uint64 // of the link database
 
 	Rx        bool          // the peer is heard
-	Loss      uint8         // over the newest 64 numbers, 1/255
+	Loss      uint8         // over the newest 64 numbers, 1/255; all, while nothing is heard
 	Known     bool          // MRT and D come from samples
 	MRT, D    time.Duration // mean round trip and its deviation
 	Jitter    time.Duration

@@ -1490,7 +1490,7 @@ type LinkStateChange struct {
 	To                  string                 `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
 	Reason              string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	Rx                  bool                   `protobuf:"varint,6,opt,name=rx,proto3" json:"rx,omitempty"`                                                                       // the peer is heard
-	LossRatio           float64                `protobuf:"fixed64,7,opt,name=loss_ratio,json=lossRatio,proto3" json:"loss_ratio,omitempty"`                                       // measured inbound, over the newest 64 datagrams
+	LossRatio           float64                `protobuf:"fixed64,7,opt,name=loss_ratio,json=lossRatio,proto3" json:"loss_ratio,omitempty"`                                       // measured inbound, over the newest 64 datagrams; 1 while none comes in
 	RttSeconds          *float64               `protobuf:"fixed64,8,opt,name=rtt_seconds,json=rttSeconds,proto3,oneof" json:"rtt_seconds,omitempty"`                              // MRT; unset: not measured yet
 	RttDeviationSeconds *float64               `protobuf:"fixed64,9,opt,name=rtt_deviation_seconds,json=rttDeviationSeconds,proto3,oneof" json:"rtt_deviation_seconds,omitempty"` // D
 	JitterSeconds       float64                `protobuf:"fixed64,10,opt,name=jitter_seconds,json=jitterSeconds,proto3" json:"jitter_seconds,omitempty"`

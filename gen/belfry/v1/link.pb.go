@@ -286,7 +286,7 @@ type Link struct {
 	LastSent       *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_sent,json=lastSent,proto3" json:"last_sent,omitempty"`
 	LastReceived   *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_received,json=lastReceived,proto3" json:"last_received,omitempty"`
 	LastEcho       *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_echo,json=lastEcho,proto3" json:"last_echo,omitempty"`
-	LossRatio      float64                `protobuf:"fixed64,12,opt,name=loss_ratio,json=lossRatio,proto3" json:"loss_ratio,omitempty"`        // measured inbound, over the newest 64 datagrams
+	LossRatio      float64                `protobuf:"fixed64,12,opt,name=loss_ratio,json=lossRatio,proto3" json:"loss_ratio,omitempty"`        // measured inbound, over the newest 64 datagrams; 1 while none comes in
 	Rtt            *durationpb.Duration   `protobuf:"bytes,13,opt,name=rtt,proto3" json:"rtt,omitempty"`                                       // MRT
 	RttDeviation   *durationpb.Duration   `protobuf:"bytes,14,opt,name=rtt_deviation,json=rttDeviation,proto3" json:"rtt_deviation,omitempty"` // D
 	RttLast        *durationpb.Duration   `protobuf:"bytes,15,opt,name=rtt_last,json=rttLast,proto3" json:"rtt_last,omitempty"`                // T_MEAS

@@ -1,0 +1,88 @@
+package cluster
+
+import (
+	"testing"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// lossesOf is the last link that a has to b.
+func lossesOf(net *network) LinkStatus {
+	links := net.host("a").m.Links(net.now)
+	return links[len(links)-1]
+}
+
+// lost is a ratio in per cent.
+func (r Ratio) lost() int { return int(r.Lost * 100 / max(r.Expected, 1)) }
+
+// Nothing comes in on a dead link, whatever it is called: no figure of before
+// stays as if it were of now.
+func TestADeadLinkThatFlapsLosesAll(t *testing.T) {
+	t.Parallel()
+	net := settled(1, 2, 2)
+	a, b := net.host("a"), net.host("b")
+	to, from := net.wire(a, b, 1), net.wire(b, a, 1)
+	cut := func(cut bool) {
+		to.cut, from.cut = cut, cut
+		net.run(8 * time.Second)
+	}
+	for range 2 {
+		cut(true)
+		cut(false)
+	}
+	if l := lossesOf(net); l.State != belfry.LinkFlapping || l.RecentLoss == 255 || l.Loss10.lost() == 100 {
+		t.Fatalf("%v that works loses %d/255, %d %% of 10 s", l.State, l.RecentLoss, l.Loss10.lost())
+	}
+	cut(true)
+	net.run(5 * time.Second)
+	l := lossesOf(net)
+	if l.State != belfry.LinkFlapping || l.RecentLoss != 255 || l.Loss10.lost() != 100 {
+		t.Errorf("%v that is dead loses %d/255, %d %% of 10 s, want all", l.State, l.RecentLoss, l.Loss10.lost())
+	}
+	if l.Loss60.lost() == 100 {
+		t.Error("all of 60 s is lost, in which the link worked for a while")
+	}
+	net.run(50 * time.Second)
+	if later := lossesOf(net); later.Loss60.lost() != 100 || later.Loss600.lost() <= l.Loss600.lost() {
+		t.Errorf("after a minute %d %% of 60 s and %d %% of 600 s, want 100 and more than %d",
+			later.Loss60.lost(), later.Loss600.lost(), l.Loss600.lost())
+	}
+	cut(false)
+	net.run(time.Minute)
+	if l := lossesOf(net); l.RecentLoss == 255 || l.Loss10.lost() != 0 {
+		t.Errorf("%v that works again loses %d/255, %d %% of 10 s", l.State, l.RecentLoss, l.Loss10.lost())
+	}
+}
+
+// A carrier that is there again is no reception.
+func TestALinkThatIsNotHeardAgainLosesAll(t *testing.T) {
+	t.Parallel()
+	net := settled(1, 2, 1)
+	a := net.host("a")
+	net.path(net.host("b"), a).cut = true
+	net.deliver(a, Interface{Network: "net1", State: InterfaceNoCarrier})
+	net.run(10 * time.Second)
+	net.deliver(a, Interface{Network: "net1", State: InterfaceUp})
+	net.run(carrierHold + 100*time.Millisecond)
+	l := lossesOf(net)
+	if l.State != belfry.LinkInit || l.RecentLoss != 255 || l.Loss10.lost() != 100 {
+		t.Errorf("%v loses %d/255, %d %% of 10 s, want init and all", l.State, l.RecentLoss, l.Loss10.lost())
+	}
+}
+
+// A link on which nothing ever came loses all once something is missing, and
+// nothing is said of it before.
+func TestALinkThatWasNeverHeardLosesAll(t *testing.T) {
+	t.Parallel()
+	net := newNetwork(1, "a", "b")
+	net.boot(net.host("a"))
+	net.run(100 * time.Millisecond)
+	if l := lossesOf(net); l.State != belfry.LinkInit || l.RecentLoss != 0 || l.Loss10.Expected != 0 {
+		t.Errorf("%v loses %d/255, %v of 10 s, want init and nothing yet", l.State, l.RecentLoss, l.Loss10)
+	}
+	net.run(10 * time.Second)
+	if l := lossesOf(net); l.RecentLoss != 255 || l.Loss10.lost() != 100 || l.Loss600.lost() != 100 {
+		t.Errorf("%v loses %d/255, %d %% of 10 s, %d %% of 600 s, want all", l.State, l.RecentLoss, l.Loss10.lost(), l.Loss600.lost())
+	}
+}
