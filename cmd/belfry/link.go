@@ -40,7 +40,8 @@ on each network. Another node has its own, and may hear others than this one:
 
 Flags narrow the list down: a link has to be one of each list that is given, and
 beyond one of the thresholds, if there are any. With --watch a link that was
-beyond one is shown until it is at nine tenths of it or less.` + watchHelp,
+beyond one is shown until it is at nine tenths of it or less. A link that flaps
+says besides whether it works now.` + watchHelp,
 		Example: `  belfry link list
   belfry link list -o wide
   belfry link list --node b
@@ -358,11 +359,18 @@ func linkRTTs(l *belfryv1.Link) string {
 	return fmt.Sprintf("%s, deviation %s, last %s", linkRTT(l), span(l.GetRttDeviation().AsDuration()), span(l.GetRttLast().AsDuration()))
 }
 
-func linkStateCell(l *belfryv1.Link) cell { return stateCell(l.GetState()) }
+func linkStateCell(l *belfryv1.Link) cell { return stateCell(l.GetState(), l.GetTwoWay()) }
 
-func stateCell(state string) cell {
+// stateCell is a state for people. One that flaps says besides whether it works
+// now: its name does not tell.
+func stateCell(state string, twoWay bool) cell {
 	c := cell{text: state, color: yellow}
 	switch state {
+	case belfry.LinkFlapping.String():
+		c.text += ", up"
+		if !twoWay {
+			c = cell{text: state + ", down", color: red}
+		}
 	case belfry.LinkUp.String():
 		c.color = green
 	case belfry.LinkDown.String(), belfry.LinkNoCarrier.String():

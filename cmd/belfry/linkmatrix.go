@@ -36,11 +36,12 @@ type matrixCellView struct {
 	LossRatio     float64  `json:"loss_ratio" doc:"share of heartbeats that did not arrive; 1 while none does"`
 	RTTSeconds    *float64 `json:"rtt_seconds" doc:"mean round trip; null: not measured yet"`
 	JitterSeconds *float64 `json:"jitter_seconds" doc:"variation of the delay"`
+	TwoWay        bool     `json:"two_way" doc:"it works in both directions now, whatever its state is called"`
 }
 
 // metrics are what a cell of the table can show.
 var metrics = map[string]func(*belfryv1.LinkMatrixCell) cell{
-	"state": func(c *belfryv1.LinkMatrixCell) cell { return stateCell(c.GetState()) },
+	"state": func(c *belfryv1.LinkMatrixCell) cell { return stateCell(c.GetState(), c.GetTwoWay()) },
 	"loss":  func(c *belfryv1.LinkMatrixCell) cell { return cell{text: ratio(c.GetLossRatio())} },
 	"rtt": func(c *belfryv1.LinkMatrixCell) cell {
 		if !c.GetRttKnown() {
@@ -63,7 +64,7 @@ func newLinkMatrixCommand(a *app) *cobra.Command {
 		Long: `Show what every node hears of every other, a table for each network. A row is
 what its node hears of the peers in the columns: - is nothing, because the two
 do not watch each other, and ? is not known, because the node is down or did not
-answer within two seconds.` + watchHelp + `
+answer within two seconds. A link that flaps says besides whether it works now.` + watchHelp + `
 A line is what --metric shows of one link and of what it was.`,
 		Example: "  belfry link matrix\n  belfry link matrix --network net2\n  belfry link matrix --metric rtt\n  belfry link matrix --watch",
 		Args:    none,
@@ -196,7 +197,7 @@ func viewOfMatrix(m *belfryv1.GetLinkMatrixResponse) matrixView {
 func viewOfCell(node string, c *belfryv1.LinkMatrixCell) *matrixCellView {
 	v := &matrixCellView{
 		Node: node, Peer: c.GetPeer(), Network: c.GetNetwork(), State: c.GetState(),
-		LossRatio: c.GetLossRatio(), JitterSeconds: jsonSeconds(c.GetJitter().AsDuration()),
+		LossRatio: c.GetLossRatio(), JitterSeconds: jsonSeconds(c.GetJitter().AsDuration()), TwoWay: c.GetTwoWay(),
 	}
 	if c.GetRttKnown() {
 		v.RTTSeconds = jsonSeconds(c.GetRtt().AsDuration())

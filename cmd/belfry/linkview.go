@@ -59,6 +59,7 @@ type linkView struct {
 	Ups                 uint64           `json:"ups" doc:"how often it came up"`
 	Downs               uint64           `json:"downs" doc:"how often it went down"`
 	FlapPenalty         uint32           `json:"flap_penalty" doc:"1000 for each time up or down, halved every 60 s"`
+	TwoWay              bool             `json:"two_way" doc:"it works in both directions now, whatever its state is called"`
 	Transitions         []transitionView `json:"transitions" doc:"the last 32 changes of state, oldest first"`
 }
 
@@ -98,7 +99,7 @@ func viewOfLink(l *belfryv1.Link) linkView {
 		PeerState: l.GetPeerState(), PeerLossRatio: l.GetPeerLossRatio(),
 		PeerAgeSeconds: jsonSeconds(l.GetPeerAge().AsDuration()),
 	}
-	v.Rx, v.Version, v.Carrier = l.GetRx(), l.GetVersion(), l.GetCarrier()
+	v.Rx, v.TwoWay, v.Version, v.Carrier = l.GetRx(), l.GetTwoWay(), l.GetVersion(), l.GetCarrier()
 	v.Interface, v.SpeedMbits, v.MTUBytes = l.GetInterface(), l.GetSpeedMbits(), l.GetMtuBytes()
 	v.Loss10Ratio, v.Loss60Ratio, v.Loss600Ratio = l.GetLoss_10SRatio(), l.GetLoss_60SRatio(), l.GetLoss_600SRatio()
 	v.RTTMinSeconds, v.RTTP50Seconds = jsonSeconds(l.GetRttMin().AsDuration()), jsonSeconds(l.GetRttP50().AsDuration())

@@ -154,7 +154,7 @@ func (w *linkWatcher) remove(now time.Time, resp *belfryv1.WatchLinksResponse, k
 	w.line(linkChangeView{
 		Kind: kind, Time: jsonTime(now), Node: resp.GetNodeName(), Version: resp.GetVersion(),
 		Peer: was.GetPeer(), Network: was.GetNetwork(), From: was.GetState(), State: state,
-	}, now, nil)
+	}, now, was, nil)
 }
 
 func (w *linkWatcher) write(now time.Time, resp *belfryv1.WatchLinksResponse, was, l *linkRow) {
@@ -166,20 +166,25 @@ func (w *linkWatcher) write(now time.Time, resp *belfryv1.WatchLinksResponse, wa
 	w.line(linkChangeView{
 		Kind: kind, Time: jsonTime(now), Node: resp.GetNodeName(), Version: resp.GetVersion(),
 		Peer: l.GetPeer(), Network: l.GetNetwork(), From: was.GetState(), State: l.GetState(), Link: &view,
-	}, now, l)
+	}, now, was, l)
 }
 
-// line writes one change in the form that -o chose, in one line but for yaml.
-func (w *linkWatcher) line(v linkChangeView, now time.Time, l *linkRow) {
+// line writes one change, of a link that was and is, each nil if there is none,
+// in the form that -o chose, in one line but for yaml.
+func (w *linkWatcher) line(v linkChangeView, now time.Time, was, l *linkRow) {
 	if w.object(v) {
 		return
 	}
 	parts := []string{clock(now), printable(v.Peer + "/" + v.Network)}
+	from, to := linkStateCell(was).text, v.State
+	if l != nil {
+		to = linkStateCell(l).text
+	}
 	switch {
-	case v.State == "" || v.From == "" || v.From == v.State:
-		parts = append(parts, cmp.Or(v.State, v.Kind))
+	case to == "" || from == "" || from == to:
+		parts = append(parts, cmp.Or(to, v.Kind))
 	default:
-		parts = append(parts, v.From+" -> "+v.State)
+		parts = append(parts, from+" -> "+to)
 	}
 	if v.Kind == "left" && v.State != "" {
 		parts = append(parts, v.Kind)

@@ -248,7 +248,7 @@ func (f *fakeCluster) View() ClusterView {
 		},
 		Links: []cluster.LinkStatus{
 			{Peer: nodeB, PeerName: "b", State: belfry.LinkDown, Reason: "reset", RecentLoss: 51, MRT: time.Millisecond, PeerAge: -1},
-			{Peer: nodeB, PeerName: "b", State: belfry.LinkUp, Works: true, PeerState: belfry.LinkOneWayIn, PeerAge: time.Second},
+			{Peer: nodeB, PeerName: "b", State: belfry.LinkUp, Works: true, TwoWay: true, PeerState: belfry.LinkOneWayIn, PeerAge: time.Second},
 		},
 		Agents: map[belfry.NodeID]AgentInfo{nodeA: {PID: 11, Version: "0.1", Started: now.Add(-time.Hour), Addresses: []string{"127.0.0.1:7431"}}},
 	}

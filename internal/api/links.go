@@ -72,7 +72,7 @@ func (s *Server) LocalLinks(_ context.Context, req *belfryv1.ListLinksRequest) (
 func linkOf(r *cluster.LinkStatus) *belfryv1.Link {
 	l := &belfryv1.Link{
 		PeerId: r.Peer.String(), Peer: r.PeerName, Network: r.Network, Local: r.Local.String(), Remote: r.Remote.String(),
-		State: r.State.String(), Reason: r.Reason, Since: timestamp(r.Since), Version: r.Version, Rx: r.Rx,
+		State: r.State.String(), Reason: r.Reason, Since: timestamp(r.Since), Version: r.Version, Rx: r.Rx, TwoWay: r.TwoWay,
 		Interface: r.Interface, SpeedMbits: r.Speed, MtuBytes: uint32(max(0, r.MTU)), Carrier: r.Carrier,
 		Sent: r.Sent, LastSent: timestamp(r.LastTx), LastReceived: timestamp(r.LastRx), LastEcho: timestamp(r.LastEcho),
 		LossRatio: float64(r.RecentLoss) / 255, Loss_10SRatio: share(r.Loss10), Loss_60SRatio: share(r.Loss60), Loss_600SRatio: share(r.Loss600),

@@ -77,8 +77,8 @@ func TestTheMatrixOfOneNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	cells := got.GetRows()[0].GetCells()
-	if len(cells) != 1 || cells[0].GetPeer() != "b" || cells[0].GetNetwork() != "net2" || cells[0].GetState() != "up" {
-		t.Errorf("cells %v, want b on net2", cells)
+	if len(cells) != 1 || cells[0].GetPeer() != "b" || cells[0].GetNetwork() != "net2" || cells[0].GetState() != "up" || !cells[0].GetTwoWay() {
+		t.Errorf("cells %v, want b on net2, which works both ways", cells)
 	}
 	_, err = c.LinkMatrix(t.Context(), "net3")
 	if want := `GetLinkMatrix: net3: not found: no link on network "net3"; one of net1, net2`; !errors.Is(err, belfry.ErrNotFound) || err.Error() != want {

@@ -79,7 +79,7 @@ func (l *linkService) matrixRow(ctx context.Context, id belfry.NodeID, name, net
 			if network == "" || r.GetNetwork() == network {
 				row.Cells = append(row.Cells, &belfryv1.LinkMatrixCell{
 					Peer: r.GetPeer(), Network: r.GetNetwork(), State: r.GetState(), LossRatio: r.GetLossRatio(),
-					RttKnown: r.GetRttKnown(), Rtt: r.GetRtt(), Jitter: r.GetJitter(),
+					RttKnown: r.GetRttKnown(), Rtt: r.GetRtt(), Jitter: r.GetJitter(), TwoWay: r.GetTwoWay(),
 				})
 			}
 		}

@@ -31,13 +31,13 @@ func TestADeadLinkThatFlapsLosesAll(t *testing.T) {
 		cut(true)
 		cut(false)
 	}
-	if l := lossesOf(net); l.State != belfry.LinkFlapping || l.RecentLoss == 255 || l.Loss10.lost() == 100 {
+	if l := lossesOf(net); l.State != belfry.LinkFlapping || !l.TwoWay || l.RecentLoss == 255 || l.Loss10.lost() == 100 {
 		t.Fatalf("%v that works loses %d/255, %d %% of 10 s", l.State, l.RecentLoss, l.Loss10.lost())
 	}
 	cut(true)
 	net.run(5 * time.Second)
 	l := lossesOf(net)
-	if l.State != belfry.LinkFlapping || l.RecentLoss != 255 || l.Loss10.lost() != 100 {
+	if l.State != belfry.LinkFlapping || l.TwoWay || l.RecentLoss != 255 || l.Loss10.lost() != 100 {
 		t.Errorf("%v that is dead loses %d/255, %d %% of 10 s, want all", l.State, l.RecentLoss, l.Loss10.lost())
 	}
 	if l.Loss60.lost() == 100 {

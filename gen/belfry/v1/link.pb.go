@@ -323,6 +323,7 @@ type Link struct {
 	Downs          uint64                 `protobuf:"varint,46,opt,name=downs,proto3" json:"downs,omitempty"`
 	FlapPenalty    uint32                 `protobuf:"varint,47,opt,name=flap_penalty,json=flapPenalty,proto3" json:"flap_penalty,omitempty"` // 1,000 for each up or down, halved every 60 s
 	Transitions    []*LinkTransition      `protobuf:"bytes,48,rep,name=transitions,proto3" json:"transitions,omitempty"`                     // the newest 32, oldest first
+	TwoWay         bool                   `protobuf:"varint,49,opt,name=two_way,json=twoWay,proto3" json:"two_way,omitempty"`                // it works in both directions now, whatever its state is called
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -693,6 +694,13 @@ func (x *Link) GetTransitions() []*LinkTransition {
 	return nil
 }
 
+func (x *Link) GetTwoWay() bool {
+	if x != nil {
+		return x.TwoWay
+	}
+	return false
+}
+
 // LinkTransition is one change of a link's state.
 type LinkTransition struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -928,6 +936,7 @@ type LinkMatrixCell struct {
 	RttKnown      bool                   `protobuf:"varint,5,opt,name=rtt_known,json=rttKnown,proto3" json:"rtt_known,omitempty"`
 	Rtt           *durationpb.Duration   `protobuf:"bytes,6,opt,name=rtt,proto3" json:"rtt,omitempty"`
 	Jitter        *durationpb.Duration   `protobuf:"bytes,7,opt,name=jitter,proto3" json:"jitter,omitempty"`
+	TwoWay        bool                   `protobuf:"varint,8,opt,name=two_way,json=twoWay,proto3" json:"two_way,omitempty"` // as Link.two_way
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1009,6 +1018,13 @@ func (x *LinkMatrixCell) GetJitter() *durationpb.Duration {
 		return x.Jitter
 	}
 	return nil
+}
+
+func (x *LinkMatrixCell) GetTwoWay() bool {
+	if x != nil {
+		return x.TwoWay
+	}
+	return false
 }
 
 // Adaptation is one step of the three adapted parameters of a link, with what
@@ -1382,7 +1398,7 @@ const file_belfry_v1_link_proto_rawDesc = "" +
 	"\tnode_name\x18\x01 \x01(\tR\bnodeName\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12%\n" +
 	"\x05links\x18\x03 \x03(\v2\x0f.belfry.v1.LinkR\x05links\x12&\n" +
-	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken\"\xa2\x0e\n" +
+	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken\"\xbb\x0e\n" +
 	"\x04Link\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x18\n" +
@@ -1435,7 +1451,8 @@ const file_belfry_v1_link_proto_rawDesc = "" +
 	"\x03ups\x18- \x01(\x04R\x03ups\x12\x14\n" +
 	"\x05downs\x18. \x01(\x04R\x05downs\x12!\n" +
 	"\fflap_penalty\x18/ \x01(\rR\vflapPenalty\x12;\n" +
-	"\vtransitions\x180 \x03(\v2\x19.belfry.v1.LinkTransitionR\vtransitions\"|\n" +
+	"\vtransitions\x180 \x03(\v2\x19.belfry.v1.LinkTransitionR\vtransitions\x12\x17\n" +
+	"\atwo_way\x181 \x01(\bR\x06twoWay\"|\n" +
 	"\x0eLinkTransition\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
@@ -1449,7 +1466,7 @@ const file_belfry_v1_link_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1a\n" +
 	"\banswered\x18\x02 \x01(\bR\banswered\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12/\n" +
-	"\x05cells\x18\x04 \x03(\v2\x19.belfry.v1.LinkMatrixCellR\x05cells\"\xf0\x01\n" +
+	"\x05cells\x18\x04 \x03(\v2\x19.belfry.v1.LinkMatrixCellR\x05cells\"\x89\x02\n" +
 	"\x0eLinkMatrixCell\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x14\n" +
@@ -1458,7 +1475,8 @@ const file_belfry_v1_link_proto_rawDesc = "" +
 	"loss_ratio\x18\x04 \x01(\x01R\tlossRatio\x12\x1b\n" +
 	"\trtt_known\x18\x05 \x01(\bR\brttKnown\x12+\n" +
 	"\x03rtt\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03rtt\x121\n" +
-	"\x06jitter\x18\a \x01(\v2\x19.google.protobuf.DurationR\x06jitter\"\x9f\x03\n" +
+	"\x06jitter\x18\a \x01(\v2\x19.google.protobuf.DurationR\x06jitter\x12\x17\n" +
+	"\atwo_way\x18\b \x01(\bR\x06twoWay\"\x9f\x03\n" +
 	"\n" +
 	"Adaptation\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x125\n" +
