@@ -44,7 +44,9 @@ func newDoctorCommand(a *app) *cobra.Command {
 		Long: `Check this machine's agent, running or not, and say what to do. Without
 names all checks are made: ` + strings.Join(agent.Checks, ", ") + `.
 Nothing is changed. Run it as the user of the agent. clock, members and limits
-need an agent that answers; without one they say so and are unknown.
+need an agent that answers; without one they say so and are unknown. It is asked
+at --socket, else at the socket of the file that --config names, else at
+$BELFRY_SOCKET, else at that of the settings.
 
 The exit status is 1 if there is a failure, with --strict also if there is a
 warning or if a check could not be made. With -o nagios it is 0 ok, 1 warning,
@@ -55,6 +57,10 @@ warning or if a check could not be made. With -o nagios it is 0 ok, 1 warning,
 		Args:      checkNames,
 		ValidArgs: agent.Checks,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			socket := a.socket
+			if socket == "" && file == "" {
+				socket = a.getenv("BELFRY_SOCKET") // else the file that is named says which agent is meant
+			}
 			if _, err := os.Stat(packagedSettings); file == "" && err == nil {
 				file = packagedSettings
 			}
@@ -62,8 +68,8 @@ warning or if a check could not be made. With -o nagios it is 0 ok, 1 warning,
 			if err != nil {
 				return err
 			}
-			if a.socket != "" {
-				settings.Socket.Path = a.socket
+			if socket != "" {
+				settings.Socket.Path = socket
 			}
 			if len(args) == 0 {
 				args = agent.Checks
