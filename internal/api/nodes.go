@@ -139,6 +139,8 @@ func noteOf(view ClusterView, n *cluster.NodeStatus) string {
 		return "a second agent runs with its identity"
 	case n.ID == view.Self:
 		return "this node"
+	case n.Verdict == belfry.VerdictStalled && n.Cause == belfry.CauseRestarting:
+		return "its agent was stopped, or starts again"
 	case !n.PostAt.IsZero():
 		return "determined, not posted"
 	case known && !stream.Up && n.Verdict == belfry.VerdictUp && view.Time.Sub(stream.Since) > streamNote:
