@@ -195,6 +195,7 @@ var mainFields = map[belfry.Class][]string{
 	"producer.failed":  {"reason", "restarts"},
 	"sysctl.change":    {"old", "new"},
 	"timer.fire":       {"missed"},
+	"unit.state":       {"active", "sub", "result"},
 }
 
 // fields are the KEY=VALUE of a line.

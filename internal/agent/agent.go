@@ -32,6 +32,7 @@ import (
 	"github.com/belfry-ha/belfry/internal/producer/process"
 	"github.com/belfry-ha/belfry/internal/producer/sysctl"
 	"github.com/belfry-ha/belfry/internal/producer/timer"
+	"github.com/belfry-ha/belfry/internal/producer/unit"
 	"github.com/belfry-ha/belfry/internal/producer/user"
 	"github.com/belfry-ha/belfry/internal/security"
 	"github.com/belfry-ha/belfry/internal/transport"
@@ -216,9 +217,10 @@ func (a *Agent) newEvents() error {
 	a.links = link.New(a.watchPeers)
 	table := a.members.Table()
 	a.notices = node.NewNotices(table.Name, a.id.node.Name, table.nodeNames())
+	systemd := unit.NewSystemd(unit.Options{})
 	producers := []producer.Producer{
 		process.New(), file.New(), filesystem.New(), pressure.New(), sysctl.New(), timer.New(), adapter.New(), disk.New(),
-		a.nodes, a.notices, a.links, user.New(),
+		unit.New(systemd), a.nodes, a.notices, a.links, user.New(),
 	}
 	var classes []belfry.ClassInfo
 	for _, p := range producers {

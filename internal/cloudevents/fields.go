@@ -47,6 +47,7 @@ var messages = map[belfry.Class]protoreflect.MessageType{
 	"sysctl.change":         (*belfryv1.SysctlChange)(nil).ProtoReflect().Type(),
 	"timer.fire":            (*belfryv1.TimerFire)(nil).ProtoReflect().Type(),
 	"process.exit":          (*belfryv1.ProcessExit)(nil).ProtoReflect().Type(),
+	"unit.state":            (*belfryv1.UnitState)(nil).ProtoReflect().Type(),
 	"producer.failed":       (*belfryv1.ProducerFailed)(nil).ProtoReflect().Type(),
 }
 

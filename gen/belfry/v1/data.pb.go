@@ -2055,6 +2055,67 @@ func (x *DiskState) GetReason() string {
 	return ""
 }
 
+// UnitState is the data of unit.state.
+type UnitState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Active        string                 `protobuf:"bytes,1,opt,name=active,proto3" json:"active,omitempty"` // active, reloading, inactive, failed, activating, deactivating, maintenance, refreshing
+	Sub           string                 `protobuf:"bytes,2,opt,name=sub,proto3" json:"sub,omitempty"`       // the same in the words of the unit's own type: running, exited, auto-restart
+	Result        string                 `protobuf:"bytes,3,opt,name=result,proto3" json:"result,omitempty"` // how it ended last: success, exit-code, signal, timeout; empty: units of its type have none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnitState) Reset() {
+	*x = UnitState{}
+	mi := &file_belfry_v1_data_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnitState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnitState) ProtoMessage() {}
+
+func (x *UnitState) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnitState.ProtoReflect.Descriptor instead.
+func (*UnitState) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *UnitState) GetActive() string {
+	if x != nil {
+		return x.Active
+	}
+	return ""
+}
+
+func (x *UnitState) GetSub() string {
+	if x != nil {
+		return x.Sub
+	}
+	return ""
+}
+
+func (x *UnitState) GetResult() string {
+	if x != nil {
+		return x.Result
+	}
+	return ""
+}
+
 // ProducerFailed is the data of producer.failed.
 type ProducerFailed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2067,7 +2128,7 @@ type ProducerFailed struct {
 
 func (x *ProducerFailed) Reset() {
 	*x = ProducerFailed{}
-	mi := &file_belfry_v1_data_proto_msgTypes[26]
+	mi := &file_belfry_v1_data_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2079,7 +2140,7 @@ func (x *ProducerFailed) String() string {
 func (*ProducerFailed) ProtoMessage() {}
 
 func (x *ProducerFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[26]
+	mi := &file_belfry_v1_data_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2092,7 +2153,7 @@ func (x *ProducerFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducerFailed.ProtoReflect.Descriptor instead.
 func (*ProducerFailed) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{26}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ProducerFailed) GetProducer() string {
@@ -2303,7 +2364,11 @@ const file_belfry_v1_data_proto_rawDesc = "" +
 	"\x03uid\x18\x05 \x01(\tR\x03uid\x12\x12\n" +
 	"\x04from\x18\x06 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\a \x01(\tR\x02to\x12\x16\n" +
-	"\x06reason\x18\b \x01(\tR\x06reason\"`\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\"M\n" +
+	"\tUnitState\x12\x16\n" +
+	"\x06active\x18\x01 \x01(\tR\x06active\x12\x10\n" +
+	"\x03sub\x18\x02 \x01(\tR\x03sub\x12\x16\n" +
+	"\x06result\x18\x03 \x01(\tR\x06result\"`\n" +
 	"\x0eProducerFailed\x12\x1a\n" +
 	"\bproducer\x18\x01 \x01(\tR\bproducer\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n" +
@@ -2321,7 +2386,7 @@ func file_belfry_v1_data_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_data_proto_rawDescData
 }
 
-var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_belfry_v1_data_proto_goTypes = []any{
 	(*ProcessExit)(nil),          // 0: belfry.v1.ProcessExit
 	(*FileModify)(nil),           // 1: belfry.v1.FileModify
@@ -2349,7 +2414,8 @@ var file_belfry_v1_data_proto_goTypes = []any{
 	(*AdapterChange)(nil),        // 23: belfry.v1.AdapterChange
 	(*AddressChange)(nil),        // 24: belfry.v1.AddressChange
 	(*DiskState)(nil),            // 25: belfry.v1.DiskState
-	(*ProducerFailed)(nil),       // 26: belfry.v1.ProducerFailed
+	(*UnitState)(nil),            // 26: belfry.v1.UnitState
+	(*ProducerFailed)(nil),       // 27: belfry.v1.ProducerFailed
 }
 var file_belfry_v1_data_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
@@ -2372,7 +2438,7 @@ func file_belfry_v1_data_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_data_proto_rawDesc), len(file_belfry_v1_data_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
