@@ -219,8 +219,8 @@ func (a *Agent) newEvents() error {
 	a.notices = node.NewNotices(table.Name, a.id.node.Name, table.nodeNames())
 	systemd := unit.NewSystemd(unit.Options{})
 	producers := []producer.Producer{
-		process.New(), file.New(), filesystem.New(), pressure.New(), sysctl.New(), timer.New(), adapter.New(), disk.New(),
-		unit.New(systemd), a.nodes, a.notices, a.links, user.New(),
+		process.New().WithUnits(units{systemd}), file.New(), filesystem.New(), pressure.New(), sysctl.New(),
+		timer.New(), adapter.New(), disk.New(), unit.New(systemd), a.nodes, a.notices, a.links, user.New(),
 	}
 	var classes []belfry.ClassInfo
 	for _, p := range producers {

@@ -39,7 +39,7 @@ func (s *session) locate(now time.Time, t *target, once *shared) error {
 		s.listen(t) // first, so that nothing comes in between
 	}
 	for range attempts {
-		found, why := find(t.subject, once)
+		found, why := s.find(t, once)
 		if why != nil {
 			return s.absent(t, why)
 		}
@@ -74,7 +74,9 @@ func (s *session) changed(t *target) bool {
 		return err == nil && file != t.held.file
 	case byPidfile:
 		pid, err := readPidfile(t.subject.path)
-		return err == nil && pid != t.held.pid
+		return err == nil && pid != t.held.pid && !over(t.held)
+	case byUnit:
+		return s.hasOther(t)
 	}
 	return false
 }
@@ -93,17 +95,28 @@ func (s *session) release(t *target) error {
 
 // absent ends a watch that does not wait. One that had a process before goes on looking.
 func (s *session) absent(t *target, why error) error {
+	if errors.Is(why, errPending) {
+		return nil
+	}
 	if t.held != nil {
-		if t.subject.kind == byPidfile {
+		if t.subject.kind == byPidfile || t.subject.kind == byUnit {
 			return nil // it names nothing that lives: the old one may still be it
 		}
 		return s.release(t)
 	}
-	if t.had || t.watch.Wait && errors.Is(why, belfry.ErrNoEvent) {
+	if t.had || t.watch.Wait && mayCome(why) {
 		return nil
 	}
 	s.forget(t)
 	return s.send(event.End{Entry: t.watch.Entry, Err: why})
+}
+
+// find searches for the process that a target names.
+func (s *session) find(t *target, once *shared) (stat, error) {
+	if t.subject.kind == byUnit {
+		return s.findMain(t)
+	}
+	return find(t.subject, once)
 }
 
 // find searches for the process that a subject names.

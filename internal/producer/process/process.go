@@ -32,10 +32,13 @@ const (
 const reapedWithin = time.Second
 
 // A Producer has no state between two calls of Run and is safe for concurrent use.
-type Producer struct{}
+type Producer struct{ units Units }
 
-// New makes a Producer.
-func New() *Producer { return &Producer{} }
+// New makes a Producer that refuses unit=.
+func New() *Producer { return &Producer{units: noUnits{}} }
+
+// WithUnits makes one that asks units for the main processes of services.
+func (*Producer) WithUnits(units Units) *Producer { return &Producer{units: units} }
 
 // Name is the folder's.
 func (*Producer) Name() string { return "process" }
@@ -46,7 +49,7 @@ func (*Producer) Classes() []belfry.ClassInfo {
 		Class:   Class,
 		Kind:    belfry.Happening,
 		Summary: "a process has ended, with its exit code or signal",
-		Subject: "pid=N | exe=/PATH | cmdline=EXPRESSION | pidfile=/PATH",
+		Subject: "pid=N | exe=/PATH | cmdline=EXPRESSION | pidfile=/PATH | unit=NAME.service",
 		Data:    "belfry.v1.ProcessExit",
 		Remote:  true,
 		// A number means another process on every node, and an expression has
@@ -63,7 +66,7 @@ func (*Producer) CheckSubject(_ belfry.Class, text string) error {
 }
 
 // Run serves watches until ctx ends.
-func (*Producer) Run(ctx context.Context, requests <-chan producer.Request, send producer.Send) error {
+func (p *Producer) Run(ctx context.Context, requests <-chan producer.Request, send producer.Send) error {
 	poll, err := newPoller()
 	if err != nil {
 		return fmt.Errorf("process: %w", err)
@@ -86,7 +89,7 @@ func (*Producer) Run(ctx context.Context, requests <-chan producer.Request, send
 			}
 		}
 	})
-	s := newSession(poll, send)
+	s := newSession(poll, p.units, send)
 	defer func() { // wait, which close ends, before the descriptors go
 		cancel()
 		poll.close()
@@ -119,6 +122,8 @@ func (s *session) loop(ctx context.Context, requests <-chan producer.Request, re
 			} else {
 				s.unwatch(r.Unwatch)
 			}
+		case <-s.news:
+			err = s.renewed(time.Now())
 		case <-timer.C:
 			err = s.advance(time.Now())
 		}

@@ -25,6 +25,11 @@ type session struct {
 	tokens  map[uint64]*target // of held processes, as the poller knows them
 	last    uint64             // token
 	hints   hints
+
+	units    Units
+	mains    Mains          // nil: no service is followed
+	followed map[string]int // services, and by how many targets
+	news     chan struct{}  // capacity 1: mains have changed
 }
 
 // A target is one watch.
@@ -36,6 +41,8 @@ type target struct {
 	closely time.Time     // look closely until then
 	hint    time.Duration // after a hint: until the next search; zero: none
 	had     bool          // it held one before, and is not refused any more
+	next    turn          // byUnit: that was found last
+	over    turn          // byUnit: that has ended
 }
 
 // held is the process that a target names now.
@@ -44,6 +51,7 @@ type held struct {
 	start  uint64 // ticks after boot; with pid it names one process for good
 	pidfd  int
 	token  uint64
+	turn   turn // of what is held byUnit
 	file   file // that it runs
 	exe    string
 	cmd    string
@@ -54,10 +62,11 @@ type held struct {
 
 func (h *held) instance() string { return stat{pid: h.pid, start: h.start}.instance() }
 
-func newSession(poll *poller, send producer.Send) *session {
+func newSession(poll *poller, units Units, send producer.Send) *session {
 	return &session{
 		poll: poll, send: send, targets: map[event.WatchID]*target{}, tokens: map[uint64]*target{},
 		hints: hints{fd: -1, who: map[*target]bool{}},
+		units: units, followed: map[string]int{}, news: make(chan struct{}, 1),
 	}
 }
 
@@ -83,6 +92,7 @@ func (s *session) watch(now time.Time, w event.Watch) error {
 	}
 	t := &target{watch: w, subject: sub}
 	s.targets[w.ID] = t
+	s.follow(t)
 	if err := s.locate(now, t, new(shared)); err != nil {
 		return err
 	}
@@ -99,6 +109,7 @@ func (s *session) unwatch(id event.WatchID) {
 func (s *session) forget(t *target) {
 	s.drop(t)
 	s.unlisten(t)
+	s.unfollow(t)
 	delete(s.targets, t.watch.ID)
 }
 
@@ -147,6 +158,8 @@ func (s *session) advance(now time.Time) error {
 // something may come or change without a process that ends.
 func (t *target) again(now time.Time) {
 	switch {
+	case t.subject.kind == byUnit:
+		t.search = time.Time{} // systemd tells
 	case t.held == nil && t.hint > 0:
 		t.search = now.Add(t.hint)
 		if t.hint *= 2; t.hint > lastHint {
@@ -159,6 +172,18 @@ func (t *target) again(now time.Time) {
 	default:
 		t.search = time.Time{}
 	}
+}
+
+// renewed looks at what names services, whose main processes have changed.
+func (s *session) renewed(now time.Time) error {
+	for _, id := range slices.Sorted(maps.Keys(s.targets)) {
+		if t := s.targets[id]; t.subject.kind == byUnit {
+			if err := s.locate(now, t, new(shared)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // ended takes what the poller reports.
@@ -224,7 +249,7 @@ func (s *session) post(now time.Time, t *target, how exit) error {
 	if err := s.send(messages...); err != nil {
 		return err
 	}
-	t.had, t.closely = true, now.Add(closelyFor)
+	t.had, t.closely, t.over = true, now.Add(closelyFor), h.turn
 	if err := s.locate(now, t, new(shared)); err != nil {
 		return err
 	}
@@ -259,7 +284,7 @@ func (s *session) hold(t *target, found stat) (bool, error) {
 		return false, nil
 	}
 	s.last++
-	h := &held{pid: found.pid, start: found.start, pidfd: fd, token: s.last, cmd: readCmdline(found.pid)}
+	h := &held{pid: found.pid, start: found.start, pidfd: fd, token: s.last, turn: t.next, cmd: readCmdline(found.pid)}
 	h.exe, _ = readExe(found.pid)
 	h.file, _ = exeFile(found.pid)
 	if uids, ok := readUIDs(found.pid); ok {

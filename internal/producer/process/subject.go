@@ -18,6 +18,7 @@ const (
 	byExe
 	byCmdline
 	byPidfile
+	byUnit
 )
 
 // A subject is what the user named, taken apart.
@@ -27,10 +28,11 @@ type subject struct {
 	pid        int            // byPID
 	path       string         // byExe, byPidfile: absolute and clean
 	expression *regexp.Regexp // byCmdline
+	unit       string         // byUnit
 }
 
 // forms is the remedy in every refusal.
-const forms = "write pid=N, exe=/PATH, cmdline=EXPRESSION or pidfile=/PATH"
+const forms = "write pid=N, exe=/PATH, cmdline=EXPRESSION, pidfile=/PATH or unit=NAME.service"
 
 // maxPID is the greatest value of kernel.pid_max (proc(5)).
 const maxPID = 1 << 22
@@ -66,13 +68,17 @@ func parse(text string) (subject, error) {
 			return s, fmt.Errorf("%w: cmdline= matches every process; write an expression", belfry.ErrUsage)
 		}
 		s.kind, s.expression = byCmdline, e
+	case "unit":
+		s.kind, s.unit = byUnit, value
+		return s, checkUnit(value)
 	default:
 		return s, fmt.Errorf("%w: subject %q: unknown kind %q; %s", belfry.ErrUsage, text, key, forms)
 	}
 	return s, nil
 }
 
-// exclusive: a pid file or an expression may well name what another one names.
+// exclusive: a pid file, an expression or an alias of a service may well name
+// what another one names.
 func (s subject) exclusive() bool { return s.kind == byPID || s.kind == byExe }
 
 // follows: a process id names one process and no successor.
