@@ -273,6 +273,7 @@ type Notification struct {
 	Data            []byte // of the newest
 	LowerBound      bool   // the source may have merged: print counts with "≥"
 	Gap             *Gap   // of KindGap only
+	Reason          string // of KindCoverage only: why the node refuses to deliver
 }
 
 // A Gap says what a KindGap notification stands for. A gap of one event has

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/client"
 	"github.com/belfry-ha/belfry/internal/cloudevents"
 )
 
@@ -36,6 +37,7 @@ type notificationView struct {
 	LowerBound    bool           `json:"lower_bound" doc:"the source may have merged occurrences: count is the least"`
 	Data          map[string]any `json:"data" doc:"fields of the class, of the newest occurrence; null: can not be read"`
 	Gap           *gapView       `json:"gap" doc:"of kind gap; else null"`
+	Reason        string         `json:"reason" doc:"of kind coverage: why the node refuses to deliver; else empty"`
 }
 
 // gapView is what a gap says in JSON.
@@ -72,7 +74,7 @@ func (w *watcher) view(n *belfry.Notification) notificationView {
 		Kind: n.Kind.String(), Registration: n.Registration, Node: w.nodeName(n),
 		Incarnation: uint32(n.Incarnation), Entry: n.Entry, Class: string(n.Event.Class), Subject: n.Event.Subject, Instance: n.Event.Instance,
 		Sequence: n.Last, FirstSequence: n.First, Count: countOf(n), Skipped: n.Skipped,
-		FirstTime: jsonTime(n.FirstTime), Time: jsonTime(n.Time), Code: n.Code, LowerBound: n.LowerBound, Data: data,
+		FirstTime: jsonTime(n.FirstTime), Time: jsonTime(n.Time), Code: n.Code, LowerBound: n.LowerBound, Data: data, Reason: n.Reason,
 	}
 	if !n.Node.IsZero() {
 		v.NodeID = n.Node.String()
@@ -103,6 +105,8 @@ func (w *watcher) line(n *belfry.Notification, wide bool) string {
 	switch {
 	case n.Kind == belfry.KindSettled:
 		parts = append(parts, fmt.Sprintf("settled, %d silenced", n.Skipped))
+	case n.Kind == belfry.KindCoverage:
+		parts = append(parts, strings.TrimSuffix("coverage "+client.CoverageState(n.Code).String()+": "+printable(n.Reason), ": "))
 	case n.Kind != belfry.KindOccurrence:
 		parts = append(parts, n.Kind.String())
 	case n.LowerBound:

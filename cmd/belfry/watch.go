@@ -302,12 +302,21 @@ func (w *watcher) tellCoverage(r belfry.Registration, registered client.Register
 	}
 }
 
+// tellRefused names a node that refuses what it was asked for only after the
+// registration was in force, as a producer does that looks first.
+func (w *watcher) tellRefused(n *belfry.Notification) {
+	if client.CoverageState(n.Code) == client.CoverageRefused {
+		w.notef("%s does not deliver %s: %s", w.nodeName(n), selector{class: string(n.Event.Class), subject: n.Event.Subject}, n.Reason)
+	}
+}
+
 // run hands on one notification after the other.
 func (w *watcher) run(ctx context.Context, stream *client.Stream) error {
 	for {
 		n, err := stream.Next(ctx)
 		if err == nil {
 			if n.Kind == belfry.KindCoverage && !w.verbose {
+				w.tellRefused(&n)
 				continue // about the registration, not about an event
 			}
 			err = w.deliver(ctx, &n)

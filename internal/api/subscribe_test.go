@@ -53,6 +53,7 @@ func TestNotificationsArriveAsTheyWere(t *testing.T) {
 		exit(1, 1, 2), restarted, filtered,
 		{Kind: belfry.KindGap, Registration: 1, FirstTime: now, Time: now, Gap: &belfry.Gap{Total: 3, Known: true, Resync: true, Reason: belfry.GapOverflow, From: now, To: now.Add(1)}},
 		{Kind: belfry.KindAlready, Registration: 1, Node: nodeA, NodeName: "a", Incarnation: 2, Entry: 2, Event: belfry.EventID{Class: "filesystem.usage", Subject: "/"}, FirstTime: now, Time: now, Value: 91.5, LowerBound: true},
+		{Kind: belfry.KindCoverage, Registration: 1, Node: nodeA, NodeName: "a", Incarnation: 2, Event: belfry.EventID{Class: "timer.fire", Subject: "at=1"}, FirstTime: now, Time: now, Code: 2, Edge: belfry.EdgeFailing, Reason: "at=1 has passed"},
 	}
 	c.post(all[:2]...)
 	c.post(all[2:]...)

@@ -57,7 +57,7 @@ func watchResponse(n *belfry.Notification) *belfryv1.WatchResponse {
 		Class: string(n.Event.Class), Subject: n.Event.Subject, Instance: n.Event.Instance,
 		Sequence: n.Last, FirstSequence: n.First, Count: n.Count, Skipped: n.Skipped,
 		FirstTime: timestamp(n.FirstTime), Time: timestamp(n.Time),
-		Code: n.Code, Edge: n.Edge.String(), Value: n.Value, LowerBound: n.LowerBound,
+		Code: n.Code, Edge: n.Edge.String(), Value: n.Value, LowerBound: n.LowerBound, Reason: n.Reason,
 	}
 	if !n.Node.IsZero() {
 		w.NodeId = n.Node.String()

@@ -369,6 +369,9 @@ func (r *registration) takeCoverage(b *basket) {
 		if c.state == CoverageInstalled {
 			n.Edge = belfry.EdgeRecovered
 		}
+		if c.err != nil {
+			n.Reason = c.err.Error()
+		}
 		b.add(n)
 	}
 }

@@ -265,7 +265,11 @@ func noteText(n *belfry.Notification) string {
 		fmt.Fprintf(&s, " (%s)", n.Event.Instance)
 	}
 	if n.Kind == belfry.KindCoverage {
-		return s.String() + " " + coverageText(CoverageState(n.Code))
+		s.WriteString(" " + coverageText(CoverageState(n.Code)))
+		if n.Reason != "" {
+			s.WriteString(": " + n.Reason)
+		}
+		return s.String()
 	}
 	fmt.Fprintf(&s, " seq %d", n.First)
 	if n.Last != n.First {

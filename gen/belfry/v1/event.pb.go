@@ -1558,6 +1558,7 @@ type Notification struct {
 	Data          []byte                 `protobuf:"bytes,13,opt,name=data,proto3" json:"data,omitempty"` // the class's message
 	LowerBound    bool                   `protobuf:"varint,14,opt,name=lower_bound,json=lowerBound,proto3" json:"lower_bound,omitempty"`
 	Gap           *Gap                   `protobuf:"bytes,15,opt,name=gap,proto3" json:"gap,omitempty"`
+	Reason        string                 `protobuf:"bytes,16,opt,name=reason,proto3" json:"reason,omitempty"` // of kind coverage: why the node refuses to deliver
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1695,6 +1696,13 @@ func (x *Notification) GetGap() *Gap {
 		return x.Gap
 	}
 	return nil
+}
+
+func (x *Notification) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 type Gap struct {
@@ -1848,6 +1856,7 @@ type WatchResponse struct {
 	Data          *structpb.Struct       `protobuf:"bytes,18,opt,name=data,proto3" json:"data,omitempty"`
 	LowerBound    bool                   `protobuf:"varint,19,opt,name=lower_bound,json=lowerBound,proto3" json:"lower_bound,omitempty"`
 	Gap           *WatchGap              `protobuf:"bytes,20,opt,name=gap,proto3" json:"gap,omitempty"`
+	Reason        string                 `protobuf:"bytes,21,opt,name=reason,proto3" json:"reason,omitempty"` // of kind coverage: why the node refuses to deliver
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2020,6 +2029,13 @@ func (x *WatchResponse) GetGap() *WatchGap {
 		return x.Gap
 	}
 	return nil
+}
+
+func (x *WatchResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 type WatchGap struct {
@@ -3131,7 +3147,7 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\x05entry\x18\x05 \x01(\x04R\x05entry\x12\x14\n" +
 	"\x05class\x18\x06 \x01(\tR\x05class\x12\x18\n" +
 	"\asubject\x18\a \x01(\tR\asubject\x12\x1a\n" +
-	"\binstance\x18\b \x01(\tR\binstance\"\xb9\x03\n" +
+	"\binstance\x18\b \x01(\tR\binstance\"\xd1\x03\n" +
 	"\fNotification\x12#\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x0f.belfry.v1.KindR\x04kind\x12\"\n" +
 	"\fregistration\x18\x02 \x01(\rR\fregistration\x12\x14\n" +
@@ -3150,7 +3166,8 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\x04data\x18\r \x01(\fR\x04data\x12\x1f\n" +
 	"\vlower_bound\x18\x0e \x01(\bR\n" +
 	"lowerBound\x12 \n" +
-	"\x03gap\x18\x0f \x01(\v2\x0e.belfry.v1.GapR\x03gap\"\x9b\x01\n" +
+	"\x03gap\x18\x0f \x01(\v2\x0e.belfry.v1.GapR\x03gap\x12\x16\n" +
+	"\x06reason\x18\x10 \x01(\tR\x06reason\"\x9b\x01\n" +
 	"\x03Gap\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x04R\x05total\x12\x14\n" +
 	"\x05known\x18\x02 \x01(\bR\x05known\x12\x16\n" +
@@ -3159,7 +3176,7 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\x04from\x18\x05 \x01(\x03R\x04from\x12\x0e\n" +
 	"\x02to\x18\x06 \x01(\x03R\x02to\"K\n" +
 	"\fWatchRequest\x12;\n" +
-	"\fregistration\x18\x01 \x01(\v2\x17.belfry.v1.RegistrationR\fregistration\"\xe5\x04\n" +
+	"\fregistration\x18\x01 \x01(\v2\x17.belfry.v1.RegistrationR\fregistration\"\xfd\x04\n" +
 	"\rWatchResponse\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x12\n" +
@@ -3183,7 +3200,8 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\x04data\x18\x12 \x01(\v2\x17.google.protobuf.StructR\x04data\x12\x1f\n" +
 	"\vlower_bound\x18\x13 \x01(\bR\n" +
 	"lowerBound\x12%\n" +
-	"\x03gap\x18\x14 \x01(\v2\x13.belfry.v1.WatchGapR\x03gap\"\xaa\x01\n" +
+	"\x03gap\x18\x14 \x01(\v2\x13.belfry.v1.WatchGapR\x03gap\x12\x16\n" +
+	"\x06reason\x18\x15 \x01(\tR\x06reason\"\xaa\x01\n" +
 	"\bWatchGap\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x04R\x05total\x12\x14\n" +
 	"\x05known\x18\x02 \x01(\bR\x05known\x12\x16\n" +
