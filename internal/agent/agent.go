@@ -383,6 +383,7 @@ func (a *Agent) passChanges(ctx context.Context, changes []cluster.Change) error
 		case cluster.ContactChange:
 			a.log.Info("contact", "peer", c.Name, "up", c.Up, "reason", c.Reason, "links_up", c.LinksUp, "links_total", c.LinksTotal)
 		case cluster.Restarted:
+			a.duplicates.forget(c.Node)
 			a.log.Info("node restarted", "peer", c.Name, "incarnation", c.Incarnation)
 			a.streams.Wake(c.Node) // do not wait out the back-off of the old one's end
 		}

@@ -8,13 +8,8 @@ import (
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
 
-const (
-	// streamLate is how long a stream to a node that is up may be missing.
-	streamLate = 10 * time.Second
-	// duplicateLife is how long ago a second agent may have been noticed: one
-	// that runs is noticed again every few seconds.
-	duplicateLife = time.Minute
-)
+// streamLate is how long a stream to a node that is up may be missing.
+const streamLate = 10 * time.Second
 
 // streams judges the streams to the nodes that are up, over which all but
 // heartbeats goes, and whether an identity is used twice.
@@ -26,8 +21,8 @@ func (d doctor) streams() findings {
 	var found findings
 	up := 0
 	for _, n := range status.GetNodes() {
-		switch at := n.GetDuplicate(); {
-		case at == nil || d.now.Sub(at.AsTime()) >= duplicateLife:
+		switch {
+		case n.GetDuplicate() == nil:
 		case n.GetSelf():
 			found.add(LevelFailure, "another agent runs with the identity of this node, and the others heed that one: the state was copied, or restored from a backup. If this is the original, stop the other agent, and this one is a member again by itself within half a minute; if this is the copy, stop this agent, remove its state directory and let it join with a token of its own")
 		default:

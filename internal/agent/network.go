@@ -88,7 +88,7 @@ func (a *Agent) openNetwork() error {
 func (a *Agent) duplicate(peer belfry.NodeID) {
 	name := a.nameOf(peer)
 	a.log.Error("two agents run with the identity of a node, or a copy of its state; stop one", "peer", name)
-	a.duplicates.note(peer)
+	a.duplicates.note(peer, time.Now())
 	a.notices.Tell(node.Duplicate, name, time.Now(), belfry.EdgeFailing, &belfryv1.NodeDuplicate{Node: name})
 }
 

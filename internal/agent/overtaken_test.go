@@ -8,6 +8,7 @@ import (
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/cluster"
 )
 
 // TestARestoredNodeGoesAboveWhatWasSeen of it, by itself, because nobody else
@@ -65,7 +66,7 @@ func TestAMemberTellsOfAnotherAgent(t *testing.T) {
 		{"its next start", 1, runs.boot + 1, false},
 		{"one that does not say", 0, 0, false},
 	} {
-		before := len(m[0].agent.duplicates.seen())
+		before := len(m[0].agent.duplicates.seen(time.Now()))
 		self := runs
 		self.incarnation, self.boot = runs.incarnation+belfry.Incarnation(tt.incarnation), tt.boot
 		answer, err := askWhetherMember(t.Context(), m[0].address(), m[1].agent.keys.now(), n1, self)
@@ -78,12 +79,19 @@ func TestAMemberTellsOfAnotherAgent(t *testing.T) {
 		if answer.ahead.Abs() > time.Second {
 			t.Errorf("%s: its clock is %s ahead of its own", tt.name, answer.ahead)
 		}
-		if noticed := len(m[0].agent.duplicates.seen()) > before; noticed && !tt.used {
+		if noticed := len(m[0].agent.duplicates.seen(time.Now())) > before; noticed && !tt.used {
 			t.Errorf("%s: noticed as a second agent", tt.name)
 		}
 	}
-	if len(m[0].agent.duplicates.seen()) != 1 {
+	if len(m[0].agent.duplicates.seen(time.Now())) != 1 {
 		t.Error("the second agent is not noticed")
+	}
+	restarted := cluster.Restarted{Node: runs.node.ID, Name: "n2", Incarnation: runs.incarnation + 1}
+	if err := m[0].agent.passChanges(t.Context(), []cluster.Change{restarted}); err != nil {
+		t.Fatal(err)
+	}
+	if len(m[0].agent.duplicates.seen(time.Now())) != 0 {
+		t.Error("the node has another incarnation, and the second agent of the one before is not forgotten")
 	}
 }
 
@@ -151,7 +159,7 @@ func TestWhatIsMadeOfNewsOfAnotherAgent(t *testing.T) {
 			if got := strings.TrimSpace(string(kept)); got != want {
 				t.Errorf("the file has %s; want %s", got, want)
 			}
-			if _, noted := a.duplicates.seen()[a.id.node.ID]; noted != tt.noted {
+			if _, noted := a.duplicates.seen(time.Now())[a.id.node.ID]; noted != tt.noted {
 				t.Errorf("a second agent is noted: %t; want %t", noted, tt.noted)
 			}
 		})

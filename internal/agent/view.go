@@ -32,7 +32,7 @@ func (a *Agent) View() api.ClusterView {
 		now := time.Now()
 		v.Nodes, v.Links, v.LinksVersion = m.Nodes(now), m.Links(now), m.LinksVersion()
 	})
-	v.Agents, v.Reports, v.Duplicates = a.agents.of(v.Nodes), a.polled.reports(), a.duplicates.seen()
+	v.Agents, v.Reports, v.Duplicates = a.agents.of(v.Nodes), a.polled.reports(), a.duplicates.seen(v.Time)
 	v.Streams = map[belfry.NodeID]api.StreamInfo{}
 	for _, n := range v.Nodes {
 		if !n.Self {

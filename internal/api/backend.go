@@ -78,7 +78,7 @@ type ClusterView struct {
 	Agents       map[belfry.NodeID]AgentInfo
 	Reports      map[belfry.NodeID]MemberReport // of those that answered the last poll
 	Streams      map[belfry.NodeID]StreamInfo   // to the others
-	Duplicates   map[belfry.NodeID]time.Time    // when a second agent with this identity was noticed last
+	Duplicates   map[belfry.NodeID]time.Time    // when a second agent with this identity was noticed last; of those that run still, as far as is known
 }
 
 // An AgentInfo is what an agent says of itself when its stream opens. Zero

@@ -123,19 +123,16 @@ func nodeOf(view ClusterView, n *cluster.NodeStatus) *belfryv1.Node {
 	return p
 }
 
-// What is worth a note: a second agent for as long as it is noticed again and
-// again, and a stream that is missing for longer than it takes to open one.
-const (
-	duplicateNote = time.Minute
-	streamNote    = 10 * time.Second
-)
+// streamNote is from when on it is worth a note that a stream is missing: longer
+// than it takes to open one.
+const streamNote = 10 * time.Second
 
 // noteOf is what is most worth knowing of a node.
 func noteOf(view ClusterView, n *cluster.NodeStatus) string {
 	stream, known := view.Streams[n.ID]
-	at, twice := view.Duplicates[n.ID]
+	_, twice := view.Duplicates[n.ID]
 	switch {
-	case twice && view.Time.Sub(at) < duplicateNote:
+	case twice:
 		return "a second agent runs with its identity"
 	case n.ID == view.Self:
 		return "this node"

@@ -215,7 +215,7 @@ type Node struct {
 	Age           *durationpb.Duration   `protobuf:"bytes,20,opt,name=age,proto3" json:"age,omitempty"`             // of the newest fact about it; unset: this node
 	Report        *MemberReport          `protobuf:"bytes,21,opt,name=report,proto3" json:"report,omitempty"`       // unset: it did not answer when it was last asked
 	Stream        *PeerStream            `protobuf:"bytes,22,opt,name=stream,proto3" json:"stream,omitempty"`       // unset: this node
-	Duplicate     *timestamppb.Timestamp `protobuf:"bytes,23,opt,name=duplicate,proto3" json:"duplicate,omitempty"` // when a second agent with its identity was noticed last; unset: never
+	Duplicate     *timestamppb.Timestamp `protobuf:"bytes,23,opt,name=duplicate,proto3" json:"duplicate,omitempty"` // when a second agent with its identity was noticed last; unset: none runs, as far as is known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
