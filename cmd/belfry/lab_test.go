@@ -75,7 +75,7 @@ var labWords = map[string]struct {
 	"maxdev":      {"NODE PEER LOW HIGH: waits until the maximum deviation of the link is within", 4, (*lab).maxDeviation},
 	"linkdown":    {"NODE PEER: waits until NODE holds the link down, which its deviation must justify", 2, (*lab).linkDown},
 	"linkstate":   {"NODE PEER/NETWORK STATE within TIME: waits until the link is in it", 5, (*lab).linkState},
-	"carrierloss": {"NODE PEER/NETWORK LIMIT COUNT: pulls the cable so often; the row tells within LIMIT a third of the times", 4, (*lab).carrierLoss},
+	"carrierloss": {"NODE PEER/NETWORK LIMIT COUNT: pulls the cable so often; the row tells within LIMIT of the kernel, each time", 4, (*lab).carrierLoss},
 	"timers":      {"start|count: fixed timers beside the heartbeats, and how often they are wrong", 1, (*lab).fixedTimers},
 	"verdicts":    {"prints what changed, at any node, since the last time", 0, (*lab).verdicts},
 }
