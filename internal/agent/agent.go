@@ -300,6 +300,7 @@ func (a *Agent) newCluster() error {
 	}
 	a.cluster.dial = a.probe
 	a.cluster.changed = a.clusterChanged
+	a.cluster.moved = a.linkNews.ring
 	a.cluster.keep = a.pauses.keep
 	a.cluster.alive = a.opts.Alive
 	a.cluster.slept = a.lookAtClocks
@@ -349,7 +350,6 @@ func (a *Agent) clusterChanged(changes []cluster.Change) {
 			a.nodes.Changed(a.nodeChange(c))
 		case cluster.LinkChange:
 			a.links.LinkChanged(a.linkState(c), c.From)
-			a.linkNews.ring()
 		case cluster.ContactChange:
 			a.links.ContactChanged(contactState(c), contactWord(!c.First, !c.Up))
 		}

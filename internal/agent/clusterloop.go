@@ -33,6 +33,9 @@ type clusterLoop struct {
 	keep    func([]cluster.Pause)
 	alive   func() // feeds the watchdog; the loop is what must live
 
+	links uint64 // version of the link database that was told last
+	moved func() // called with each newer one: not every step of it is a change above
+
 	// slept says how long the machine was suspended since the last call. Nil:
 	// nobody looks.
 	slept func() time.Duration
@@ -49,6 +52,7 @@ func newClusterLoop(cfg cluster.Config) *clusterLoop {
 		calls:   make(chan func(*cluster.Machine), inputs),
 		stopped: make(chan struct{}),
 		keep:    func([]cluster.Pause) {},
+		moved:   func() {},
 	}
 }
 
@@ -92,6 +96,10 @@ func (l *clusterLoop) turn(m *cluster.Machine) {
 	}
 	m.Advance(time.Now())
 	l.hand(m.Take())
+	if v := m.LinksVersion(); v != l.links {
+		l.links = v
+		l.moved()
+	}
 }
 
 func (l *clusterLoop) hand(out cluster.Output) {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"math/rand/v2"
 	"net/netip"
 	"sync/atomic"
 	"testing"
@@ -91,4 +92,49 @@ func TestALoopThatWasHeldUpReadsItsMailFirst(t *testing.T) {
 		cancel()
 		synctest.Wait()
 	})
+}
+
+// Who watches links is woken by each version of the link database, also by those
+// that are no change of a state: a row that is new, and another reason.
+func TestALoopTellsOfEachVersionOfTheLinks(t *testing.T) {
+	t.Parallel()
+	cfg := cluster.Default()
+	cfg.Self, cfg.Number, cfg.Name, cfg.Incarnation = belfry.NodeID{1}, 1, "a", 1
+	l := newClusterLoop(cfg)
+	told, changes := 0, 0
+	l.moved = func() { told++ }
+	l.send, l.dial = func(cluster.Send) {}, func(cluster.Dial) {}
+	l.changed = func(all []cluster.Change) {
+		for _, c := range all {
+			if _, ok := c.(cluster.LinkChange); ok {
+				changes++
+			}
+		}
+	}
+	var rows []cluster.Member
+	for i := range 2 {
+		rows = append(rows, cluster.Member{
+			ID: belfry.NodeID{byte(i + 1)}, Number: belfry.NodeNumber(i + 1), Name: string(rune('a' + i)),
+			Addresses: []cluster.Address{{Network: "net1", Addr: netip.AddrPortFrom(netip.IPv6Loopback(), uint16(i+1))}},
+		})
+	}
+	m := cluster.New(cfg, time.Now(), rand.New(rand.NewPCG(1, 1)))
+	for _, step := range []struct {
+		what          string
+		arrived       []cluster.Message
+		told, changes int
+	}{
+		{"nothing", nil, 0, 0},
+		{"a row is new", []cluster.Message{cluster.Members{Table: cluster.NewTable(belfry.ClusterID{1}, 1, rows)}}, 1, 0},
+		{"nothing", nil, 1, 0},
+		{"set down", []cluster.Message{cluster.Interface{Network: "net1", State: cluster.InterfaceAdminDown}}, 2, 1},
+		{"another reason", []cluster.Message{cluster.Interface{Network: "net1", State: cluster.InterfaceAbsent}}, 3, 1},
+		{"nothing", nil, 3, 1},
+	} {
+		l.arrived = step.arrived
+		l.turn(m)
+		if told != step.told || changes != step.changes {
+			t.Errorf("%s: told %d times with %d changes of state so far, want %d and %d", step.what, told, changes, step.told, step.changes)
+		}
+	}
 }

@@ -18,7 +18,6 @@ func (a *Agent) updateProducers(m *cluster.Machine) {
 
 func (a *Agent) updateLinks(m *cluster.Machine) {
 	a.links.Update(linkView(m.Links(time.Now()), m.Contacts()))
-	a.linkNews.ring() // rows may have come or gone
 }
 
 // watchPeers has the cluster machine watch these peers beside its neighbours.
