@@ -72,7 +72,7 @@ func (a *app) followLinks(ctx context.Context, c *client.Client, filter client.L
 // pollLinks does the same for another node, whose agent is asked each second.
 func (a *app) pollLinks(ctx context.Context, c *client.Client, node string, filter client.LinkFilter, take func(*belfryv1.WatchLinksResponse) error) error {
 	for known, waits := false, false; ; {
-		request, cancel := context.WithTimeout(ctx, watchPatience)
+		request, cancel := context.WithTimeout(ctx, lookTime(!known))
 		links, err := c.LinksWhere(request, node, filter)
 		cancel()
 		switch {

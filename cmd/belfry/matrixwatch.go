@@ -140,10 +140,17 @@ func (a *app) watchMatrix(ctx context.Context, network, metric string) error {
 	if a.draws() {
 		return a.redraw(ctx, nil, func(ctx context.Context) error { return a.linkMatrix(ctx, c, network, metric) })
 	}
+	return a.pollMatrix(ctx, metric, func(ctx context.Context) (*belfryv1.GetLinkMatrixResponse, error) {
+		return a.askMatrix(ctx, c, network)
+	})
+}
+
+// pollMatrix writes what changes from one answer to the next, until ctx ends.
+func (a *app) pollMatrix(ctx context.Context, metric string, ask func(context.Context) (*belfryv1.GetLinkMatrixResponse, error)) error {
 	w := &matrixWatcher{app: a, metric: metric}
 	for waits := false; ; {
-		request, cancel := context.WithTimeout(ctx, watchPatience)
-		answer, err := a.askMatrix(request, c, network)
+		request, cancel := context.WithTimeout(ctx, lookTime(w.cells == nil))
+		answer, err := ask(request)
 		cancel()
 		switch {
 		case ctx.Err() != nil:

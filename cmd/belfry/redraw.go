@@ -24,6 +24,15 @@ const (
 	eraseBelow    = "\x1b[J"                // to the end of the screen
 )
 
+// lookTime is how long one look of a watch may take. The first one has as long as
+// a command that looks once: if it fails, the watch does.
+func lookTime(first bool) time.Duration {
+	if first {
+		return defaultTimeout
+	}
+	return watchPatience
+}
+
 // stream is the context of a watch: it has no end by itself, but for --timeout.
 func (a *app) stream(ctx context.Context) (context.Context, context.CancelFunc) {
 	if a.timeout > 0 {
@@ -64,7 +73,7 @@ func (a *app) draws() bool { return a.form.isTable() && a.terminal() }
 func (a *app) redraw(ctx context.Context, news <-chan struct{}, look func(context.Context) error) error {
 	last, seen := "", time.Time{}
 	for {
-		request, cancel := context.WithTimeout(ctx, watchPatience)
+		request, cancel := context.WithTimeout(ctx, lookTime(seen.IsZero()))
 		err := look(request)
 		cancel()
 		text := a.out.buffer.String()
