@@ -21,14 +21,13 @@ type tokenCreateView struct {
 	Unconfirmed []string `json:"unconfirmed" doc:"members that are up and did not confirm the change, each with the reason"`
 }
 
-// tokenView is one token that has not ended.
+// tokenView is one token that can still be used.
 type tokenView struct {
 	ID      string   `json:"id" doc:"16 hexadecimal digits"`
 	Role    string   `json:"role" doc:"what it makes: node, or a client that is reader, operator or witness"`
 	Name    string   `json:"name" doc:"that whoever uses it must take; empty: any"`
 	Expires *instant `json:"expires" doc:"when it ends"`
 	Creator string   `json:"creator" doc:"who asked for it"`
-	Blocked bool     `json:"blocked" doc:"nobody can use it any more: ten times a wrong secret was given for it"`
 }
 
 // tokenListView is token list in JSON.
@@ -45,7 +44,7 @@ type tokenRevokeView struct {
 func newTokenCommand(a *app) *cobra.Command {
 	list := &cobra.Command{
 		Use:     "list",
-		Short:   "List the tokens that have not ended",
+		Short:   "List the tokens that can still be used",
 		Example: "  belfry token list",
 		Args:    none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -133,14 +132,10 @@ func (a *app) tokenList(ctx context.Context, c *client.Client) error {
 		return err
 	}
 	views := make([]tokenView, len(tokens))
-	t := newTable("ID ROLE NAME EXPIRES STATE CREATOR")
+	t := newTable("ID ROLE NAME EXPIRES CREATOR")
 	for i, token := range tokens {
-		views[i] = tokenView{token.GetId(), token.GetRole(), token.GetName(), jsonTime(when(token.GetExpires())), token.GetCreator(), token.GetBlocked()}
-		state := "usable"
-		if token.GetBlocked() {
-			state = "blocked"
-		}
-		t.add(token.GetId(), token.GetRole(), token.GetName(), token.GetExpires().AsTime().Local().Format(time.DateTime), state, token.GetCreator())
+		views[i] = tokenView{token.GetId(), token.GetRole(), token.GetName(), jsonTime(when(token.GetExpires())), token.GetCreator()}
+		t.add(token.GetId(), token.GetRole(), token.GetName(), token.GetExpires().AsTime().Local().Format(time.DateTime), token.GetCreator())
 	}
 	return a.show(document{
 		value: tokenListView{Tokens: views},

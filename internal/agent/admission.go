@@ -20,13 +20,13 @@ import (
 
 var _ api.Members = (*Agent)(nil)
 
-// Tokens are those that have not ended, by the time at which they do.
+// Tokens are those that can still be used, by the time at which they end.
 func (a *Agent) Tokens() []*belfryv1.TokenInfo {
 	var tokens []*belfryv1.TokenInfo
 	now := time.Now()
 	for _, t := range a.members.Table().Tokens {
 		if now.Before(t.Expires) {
-			tokens = append(tokens, &belfryv1.TokenInfo{Id: t.ID, Expires: timestamppb.New(t.Expires), Role: t.Role, Name: t.Name, Creator: t.Creator, Blocked: t.Blocked})
+			tokens = append(tokens, &belfryv1.TokenInfo{Id: t.ID, Expires: timestamppb.New(t.Expires), Role: t.Role, Name: t.Name, Creator: t.Creator})
 		}
 	}
 	slices.SortFunc(tokens, func(x, y *belfryv1.TokenInfo) int {

@@ -71,44 +71,23 @@ func (a *Agent) admitHolder(ctx context.Context, req *belfryv1.JoinRequest, toke
 }
 
 // spend finds the token and compares its secret, in constant time. It is used
-// up in the generation that admits its holder, or blocked by too many failures,
-// which only who has its secret is told.
+// up in the generation that admits its holder, or by too many failures.
 func (a *Agent) spend(ctx context.Context, req *belfryv1.JoinRequest) (JoinToken, error) {
 	id := hex.EncodeToString(req.GetTokenId())
 	token, known := a.members.Table().token(id)
 	given := sha256.Sum256(req.GetTokenSecret())
 	if subtle.ConstantTimeCompare(given[:], token.Hash[:]) != 1 || !known {
-		if known && !token.Blocked && a.misses.count(id) >= tokenFailures {
-			a.blockToken(ctx, id)
+		if known && a.misses.count(id) >= tokenFailures {
+			if _, err := a.RevokeToken(ctx, id); err != nil {
+				a.log.Warn("token not revoked after failures", "token", id, "err", err)
+			}
 		}
 		return JoinToken{}, fmt.Errorf("%w: no token %s with this secret", belfry.ErrPermission, id)
-	}
-	if token.Blocked {
-		return JoinToken{}, &belfry.Error{Op: api.OpAdmit, Err: fmt.Errorf(
-			"%w: token %s is blocked: %d times a wrong secret was given for it, the audit log says from where; make another with belfry token create", belfry.ErrPermission, id, tokenFailures)}
 	}
 	if now := a.clusterTime(); !now.Before(token.Expires) {
 		return JoinToken{}, fmt.Errorf("%w: token %s ended at %s", belfry.ErrStale, id, token.Expires)
 	}
 	return token, nil
-}
-
-// blockToken lets nobody use a token any more.
-func (a *Agent) blockToken(ctx context.Context, id string) {
-	err := a.majority()
-	if err == nil {
-		_, _, err = a.commit(ctx, func(t *Table) error {
-			for i := range t.Tokens {
-				t.Tokens[i].Blocked = t.Tokens[i].Blocked || t.Tokens[i].ID == id
-			}
-			return nil
-		})
-	}
-	if err != nil {
-		a.log.Error("token not blocked after wrong secrets; revoke it", "token", id, "times", tokenFailures, "err", err)
-		return
-	}
-	a.log.Warn("token is blocked: too many wrong secrets", "token", id, "times", tokenFailures)
 }
 
 func newApplicant(req *belfryv1.JoinRequest, token JoinToken, public []byte) (applicant, error) {
@@ -265,7 +244,7 @@ func (a *Agent) reply(id belfry.NodeID, certificate []byte) (*belfryv1.JoinRespo
 	}, nil
 }
 
-// tokenFailures is how many wrong secrets block a token.
+// tokenFailures is how many wrong secrets use a token up.
 const tokenFailures = 10
 
 // misses counts the wrong secrets of each token. Safe for concurrent use.

@@ -78,10 +78,9 @@ type JoinToken struct {
 	ID      string    `json:"id"` // 16 hexadecimal digits
 	Hash    Digest    `json:"hash"`
 	Expires time.Time `json:"expires"`
-	Role    string    `json:"role"`              // node, reader, operator or witness
-	Name    string    `json:"name,omitempty"`    // that whoever uses it must take; empty: any
-	Creator string    `json:"creator"`           // who asked for it, where
-	Blocked bool      `json:"blocked,omitempty"` // nobody can use it: too many wrong secrets. Kept so that its owner is told
+	Role    string    `json:"role"`           // node, reader, operator or witness
+	Name    string    `json:"name,omitempty"` // that whoever uses it must take; empty: any
+	Creator string    `json:"creator"`        // who asked for it, where
 
 	// Announce is told where the cluster is while the token can be used.
 	Announce netip.AddrPort `json:"announce,omitzero"`
