@@ -29,7 +29,8 @@ func (c *Client) CreateToken(ctx context.Context, r TokenRequest) (*belfryv1.Cre
 	return resp, c.errorOf(err)
 }
 
-// Tokens are those that can still be used, by the time at which they end.
+// Tokens are those that were not used and have not ended, by the time at which
+// they end.
 func (c *Client) Tokens(ctx context.Context) (tokens []*belfryv1.TokenInfo, err error) {
 	for page := ""; ; {
 		resp, err := c.members.ListTokens(ctx, &belfryv1.ListTokensRequest{PageToken: page})

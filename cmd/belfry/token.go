@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,13 +22,15 @@ type tokenCreateView struct {
 	Unconfirmed []string `json:"unconfirmed" doc:"members that are up and did not confirm the change, each with the reason"`
 }
 
-// tokenView is one token that can still be used.
+// tokenView is one token that has not ended and was not used.
 type tokenView struct {
 	ID      string   `json:"id" doc:"16 hexadecimal digits"`
 	Role    string   `json:"role" doc:"what it makes: node, or a client that is reader, operator or witness"`
 	Name    string   `json:"name" doc:"that whoever uses it must take; empty: any"`
 	Expires *instant `json:"expires" doc:"when it ends"`
 	Creator string   `json:"creator" doc:"who asked for it"`
+	State   string   `json:"state" doc:"valid, or used-up: too many wrong secrets came, and nobody can join with it"`
+	Wrong   uint32   `json:"wrong_secrets" doc:"how many wrong secrets used it up; 0: it is valid"`
 }
 
 // tokenListView is token list in JSON.
@@ -43,8 +46,11 @@ type tokenRevokeView struct {
 
 func newTokenCommand(a *app) *cobra.Command {
 	list := &cobra.Command{
-		Use:     "list",
-		Short:   "List the tokens that can still be used",
+		Use:   "list",
+		Short: "List the tokens that were not used and have not ended",
+		Long: `List the tokens that were not used and have not ended. One that is used-up was
+tried with as many wrong secrets as WRONG says: nobody can join with it, and
+whoever needs one is made a new one.`,
 		Example: "  belfry token list",
 		Args:    none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -132,10 +138,14 @@ func (a *app) tokenList(ctx context.Context, c *client.Client) error {
 		return err
 	}
 	views := make([]tokenView, len(tokens))
-	t := newTable("ID ROLE NAME EXPIRES CREATOR")
+	t := newTable("ID ROLE NAME EXPIRES STATE WRONG CREATOR")
 	for i, token := range tokens {
-		views[i] = tokenView{token.GetId(), token.GetRole(), token.GetName(), jsonTime(when(token.GetExpires())), token.GetCreator()}
-		t.add(token.GetId(), token.GetRole(), token.GetName(), token.GetExpires().AsTime().Local().Format(time.DateTime), token.GetCreator())
+		state, wrong := "valid", ""
+		if n := token.GetWrongSecrets(); n > 0 {
+			state, wrong = "used-up", strconv.FormatUint(uint64(n), 10)
+		}
+		views[i] = tokenView{token.GetId(), token.GetRole(), token.GetName(), jsonTime(when(token.GetExpires())), token.GetCreator(), state, token.GetWrongSecrets()}
+		t.add(token.GetId(), token.GetRole(), token.GetName(), token.GetExpires().AsTime().Local().Format(time.DateTime), state, wrong, token.GetCreator())
 	}
 	return a.show(document{
 		value: tokenListView{Tokens: views},

@@ -20,13 +20,14 @@ import (
 
 var _ api.Members = (*Agent)(nil)
 
-// Tokens are those that can still be used, by the time at which they end.
+// Tokens are those that have not ended and were not used, by the time at which
+// they end.
 func (a *Agent) Tokens() []*belfryv1.TokenInfo {
 	var tokens []*belfryv1.TokenInfo
 	now := time.Now()
 	for _, t := range a.members.Table().Tokens {
 		if now.Before(t.Expires) {
-			tokens = append(tokens, &belfryv1.TokenInfo{Id: t.ID, Expires: timestamppb.New(t.Expires), Role: t.Role, Name: t.Name, Creator: t.Creator})
+			tokens = append(tokens, &belfryv1.TokenInfo{Id: t.ID, Expires: timestamppb.New(t.Expires), Role: t.Role, Name: t.Name, Creator: t.Creator, WrongSecrets: t.Wrong})
 		}
 	}
 	slices.SortFunc(tokens, func(x, y *belfryv1.TokenInfo) int {
@@ -150,7 +151,7 @@ func (a *Agent) RevokeToken(ctx context.Context, id string) (generation uint64, 
 		n := len(t.Tokens)
 		t.Tokens = slices.DeleteFunc(t.Tokens, func(k JoinToken) bool { return k.ID == id })
 		if len(t.Tokens) == n {
-			return fmt.Errorf("%w: no token %q; belfry token list shows those that can still be used", belfry.ErrNotFound, id)
+			return fmt.Errorf("%w: no token %q; belfry token list shows those that there are", belfry.ErrNotFound, id)
 		}
 		return nil
 	})

@@ -77,17 +77,52 @@ func (a *Agent) spend(ctx context.Context, req *belfryv1.JoinRequest) (JoinToken
 	token, known := a.members.Table().token(id)
 	given := sha256.Sum256(req.GetTokenSecret())
 	if subtle.ConstantTimeCompare(given[:], token.Hash[:]) != 1 || !known {
-		if known && a.misses.count(id) >= tokenFailures {
-			if _, err := a.RevokeToken(ctx, id); err != nil {
-				a.log.Warn("token not revoked after failures", "token", id, "err", err)
-			}
-		}
-		return JoinToken{}, fmt.Errorf("%w: no token %s with this secret", belfry.ErrPermission, id)
+		return JoinToken{}, a.missed(ctx, token, id)
 	}
 	if now := a.clusterTime(); !now.Before(token.Expires) {
 		return JoinToken{}, fmt.Errorf("%w: token %s ended at %s", belfry.ErrStale, id, token.Expires)
 	}
 	return token, nil
+}
+
+// missed counts a wrong secret and says what is wrong, for the log only: who is
+// refused is told nothing.
+func (a *Agent) missed(ctx context.Context, token JoinToken, id string) error {
+	wrong := fmt.Errorf("%w: no token %s with this secret", belfry.ErrPermission, id)
+	switch {
+	case token.Wrong > 0:
+		return token.usedUp()
+	case token.ID == "" || a.misses.count(id) < tokenFailures:
+		return wrong
+	}
+	if err := a.useUp(ctx, id); err != nil {
+		a.log.Warn("token not used up by wrong secrets; it is tried again at the next one", "token", id, "err", err)
+		return wrong
+	}
+	token.Wrong = tokenFailures
+	return token.usedUp()
+}
+
+// usedUp is the error of whoever brings the token after wrong secrets.
+func (k JoinToken) usedUp() error {
+	return fmt.Errorf("%w: token %s was used up by %d wrong secrets; make a new one with belfry token create", belfry.ErrPermission, k.ID, k.Wrong)
+}
+
+// useUp makes a token worthless, and keeps it until it ends: belfry token list
+// shows why it is refused.
+func (a *Agent) useUp(ctx context.Context, id string) error {
+	if err := a.majority(); err != nil {
+		return err
+	}
+	_, _, err := a.commit(ctx, func(t *Table) error {
+		for i, k := range t.Tokens {
+			if k.ID == id { // without a hash agents that do not know of Wrong refuse it too
+				t.Tokens[i].Hash, t.Tokens[i].Wrong = Digest{}, tokenFailures
+			}
+		}
+		return nil
+	})
+	return err
 }
 
 func newApplicant(req *belfryv1.JoinRequest, token JoinToken, public []byte) (applicant, error) {

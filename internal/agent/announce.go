@@ -58,7 +58,7 @@ func (a *Agent) announceTokens(ctx context.Context, table *Table) {
 	now := a.clusterTime()
 	var datagram []byte
 	for _, t := range table.Tokens {
-		if !t.Announce.IsValid() || !now.Before(t.Expires) {
+		if !t.Announce.IsValid() || t.Wrong > 0 || !now.Before(t.Expires) {
 			continue
 		}
 		var err error

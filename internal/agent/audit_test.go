@@ -30,6 +30,13 @@ func (l *logText) Write(p []byte) (int, error) {
 	return l.buf.Write(p)
 }
 
+// String is what was written until now.
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
 // TestWhatIsDoneIsInTheAuditLogAndSecretsAreNowhere starts an agent twice: the
 // chain goes on.
 func TestWhatIsDoneIsInTheAuditLogAndSecretsAreNowhere(t *testing.T) {
@@ -91,7 +98,7 @@ func TestWhatIsDoneIsInTheAuditLogAndSecretsAreNowhere(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	for where, data := range map[string]string{"audit log": string(audit), "log": text.buf.String()} {
+	for where, data := range map[string]string{"audit log": string(audit), "log": text.String()} {
 		wantNoSecrets(t, where, data, token, keys)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -27,7 +28,8 @@ import (
 // loopback networks, with the ports of all others.
 type machine struct {
 	Place
-	agent *Agent // nil: it does not run
+	agent *Agent    // nil: it does not run
+	log   io.Writer // nil: the test's output
 }
 
 // towns counts the clusters of machines in this process, which have networks of
@@ -69,7 +71,10 @@ func (m *machine) address() string {
 func (m *machine) start(t *testing.T) {
 	t.Helper()
 	var err error
-	if m.agent, err = New(Options{Config: m.settings(), Version: "test", Logger: slog.New(slog.NewTextHandler(t.Output(), nil)).With("self", m.Name)}); err != nil {
+	if m.log == nil {
+		m.log = t.Output()
+	}
+	if m.agent, err = New(Options{Config: m.settings(), Version: "test", Logger: slog.New(slog.NewTextHandler(m.log, nil)).With("self", m.Name)}); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.agent.Start(t.Context()); err != nil {

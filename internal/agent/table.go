@@ -75,12 +75,16 @@ type Network struct {
 // A JoinToken was handed out and is not used yet. With the table alone nobody
 // can join: the token's secret is not in it.
 type JoinToken struct {
-	ID      string    `json:"id"` // 16 hexadecimal digits
-	Hash    Digest    `json:"hash"`
+	ID      string    `json:"id"`   // 16 hexadecimal digits
+	Hash    Digest    `json:"hash"` // of the secret; zero, which no secret has: wrong ones used it up
 	Expires time.Time `json:"expires"`
 	Role    string    `json:"role"`           // node, reader, operator or witness
 	Name    string    `json:"name,omitempty"` // that whoever uses it must take; empty: any
 	Creator string    `json:"creator"`        // who asked for it, where
+
+	// Wrong is how many wrong secrets used it up; zero: it can be used. It is kept
+	// until it ends, so that whoever was given it can be told why it is refused.
+	Wrong uint32 `json:"wrong_secrets,omitempty"`
 
 	// Announce is told where the cluster is while the token can be used.
 	Announce netip.AddrPort `json:"announce,omitzero"`

@@ -17,7 +17,7 @@ import (
 type Members interface {
 	// CreateToken makes a token; by names who asked for it.
 	CreateToken(ctx context.Context, by string, req *belfryv1.CreateTokenRequest) (*belfryv1.CreateTokenResponse, error)
-	// Tokens are those that can still be used.
+	// Tokens are those that have not ended and were not used.
 	Tokens() []*belfryv1.TokenInfo
 	// RevokeToken ends one before its time.
 	RevokeToken(ctx context.Context, id string) (generation uint64, err error)

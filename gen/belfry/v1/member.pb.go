@@ -932,6 +932,7 @@ type TokenInfo struct {
 	Role          string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`
 	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
 	Creator       string                 `protobuf:"bytes,5,opt,name=creator,proto3" json:"creator,omitempty"`
+	WrongSecrets  uint32                 `protobuf:"varint,6,opt,name=wrong_secrets,json=wrongSecrets,proto3" json:"wrong_secrets,omitempty"` // that used it up; 0: it can still be used
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -999,6 +1000,13 @@ func (x *TokenInfo) GetCreator() string {
 		return x.Creator
 	}
 	return ""
+}
+
+func (x *TokenInfo) GetWrongSecrets() uint32 {
+	if x != nil {
+		return x.WrongSecrets
+	}
+	return 0
 }
 
 type RevokeTokenRequest struct {
@@ -2054,13 +2062,14 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"j\n" +
 	"\x12ListTokensResponse\x12,\n" +
 	"\x06tokens\x18\x01 \x03(\v2\x14.belfry.v1.TokenInfoR\x06tokens\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x93\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb8\x01\n" +
 	"\tTokenInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x124\n" +
 	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x12\n" +
 	"\x04role\x18\x03 \x01(\tR\x04role\x12\x12\n" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x18\n" +
-	"\acreator\x18\x05 \x01(\tR\acreator\"$\n" +
+	"\acreator\x18\x05 \x01(\tR\acreator\x12#\n" +
+	"\rwrong_secrets\x18\x06 \x01(\rR\fwrongSecrets\"$\n" +
 	"\x12RevokeTokenRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"W\n" +
 	"\x13RevokeTokenResponse\x12\x1e\n" +

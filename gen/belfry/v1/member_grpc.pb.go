@@ -38,7 +38,7 @@ const (
 type MemberServiceClient interface {
 	// CreateToken makes a token with which one node, or one client, can join.
 	CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenResponse, error)
-	// ListTokens lists those that can still be used.
+	// ListTokens lists those that were not used and have not ended.
 	ListTokens(ctx context.Context, in *ListTokensRequest, opts ...grpc.CallOption) (*ListTokensResponse, error)
 	RevokeToken(ctx context.Context, in *RevokeTokenRequest, opts ...grpc.CallOption) (*RevokeTokenResponse, error)
 	// RemoveNode ends the membership of a node and begins a new epoch of the
@@ -164,7 +164,7 @@ func (c *memberServiceClient) SetGrant(ctx context.Context, in *SetGrantRequest,
 type MemberServiceServer interface {
 	// CreateToken makes a token with which one node, or one client, can join.
 	CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error)
-	// ListTokens lists those that can still be used.
+	// ListTokens lists those that were not used and have not ended.
 	ListTokens(context.Context, *ListTokensRequest) (*ListTokensResponse, error)
 	RevokeToken(context.Context, *RevokeTokenRequest) (*RevokeTokenResponse, error)
 	// RemoveNode ends the membership of a node and begins a new epoch of the
