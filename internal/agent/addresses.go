@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/belfry-ha/belfry"
 )
@@ -94,20 +96,23 @@ func prefixesOf(i net.Interface) (prefixes []netip.Prefix) {
 }
 
 // networksFor gives each address of a new member the name of the network that
-// it is on: that of a member with an address of the same prefix, else the next
-// netN. Of two addresses on one network the first counts.
+// it is on: that of a member with an address of the same prefix, or with one that
+// lies in it where the size of that network is not known, else the next netN. Of
+// two addresses on one network the first counts.
 func (t *Table) networksFor(addresses []netip.Prefix, port uint16) []Network {
 	names, used := map[netip.Prefix]string{}, map[string]bool{}
 	for _, n := range t.Nodes {
 		for _, network := range n.Networks {
-			names[network.prefix()] = network.Name
 			used[network.Name] = true
+			if network.Bits > 0 {
+				names[network.prefix()] = network.Name
+			}
 		}
 	}
 	var networks []Network
 	taken := map[string]bool{}
 	for _, a := range addresses {
-		name := names[a.Masked()]
+		name := cmp.Or(names[a.Masked()], t.unsized(a))
 		for i := 1; name == ""; i++ {
 			if next := fmt.Sprintf("net%d", i); !used[next] {
 				name = next
@@ -120,6 +125,67 @@ func (t *Table) networksFor(addresses []netip.Prefix, port uint16) []Network {
 		taken[name] = true
 	}
 	return networks
+}
+
+// place names the networks of an applicant. It refuses addresses that a member
+// has, and those from which no member is reached: links are within networks
+// (cluster.md 2), so that it would stay joining, and count in a majority.
+func (t *Table) place(who *applicant) error {
+	networks := t.networksFor(who.addresses, who.node.Networks[0].Heartbeat.Port())
+	if n, address, taken := t.owner(networks); taken {
+		return fmt.Errorf("%w: %s is the address of node %s; name this node's own with --address", belfry.ErrExist, address, n.Name)
+	}
+	who.node.Networks = networks
+	if !slices.ContainsFunc(t.Nodes, func(n Node) bool { return len(linksTo(who.node, n)) > 0 }) {
+		return fmt.Errorf("%w: no network in common: %s has %s, the members have %s; name an address of this machine on one of their networks with --address", belfry.ErrUsage, who.node.Name, placesText(networks), placesText(t.networks()))
+	}
+	return nil
+}
+
+// networks are those of all members, one address of each, by name.
+func (t *Table) networks() (all []Network) {
+	for _, n := range t.Nodes {
+		for _, network := range n.Networks {
+			if !slices.ContainsFunc(all, func(o Network) bool { return o.Name == network.Name && o.prefix() == network.prefix() }) {
+				all = append(all, network)
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(x, y Network) int { return strings.Compare(x.Name, y.Name) })
+	return all
+}
+
+// maxPlaces is how many networks a message names.
+const maxPlaces = 8
+
+// placesText names networks for messages, as an address with the size of its
+// network's prefix.
+func placesText(networks []Network) string {
+	var texts []string
+	for _, n := range networks[:min(len(networks), maxPlaces)] {
+		text := n.Heartbeat.Addr().String()
+		if n.Bits > 0 {
+			text += fmt.Sprintf("/%d", n.Bits)
+		}
+		texts = append(texts, text)
+	}
+	if more := len(networks) - maxPlaces; more > 0 {
+		texts = append(texts, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(texts, " ")
+}
+
+// unsized is the name of a network of unknown size with an address in this
+// prefix; empty: there is none.
+func (t *Table) unsized(a netip.Prefix) string {
+	for _, n := range t.Nodes {
+		for _, network := range n.Networks {
+			if network.Bits == 0 && a.Contains(network.Heartbeat.Addr()) {
+				return network.Name
+			}
+		}
+	}
+	return ""
 }
 
 // prefix is the network of the address; zero if its size is not known.

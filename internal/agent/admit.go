@@ -172,6 +172,9 @@ func (who *applicant) readAddresses(req *belfryv1.JoinRequest) error {
 // one that nobody can reach.
 func (a *Agent) admitNode(ctx context.Context, who applicant) (*belfryv1.JoinResponse, error) {
 	table := a.members.Table()
+	if err := table.place(&who); err != nil { // before somebody signs for it
+		return nil, err
+	}
 	who.node.ID = a.newNodeID([]byte(who.node.Key))
 	req := &belfryv1.IssueCertificateRequest{NodeId: who.node.ID[:], Csr: who.csr}
 	if table.holders(table.CA[0].Digest()) < caHolders && len(table.CAKeys) > 0 {
@@ -200,10 +203,8 @@ func (t *Table) admit(who applicant, ca Digest) error {
 	if n, known := t.holder([]byte(who.node.Key)); known {
 		return fmt.Errorf("%w: the key is that of node %s", belfry.ErrExist, n.Name)
 	}
-	port := who.node.Networks[0].Heartbeat.Port()
-	who.node.Networks = t.networksFor(who.addresses, port)
-	if n, address, taken := t.owner(who.node.Networks); taken {
-		return fmt.Errorf("%w: %s is the address of node %s; name this node's own with --address", belfry.ErrExist, address, n.Name)
+	if err := t.place(&who); err != nil {
+		return err
 	}
 	t.add(who.node)
 	if who.sealed != nil && t.holders(ca) < caHolders {

@@ -157,6 +157,11 @@ func (t *Table) checkAddresses(self belfry.NodeID, own func(netip.Addr) (netip.P
 		}
 		t.checkNeighbours(node, network, &found)
 	}
+	for _, n := range t.Nodes {
+		if n.ID != self && len(linksTo(node, n)) == 0 {
+			found.add(LevelWarning, "no network in common with %s, which has %s, this node has %s: no heartbeat goes between the two, and what each knows of the other is what a third one says. Have one of them leave, and join again with an --address on a network of the other", n.Name, placesText(n.Networks), placesText(node.Networks))
+		}
+	}
 	return found.orElse("%s", strings.Join(names, ", "))
 }
 

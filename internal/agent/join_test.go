@@ -268,6 +268,9 @@ func TestWhoIsRefusedIsToldWhyOnlyWithAToken(t *testing.T) {
 		{"another authority", client.TokenRequest{}, func(_ *Place, k *security.Token) { k.CA[0]++ }, belfry.ErrPermission, "another authority than the token names"},
 		{"a name that is taken", client.TokenRequest{}, func(p *Place, _ *security.Token) { p.Name = "n1" }, belfry.ErrExist, "n1 is node"},
 		{"an address that is taken", client.TokenRequest{}, func(p *Place, _ *security.Token) { p.Addresses = m[0].Addresses }, belfry.ErrExist, "is the address of node n1"},
+		{"no network in common", client.TokenRequest{}, func(p *Place, _ *security.Token) {
+			p.Addresses = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{127, 200, 200, 3}), 24)}
+		}, belfry.ErrUsage, "no network in common: n3 has 127.200.200.3/24"},
 		{"a name that can not be", client.TokenRequest{}, func(p *Place, _ *security.Token) { p.Name = "N_3" }, belfry.ErrUsage, "node.name \"N_3\""},
 	} {
 		token, err := security.ParseToken(m[0].token(t, tt.token))
