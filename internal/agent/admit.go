@@ -130,13 +130,20 @@ func newApplicant(req *belfryv1.JoinRequest, token JoinToken, public []byte) (ap
 	if who.node.Name == "" {
 		who.node.Name = req.GetName()
 	}
-	if token.Role != roleNode {
+	// Whoever takes a token for the other kind must not use it up: it would leave a
+	// member without a state directory, or a client without a key.
+	switch asNode := len(req.GetNetworks()) > 0; {
+	case token.Role != roleNode && asNode:
+		return who, fmt.Errorf("%w: the token is for client %s (%s), not for a node, and is not used up; name the directory for the client's key and certificate with --identity DIR", belfry.ErrUsage, token.Name, token.Role)
+	case token.Role != roleNode:
 		return who, nil
+	case !asNode:
+		return who, fmt.Errorf("%w: the token is for a node, not for a client, and is not used up; run belfry join on that machine without --identity, or make a token with --role", belfry.ErrUsage)
 	}
 	if !validName(who.node.Name) {
 		return who, fmt.Errorf("%w: name %q; 1 to 63 of a-z, 0-9 and -, not first a -", belfry.ErrUsage, who.node.Name)
 	}
-	if n := len(req.GetNetworks()); n == 0 || n > maxAddresses {
+	if n := len(req.GetNetworks()); n > maxAddresses {
 		return who, fmt.Errorf("%w: %d addresses; 1 to %d", belfry.ErrUsage, n, maxAddresses)
 	}
 	return who, who.readAddresses(req)

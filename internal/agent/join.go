@@ -134,8 +134,8 @@ func joinNode(ctx context.Context, token security.Token, address string, p Place
 	if err != nil {
 		return Joined{}, err
 	}
-	if resp.GetNodeId() == "" {
-		return Joined{}, fmt.Errorf("%w: the token was for a client, and is used up; make one for a node", belfry.ErrUsage)
+	if resp.GetNodeId() == "" { // an older agent makes the changes there
+		return Joined{}, fmt.Errorf("%w: the token was for client %s, and is used up; take that out with belfry client remove %s, and make a token for a node", belfry.ErrUsage, resp.GetName(), resp.GetName())
 	}
 	return settle(p, token, j, resp)
 }

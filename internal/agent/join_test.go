@@ -297,6 +297,38 @@ func TestWhoIsRefusedIsToldWhyOnlyWithAToken(t *testing.T) {
 	}
 }
 
+// TestATokenOfTheOtherKindIsNotUsedUp: a client's was, and left a client in the
+// table whose key nobody had.
+func TestATokenOfTheOtherKindIsNotUsedUp(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 3)
+	formed(t, m[:2])
+	ofNode, ofClient := m[0].token(t, client.TokenRequest{}), m[0].token(t, client.TokenRequest{Role: "reader", Name: "ci"})
+	dir := filepath.Join(t.TempDir(), "ci")
+	asClient := func(token string) error {
+		_, err := Join(t.Context(), nil, JoinOptions{Token: token, Address: m[1].address(), Identity: dir})
+		return err
+	}
+	asNode := func(token string) error {
+		_, err := m[2].join(t.Context(), m[1], token)
+		return err
+	}
+	before := m[0].agent.members.Table().Generation
+	if err := asNode(ofClient); !errors.Is(err, belfry.ErrUsage) || !strings.Contains(err.Error(), "the token is for client ci (reader), not for a node, and is not used up; name the directory for the client's key and certificate with --identity DIR") {
+		t.Errorf("a client's token for a node: %v", err)
+	}
+	if err := asClient(ofNode); !errors.Is(err, belfry.ErrUsage) || !strings.Contains(err.Error(), "the token is for a node, not for a client, and is not used up; run belfry join on that machine without --identity") {
+		t.Errorf("a node's token for a client: %v", err)
+	}
+	table := m[0].agent.members.Table()
+	if len(table.Tokens) != 2 || len(table.Clients) != 0 || len(table.Nodes) != 2 || table.Generation != before {
+		t.Errorf("%d tokens, %d clients, %d nodes, generation %d; want 2, 0, 2, %d", len(table.Tokens), len(table.Clients), len(table.Nodes), table.Generation, before)
+	}
+	if err := errors.Join(asClient(ofClient), asNode(ofNode)); err != nil {
+		t.Errorf("as they are meant: %v", err)
+	}
+}
+
 func TestARemovedNodeIsRefusedEverywhere(t *testing.T) {
 	t.Parallel()
 	m := machines(t, 3)
