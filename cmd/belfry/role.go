@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/client"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
@@ -31,6 +32,8 @@ type grantSetView struct {
 	Before      []grantView `json:"before" doc:"rows with the subject, as they were"`
 	Role        string      `json:"role" doc:"that it has now; empty: none"`
 	Allow       []string    `json:"allow" doc:"single rights that it has now"`
+	DefaultRole string      `json:"default_role" doc:"that it has on the node that was asked, whatever it is given; empty: none"`
+	NothingHere string      `json:"nothing_here" doc:"why what is set gives nothing on the node that was asked; empty: it does"`
 	Changed     bool        `json:"changed" doc:"false: it was so already"`
 	DryRun      bool        `json:"dry_run" doc:"nothing was changed"`
 	Generation  uint64      `json:"generation" doc:"of the configuration in force"`
@@ -77,14 +80,14 @@ func newRoleSet(a *app) *cobra.Command {
 of what it had beyond the defaults. It counts on all nodes at once; who loses a
 right loses the streams that need it.
 
-What somebody is by default, as belfry role list has it, is not taken away: root
-stays admin on every node. Of several roles the most powerful counts. A client has
+What somebody is by default, as belfry role list --help has it, is not taken away:
+root stays admin on every node, and the answer says so. Of several roles the most powerful counts. A client has
 the role that is set here, and without --role the one of its token.
 
 A right is observe:CLASS, observe:CLASS@own (what belongs to the user) or
-emit:user.NAME; a class may end in a star, as in process.*. User and group are
-those of the machine whose agent is asked; a group that is not there has nothing
-there.`,
+emit:user.NAME; a class may end in a star, as in process.*. Each node looks users
+and groups up itself; a group that one does not have gives nothing there. If that is
+the node that is asked, the command warns of it.`,
 		Example: `  belfry role set uid:1000 --role operator
   belfry role set group:dba --allow observe:process.*@own --allow emit:user.backup`,
 		Args: exactly(1, "who it is about: uid:NUMBER, group:NAME or client:NAME"),
@@ -135,25 +138,44 @@ func (a *app) roleSet(ctx context.Context, c *client.Client, req *belfryv1.SetGr
 	}
 	v := grantSetView{
 		Subject: req.GetSubject(), Before: viewsOfGrants(answer.GetBefore()), Role: req.GetRole(), Allow: append([]string{}, req.GetAllow()...),
-		Changed: answer.GetChanged(), DryRun: req.GetDryRun(), Generation: answer.GetGeneration(), Unconfirmed: a.unconfirmed(answer.GetUnconfirmed()),
+		DefaultRole: answer.GetDefaultRole(), NothingHere: answer.GetNothingHere(), Changed: answer.GetChanged(), DryRun: req.GetDryRun(), Generation: answer.GetGeneration(), Unconfirmed: a.unconfirmed(answer.GetUnconfirmed()),
+	}
+	if v.NothingHere != "" {
+		a.notef("warning: %s: what is set gives nothing there; each node looks the group up itself, so see that one has it and that its name is right", printable(v.NothingHere))
 	}
 	return a.show(document{
 		value: v,
 		table: func(o *output, _ bool) {
 			has := grantText(v.Role, v.Allow)
-			if has == "" {
+			verb, would := "has", "would have"
+			switch {
+			case has == "":
 				has = "nothing beyond the defaults"
+			case v.addsNothing():
+				verb, would = "stays", "would stay"
+				has = fmt.Sprintf("%s, as it is by default; %s adds nothing", v.DefaultRole, has)
 			}
-			verb, end := "has", fmt.Sprintf(" (generation %d)", v.Generation)
+			end := fmt.Sprintf(" (generation %d)", v.Generation)
 			switch {
 			case !v.Changed:
 				end = " already" + end
 			case v.DryRun:
-				verb, end = "would have", "; nothing is changed"
+				verb, end = would, "; nothing is changed"
 			}
 			fmt.Fprintf(o, "%s %s %s%s%s\n", printable(v.Subject), verb, printable(has), hadText(v), end)
 		},
 	})
+}
+
+// addsNothing tells whether all that was given is what the subject may by
+// default: rights add up, and no row takes one away.
+func (v grantSetView) addsNothing() bool {
+	has, err := belfry.ParseRole(v.DefaultRole)
+	if err != nil || has == belfry.RoleNone {
+		return false
+	}
+	given, _ := belfry.ParseRole(v.Role)                                     // none is less than any
+	return given <= has && (len(v.Allow) == 0 || has >= belfry.RoleOperator) // who may observe all, and send user.*
 }
 
 // grantText is what one row gives.

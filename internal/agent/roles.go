@@ -1,9 +1,12 @@
 package agent
 
 import (
+	"fmt"
+	"os"
 	"os/user"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/internal/api"
@@ -22,6 +25,31 @@ func (a *Agent) decide(s api.Subject, ask api.Ask) (belfry.Role, bool) {
 
 func callerOf(s api.Subject) security.Caller {
 	return security.Caller{Client: s.Client, UID: s.UID, Groups: s.Groups, Role: s.Role, Fixed: s.Web}
+}
+
+// DefaultRole is what a subject is on this node, whatever the table says.
+func (a *Agent) DefaultRole(subject string) belfry.Role {
+	return security.DefaultRole(subject, uint32(os.Geteuid()))
+}
+
+// NothingHere is why a group gets nothing on this node. It is no error: the
+// other nodes look its name up themselves, and this one does when roles change.
+func (a *Agent) NothingHere(subject string) string {
+	return nothingHere(subject, a.id.node.Name, localGroup)
+}
+
+func nothingHere(subject, node string, group func(string) (uint32, bool)) string {
+	name, isGroup := strings.CutPrefix(subject, "group:")
+	if !isGroup {
+		return ""
+	}
+	switch gid, known := group(name); {
+	case !known:
+		return fmt.Sprintf("%s has no group %s", node, name)
+	case gid == 0:
+		return fmt.Sprintf("group %s has number 0 on %s, which never gives anything", name, node)
+	}
+	return ""
 }
 
 // followRoles brings the roles of a table into force. Groups are looked up

@@ -15,6 +15,22 @@ import (
 // TestRolesOfTheTableAreInForceAtOnce with an agent and a remote client: what
 // is granted counts from the generation on that grants it, and streams end with
 // the one that takes it away.
+// TestAGroupThatGivesNothingHereIsNamed: group 0 is no group of people.
+func TestAGroupThatGivesNothingHereIsNamed(t *testing.T) {
+	t.Parallel()
+	groups := map[string]uint32{"root": 0, "dba": 54322}
+	for subject, want := range map[string]string{
+		"group:dba": "", "uid:1000": "", "client:dbaa": "",
+		"group:dbaa": "a has no group dbaa",
+		"group:root": "group root has number 0 on a, which never gives anything",
+	} {
+		got := nothingHere(subject, "a", func(name string) (uint32, bool) { gid, ok := groups[name]; return gid, ok })
+		if got != want {
+			t.Errorf("%s: %q; want %q", subject, got, want)
+		}
+	}
+}
+
 func TestRolesOfTheTableAreInForceAtOnce(t *testing.T) {
 	t.Parallel()
 	n := localNodes(t, 1)[0]

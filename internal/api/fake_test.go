@@ -362,6 +362,12 @@ func (*fakeMembers) RemoveClient(_ context.Context, name string, _ bool) (*belfr
 	return &belfryv1.RemoveClientResponse{Client: &belfryv1.ClientInfo{Name: "web", Role: "reader"}, Generation: 9}, nil
 }
 
+func (*fakeMembers) DefaultRole(subject string) belfry.Role {
+	return security.DefaultRole(subject, 1)
+}
+
+func (*fakeMembers) NothingHere(string) string { return "" }
+
 func (*fakeMembers) Grants() ([]*belfryv1.GrantInfo, uint64) { return nil, 7 }
 
 func (*fakeMembers) SetGrant(_ context.Context, subject, role string, allow []string, _ bool) (*belfryv1.SetGrantResponse, error) {

@@ -41,6 +41,10 @@ type Members interface {
 	Grants() (rows []*belfryv1.GrantInfo, generation uint64)
 	// SetGrant gives one subject exactly a role and single rights, or nothing.
 	SetGrant(ctx context.Context, subject, role string, allow []string, dryRun bool) (*belfryv1.SetGrantResponse, error)
+	// DefaultRole is what a subject is on this node, whatever it is given.
+	DefaultRole(subject string) belfry.Role
+	// NothingHere is why a subject gets nothing on this node; empty: it does.
+	NothingHere(subject string) string
 }
 
 type memberService struct {
@@ -180,9 +184,21 @@ func (m *memberService) ListGrants(context.Context, *belfryv1.ListGrantsRequest)
 	return &belfryv1.ListGrantsResponse{Grants: rows, Generation: generation}, nil
 }
 
-// SetGrant answers when every member that is up has the change.
+// SetGrant answers when every member that is up has the change. What the subject
+// is on this machine is this node's word, not the leader's: agents run as other
+// users, and groups differ.
 func (m *memberService) SetGrant(ctx context.Context, req *belfryv1.SetGrantRequest) (*belfryv1.SetGrantResponse, error) {
-	return led(ctx, m.s, belfryv1.MemberService_SetGrant_FullMethodName, req, m.s.setGrant)
+	resp, err := led(ctx, m.s, belfryv1.MemberService_SetGrant_FullMethodName, req, m.s.setGrant)
+	if err != nil {
+		return nil, err
+	}
+	if role := m.s.opts.Members.DefaultRole(req.GetSubject()); role != belfry.RoleNone {
+		resp.DefaultRole = role.String()
+	}
+	if req.GetRole() != "" || len(req.GetAllow()) > 0 {
+		resp.NothingHere = m.s.opts.Members.NothingHere(req.GetSubject())
+	}
+	return resp, nil
 }
 
 func (s *Server) setGrant(ctx context.Context, req *belfryv1.SetGrantRequest) (*belfryv1.SetGrantResponse, error) {

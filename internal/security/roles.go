@@ -4,6 +4,7 @@ import (
 	"os/user"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/belfry-ha/belfry"
 )
@@ -34,6 +35,23 @@ func lookupGroup(name string) uint32 {
 		return 0
 	}
 	return uint32(gid)
+}
+
+// DefaultRole is the role of a subject of the section roles on this machine,
+// whatever that says: a user's by its number, a group's by its name. A client has
+// none: its token's can be replaced.
+func DefaultRole(subject string, agentUID uint32) belfry.Role {
+	switch kind, name, _ := strings.Cut(subject, ":"); {
+	case kind == "group" && name == OperatorGroup:
+		return belfry.RoleOperator
+	case kind == "group" && name == ReaderGroup:
+		return belfry.RoleReader
+	case kind == "uid":
+		if uid, err := strconv.ParseUint(name, 10, 32); err == nil {
+			return LocalRole(uint32(uid), nil, agentUID, Groups{})
+		}
+	}
+	return belfry.RoleNone
 }
 
 // LocalRole is the role of a user of the local socket, where the configuration

@@ -110,3 +110,25 @@ func TestPeerCredentialsAreTheKernels(t *testing.T) {
 		t.Error("a closed socket has credentials")
 	}
 }
+
+// TestDefaultRolesAreWhatSubjectsHaveWithoutARow compares with Decide, which
+// judges them.
+func TestDefaultRolesAreWhatSubjectsHaveWithoutARow(t *testing.T) {
+	t.Parallel()
+	for subject, want := range map[string]belfry.Role{
+		"uid:0": belfry.RoleAdmin, "uid:500": belfry.RoleAdmin, "uid:1000": belfry.RoleNone, "uid:x": belfry.RoleNone,
+		"group:belfry-operator": belfry.RoleOperator, "group:belfry": belfry.RoleReader, "group:dba": belfry.RoleNone,
+		"client:belfry": belfry.RoleNone, "": belfry.RoleNone,
+	} {
+		if got := DefaultRole(subject, 500); got != want {
+			t.Errorf("%q is %s by default; want %s", subject, got, want)
+		}
+	}
+	policy, err := NewPolicy([]Grant{{Subjects: []string{"uid:0"}, Role: "reader"}}, nil, noGroup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if role, ok := policy.Decide(Caller{Role: DefaultRole("uid:0", 500)}, Ask{Right: belfry.RightOwn}); role != belfry.RoleAdmin || !ok {
+		t.Errorf("root that was made a reader is %s, may own: %t; want admin, true", role, ok)
+	}
+}

@@ -605,7 +605,9 @@ type SetGrantResponse struct {
 	Before        []*GrantInfo           `protobuf:"bytes,1,rep,name=before,proto3" json:"before,omitempty"` // rows with the subject, as they were
 	Changed       bool                   `protobuf:"varint,2,opt,name=changed,proto3" json:"changed,omitempty"`
 	Generation    uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
-	Unconfirmed   []string               `protobuf:"bytes,15,rep,name=unconfirmed,proto3" json:"unconfirmed,omitempty"` // members that are up and did not confirm the change, each with the reason
+	DefaultRole   string                 `protobuf:"bytes,4,opt,name=default_role,json=defaultRole,proto3" json:"default_role,omitempty"` // that the subject has on the node that was asked, whatever it is given; empty: none
+	NothingHere   string                 `protobuf:"bytes,5,opt,name=nothing_here,json=nothingHere,proto3" json:"nothing_here,omitempty"` // why what is set gives nothing on the node that was asked; empty: it does
+	Unconfirmed   []string               `protobuf:"bytes,15,rep,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`                   // members that are up and did not confirm the change, each with the reason
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -659,6 +661,20 @@ func (x *SetGrantResponse) GetGeneration() uint64 {
 		return x.Generation
 	}
 	return 0
+}
+
+func (x *SetGrantResponse) GetDefaultRole() string {
+	if x != nil {
+		return x.DefaultRole
+	}
+	return ""
+}
+
+func (x *SetGrantResponse) GetNothingHere() string {
+	if x != nil {
+		return x.NothingHere
+	}
+	return ""
 }
 
 func (x *SetGrantResponse) GetUnconfirmed() []string {
@@ -2034,13 +2050,15 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
 	"\x05allow\x18\x03 \x03(\tR\x05allow\x12\x17\n" +
-	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"\x9c\x01\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"\xe2\x01\n" +
 	"\x10SetGrantResponse\x12,\n" +
 	"\x06before\x18\x01 \x03(\v2\x14.belfry.v1.GrantInfoR\x06before\x12\x18\n" +
 	"\achanged\x18\x02 \x01(\bR\achanged\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x03 \x01(\x04R\n" +
-	"generation\x12 \n" +
+	"generation\x12!\n" +
+	"\fdefault_role\x18\x04 \x01(\tR\vdefaultRole\x12!\n" +
+	"\fnothing_here\x18\x05 \x01(\tR\vnothingHere\x12 \n" +
 	"\vunconfirmed\x18\x0f \x03(\tR\vunconfirmed\"\x85\x01\n" +
 	"\x12CreateTokenRequest\x12+\n" +
 	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x12\n" +
