@@ -26,7 +26,7 @@ type State struct {
 }
 
 // A ContactState is what this node hears of one peer in general: it is up if
-// any link to it is up or degraded.
+// any link to it is up or degraded, or flaps and works.
 type ContactState struct {
 	Peer                string
 	State               belfry.LinkState // up, down, or unknown before either was found out
