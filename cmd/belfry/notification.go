@@ -199,7 +199,7 @@ var mainFields = map[belfry.Class][]string{
 	"producer.failed":  {"reason", "restarts"},
 	"sysctl.change":    {"old", "new"},
 	"timer.fire":       {"missed"},
-	"unit.state":       {"active", "sub", "result"},
+	"unit.state":       {"active", "sub", "result", "unit"},
 }
 
 // fields are the KEY=VALUE of a line.

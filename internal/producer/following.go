@@ -31,8 +31,9 @@ type Source[T any] interface {
 	// Instance is the identifier of an object, until it goes.
 	Instance(object *T) string
 
-	// State is the present state of an object, for a state class; nil for others.
-	State(class belfry.Class, object *T) *belfry.Occurrence
+	// State is the present state of an object, as the subject names it, for a state
+	// class; nil for others.
+	State(class belfry.Class, subject string, object *T) *belfry.Occurrence
 }
 
 // FollowingOptions are how a Following does its work.
@@ -220,7 +221,7 @@ func (f *Following[T]) Hold(t *Target[T], object *T) error {
 
 func (f *Following[T]) associate(t *Target[T]) event.Associate {
 	return event.Associate{
-		Entry: t.entry, Instance: f.source.Instance(t.Held), Exclusive: f.opts.Exclusive, State: f.source.State(t.Class, t.Held),
+		Entry: t.entry, Instance: f.source.Instance(t.Held), Exclusive: f.opts.Exclusive, State: f.source.State(t.Class, t.Subject, t.Held),
 	}
 }
 

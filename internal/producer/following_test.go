@@ -45,7 +45,7 @@ func (things) Absent(subject string) error {
 
 func (things) Instance(t *thing) string { return fmt.Sprint(t.number) }
 
-func (things) State(class belfry.Class, t *thing) *belfry.Occurrence {
+func (things) State(class belfry.Class, _ string, t *thing) *belfry.Occurrence {
 	if class != "thing.state" {
 		return nil
 	}

@@ -2061,6 +2061,7 @@ type UnitState struct {
 	Active        string                 `protobuf:"bytes,1,opt,name=active,proto3" json:"active,omitempty"` // active, reloading, inactive, failed, activating, deactivating, maintenance, refreshing
 	Sub           string                 `protobuf:"bytes,2,opt,name=sub,proto3" json:"sub,omitempty"`       // the same in the words of the unit's own type: running, exited, auto-restart
 	Result        string                 `protobuf:"bytes,3,opt,name=result,proto3" json:"result,omitempty"` // how it ended last: success, exit-code, signal, timeout; empty: units of its type have none
+	Unit          string                 `protobuf:"bytes,4,opt,name=unit,proto3" json:"unit,omitempty"`     // its own name, if the subject is an alias; else empty
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2112,6 +2113,13 @@ func (x *UnitState) GetSub() string {
 func (x *UnitState) GetResult() string {
 	if x != nil {
 		return x.Result
+	}
+	return ""
+}
+
+func (x *UnitState) GetUnit() string {
+	if x != nil {
+		return x.Unit
 	}
 	return ""
 }
@@ -2364,11 +2372,12 @@ const file_belfry_v1_data_proto_rawDesc = "" +
 	"\x03uid\x18\x05 \x01(\tR\x03uid\x12\x12\n" +
 	"\x04from\x18\x06 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\a \x01(\tR\x02to\x12\x16\n" +
-	"\x06reason\x18\b \x01(\tR\x06reason\"M\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\"a\n" +
 	"\tUnitState\x12\x16\n" +
 	"\x06active\x18\x01 \x01(\tR\x06active\x12\x10\n" +
 	"\x03sub\x18\x02 \x01(\tR\x03sub\x12\x16\n" +
-	"\x06result\x18\x03 \x01(\tR\x06result\"`\n" +
+	"\x06result\x18\x03 \x01(\tR\x06result\x12\x12\n" +
+	"\x04unit\x18\x04 \x01(\tR\x04unit\"`\n" +
 	"\x0eProducerFailed\x12\x1a\n" +
 	"\bproducer\x18\x01 \x01(\tR\bproducer\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n" +

@@ -236,7 +236,7 @@ func (src source) Instance(held *adapter) string {
 	return fmt.Sprintf("%d@%d", held.Index, src.s.netns)
 }
 
-func (source) State(class belfry.Class, held *adapter) *belfry.Occurrence {
+func (source) State(class belfry.Class, _ string, held *adapter) *belfry.Occurrence {
 	if class != StateClass {
 		return nil
 	}

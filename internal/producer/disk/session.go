@@ -210,7 +210,7 @@ func (source) Kind(string) string            { return "" }
 func (src source) Subjects(string) []string  { return slices.Sorted(maps.Keys(src.s.disks)) }
 func (src source) Find(subject string) *disk { return src.s.disks[subject] }
 func (source) Instance(d *disk) string       { return d.instance() }
-func (source) State(_ belfry.Class, d *disk) *belfry.Occurrence {
+func (source) State(_ belfry.Class, _ string, d *disk) *belfry.Occurrence {
 	state := d.occurrence(d.since, nothing, d.state, d.word)
 	return &state
 }

@@ -16,20 +16,19 @@ import (
 // says.
 
 func (f *fake) serve(c *client) {
-	in := bufio.NewReader(c)
-	if !handshake(c, in) {
-		return
-	}
-	f.mu.Lock()
-	f.clients[c] = true
-	f.dials++
-	f.mu.Unlock()
 	defer func() {
 		f.mu.Lock()
 		delete(f.clients, c)
 		f.mu.Unlock()
 		_ = c.Close()
 	}()
+	in := bufio.NewReader(c)
+	if !handshake(c, in) {
+		return
+	}
+	f.mu.Lock()
+	f.dials++
+	f.mu.Unlock()
 	for {
 		m, err := dbus.DecodeMessage(in)
 		if err != nil {

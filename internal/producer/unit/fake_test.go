@@ -30,6 +30,9 @@ type fake struct {
 	calls   map[string]int
 	dials   int
 	last    byte // of invocations
+
+	ended  bool           // the bus is down
+	served sync.WaitGroup // all goroutines
 }
 
 type fakeUnit struct {
@@ -74,27 +77,39 @@ func (f *fake) listen() {
 		f.t.Fatal(err)
 	}
 	f.mu.Lock()
-	f.socket = socket
+	f.socket, f.ended = socket, false
 	f.mu.Unlock()
-	go func() {
+	f.served.Go(func() {
 		for {
 			conn, err := socket.Accept()
 			if err != nil {
 				return
 			}
-			go f.serve(&client{Conn: conn})
+			c := &client{Conn: conn}
+			f.mu.Lock()
+			if f.ended {
+				_ = conn.Close()
+				f.mu.Unlock()
+				return
+			}
+			f.clients[c] = true
+			f.mu.Unlock()
+			f.served.Go(func() { f.serve(c) })
 		}
-	}()
+	})
 }
 
-// down ends the bus, with all its connections.
+// down ends the bus, with all its connections, and waits until nothing of it is
+// left that could take part in what comes next.
 func (f *fake) down() {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	_ = f.socket.Close()
+	f.ended = true
 	for c := range f.clients {
 		_ = c.Close()
 	}
+	f.mu.Unlock()
+	f.served.Wait()
 }
 
 // add makes a service that has a file.

@@ -149,7 +149,7 @@ func (s *session) appear(now time.Time, u *unit) error {
 			if err := s.following.Hold(t, u); err != nil {
 				return err
 			}
-			if err := s.following.Post(t, u.occurrence()); err != nil {
+			if err := s.following.Post(t, u.occurrence(t.Subject)); err != nil {
 				return err
 			}
 		}
@@ -179,7 +179,7 @@ func (s *session) change(now time.Time, before unit, u *unit) error {
 					return err
 				}
 			}
-			if err := s.following.Post(t, u.occurrence()); err != nil {
+			if err := s.following.Post(t, u.occurrence(t.Subject)); err != nil {
 				return err
 			}
 		}
@@ -219,8 +219,8 @@ func (src source) Find(name string) *unit   { return src.s.byName[name] }
 func (src source) Absent(name string) error { return src.s.absent(name) }
 func (source) Instance(u *unit) string      { return u.instance() }
 
-func (source) State(_ belfry.Class, u *unit) *belfry.Occurrence {
-	state := u.occurrence()
+func (source) State(_ belfry.Class, name string, u *unit) *belfry.Occurrence {
+	state := u.occurrence(name)
 	state.LowerBound = false // it is so
 	return &state
 }

@@ -57,12 +57,15 @@ func edge(active string) belfry.Edge {
 	return belfry.EdgeNone
 }
 
-// occurrence is the state of the unit. Systemd says what is so when it comes to
-// it: what was so in between is not counted by anybody.
-func (u *unit) occurrence() belfry.Occurrence {
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(&belfryv1.UnitState{
-		Active: valid(u.active), Sub: valid(u.sub), Result: valid(u.result),
-	})
+// occurrence is the state of the unit, for who knows it by this name or alias.
+// Systemd says what is so when it comes to it: what was so in between is not
+// counted by anybody.
+func (u *unit) occurrence(name string) belfry.Occurrence {
+	data := &belfryv1.UnitState{Active: valid(u.active), Sub: valid(u.sub), Result: valid(u.result)}
+	if name != u.name {
+		data.Unit = valid(u.name)
+	}
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(data)
 	if err != nil { // text that is not UTF-8, which there is none of
 		b = nil
 	}

@@ -103,6 +103,7 @@ type line struct {
 
 	mu    sync.Mutex
 	feeds map[*feed]bool
+	ended bool // which the connection itself says a little later
 }
 
 // The words of D-Bus that are needed here.
@@ -188,6 +189,9 @@ func (l *line) feed() *feed {
 	defer l.mu.Unlock()
 	f := &feed{line: l, bell: make(chan struct{}, 1)}
 	l.feeds[f] = true
+	if l.ended {
+		f.end()
+	}
 	return f
 }
 
@@ -213,6 +217,7 @@ func (l *line) DeliverSignal(_, _ string, signal *dbus.Signal) {
 func (l *line) Terminate() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.ended = true
 	for f := range l.feeds {
 		f.end()
 	}

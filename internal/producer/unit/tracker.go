@@ -70,6 +70,9 @@ func (t *tracker) leave() {
 		t.systemd.leave(t.feed)
 		t.feed = nil
 	}
+	for _, u := range t.byPath {
+		u.at = 0 // the next connection numbers its messages anew
+	}
 }
 
 // connect tries it when that is due, and then learns what has changed meanwhile.

@@ -32,3 +32,35 @@ func TestAnOldMessageSaysNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestAnotherConnectionNumbersItsMessagesAnew(t *testing.T) {
+	t.Parallel()
+	tr := newTracker(NewSystemd(Options{}), &Mains{})
+	u := &unit{name: "web.service", path: pathOf("web.service"), at: 1000}
+	tr.byPath[u.path] = u
+	l := &line{feeds: map[*feed]bool{}}
+	l.feed() // somebody else's: the connection stays open
+	tr.feed = l.feed()
+	tr.leave()
+	if u.at != 0 {
+		t.Errorf("the last message has number %d, so the first of the next connection would be too old", u.at)
+	}
+}
+
+// Who joins between the end of a connection and its saying so hears of it too.
+func TestAFeedOfAnEndedConnectionHasEnded(t *testing.T) {
+	t.Parallel()
+	l := &line{feeds: map[*feed]bool{}}
+	before := l.feed()
+	l.Terminate()
+	for _, f := range []*feed{before, l.feed()} {
+		select {
+		case <-f.bell:
+		default:
+			t.Error("the bell does not ring")
+		}
+		if _, _, ended := f.take(); !ended {
+			t.Error("the feed goes on")
+		}
+	}
+}

@@ -27,7 +27,8 @@ func wait(d *producertest.Driver, subject string) event.Watch {
 	return d.Watch(event.Watch{Class: unit.Class, Subject: subject, Wait: true})
 }
 
-// said is what an occurrence says: active/sub/result.
+// said is what an occurrence says: active/sub/result, and of which unit if the
+// subject is an alias.
 func said(t *testing.T, o *belfry.Occurrence) string {
 	t.Helper()
 	if o == nil {
@@ -37,7 +38,11 @@ func said(t *testing.T, o *belfry.Occurrence) string {
 	if err := proto.Unmarshal(o.Data, &data); err != nil {
 		t.Fatal(err)
 	}
-	return data.GetActive() + "/" + data.GetSub() + "/" + data.GetResult()
+	text := data.GetActive() + "/" + data.GetSub() + "/" + data.GetResult()
+	if data.GetUnit() != "" {
+		text += " of " + data.GetUnit()
+	}
+	return text
 }
 
 // posted reads one occurrence, which is always a lower bound.
@@ -162,13 +167,13 @@ func TestAnAliasNamesTheUnit(t *testing.T) {
 	watch(d, "ssh.service")
 	one := associated(t, d, "active/running/success")
 	watch(d, "sshd.service")
-	other := associated(t, d, "active/running/success")
+	other := associated(t, d, "active/running/success of ssh.service")
 	if one.Instance != other.Instance || one.Exclusive || other.Exclusive {
 		t.Errorf("%+v and %+v, want the same unit, which both may name", one, other)
 	}
 	f.set("ssh.service", "failed", "failed", failed("signal"))
 	posted(t, d, "failed/failed/signal", 4, belfry.EdgeFailing)
-	posted(t, d, "failed/failed/signal", 4, belfry.EdgeFailing)
+	posted(t, d, "failed/failed/signal of ssh.service", 4, belfry.EdgeFailing)
 }
 
 func TestAnAliasThatIsWaitedForComes(t *testing.T) {
@@ -176,13 +181,14 @@ func TestAnAliasThatIsWaitedForComes(t *testing.T) {
 	f := newFake(t)
 	d := producertest.Start(t, f.producer())
 	wait(d, "sshd.service")
+	d.Unwatch(0) // when it is taken, the watch was carried out
 	d.Quiet(quiet)
 	f.add("ssh.service", "sshd.service")
 	f.start("ssh.service")
 	producertest.NextOf[event.Associate](d)
 	d.Until(func(m event.Message) bool {
 		post, ok := m.(event.Post)
-		return ok && said(t, &post.Occurrence) == "active/running/success"
+		return ok && said(t, &post.Occurrence) == "active/running/success of ssh.service"
 	})
 }
 
@@ -207,22 +213,25 @@ func TestAReloadShowsWhatCameAndWent(t *testing.T) {
 	f := newFake(t)
 	f.add("old.service")
 	d := producertest.Start(t, f.producer())
-	watch(d, "old.service")
+	old := watch(d, "old.service")
 	associated(t, d, "inactive/dead/success")
-	wait(d, "new.service")
+	fresh := wait(d, "new.service")
+	d.Unwatch(0) // when it is taken, the watch was carried out
 	d.Quiet(quiet)
 	f.reload(func() {
 		f.units["old.service"].file = ""
 		f.units["new.service"].file = "/etc/systemd/system/new.service"
 	})
-	d.Until(func(m event.Message) bool { _, ok := m.(event.Post); return ok }) // new.service is there
-	gone := d.During(quiet)
-	if len(gone) != 1 {
-		t.Fatalf("%+v, want old.service to go", gone)
+	if a := associated(t, d, "inactive/dead/"); a.Entry != fresh.Entry {
+		t.Errorf("%+v, want new.service to come", a)
 	}
-	if _, ok := gone[0].(event.Invalidate); !ok {
-		t.Errorf("%+v, want Invalidate", gone[0])
+	if p := posted(t, d, "inactive/dead/", 3, belfry.EdgeNone); p.Entry != fresh.Entry {
+		t.Errorf("%+v, want new.service to come", p)
 	}
+	if i := producertest.NextOf[event.Invalidate](d); i.Entry != old.Entry {
+		t.Errorf("%+v, want old.service to go", i)
+	}
+	d.Quiet(quiet)
 }
 
 // Systemd reads a file each time it is asked for what it has forgotten, and
