@@ -66,6 +66,14 @@ func (c *Client) RemoveNodeByForce(ctx context.Context, node string) (*belfryv1.
 	return resp, c.errorOf(err)
 }
 
+// RemoveClientByForce is RemoveClient also while most members are down. If those
+// only can not be reached, and change something meanwhile, one of the two changes
+// is lost when they meet again.
+func (c *Client) RemoveClientByForce(ctx context.Context, name string) (*belfryv1.RemoveClientResponse, error) {
+	resp, err := c.members.RemoveClient(ctx, &belfryv1.RemoveClientRequest{Name: name, Force: true})
+	return resp, c.errorOf(err)
+}
+
 // RotateCA has a new authority replace the cluster's. It returns when the new
 // one counts beside the old one, which goes when all nodes have renewed.
 func (c *Client) RotateCA(ctx context.Context) (*belfryv1.RotateCAResponse, error) {

@@ -59,7 +59,7 @@ certificates' serial numbers and the single rights are shown as well.`,
 }
 
 func newClientRemove(a *app) *cobra.Command {
-	var dryRun bool
+	var dryRun, force bool
 	cmd := &cobra.Command{
 		Use:   "remove NAME",
 		Short: "Refuse a client from now on",
@@ -67,12 +67,15 @@ func newClientRemove(a *app) *cobra.Command {
 seconds, and what was given to its name is taken back. Its certificates never
 count again: another client may take the name, with a token of its own.
 
-A node that is off, or cut off, refuses it when it hears of the removal.`,
+A node that is off, or cut off, refuses it when it hears of the removal.
+
+` + whileMostAreDown + ` Look at belfry client list when they
+are back.`,
 		Example: "  belfry client remove ci --dry-run\n  belfry client remove ci",
 		Args:    exactly(1, "the client's name, as client list shows it,"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
-				answer, err := c.RemoveClient(ctx, args[0], dryRun)
+				answer, err := a.removeClient(ctx, c, args[0], dryRun, force)
 				if err != nil {
 					return err
 				}
@@ -92,7 +95,19 @@ A node that is off, or cut off, refuses it when it hears of the removal.`,
 		ValidArgsFunction: a.completeClient,
 	}
 	dryRunFlag(cmd, &dryRun)
+	forceFlag(cmd, &force)
 	return cmd
+}
+
+func (a *app) removeClient(ctx context.Context, c *client.Client, name string, dryRun, force bool) (*belfryv1.RemoveClientResponse, error) {
+	if err := dryOrForced(dryRun, force); err != nil {
+		return nil, err
+	}
+	if force {
+		return c.RemoveClientByForce(ctx, name)
+	}
+	answer, err := c.RemoveClient(ctx, name, dryRun)
+	return answer, orForce(err)
 }
 
 // completeClient offers the names of the clients to the shell.

@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/client"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/agent"
@@ -34,6 +36,36 @@ type rotateView struct {
 type signView struct {
 	Identity string `json:"identity" doc:"node ID or client NAME that the certificate is for"`
 	File     string `json:"file" doc:"where the certificate is"`
+}
+
+// whileMostAreDown explains --force of a change that members who are cut off may
+// undo.
+const whileMostAreDown = `While most members are down nothing can be changed, because the others may only
+be cut off, and change something themselves. --force makes this change all the
+same. If others have changed something meanwhile, the side that made more changes
+wins when they meet, and those of the other are lost.`
+
+// forceFlag is for those.
+func forceFlag(cmd *cobra.Command, force *bool) {
+	cmd.Flags().BoolVar(force, "force", false, "also if most members are down")
+}
+
+func dryOrForced(dryRun, force bool) error {
+	if dryRun && force {
+		return usagef("--dry-run and --force: one of them; --dry-run tells whether it takes --force")
+	}
+	return nil
+}
+
+// orForce adds the way out that the command itself has.
+func orForce(err error) error {
+	var said *belfry.Error
+	if !errors.Is(err, belfry.ErrRestricted) || !errors.As(err, &said) {
+		return err
+	}
+	with := *said
+	with.Err = fmt.Errorf("%w; if this can not wait for either, --force", said.Err)
+	return &with
 }
 
 func newNodeRemove(a *app) *cobra.Command {
@@ -88,8 +120,8 @@ believes more than half of those that it knows. Where too few of them are left,
 
 // removeNode removes a node by name, or the one that is asked.
 func (a *app) removeNode(ctx context.Context, c *client.Client, name string, dryRun, force bool) error {
-	if dryRun && force {
-		return usagef("--dry-run and --force: one of them; --dry-run tells whether it takes --force")
+	if err := dryOrForced(dryRun, force); err != nil {
+		return err
 	}
 	remove := func() (*belfryv1.RemoveNodeResponse, error) { return c.RemoveNode(ctx, name, dryRun) }
 	if force {

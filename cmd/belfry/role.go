@@ -52,22 +52,26 @@ of it.`,
 		Args:    none,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.ask(cmd.Context(), a.roleList) },
 	}
-	var dryRun bool
+	var dryRun, force bool
 	unset := &cobra.Command{
 		Use:   "unset SUBJECT",
 		Short: "Leave a user, group or client with the defaults",
 		Long: `Leave a user, a group or a client with the defaults, as belfry role list names
 them: a client is again what its token said. To take all from a client, belfry
-client remove.`,
+client remove.
+
+` + whileMostAreDown + ` Look at belfry role list when they are
+back.`,
 		Example: "  belfry role unset uid:1000",
 		Args:    exactly(1, "who it is about: uid:NUMBER, group:NAME or client:NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
-				return a.roleSet(ctx, c, &belfryv1.SetGrantRequest{Subject: args[0], DryRun: dryRun})
+				return a.roleSet(ctx, c, &belfryv1.SetGrantRequest{Subject: args[0], DryRun: dryRun, Force: force})
 			})
 		},
 	}
 	dryRunFlag(unset, &dryRun)
+	forceFlag(unset, &force)
 	return newGroup(a, "role", "Say who may do what, beyond the defaults", list, newRoleSet(a), unset)
 }
 
@@ -87,7 +91,10 @@ the role that is set here, and without --role the one of its token.
 A right is observe:CLASS, observe:CLASS@own (what belongs to the user) or
 emit:user.NAME; a class may end in a star, as in process.*. Each node looks users
 and groups up itself; a group that one does not have gives nothing there. If that is
-the node that is asked, the command warns of it.`,
+the node that is asked, the command warns of it.
+
+` + whileMostAreDown + ` Look at belfry role list when they are
+back.`,
 		Example: `  belfry role set uid:1000 --role operator
   belfry role set group:dba --allow observe:process.*@own --allow emit:user.backup`,
 		Args: exactly(1, "who it is about: uid:NUMBER, group:NAME or client:NAME"),
@@ -102,6 +109,7 @@ the node that is asked, the command warns of it.`,
 	cmd.Flags().StringVar(&req.Role, "role", "", "reader, witness, operator or admin")
 	cmd.Flags().StringArrayVar(&req.Allow, "allow", nil, "a single right; may be given several times")
 	dryRunFlag(cmd, &req.DryRun)
+	forceFlag(cmd, &req.Force)
 	return cmd
 }
 
@@ -132,9 +140,12 @@ func (a *app) roleList(ctx context.Context, c *client.Client) error {
 
 func (a *app) roleSet(ctx context.Context, c *client.Client, req *belfryv1.SetGrantRequest) error {
 	req.Allow = slices.Compact(slices.Sorted(slices.Values(req.GetAllow()))) // as it is kept
+	if err := dryOrForced(req.GetDryRun(), req.GetForce()); err != nil {
+		return err
+	}
 	answer, err := c.SetGrant(ctx, req)
 	if err != nil {
-		return err
+		return orForce(err)
 	}
 	v := grantSetView{
 		Subject: req.GetSubject(), Before: viewsOfGrants(answer.GetBefore()), Role: req.GetRole(), Allow: append([]string{}, req.GetAllow()...),

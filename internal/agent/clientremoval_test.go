@@ -20,6 +20,48 @@ import (
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
 
+// TestAClientIsRemovedByForce where the member that is left is the smaller half:
+// whoever has stolen a key must not be safe until the others are back. The other
+// one then has it too.
+func TestAClientIsRemovedByForce(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 2)
+	formed(t, m)
+	m[0].joinClient(t, "ci", "operator")
+	m[0].stop(t)
+	m[1].waitVerdict(t, "n1", "left", "down", "stalled")
+	c := m[1].dial(t)
+	demote := &belfryv1.SetGrantRequest{Subject: "client:ci", Role: "reader"}
+	for name, try := range map[string]func() error{
+		"a removal":          func() error { _, err := c.RemoveClient(t.Context(), "ci", false); return err },
+		"a removal's check":  func() error { _, err := c.RemoveClient(t.Context(), "ci", true); return err },
+		"a change of a role": func() error { _, err := c.SetGrant(t.Context(), demote); return err },
+	} {
+		if err := try(); !errors.Is(err, belfry.ErrRestricted) {
+			t.Errorf("%s with half of the members: %v; want ErrRestricted", name, err)
+		}
+	}
+	demote.Force = true
+	if answer, err := c.SetGrant(t.Context(), demote); err != nil || !answer.GetChanged() {
+		t.Errorf("role by force: %v, %v", answer, err)
+	}
+	if info := m[1].agent.Clients(); len(info) != 1 || info[0].GetRole() != "reader" {
+		t.Errorf("clients: %v; want ci as reader", info)
+	}
+	if answer, err := c.RemoveClientByForce(t.Context(), "ci"); err != nil || answer.GetClient().GetRole() != "reader" {
+		t.Errorf("removed by force: %v, %v", answer, err)
+	}
+	m[0].start(t)
+	for _, k := range m {
+		k.waitHolds(t, "n1", "n2")
+	}
+	for end := time.Now().Add(testTimeout); len(m[0].agent.Clients()) != 0; time.Sleep(time.Millisecond) { //nolint:forbidigo // of two agents, whose tables are compared
+		if time.Now().After(end) {
+			t.Fatalf("n1 is back and lists %v; want none", m[0].agent.Clients())
+		}
+	}
+}
+
 // joinClient has a client join by a machine and is its identity.
 func (m *machine) joinClient(t *testing.T, name, role string) *tls.Config {
 	t.Helper()

@@ -174,9 +174,9 @@ func strongest(x, y string) string {
 
 // RemoveClient takes a client out of the table: from then on every node
 // refuses it, and its streams and connections end.
-func (a *Agent) RemoveClient(ctx context.Context, name string, dryRun bool) (*belfryv1.RemoveClientResponse, error) {
+func (a *Agent) RemoveClient(ctx context.Context, name string, dryRun, force bool) (*belfryv1.RemoveClientResponse, error) {
 	resp := &belfryv1.RemoveClientResponse{}
-	changed, err := a.change(ctx, dryRun, func(t *Table) error {
+	changed, err := a.change(ctx, changing{dryRun, force}, func(t *Table) error {
 		i := t.client(name)
 		if i < 0 {
 			return t.noClient(name)

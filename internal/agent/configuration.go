@@ -51,7 +51,7 @@ func (a *Agent) SetSetting(ctx context.Context, path, value string, dryRun bool)
 	if err != nil {
 		return before, after, c, err
 	}
-	c, err = a.change(ctx, dryRun, func(table *Table) error {
+	c, err = a.change(ctx, changing{dryRun: dryRun}, func(table *Table) error {
 		before = t.setting(table.Tunables)
 		text := t.normal(value)
 		if before.Set && before.Value == text {
@@ -72,7 +72,7 @@ func (a *Agent) SetSetting(ctx context.Context, path, value string, dryRun bool)
 // SetStopped writes whether a node is to be held left (stopped), and tells how
 // many members are not.
 func (a *Agent) SetStopped(ctx context.Context, node belfry.NodeID, stopped, dryRun bool) (running int, c api.Changed, err error) {
-	c, err = a.change(ctx, dryRun, func(table *Table) error {
+	c, err = a.change(ctx, changing{dryRun: dryRun}, func(table *Table) error {
 		running = 0
 		for i := range table.Nodes {
 			if table.Nodes[i].ID == node {
@@ -87,17 +87,23 @@ func (a *Agent) SetStopped(ctx context.Context, node belfry.NodeID, stopped, dry
 	return running, c, err
 }
 
+// changing is how a change is made.
+type changing struct {
+	dryRun bool // only checked
+	force  bool // also while most members are down
+}
+
 // change makes the next generation, here, and has everybody take it. This node
 // is the leader.
-func (a *Agent) change(ctx context.Context, dryRun bool, edit func(*Table) error) (api.Changed, error) {
-	if dryRun {
+func (a *Agent) change(ctx context.Context, how changing, edit func(*Table) error) (api.Changed, error) {
+	if err := a.majority(); err != nil && !how.force {
+		return api.Changed{}, err
+	}
+	if how.dryRun {
 		a.config.mu.Lock()
 		defer a.config.mu.Unlock()
 		changed, err := a.members.Change(a.id.node.ID, true, edit)
 		return api.Changed{Changed: changed, Generation: a.members.Table().Generation}, err
-	}
-	if err := a.majority(); err != nil {
-		return api.Changed{}, err
 	}
 	changed, generation, err := a.commit(ctx, edit)
 	return api.Changed{Changed: changed, Generation: generation}, err

@@ -115,14 +115,15 @@ func sameGrant(x, y security.Grant) bool {
 
 // SetGrant gives one subject exactly this beyond the defaults; nothing takes
 // back what it has.
-func (a *Agent) SetGrant(ctx context.Context, subject, role string, allow []string, dryRun bool) (*belfryv1.SetGrantResponse, error) {
-	allow = slices.Compact(slices.Sorted(slices.Values(allow)))
+func (a *Agent) SetGrant(ctx context.Context, req *belfryv1.SetGrantRequest) (*belfryv1.SetGrantResponse, error) {
+	subject, role := req.GetSubject(), req.GetRole()
+	allow := slices.Compact(slices.Sorted(slices.Values(req.GetAllow())))
 	nothing := role == "" && len(allow) == 0
 	if err := a.checkGrant(subject, role, allow); err != nil {
 		return nil, err
 	}
 	resp := &belfryv1.SetGrantResponse{}
-	changed, err := a.change(ctx, dryRun, func(t *Table) error {
+	changed, err := a.change(ctx, changing{req.GetDryRun(), req.GetForce()}, func(t *Table) error {
 		resp.Before = nil
 		for _, g := range t.grantsOf(subject) {
 			resp.Before = append(resp.Before, grantInfo(g))

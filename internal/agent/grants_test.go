@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/api"
 	"github.com/belfry-ha/belfry/internal/security"
 )
@@ -105,7 +106,7 @@ func TestWhatMeansNothingIsNotGranted(t *testing.T) {
 			allow = []string{tt.allow}
 		}
 		for _, dry := range []bool{true, false} {
-			if _, err := a.SetGrant(t.Context(), tt.subject, tt.role, allow, dry); !errors.Is(err, tt.is) || !strings.HasSuffix(err.Error(), ": "+tt.want) {
+			if _, err := a.SetGrant(t.Context(), &belfryv1.SetGrantRequest{Subject: tt.subject, Role: tt.role, Allow: allow, DryRun: dry}); !errors.Is(err, tt.is) || !strings.HasSuffix(err.Error(), ": "+tt.want) {
 				t.Errorf("%s gets %q %q: %v\nwant %s", tt.subject, tt.role, tt.allow, err, tt.want)
 			}
 		}
@@ -114,10 +115,10 @@ func TestWhatMeansNothingIsNotGranted(t *testing.T) {
 		t.Errorf("generation %d; want %d still", got, before)
 	}
 	for _, allow := range []string{"observe:process.exit", "observe:process.*@own", "observe:user.*", "observe:user.backup.*", "observe:user.backup", "emit:user.*"} {
-		if got, err := a.SetGrant(t.Context(), "uid:1000", "", []string{allow, allow}, false); err != nil || !got.GetChanged() {
+		if got, err := a.SetGrant(t.Context(), &belfryv1.SetGrantRequest{Subject: "uid:1000", Allow: []string{allow, allow}}); err != nil || !got.GetChanged() {
 			t.Errorf("%s: %v, %v; want it granted", allow, got, err)
 		}
-		if got, err := a.SetGrant(t.Context(), "uid:1000", "", []string{allow}, false); err != nil || got.GetChanged() || len(got.GetBefore()) != 1 {
+		if got, err := a.SetGrant(t.Context(), &belfryv1.SetGrantRequest{Subject: "uid:1000", Allow: []string{allow}}); err != nil || got.GetChanged() || len(got.GetBefore()) != 1 {
 			t.Errorf("%s again: %v, %v; want no change", allow, got, err)
 		}
 	}
@@ -140,13 +141,13 @@ func TestRootStaysAdministrator(t *testing.T) {
 	}
 	for _, subject := range []string{"uid:0", "uid:4711", "group:root", "client:" + LocalClient} {
 		for _, role := range []string{"reader", ""} {
-			if _, err := a.SetGrant(t.Context(), subject, role, nil, false); err != nil {
+			if _, err := a.SetGrant(t.Context(), &belfryv1.SetGrantRequest{Subject: subject, Role: role}); err != nil {
 				t.Fatal(err)
 			}
 			check(subject + " got " + role)
 		}
 	}
-	if _, err := a.RemoveClient(t.Context(), LocalClient, false); err != nil {
+	if _, err := a.RemoveClient(t.Context(), LocalClient, false, false); err != nil {
 		t.Fatal(err)
 	}
 	check("the last client was removed")

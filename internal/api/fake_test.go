@@ -355,7 +355,7 @@ func (*fakeMembers) Clients() []*belfryv1.ClientInfo {
 	return []*belfryv1.ClientInfo{{Name: "web", Role: "reader"}}
 }
 
-func (*fakeMembers) RemoveClient(_ context.Context, name string, _ bool) (*belfryv1.RemoveClientResponse, error) {
+func (*fakeMembers) RemoveClient(_ context.Context, name string, _, _ bool) (*belfryv1.RemoveClientResponse, error) {
 	if name != "web" {
 		return nil, fmt.Errorf("%w: no client %q", belfry.ErrNotFound, name)
 	}
@@ -370,7 +370,7 @@ func (*fakeMembers) NothingHere(string) string { return "" }
 
 func (*fakeMembers) Grants() ([]*belfryv1.GrantInfo, uint64) { return nil, 7 }
 
-func (*fakeMembers) SetGrant(_ context.Context, subject, role string, allow []string, _ bool) (*belfryv1.SetGrantResponse, error) {
+func (*fakeMembers) SetGrant(context.Context, *belfryv1.SetGrantRequest) (*belfryv1.SetGrantResponse, error) {
 	return &belfryv1.SetGrantResponse{Changed: true, Generation: 9}, nil
 }
 

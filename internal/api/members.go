@@ -35,12 +35,13 @@ type Members interface {
 	RotateCA(ctx context.Context) (*belfryv1.RotateCAResponse, error)
 	// Clients are those that hold a certificate, by name.
 	Clients() []*belfryv1.ClientInfo
-	// RemoveClient makes every node refuse a client.
-	RemoveClient(ctx context.Context, name string, dryRun bool) (*belfryv1.RemoveClientResponse, error)
+	// RemoveClient makes every node refuse a client. With dryRun and force it is as
+	// RemoveNode.
+	RemoveClient(ctx context.Context, name string, dryRun, force bool) (*belfryv1.RemoveClientResponse, error)
 	// Grants are the rows of the section roles, and the generation that holds them.
 	Grants() (rows []*belfryv1.GrantInfo, generation uint64)
 	// SetGrant gives one subject exactly a role and single rights, or nothing.
-	SetGrant(ctx context.Context, subject, role string, allow []string, dryRun bool) (*belfryv1.SetGrantResponse, error)
+	SetGrant(ctx context.Context, req *belfryv1.SetGrantRequest) (*belfryv1.SetGrantResponse, error)
 	// DefaultRole is what a subject is on this node, whatever it is given.
 	DefaultRole(subject string) belfry.Role
 	// NothingHere is why a subject gets nothing on this node; empty: it does.
@@ -167,13 +168,13 @@ func (m *memberService) RemoveClient(ctx context.Context, req *belfryv1.RemoveCl
 }
 
 func (s *Server) removeClient(ctx context.Context, req *belfryv1.RemoveClientRequest) (*belfryv1.RemoveClientResponse, error) {
-	resp, err := s.opts.Members.RemoveClient(ctx, req.GetName(), req.GetDryRun())
+	resp, err := s.opts.Members.RemoveClient(ctx, req.GetName(), req.GetDryRun(), req.GetForce())
 	if err != nil {
 		return nil, &belfry.Error{Op: "RemoveClient", Subject: req.GetName(), Err: err}
 	}
 	if !req.GetDryRun() {
 		resp.Unconfirmed = s.opts.Leader.Unconfirmed(resp.GetGeneration())
-		s.audit(ctx, "RemoveClient", req.GetName(), resp.GetGeneration(), "role", resp.GetClient().GetRole())
+		s.audit(ctx, "RemoveClient", req.GetName(), resp.GetGeneration(), "role", resp.GetClient().GetRole(), "force", req.GetForce())
 	}
 	return resp, nil
 }
@@ -202,13 +203,13 @@ func (m *memberService) SetGrant(ctx context.Context, req *belfryv1.SetGrantRequ
 }
 
 func (s *Server) setGrant(ctx context.Context, req *belfryv1.SetGrantRequest) (*belfryv1.SetGrantResponse, error) {
-	resp, err := s.opts.Members.SetGrant(ctx, req.GetSubject(), req.GetRole(), req.GetAllow(), req.GetDryRun())
+	resp, err := s.opts.Members.SetGrant(ctx, req)
 	if err != nil {
 		return nil, &belfry.Error{Op: "SetGrant", Subject: req.GetSubject(), Err: err}
 	}
 	if resp.GetChanged() && !req.GetDryRun() {
 		resp.Unconfirmed = s.opts.Leader.Unconfirmed(resp.GetGeneration())
-		s.audit(ctx, "SetGrant", grantText(req), resp.GetGeneration())
+		s.audit(ctx, "SetGrant", grantText(req), resp.GetGeneration(), "force", req.GetForce())
 	}
 	return resp, nil
 }

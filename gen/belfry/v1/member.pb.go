@@ -275,6 +275,7 @@ type RemoveClientRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // check, and change nothing
+	Force         bool                   `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`                 // also if most members are down
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -319,6 +320,13 @@ func (x *RemoveClientRequest) GetName() string {
 func (x *RemoveClientRequest) GetDryRun() bool {
 	if x != nil {
 		return x.DryRun
+	}
+	return false
+}
+
+func (x *RemoveClientRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
 	}
 	return false
 }
@@ -538,6 +546,7 @@ type SetGrantRequest struct {
 	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`                    // empty: none
 	Allow         []string               `protobuf:"bytes,3,rep,name=allow,proto3" json:"allow,omitempty"`                  // empty, with an empty role: the subject has nothing beyond the defaults any more
 	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // check, and change nothing
+	Force         bool                   `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`                 // also if most members are down
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -596,6 +605,13 @@ func (x *SetGrantRequest) GetAllow() []string {
 func (x *SetGrantRequest) GetDryRun() bool {
 	if x != nil {
 		return x.DryRun
+	}
+	return false
+}
+
+func (x *SetGrantRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
 	}
 	return false
 }
@@ -2026,10 +2042,11 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\x06serial\x18\x01 \x01(\tR\x06serial\x124\n" +
 	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x122\n" +
 	"\x06joined\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06joined\x12\x14\n" +
-	"\x05token\x18\x04 \x01(\tR\x05token\"B\n" +
+	"\x05token\x18\x04 \x01(\tR\x05token\"X\n" +
 	"\x13RemoveClientRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x17\n" +
-	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\x87\x01\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\"\x87\x01\n" +
 	"\x14RemoveClientResponse\x12-\n" +
 	"\x06client\x18\x01 \x01(\v2\x15.belfry.v1.ClientInfoR\x06client\x12\x1e\n" +
 	"\n" +
@@ -2045,12 +2062,13 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\tGrantInfo\x12\x1a\n" +
 	"\bsubjects\x18\x01 \x03(\tR\bsubjects\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
-	"\x05allow\x18\x03 \x03(\tR\x05allow\"n\n" +
+	"\x05allow\x18\x03 \x03(\tR\x05allow\"\x84\x01\n" +
 	"\x0fSetGrantRequest\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
 	"\x05allow\x18\x03 \x03(\tR\x05allow\x12\x17\n" +
-	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"\xe2\x01\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x14\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\"\xe2\x01\n" +
 	"\x10SetGrantResponse\x12,\n" +
 	"\x06before\x18\x01 \x03(\v2\x14.belfry.v1.GrantInfoR\x06before\x12\x18\n" +
 	"\achanged\x18\x02 \x01(\bR\achanged\x12\x1e\n" +
