@@ -77,7 +77,7 @@ func (l *fakeLink) CloseSend() error {
 }
 
 func (l *fakeLink) welcome(token string, resumed bool) {
-	l.down <- &belfryv1.SubscribeResponse{Kind: &belfryv1.SubscribeResponse_Welcome{Welcome: &belfryv1.Welcome{Token: []byte(token), Resumed: resumed}}}
+	l.down <- &belfryv1.SubscribeResponse{Kind: &belfryv1.SubscribeResponse_Welcome{Welcome: &belfryv1.Welcome{Token: []byte(token), Resumed: resumed, ClusterName: "dev", NodeName: "a"}}}
 }
 
 func (l *fakeLink) registered(number uint32) {

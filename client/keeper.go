@@ -135,6 +135,7 @@ func (k *keeper) begin(l link, w *belfryv1.Welcome, acked uint64) []*belfryv1.Su
 	defer k.mu.Unlock()
 	first := k.token == nil
 	k.token, k.link, k.welcome = w.GetToken(), l, true
+	k.cluster, k.node = w.GetClusterName(), w.GetNodeName()
 	if first {
 		close(k.ready)
 	}

@@ -50,6 +50,8 @@ type Stream struct {
 	link    link // nil while there is no connection
 	wishes  map[uint32]*wish
 	number  uint32 // of the newest registration
+	cluster string // names that the newest welcome gave
+	node    string
 	life    uint64 // of the consumer at the agent; acknowledgements count within it
 	acked   uint64 // batch
 	arrived uint64 // batch
@@ -126,6 +128,14 @@ func newStream(ctx context.Context, open opener, errorOf func(error) error, opts
 		<-s.done
 		return nil, ctx.Err()
 	}
+}
+
+// Home is where the stream ends: the names of the cluster and of the node whose
+// agent it is. Who may observe anything is told them.
+func (s *Stream) Home() (cluster, node string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cluster, s.node
 }
 
 // Register adds a registration and waits until it is in force or refused. The

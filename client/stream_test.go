@@ -148,6 +148,17 @@ func TestAStreamGivesUpWhenItsCertificateIsRefused(t *testing.T) {
 	})
 }
 
+func TestAStreamKnowsWhereItEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := start(t, newFakeAgent(), belfry.Registration{Class: "user.x"})
+		defer s.Close()
+		if cluster, node := s.Home(); cluster != "dev" || node != "a" {
+			t.Errorf("cluster %q, node %q; want dev, a", cluster, node)
+		}
+	})
+}
+
 func TestAResumedStreamReturnsEachOccurrenceOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -53,7 +53,7 @@ type gapView struct {
 func (w *watcher) print(n *belfry.Notification) error {
 	switch w.form {
 	case formCloudEvents:
-		fmt.Fprintf(w.out, "%s\n", cloudevents.Append(nil, w.status.GetClusterName(), n))
+		fmt.Fprintf(w.out, "%s\n", cloudevents.Append(nil, w.cluster, n))
 		return nil
 	case formJSON, formJSONL:
 		return w.out.json(w.view(n), "")
@@ -146,7 +146,7 @@ func (w *watcher) nodeName(n *belfry.Notification) string {
 	case !n.Node.IsZero():
 		return n.Node.String()
 	}
-	return w.status.GetNodeName()
+	return w.node
 }
 
 func subjectText(n *belfry.Notification) string {

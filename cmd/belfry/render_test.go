@@ -166,7 +166,7 @@ func testEntries() *belfryv1.ListEntriesResponse {
 func testWatcher(f form) *watcher {
 	return &watcher{
 		app: &app{out: &output{}, form: f}, flags: &watchFlags{},
-		status:  &belfryv1.GetStatusResponse{ClusterName: "dev", NodeName: "a"},
+		cluster: "dev", node: "a",
 		classes: catalogue{{Class: "filesystem.usage", Kind: "value", Unit: "%"}, {Class: "process.exit"}},
 	}
 }

@@ -120,7 +120,7 @@ func (m *topModel) answered(a topAnswer) {
 	m.lost, m.eventsErr = a.err, a.eventsErr
 	if a.facts != nil {
 		m.live.facts, m.heard = a.facts, a.at
-		m.words.status = a.facts.status
+		m.words.cluster, m.words.node = a.facts.status.GetClusterName(), a.facts.status.GetNodeName()
 	}
 	for _, n := range a.events {
 		m.number++

@@ -130,7 +130,7 @@ func (a *app) watch(ctx context.Context, f *watchFlags, args []string, scoped bo
 	if w.classes, err = catalogueOf(opening, c); err != nil {
 		return err
 	}
-	if err := w.askNames(opening, c); err != nil {
+	if err := w.askNodes(opening, c); err != nil {
 		return err
 	}
 	registrations, err := w.registrations(base, selectors)
@@ -199,27 +199,29 @@ type watcher struct {
 	*app
 	flags   *watchFlags
 	classes catalogue
-	status  *belfryv1.GetStatusResponse
-	got     uint64 // notifications
+	nodes   []*belfryv1.Node // only where --node names some
+	cluster string           // name, as the stream's agent has it
+	node    string           // likewise: the agent's own
+	got     uint64           // notifications
 }
 
-// askNames asks for the names that some of the answer has. Who has single rights
-// and no role may not; most of what it can watch needs none of them.
-func (w *watcher) askNames(ctx context.Context, c *client.Client) (err error) {
-	w.status, err = c.Status(ctx)
-	named := len(w.flags.nodes) > 0 || w.flags.exec != "" || w.form == formCloudEvents
-	if errors.Is(err, belfry.ErrPermission) && !named {
-		w.status, err = &belfryv1.GetStatusResponse{NodeName: "this node"}, nil
+// askNodes asks for the members only if --node names some: who has single rights
+// and no role may not, and each refusal is in the agent's audit log.
+func (w *watcher) askNodes(ctx context.Context, c *client.Client) error {
+	if len(w.flags.nodes) == 0 {
+		return nil
 	}
+	status, err := c.Status(ctx)
+	w.nodes = status.GetNodes()
 	return err
 }
 
 // registrations makes one of each selector, checked against what there is.
 func (w *watcher) registrations(base belfry.Registration, selectors []selector) ([]belfry.Registration, error) {
 	for _, name := range w.flags.nodes {
-		n, ok := findNode(name, w.status.GetNodes())
+		n, ok := findNode(name, w.nodes)
 		if !ok {
-			return nil, unknownNode(name, w.status.GetNodes(), belfry.ErrUsage)
+			return nil, unknownNode(name, w.nodes, belfry.ErrUsage)
 		}
 		id, err := belfry.ParseNodeID(n.GetId())
 		if err != nil {
@@ -259,6 +261,7 @@ func (w *watcher) subscribe(ctx context.Context, c *client.Client, list []belfry
 	if err != nil {
 		return nil, err
 	}
+	w.cluster, w.node = stream.Home()
 	for _, r := range list {
 		registered, err := stream.Register(ctx, r)
 		if err != nil {
@@ -360,7 +363,7 @@ func (w *watcher) progress(what string) string {
 // next notification is asked for.
 func (w *watcher) deliver(ctx context.Context, n *belfry.Notification) error {
 	if w.flags.exec != "" {
-		run := handler{command: w.flags.exec, cluster: w.status.GetClusterName(), out: os.Stdout, errOut: w.errOut}
+		run := handler{command: w.flags.exec, cluster: w.cluster, out: os.Stdout, errOut: w.errOut}
 		if err := run.handle(ctx, n); err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err() // it did not fail by itself
