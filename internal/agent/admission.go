@@ -158,9 +158,6 @@ func (a *Agent) RevokeToken(ctx context.Context, id string) (generation uint64, 
 	return generation, err
 }
 
-// Leaving says that the removal that follows is this node's own wish.
-func (a *Agent) Leaving(wish bool) { a.leaving.Store(wish) }
-
 // newsTimeout bounds the wait for the table that ends this node's membership.
 const newsTimeout = time.Second
 

@@ -243,6 +243,8 @@ func (d doctor) socket() (Level, string) {
 	path := d.settings.Socket.Path
 	info, err := os.Lstat(path)
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && d.ending() != "":
+		return LevelWarning, path + " is not there: no agent runs, and none can: " + d.ending()
 	case errors.Is(err, fs.ErrNotExist):
 		return LevelWarning, path + " is not there: no agent runs; start it with systemctl start belfry or belfry agent"
 	case err != nil:

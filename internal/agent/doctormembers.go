@@ -28,6 +28,9 @@ const reportLife = 3 * time.Minute
 // finding says that it says nothing.
 func (d doctor) agentStatus() (*belfryv1.GetStatusResponse, findings) {
 	status, err := d.status()
+	if ending := d.ending(); err != nil && ending != "" {
+		return nil, findings{{Level: LevelUnknown, Text: "needs an agent, and none runs here: " + ending}}
+	}
 	if err != nil {
 		return nil, findings{{Level: LevelUnknown, Text: "needs an agent that answers: " + err.Error()}}
 	}
@@ -37,6 +40,19 @@ func (d doctor) agentStatus() (*belfryv1.GetStatusResponse, findings) {
 		}
 	}
 	return status, nil
+}
+
+// ending is how this node's membership ended and what to do; empty: it has not,
+// or that can not be read.
+func (d doctor) ending() string {
+	table, keys, wrong := d.table()
+	if wrong != nil {
+		return ""
+	}
+	if _, listed := table.Node(keys.Node); listed {
+		return ""
+	}
+	return table.ending(d.settings.State, keys.Node)
 }
 
 // unasked is a finding if the agent has not asked the members, and so itself.
@@ -128,6 +144,9 @@ func (d doctor) addresses() findings {
 	if wrong != nil {
 		return wrong
 	}
+	if ending := d.ending(); ending != "" {
+		return findings{{Level: LevelFailure, Text: ending}}
+	}
 	interfaces, err := net.Interfaces()
 	if err != nil {
 		return findings{{Level: LevelUnknown, Text: err.Error() + "; run belfry doctor where the agent runs"}}
@@ -136,14 +155,10 @@ func (d doctor) addresses() findings {
 	return table.checkAddresses(keys.Node, own)
 }
 
-// checkAddresses judges those of one node; own finds the prefix that this
+// checkAddresses judges those of one member; own finds the prefix that this
 // machine has for an address.
 func (t *Table) checkAddresses(self belfry.NodeID, own func(netip.Addr) (netip.Prefix, bool)) (found findings) {
-	node, ok := t.Node(self)
-	if !ok {
-		found.add(LevelFailure, "node %s is not in the member table; it was removed: enter the cluster again with belfry join", self)
-		return found
-	}
+	node, _ := t.Node(self)
 	var names []string
 	for _, network := range node.Networks {
 		addr := network.Heartbeat.Addr()

@@ -111,7 +111,6 @@ func TestDoctorComparesAddresses(t *testing.T) {
 	apart.Nodes[1].Networks[0].Name = "net2"
 	here := func(netip.Addr) (netip.Prefix, bool) { return netip.MustParsePrefix("10.0.0.1/24"), true }
 	sole(t, "apart", apart.checkAddresses(apart.Nodes[0].ID, here), LevelWarning, "no network in common with b, which has 10.0.9.2/24, this node has 10.0.0.1/24")
-	sole(t, "removed", testTable(t).checkAddresses(belfry.NewNodeID(), nil), LevelFailure, "it was removed")
 }
 
 func TestDoctorJudgesMembers(t *testing.T) {

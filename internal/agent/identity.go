@@ -81,11 +81,17 @@ func (a *Agent) ownRow(t *Table, keys *security.Keys) (Node, error) {
 	if keys.Cluster != t.Cluster {
 		return Node{}, fmt.Errorf("%w: the keys are of cluster %s, the member table of %s; restore both from one place", belfry.ErrNotMember, keys.Cluster, t.Cluster)
 	}
+	settings := a.opts.Config
+	node, listed := t.Node(keys.Node)
+	if !listed {
+		return Node{}, fmt.Errorf("%w: %s", belfry.ErrNotMember, t.ending(settings.State, keys.Node))
+	}
 	if err := t.Listed(keys.Node, keys.Public()); err != nil {
 		return Node{}, err
 	}
-	node, _ := t.Node(keys.Node)
-	settings := a.opts.Config
+	if err := keepWish(settings.State, keys.Node, false); err != nil { // an earlier one did not come about
+		return Node{}, err
+	}
 	if settings.Node.Name != "" && settings.Node.Name != node.Name {
 		return Node{}, fmt.Errorf("%w: node.name is %q, but the cluster knows this node as %q; set node.name so, or leave it out", belfry.ErrUsage, settings.Node.Name, node.Name)
 	}
