@@ -179,7 +179,7 @@ func (c *consumer) send() {
 	if c.busy != nil {
 		c.busy[eventOfNotification(&b.notifications[0])]++
 	}
-	batch := Batch{Consumer: c.id, Number: c.number, Notifications: b.notifications}
+	batch := Batch{Consumer: c.id, Number: c.number, Notifications: b.notifications, Drained: len(c.pending) == 0 && len(c.blocked) == 0}
 	c.sent = append(c.sent, batch)
 	c.give(batch)
 }

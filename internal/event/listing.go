@@ -12,6 +12,9 @@ import (
 func (m *Machine) Status() Status {
 	var s Status
 	for _, e := range m.sortedEntries() {
+		if e.onlyLookedAt() {
+			continue
+		}
 		s.Entries = append(s.Entries, e.status())
 	}
 	s.Entries = append(s.Entries, m.patternStatus()...)
@@ -38,6 +41,9 @@ func (m *Machine) Status() Status {
 func (m *Machine) patternStatus() (list []EntryStatus) {
 	at := map[key]int{}
 	for _, r := range m.globs {
+		if r.looksOn() {
+			continue
+		}
 		k := key{belfry.Class(r.spec.Class), r.spec.Subject}
 		i, ok := at[k]
 		if !ok {
@@ -85,6 +91,9 @@ func (e *entry) status() EntryStatus {
 		s.Held = HeldByLocal
 	}
 	for _, r := range e.registrations() {
+		if r.looksOn() {
+			continue
+		}
 		s.Consumers = append(s.Consumers, r.status(e.locals > 0))
 	}
 	slices.SortStableFunc(s.Consumers, func(a, b ConsumerStatus) int {
@@ -106,7 +115,7 @@ func (r *registration) queued() int {
 	n := len(r.rest) + len(r.snapshots)
 	switch {
 	case r.queue != nil:
-		n += r.queue.len()
+		n += r.queue.len() + len(r.queue.losers)
 		if r.queue.gap != nil {
 			n++
 		}
@@ -132,8 +141,11 @@ func (c *consumer) queued() (n int) {
 
 // String is the word that listings use.
 func (k ConsumerKind) String() string {
-	if k == ConsumerHandler {
+	switch k {
+	case ConsumerHandler:
 		return "handler"
+	case ConsumerJournal:
+		return "journal"
 	}
 	return "stream"
 }

@@ -109,6 +109,7 @@ type ConsumerKind uint8
 const (
 	ConsumerStream  ConsumerKind = iota // a stream of the API
 	ConsumerHandler                     // a sink of this agent
+	ConsumerJournal                     // the journal: its registration for "*" only looks on
 )
 
 // Limits bound one consumer; a zero field takes the default of events.md 4.
@@ -305,6 +306,8 @@ type (
 		Consumer      ConsumerID // zero in a PeerBatch
 		Number        uint64     // from 1
 		Notifications []belfry.Notification
+		// Drained: nothing else was queued for the consumer when it was made.
+		Drained bool
 	}
 
 	// PeerFrame is a frame for one node.

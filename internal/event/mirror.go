@@ -89,6 +89,7 @@ func (m *Machine) newMirror(now time.Time, p *peer, n *belfry.Notification) *mir
 	if len(v.private) == 0 {
 		return nil
 	}
+	m.lookOn(v)
 	old := p.events[k]
 	p.mirrors[v.entry], p.events[k] = v, v
 	if old != nil {
@@ -168,20 +169,6 @@ func (a *attachment) likeSibling() {
 			}
 			return
 		}
-	}
-}
-
-// leaveMirror forgets a mirror that nobody is on.
-func (m *Machine) leaveMirror(v *mirror) {
-	if len(v.private) > 0 {
-		return
-	}
-	p := v.peer
-	if p.mirrors[v.entry] == v {
-		delete(p.mirrors, v.entry)
-	}
-	if k := (key{v.class, v.subject}); p.events[k] == v {
-		delete(p.events, k)
 	}
 }
 

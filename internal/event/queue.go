@@ -34,7 +34,9 @@ type queue struct {
 	head   uint64 // position of the oldest
 	tail   uint64 // position after the newest
 	limit  int
-	never  bool // coalesce never
+	never  bool          // coalesce never
+	each   bool          // gaps are by event
+	losers []*attachment // whose gaps go out first, if each
 	gap    *gapRecord
 	weight int // bytes of data queued
 
@@ -61,7 +63,9 @@ func newQueue(spec *belfry.Registration) *queue {
 
 func (q *queue) len() int          { return int(q.tail - q.head) }
 func (q *queue) at(p uint64) *item { return &q.items[p&uint64(len(q.items)-1)] }
-func (q *queue) empty() bool       { return q.head == q.tail && q.gap == nil && len(q.behind) == 0 }
+func (q *queue) empty() bool {
+	return q.head == q.tail && q.gap == nil && len(q.behind) == 0 && len(q.losers) == 0
+}
 func (it *item) merges(o *item) bool {
 	return it.kind == belfry.KindOccurrence && o.kind == belfry.KindOccurrence &&
 		it.code == o.code && it.edge == o.edge && it.instance == o.instance
@@ -167,7 +171,7 @@ func (q *queue) drop(c *consumer) {
 	q.head++
 	q.weigh(c, -len(it.data))
 	q.lose(c, it)
-	if a := it.on; a.last == q.head && a.inFeed >= 0 && it.kind != belfry.KindEnded {
+	if a := it.on; !q.each && a.last == q.head && a.inFeed >= 0 && it.kind != belfry.KindEnded {
 		q.fallBehind(a, it) // nothing of it is queued any more
 	}
 	*it = item{}
@@ -214,6 +218,10 @@ func (q *queue) lose(c *consumer, it *item) {
 	} else {
 		c.machine.counters.Lost[belfry.GapOverflow] += total
 	}
+	if q.each {
+		q.loseOf(it.on, it, total, known)
+		return
+	}
 	g := q.gap
 	if g == nil {
 		g = &gapRecord{gap: belfry.Gap{Known: true, Resync: true, Reason: belfry.GapOverflow}, src: &it.on.feed.source, first: it.first, from: it.firstTime, at: q.head - 1}
@@ -230,7 +238,11 @@ func (q *queue) lose(c *consumer, it *item) {
 
 // takeGap gives the gap record; states of what is behind follow.
 func (q *queue) takeGap(r *registration, b *basket) {
-	g := q.gap
+	q.addGap(q.gap, r, b)
+	q.gap = nil
+}
+
+func (q *queue) addGap(g *gapRecord, r *registration, b *basket) {
 	n := belfry.Notification{Kind: belfry.KindGap, Registration: r.number}
 	if g.src != nil {
 		n = g.src.notification(belfry.KindGap, r)
@@ -243,7 +255,6 @@ func (q *queue) takeGap(r *registration, b *basket) {
 	n.Gap = &gap
 	b.add(n)
 	r.gaps++
-	q.gap = nil
 }
 
 // takeQueue gives what is queued: the gap, the states that are behind it, then
@@ -251,6 +262,7 @@ func (q *queue) takeGap(r *registration, b *basket) {
 // never overtakes what happened before it.
 func (r *registration) takeQueue(b *basket) {
 	q := r.queue
+	q.takeLost(r, b)
 	if q.gap != nil {
 		r.takeSnapshots(b, q.gap.at)
 		if b.full() {
@@ -275,7 +287,7 @@ func (r *registration) takeQueue(b *basket) {
 // discard forgets everything that is queued.
 func (q *queue) discard(c *consumer) {
 	q.weigh(c, -q.weight)
-	q.items, q.head, q.tail, q.gap, q.behind = nil, 0, 0, nil, nil
+	q.items, q.head, q.tail, q.gap, q.behind, q.losers = nil, 0, 0, nil, nil, nil
 }
 
 // lose puts a gap of one event into the queue, in its place among the

@@ -73,10 +73,11 @@ type attachment struct {
 	after    *state  // what follows the gap if the feed has no present state
 	hit      bool    // the sample at hand crosses one of its thresholds
 	hitEdge  belfry.Edge
-	inFeed   int    // position in feed.private
-	inReg    int    // position in reg.attachments
-	last     uint64 // position of its last queued notification, plus 1
-	skipped  uint64 // refused by the registration's rules since then
+	inFeed   int        // position in feed.private
+	lost     *gapRecord // what a full queue of the journal dropped of it
+	inReg    int        // position in reg.attachments
+	last     uint64     // position of its last queued notification, plus 1
+	skipped  uint64     // refused by the registration's rules since then
 	levels   []level
 	snap     *state
 	snapAt   uint64 // position in the queue that snap goes out before
@@ -131,7 +132,7 @@ func (m *Machine) install(now time.Time, r *registration) {
 	if m.plainRegistration(r) {
 		r.look = r.spec.Limit
 	} else {
-		r.queue = newQueue(&r.spec)
+		r.queue = newQueue(&r.spec).forJournal(r.consumer)
 	}
 	cluster := r.spec.Scope == belfry.ScopeCluster
 	if !cluster || len(r.spec.Nodes) == 0 || slices.Contains(r.spec.Nodes, m.cfg.Node) {
@@ -174,6 +175,11 @@ func (m *Machine) installLocal(now time.Time, r *registration) {
 			m.attach(now, r, &e.feed, e, !r.passive(e.info))
 		}
 	}
+	if r.looksOn() {
+		for _, p := range m.peers {
+			m.joinMirrors(r, p)
+		}
+	}
 }
 
 // startAll asks producers for what a pattern stands for.
@@ -211,7 +217,7 @@ func (r *registration) passive(info *belfry.ClassInfo) bool {
 // matchesLocal tells whether an event of this node is wanted by a
 // registration that may match several.
 func (r *registration) matchesLocal(class belfry.Class, subject string) bool {
-	return matchClass(r.spec.Class, class) && r.wish.matchSubject(subject)
+	return matchClass(r.spec.Class, class) && r.wish.matchSubject(subject) && !r.overlooks(class)
 }
 
 func (m *Machine) unregister(now time.Time, msg Unregister) {
@@ -287,7 +293,9 @@ func (m *Machine) attach(now time.Time, r *registration, f *feed, e *entry, hold
 		if holds {
 			e.holds++
 		}
-		defer m.localJoined(now, e)
+		if !r.looksOn() {
+			defer m.localJoined(now, e)
+		}
 	}
 	if r.queue == nil {
 		e.addPlain(r)
@@ -334,13 +342,13 @@ func (m *Machine) detach(now time.Time, a *attachment) {
 		a.behind, a.inBehind = false, false
 	}
 	if a.entry == nil {
-		m.leaveMirror(a.mirror)
+		m.leaveMirror(now, a.mirror)
 		return
 	}
 	if a.holds {
 		a.entry.holds--
 	}
-	if !r.consumer.remote() {
+	if !r.consumer.remote() && !r.looksOn() {
 		m.localLeft(now, a.entry)
 	}
 	m.tuneWatch(a.entry)

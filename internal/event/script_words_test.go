@@ -43,7 +43,11 @@ func scriptMessage(t *testing.T, f []string, i int) Message {
 	switch f[0] {
 	case "open":
 		l := Limits{Window: atoi(args["window"]), BatchNotifications: atoi(args["batch"]), Payload: atoi(args["payload"]), Registrations: atoi(args["most"]), OnePerEvent: word(1) == "single"}
-		return Open{Consumer: ConsumerID(num(0)), Name: "c" + words[0], Limits: l}
+		kind := ConsumerStream
+		if word(1) == "journal" {
+			kind = ConsumerJournal
+		}
+		return Open{Consumer: ConsumerID(num(0)), Kind: kind, Name: "c" + words[0], Limits: l}
 	case "close":
 		return Close{Consumer: ConsumerID(num(0))}
 	case "register":

@@ -41,7 +41,7 @@ func (m *Machine) sendNamed(now time.Time, msg *Named) (matched int, err error) 
 	}
 	at := stamp(now, msg.Time)
 	e.happened(now, &belfry.Occurrence{Time: msg.Time, Data: msg.Data}, at, at, max(msg.Repeat, 1), false)
-	return len(e.plain) + len(e.private), nil
+	return e.wanted(), nil
 }
 
 func notCustom(class belfry.Class) error {

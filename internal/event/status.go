@@ -50,7 +50,7 @@ func (h Holder) String() string {
 
 // ConsumerStatus is one registration of one consumer on an entry.
 type ConsumerStatus struct {
-	Kind         string // stream, handler, remote
+	Kind         string // stream, handler, journal, remote
 	Name         string
 	Registration uint32
 	Queued       int    // notifications
