@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/belfry-ha/belfry"
 )
@@ -16,12 +17,13 @@ import (
 // Settings are values: they are passed by value and never written after
 // [Load]. They hold paths to secrets, never secrets.
 type Settings struct {
-	Node   Node
-	State  string // directory of this node's state ($STATE); one agent per directory, which is locked
-	Socket Socket
-	Ports  Ports
-	Web    Web
-	Log    Log
+	Node    Node
+	State   string // directory of this node's state ($STATE); one agent per directory, which is locked
+	Socket  Socket
+	Ports   Ports
+	Web     Web
+	Log     Log
+	Journal Journal
 	// Handlers run commands for events, by name.
 	Handlers []Handler
 }
@@ -65,6 +67,35 @@ type Log struct {
 	Format string // auto, journal, text or json; auto: journal under systemd, text on a terminal, else json
 }
 
+// Journal says how much of what happens is kept on this node's disk, below
+// the state directory.
+type Journal struct {
+	Size string // most bytes, with a unit: 256MiB; 64KiB to 1TiB
+	Age  string // how long: 72h; 1m to 8760h
+	// Active are selectors of events that are recorded although nobody watches
+	// them: their producers run for the journal. All else is recorded while
+	// somebody watches it.
+	Active []string
+}
+
+// Bytes is Size; 0 for what Validate refuses.
+func (j Journal) Bytes() int64 {
+	n, ok := belfry.ParseValue("bytes", j.Size)
+	if !ok || n < 64<<10 || n > 1<<40 {
+		return 0
+	}
+	return int64(n)
+}
+
+// Duration is Age; 0 for what Validate refuses.
+func (j Journal) Duration() time.Duration {
+	d, err := time.ParseDuration(j.Age)
+	if err != nil || d < time.Minute || d > 8760*time.Hour {
+		return 0
+	}
+	return d
+}
+
 // Default is what holds where nothing else is said.
 func Default() Settings {
 	return Settings{
@@ -73,6 +104,8 @@ func Default() Settings {
 		Ports:  Ports{Heartbeat: 7431, Streams: 7432},
 		Web:    Web{Listen: "127.0.0.1:7433"},
 		Log:    Log{Level: "info", Format: "auto"},
+
+		Journal: Journal{Size: "256MiB", Age: "72h"},
 	}
 }
 

@@ -113,6 +113,12 @@ func (p *fileParser) value(prefix string, v *ast.MappingValueNode) {
 
 // scalar takes the value of one setting; its type is strict.
 func (p *fileParser) scalar(k key, node ast.Node) {
+	if k.list != nil {
+		if !setList(k.list(p.settings), node) {
+			p.fault(node, "%s is %s; it is %s", k.name, kindOf(node), k.wants())
+		}
+		return
+	}
 	switch node.(type) {
 	case *ast.NullNode:
 		p.fault(node, "%s has no value; leave the key out for its default", k.name)
@@ -134,8 +140,11 @@ func (p *fileParser) scalar(k key, node ast.Node) {
 }
 
 func (k key) wants() string {
-	if k.number != nil {
+	switch {
+	case k.number != nil:
 		return "a whole number"
+	case k.list != nil:
+		return "text, or a list of texts"
 	}
 	return "text (put it in quotes)"
 }

@@ -11,12 +11,16 @@ import (
 type key struct {
 	name    string // parts joined by dots
 	text    func(*Settings) *string
-	number  func(*Settings) *int // exactly one of text and number is set
-	restart bool                 // a running agent can not take a change
+	number  func(*Settings) *int
+	list    func(*Settings) *[]string // exactly one of the three is set; joined by commas in a variable
+	restart bool                      // a running agent can not take a change
 }
 
 // keys are all settings, by name.
 var keys = []key{
+	{name: "journal.active", list: func(s *Settings) *[]string { return &s.Journal.Active }, restart: true},
+	{name: "journal.age", text: func(s *Settings) *string { return &s.Journal.Age }, restart: true},
+	{name: "journal.size", text: func(s *Settings) *string { return &s.Journal.Size }, restart: true},
 	{name: "log.format", text: func(s *Settings) *string { return &s.Log.Format }, restart: true},
 	{name: "log.level", text: func(s *Settings) *string { return &s.Log.Level }},
 	{name: "node.name", text: func(s *Settings) *string { return &s.Node.Name }, restart: true},
@@ -32,16 +36,26 @@ var keys = []key{
 
 // get is the value as a person would write it.
 func (k key) get(s Settings) string {
-	if k.text != nil {
+	switch {
+	case k.text != nil:
 		return *k.text(&s)
+	case k.list != nil:
+		return strings.Join(*k.list(&s), ",")
 	}
 	return strconv.Itoa(*k.number(&s))
 }
 
 // set takes what a flag or a variable of the environment says.
 func (k key) set(s *Settings, value string) error {
-	if k.text != nil {
+	switch {
+	case k.text != nil:
 		*k.text(s) = value
+		return nil
+	case k.list != nil:
+		*k.list(s) = nil
+		if value != "" {
+			*k.list(s) = strings.Split(value, ",")
+		}
 		return nil
 	}
 	n, err := strconv.Atoi(value)

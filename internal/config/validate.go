@@ -32,6 +32,15 @@ func (s Settings) Validate() error {
 	check("web.tls", s.Web.TLS.valid())
 	check("log.level", oneOf(s.Log.Level, "debug", "info", "warn", "error"))
 	check("log.format", oneOf(s.Log.Format, "auto", "journal", "text", "json"))
+	if s.Journal.Bytes() == 0 {
+		check("journal.size", faultf("%q is no size for it; write 64KiB to 1TiB, for example 256MiB", s.Journal.Size))
+	}
+	if s.Journal.Duration() == 0 {
+		check("journal.age", faultf("%q is no age for it; write 1m to 8760h, for example 72h", s.Journal.Age))
+	}
+	if slices.Contains(s.Journal.Active, "") {
+		check("journal.active", faultf("names no event; for example [node.state, process.exit:unit=nginx.service]"))
+	}
 	return errors.Join(append(faults, s.validHandlers()...)...)
 }
 
