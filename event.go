@@ -223,6 +223,9 @@ type Registration struct {
 	// Limit is the most notifications queued; 1 to 65,536. Zero: 256, and 16 for
 	// a plain registration (one event without rules).
 	Limit int
+	// Since begins in the past: with what the journal of the node that is asked
+	// holds, then with what happens.
+	Since Since
 }
 
 // Kind tells what a notification is. Only KindOccurrence and KindGap stand

@@ -55,6 +55,7 @@ type rule struct {
 var rights = map[string]rule{
 	belfryv1.EventService_Subscribe_FullMethodName:    {belfry.RightObserve, true},
 	belfryv1.EventService_Watch_FullMethodName:        {belfry.RightObserve, true},
+	belfryv1.EventService_ListEvents_FullMethodName:   {belfry.RightObserve, true},
 	belfryv1.EventService_ListEntries_FullMethodName:  {belfry.RightObserve, false},
 	belfryv1.EventService_ListClasses_FullMethodName:  {belfry.RightObserve, true}, // who may observe anything has to know its name
 	belfryv1.EventService_SendEvent_FullMethodName:    {belfry.RightOperate, true},
@@ -74,6 +75,7 @@ var rights = map[string]rule{
 	belfryv1.HandlerService_ListRuns_FullMethodName:     {belfry.RightOperate, false}, // the output of commands may be anything
 	belfryv1.HandlerService_TestHandler_FullMethodName:  {belfry.RightOperate, false},
 	belfryv1.HandlerService_RetryRun_FullMethodName:     {belfry.RightOperate, false},
+	belfryv1.HandlerService_ReplayEvents_FullMethodName: {belfry.RightOperate, false},
 
 	belfryv1.MemberService_CreateToken_FullMethodName:  {belfry.RightAdmit, false},
 	belfryv1.MemberService_ListTokens_FullMethodName:   {belfry.RightAdmit, false},

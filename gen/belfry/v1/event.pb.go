@@ -887,11 +887,14 @@ func (x *Welcome) GetClusterId() string {
 }
 
 type Registered struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Number        uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
-	Coverage      []*Coverage            `protobuf:"bytes,2,rep,name=coverage,proto3" json:"coverage,omitempty"` // scope cluster only
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Number   uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Coverage []*Coverage            `protobuf:"bytes,2,rep,name=coverage,proto3" json:"coverage,omitempty"` // scope cluster only
+	// Place in the node's journal from which this registration has everything;
+	// 0: there is no journal.
+	JournalPosition uint64 `protobuf:"varint,3,opt,name=journal_position,json=journalPosition,proto3" json:"journal_position,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Registered) Reset() {
@@ -936,6 +939,13 @@ func (x *Registered) GetCoverage() []*Coverage {
 		return x.Coverage
 	}
 	return nil
+}
+
+func (x *Registered) GetJournalPosition() uint64 {
+	if x != nil {
+		return x.JournalPosition
+	}
+	return 0
 }
 
 type Coverage struct {
@@ -1155,8 +1165,10 @@ type Registration struct {
 	// A state goes out when it has lasted that long.
 	Hold *durationpb.Duration `protobuf:"bytes,20,opt,name=hold,proto3" json:"hold,omitempty"`
 	// The least time between two notifications of one event.
-	MinInterval   *durationpb.Duration `protobuf:"bytes,21,opt,name=min_interval,json=minInterval,proto3" json:"min_interval,omitempty"`
-	Flap          *Flap                `protobuf:"bytes,22,opt,name=flap,proto3" json:"flap,omitempty"`
+	MinInterval *durationpb.Duration `protobuf:"bytes,21,opt,name=min_interval,json=minInterval,proto3" json:"min_interval,omitempty"`
+	Flap        *Flap                `protobuf:"bytes,22,opt,name=flap,proto3" json:"flap,omitempty"`
+	// Begins with what the journal holds.
+	Since         *Since `protobuf:"bytes,23,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1317,6 +1329,113 @@ func (x *Registration) GetFlap() *Flap {
 	return nil
 }
 
+func (x *Registration) GetSince() *Since {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+// Since is where in the past a registration begins.
+type Since struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*Since_Cursor
+	//	*Since_Time
+	//	*Since_Sequence
+	Kind          isSince_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Since) Reset() {
+	*x = Since{}
+	mi := &file_belfry_v1_event_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Since) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Since) ProtoMessage() {}
+
+func (x *Since) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_event_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Since.ProtoReflect.Descriptor instead.
+func (*Since) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Since) GetKind() isSince_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *Since) GetCursor() string {
+	if x != nil {
+		if x, ok := x.Kind.(*Since_Cursor); ok {
+			return x.Cursor
+		}
+	}
+	return ""
+}
+
+func (x *Since) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		if x, ok := x.Kind.(*Since_Time); ok {
+			return x.Time
+		}
+	}
+	return nil
+}
+
+func (x *Since) GetSequence() uint64 {
+	if x != nil {
+		if x, ok := x.Kind.(*Since_Sequence); ok {
+			return x.Sequence
+		}
+	}
+	return 0
+}
+
+type isSince_Kind interface {
+	isSince_Kind()
+}
+
+type Since_Cursor struct {
+	Cursor string `protobuf:"bytes,1,opt,name=cursor,proto3,oneof"` // of a notification or a batch
+}
+
+type Since_Time struct {
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3,oneof"`
+}
+
+type Since_Sequence struct {
+	// The last number that is not wanted, of one event of the node that is asked.
+	Sequence uint64 `protobuf:"varint,3,opt,name=sequence,proto3,oneof"`
+}
+
+func (*Since_Cursor) isSince_Kind() {}
+
+func (*Since_Time) isSince_Kind() {}
+
+func (*Since_Sequence) isSince_Kind() {}
+
 // Flap silences what happens more than high times within window until it
 // happens fewer than low times.
 type Flap struct {
@@ -1330,7 +1449,7 @@ type Flap struct {
 
 func (x *Flap) Reset() {
 	*x = Flap{}
-	mi := &file_belfry_v1_event_proto_msgTypes[12]
+	mi := &file_belfry_v1_event_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1342,7 +1461,7 @@ func (x *Flap) String() string {
 func (*Flap) ProtoMessage() {}
 
 func (x *Flap) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[12]
+	mi := &file_belfry_v1_event_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1355,7 +1474,7 @@ func (x *Flap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Flap.ProtoReflect.Descriptor instead.
 func (*Flap) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{12}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Flap) GetWindow() *durationpb.Duration {
@@ -1386,13 +1505,19 @@ type Batch struct {
 	// Introduced before first use on a stream, and again after a change.
 	Entries       []*Entry        `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
 	Notifications []*Notification `protobuf:"bytes,3,rep,name=notifications,proto3" json:"notifications,omitempty"`
+	// Whoever has handled this batch has everything up to this place in the
+	// journal; 0: not known. Of a replay it is about that registration.
+	JournalPosition uint64 `protobuf:"varint,4,opt,name=journal_position,json=journalPosition,proto3" json:"journal_position,omitempty"`
+	// From the journal, for one registration that began in the past. It has no
+	// number and is not acknowledged.
+	Replay        *Replay `protobuf:"bytes,5,opt,name=replay,proto3" json:"replay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Batch) Reset() {
 	*x = Batch{}
-	mi := &file_belfry_v1_event_proto_msgTypes[13]
+	mi := &file_belfry_v1_event_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +1529,7 @@ func (x *Batch) String() string {
 func (*Batch) ProtoMessage() {}
 
 func (x *Batch) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[13]
+	mi := &file_belfry_v1_event_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1417,7 +1542,7 @@ func (x *Batch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batch.ProtoReflect.Descriptor instead.
 func (*Batch) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{13}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Batch) GetNumber() uint64 {
@@ -1441,6 +1566,73 @@ func (x *Batch) GetNotifications() []*Notification {
 	return nil
 }
 
+func (x *Batch) GetJournalPosition() uint64 {
+	if x != nil {
+		return x.JournalPosition
+	}
+	return 0
+}
+
+func (x *Batch) GetReplay() *Replay {
+	if x != nil {
+		return x.Replay
+	}
+	return nil
+}
+
+// Replay says that a batch comes from the journal.
+type Replay struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Registration  uint32                 `protobuf:"varint,1,opt,name=registration,proto3" json:"registration,omitempty"`
+	Last          bool                   `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"` // from here on it is live
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Replay) Reset() {
+	*x = Replay{}
+	mi := &file_belfry_v1_event_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replay) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replay) ProtoMessage() {}
+
+func (x *Replay) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_event_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replay.ProtoReflect.Descriptor instead.
+func (*Replay) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Replay) GetRegistration() uint32 {
+	if x != nil {
+		return x.Registration
+	}
+	return 0
+}
+
+func (x *Replay) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
 type Entry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // within this stream
@@ -1457,7 +1649,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_belfry_v1_event_proto_msgTypes[14]
+	mi := &file_belfry_v1_event_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1469,7 +1661,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[14]
+	mi := &file_belfry_v1_event_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1482,7 +1674,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{14}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Entry) GetId() uint32 {
@@ -1565,7 +1757,7 @@ type Notification struct {
 
 func (x *Notification) Reset() {
 	*x = Notification{}
-	mi := &file_belfry_v1_event_proto_msgTypes[15]
+	mi := &file_belfry_v1_event_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1769,7 @@ func (x *Notification) String() string {
 func (*Notification) ProtoMessage() {}
 
 func (x *Notification) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[15]
+	mi := &file_belfry_v1_event_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1782,7 @@ func (x *Notification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notification.ProtoReflect.Descriptor instead.
 func (*Notification) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{15}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Notification) GetKind() Kind {
@@ -1719,7 +1911,7 @@ type Gap struct {
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_belfry_v1_event_proto_msgTypes[16]
+	mi := &file_belfry_v1_event_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +1923,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[16]
+	mi := &file_belfry_v1_event_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +1936,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{16}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Gap) GetTotal() uint64 {
@@ -1798,7 +1990,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_belfry_v1_event_proto_msgTypes[17]
+	mi := &file_belfry_v1_event_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1810,7 +2002,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[17]
+	mi := &file_belfry_v1_event_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1823,7 +2015,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{17}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WatchRequest) GetRegistration() *Registration {
@@ -1863,7 +2055,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_belfry_v1_event_proto_msgTypes[18]
+	mi := &file_belfry_v1_event_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +2067,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[18]
+	mi := &file_belfry_v1_event_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +2080,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{18}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchResponse) GetKind() string {
@@ -2051,7 +2243,7 @@ type WatchGap struct {
 
 func (x *WatchGap) Reset() {
 	*x = WatchGap{}
-	mi := &file_belfry_v1_event_proto_msgTypes[19]
+	mi := &file_belfry_v1_event_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2255,7 @@ func (x *WatchGap) String() string {
 func (*WatchGap) ProtoMessage() {}
 
 func (x *WatchGap) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[19]
+	mi := &file_belfry_v1_event_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2268,7 @@ func (x *WatchGap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGap.ProtoReflect.Descriptor instead.
 func (*WatchGap) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{19}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchGap) GetTotal() uint64 {
@@ -2114,6 +2306,128 @@ func (x *WatchGap) GetTo() *timestamppb.Timestamp {
 	return nil
 }
 
+type ListEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What to list; none: everything. Rules about time, and thresholds, do not
+	// apply to the past.
+	Registrations []*Registration        `protobuf:"bytes,1,rep,name=registrations,proto3" json:"registrations,omitempty"`
+	Since         *Since                 `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"` // unset: all that is kept
+	Until         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"` // unset: up to now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEventsRequest) Reset() {
+	*x = ListEventsRequest{}
+	mi := &file_belfry_v1_event_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEventsRequest) ProtoMessage() {}
+
+func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_event_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
+func (*ListEventsRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListEventsRequest) GetRegistrations() []*Registration {
+	if x != nil {
+		return x.Registrations
+	}
+	return nil
+}
+
+func (x *ListEventsRequest) GetSince() *Since {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ListEventsRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+type ListEventsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entries       []*Entry               `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"` // introduced before first use
+	Notifications []*Notification        `protobuf:"bytes,2,rep,name=notifications,proto3" json:"notifications,omitempty"`
+	Cursors       []string               `protobuf:"bytes,3,rep,name=cursors,proto3" json:"cursors,omitempty"` // of each notification
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEventsResponse) Reset() {
+	*x = ListEventsResponse{}
+	mi := &file_belfry_v1_event_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEventsResponse) ProtoMessage() {}
+
+func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_event_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
+func (*ListEventsResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ListEventsResponse) GetEntries() []*Entry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *ListEventsResponse) GetNotifications() []*Notification {
+	if x != nil {
+		return x.Notifications
+	}
+	return nil
+}
+
+func (x *ListEventsResponse) GetCursors() []string {
+	if x != nil {
+		return x.Cursors
+	}
+	return nil
+}
+
 type ListEntriesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`                          // name or id; empty: the node that is asked
@@ -2125,7 +2439,7 @@ type ListEntriesRequest struct {
 
 func (x *ListEntriesRequest) Reset() {
 	*x = ListEntriesRequest{}
-	mi := &file_belfry_v1_event_proto_msgTypes[20]
+	mi := &file_belfry_v1_event_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2137,7 +2451,7 @@ func (x *ListEntriesRequest) String() string {
 func (*ListEntriesRequest) ProtoMessage() {}
 
 func (x *ListEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[20]
+	mi := &file_belfry_v1_event_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2150,7 +2464,7 @@ func (x *ListEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{20}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListEntriesRequest) GetNode() string {
@@ -2187,7 +2501,7 @@ type ListEntriesResponse struct {
 
 func (x *ListEntriesResponse) Reset() {
 	*x = ListEntriesResponse{}
-	mi := &file_belfry_v1_event_proto_msgTypes[21]
+	mi := &file_belfry_v1_event_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2199,7 +2513,7 @@ func (x *ListEntriesResponse) String() string {
 func (*ListEntriesResponse) ProtoMessage() {}
 
 func (x *ListEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[21]
+	mi := &file_belfry_v1_event_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2212,7 +2526,7 @@ func (x *ListEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{21}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListEntriesResponse) GetNodeId() string {
@@ -2268,7 +2582,7 @@ type RegistrationEntry struct {
 
 func (x *RegistrationEntry) Reset() {
 	*x = RegistrationEntry{}
-	mi := &file_belfry_v1_event_proto_msgTypes[22]
+	mi := &file_belfry_v1_event_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2280,7 +2594,7 @@ func (x *RegistrationEntry) String() string {
 func (*RegistrationEntry) ProtoMessage() {}
 
 func (x *RegistrationEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[22]
+	mi := &file_belfry_v1_event_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2293,7 +2607,7 @@ func (x *RegistrationEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistrationEntry.ProtoReflect.Descriptor instead.
 func (*RegistrationEntry) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{22}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RegistrationEntry) GetEntry() uint64 {
@@ -2380,7 +2694,7 @@ type EntryConsumer struct {
 
 func (x *EntryConsumer) Reset() {
 	*x = EntryConsumer{}
-	mi := &file_belfry_v1_event_proto_msgTypes[23]
+	mi := &file_belfry_v1_event_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2392,7 +2706,7 @@ func (x *EntryConsumer) String() string {
 func (*EntryConsumer) ProtoMessage() {}
 
 func (x *EntryConsumer) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[23]
+	mi := &file_belfry_v1_event_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2405,7 +2719,7 @@ func (x *EntryConsumer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryConsumer.ProtoReflect.Descriptor instead.
 func (*EntryConsumer) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{23}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *EntryConsumer) GetKind() string {
@@ -2466,7 +2780,7 @@ type PeerInterests struct {
 
 func (x *PeerInterests) Reset() {
 	*x = PeerInterests{}
-	mi := &file_belfry_v1_event_proto_msgTypes[24]
+	mi := &file_belfry_v1_event_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2478,7 +2792,7 @@ func (x *PeerInterests) String() string {
 func (*PeerInterests) ProtoMessage() {}
 
 func (x *PeerInterests) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[24]
+	mi := &file_belfry_v1_event_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2491,7 +2805,7 @@ func (x *PeerInterests) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerInterests.ProtoReflect.Descriptor instead.
 func (*PeerInterests) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{24}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PeerInterests) GetNodeId() string {
@@ -2559,7 +2873,7 @@ type ListClassesRequest struct {
 
 func (x *ListClassesRequest) Reset() {
 	*x = ListClassesRequest{}
-	mi := &file_belfry_v1_event_proto_msgTypes[25]
+	mi := &file_belfry_v1_event_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2571,7 +2885,7 @@ func (x *ListClassesRequest) String() string {
 func (*ListClassesRequest) ProtoMessage() {}
 
 func (x *ListClassesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[25]
+	mi := &file_belfry_v1_event_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2584,7 +2898,7 @@ func (x *ListClassesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClassesRequest.ProtoReflect.Descriptor instead.
 func (*ListClassesRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{25}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListClassesRequest) GetClass() string {
@@ -2603,7 +2917,7 @@ type ListClassesResponse struct {
 
 func (x *ListClassesResponse) Reset() {
 	*x = ListClassesResponse{}
-	mi := &file_belfry_v1_event_proto_msgTypes[26]
+	mi := &file_belfry_v1_event_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2615,7 +2929,7 @@ func (x *ListClassesResponse) String() string {
 func (*ListClassesResponse) ProtoMessage() {}
 
 func (x *ListClassesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[26]
+	mi := &file_belfry_v1_event_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2628,7 +2942,7 @@ func (x *ListClassesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClassesResponse.ProtoReflect.Descriptor instead.
 func (*ListClassesResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{26}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListClassesResponse) GetClasses() []*ClassInfo {
@@ -2658,7 +2972,7 @@ type ClassInfo struct {
 
 func (x *ClassInfo) Reset() {
 	*x = ClassInfo{}
-	mi := &file_belfry_v1_event_proto_msgTypes[27]
+	mi := &file_belfry_v1_event_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2670,7 +2984,7 @@ func (x *ClassInfo) String() string {
 func (*ClassInfo) ProtoMessage() {}
 
 func (x *ClassInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[27]
+	mi := &file_belfry_v1_event_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2683,7 +2997,7 @@ func (x *ClassInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassInfo.ProtoReflect.Descriptor instead.
 func (*ClassInfo) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{27}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ClassInfo) GetClass() string {
@@ -2782,7 +3096,7 @@ type SendEventRequest struct {
 
 func (x *SendEventRequest) Reset() {
 	*x = SendEventRequest{}
-	mi := &file_belfry_v1_event_proto_msgTypes[28]
+	mi := &file_belfry_v1_event_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2794,7 +3108,7 @@ func (x *SendEventRequest) String() string {
 func (*SendEventRequest) ProtoMessage() {}
 
 func (x *SendEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[28]
+	mi := &file_belfry_v1_event_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2807,7 +3121,7 @@ func (x *SendEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendEventRequest.ProtoReflect.Descriptor instead.
 func (*SendEventRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{28}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SendEventRequest) GetClass() string {
@@ -2850,7 +3164,7 @@ type SendEventResponse struct {
 
 func (x *SendEventResponse) Reset() {
 	*x = SendEventResponse{}
-	mi := &file_belfry_v1_event_proto_msgTypes[29]
+	mi := &file_belfry_v1_event_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2862,7 +3176,7 @@ func (x *SendEventResponse) String() string {
 func (*SendEventResponse) ProtoMessage() {}
 
 func (x *SendEventResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[29]
+	mi := &file_belfry_v1_event_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2875,7 +3189,7 @@ func (x *SendEventResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendEventResponse.ProtoReflect.Descriptor instead.
 func (*SendEventResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{29}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SendEventResponse) GetNodeName() string {
@@ -2915,7 +3229,7 @@ type SendEventsRequest struct {
 
 func (x *SendEventsRequest) Reset() {
 	*x = SendEventsRequest{}
-	mi := &file_belfry_v1_event_proto_msgTypes[30]
+	mi := &file_belfry_v1_event_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2927,7 +3241,7 @@ func (x *SendEventsRequest) String() string {
 func (*SendEventsRequest) ProtoMessage() {}
 
 func (x *SendEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[30]
+	mi := &file_belfry_v1_event_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2940,7 +3254,7 @@ func (x *SendEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendEventsRequest.ProtoReflect.Descriptor instead.
 func (*SendEventsRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{30}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SendEventsRequest) GetEvents() []*SendEventRequest {
@@ -2959,7 +3273,7 @@ type SendEventsResponse struct {
 
 func (x *SendEventsResponse) Reset() {
 	*x = SendEventsResponse{}
-	mi := &file_belfry_v1_event_proto_msgTypes[31]
+	mi := &file_belfry_v1_event_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2971,7 +3285,7 @@ func (x *SendEventsResponse) String() string {
 func (*SendEventsResponse) ProtoMessage() {}
 
 func (x *SendEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[31]
+	mi := &file_belfry_v1_event_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2984,7 +3298,7 @@ func (x *SendEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendEventsResponse.ProtoReflect.Descriptor instead.
 func (*SendEventsResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{31}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SendEventsResponse) GetResults() []*SendResult {
@@ -3004,7 +3318,7 @@ type SendResult struct {
 
 func (x *SendResult) Reset() {
 	*x = SendResult{}
-	mi := &file_belfry_v1_event_proto_msgTypes[32]
+	mi := &file_belfry_v1_event_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3016,7 +3330,7 @@ func (x *SendResult) String() string {
 func (*SendResult) ProtoMessage() {}
 
 func (x *SendResult) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[32]
+	mi := &file_belfry_v1_event_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3029,7 +3343,7 @@ func (x *SendResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendResult.ProtoReflect.Descriptor instead.
 func (*SendResult) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{32}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SendResult) GetMatched() uint32 {
@@ -3088,11 +3402,12 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\aresumed\x18\x05 \x01(\bR\aresumed\x12!\n" +
 	"\fcluster_name\x18\x06 \x01(\tR\vclusterName\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\a \x01(\tR\tclusterId\"U\n" +
+	"cluster_id\x18\a \x01(\tR\tclusterId\"\x80\x01\n" +
 	"\n" +
 	"Registered\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12/\n" +
-	"\bcoverage\x18\x02 \x03(\v2\x13.belfry.v1.CoverageR\bcoverage\"\x9e\x01\n" +
+	"\bcoverage\x18\x02 \x03(\v2\x13.belfry.v1.CoverageR\bcoverage\x12)\n" +
+	"\x10journal_position\x18\x03 \x01(\x04R\x0fjournalPosition\"\x9e\x01\n" +
 	"\bCoverage\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12.\n" +
@@ -3106,7 +3421,7 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x0e\n" +
 	"\x02op\x18\x03 \x01(\tR\x02op\x12\x12\n" +
 	"\x04node\x18\x04 \x01(\tR\x04node\x12\x18\n" +
-	"\asubject\x18\x05 \x01(\tR\asubject\"\xe5\x04\n" +
+	"\asubject\x18\x05 \x01(\tR\asubject\"\x8d\x05\n" +
 	"\fRegistration\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\tR\x05class\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12&\n" +
@@ -3128,17 +3443,28 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\x05limit\x18\x0f \x01(\rR\x05limit\x12-\n" +
 	"\x04hold\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\x04hold\x12<\n" +
 	"\fmin_interval\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\vminInterval\x12#\n" +
-	"\x04flap\x18\x16 \x01(\v2\x0f.belfry.v1.FlapR\x04flapB\x05\n" +
+	"\x04flap\x18\x16 \x01(\v2\x0f.belfry.v1.FlapR\x04flap\x12&\n" +
+	"\x05since\x18\x17 \x01(\v2\x10.belfry.v1.SinceR\x05sinceB\x05\n" +
 	"\x03_hiB\x05\n" +
-	"\x03_lo\"_\n" +
+	"\x03_lo\"y\n" +
+	"\x05Since\x12\x18\n" +
+	"\x06cursor\x18\x01 \x01(\tH\x00R\x06cursor\x120\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x04time\x12\x1c\n" +
+	"\bsequence\x18\x03 \x01(\x04H\x00R\bsequenceB\x06\n" +
+	"\x04kind\"_\n" +
 	"\x04Flap\x121\n" +
 	"\x06window\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12\x12\n" +
 	"\x04high\x18\x02 \x01(\rR\x04high\x12\x10\n" +
-	"\x03low\x18\x03 \x01(\rR\x03low\"\x8a\x01\n" +
+	"\x03low\x18\x03 \x01(\rR\x03low\"\xe0\x01\n" +
 	"\x05Batch\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12*\n" +
 	"\aentries\x18\x02 \x03(\v2\x10.belfry.v1.EntryR\aentries\x12=\n" +
-	"\rnotifications\x18\x03 \x03(\v2\x17.belfry.v1.NotificationR\rnotifications\"\xd1\x01\n" +
+	"\rnotifications\x18\x03 \x03(\v2\x17.belfry.v1.NotificationR\rnotifications\x12)\n" +
+	"\x10journal_position\x18\x04 \x01(\x04R\x0fjournalPosition\x12)\n" +
+	"\x06replay\x18\x05 \x01(\v2\x11.belfry.v1.ReplayR\x06replay\"@\n" +
+	"\x06Replay\x12\"\n" +
+	"\fregistration\x18\x01 \x01(\rR\fregistration\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\bR\x04last\"\xd1\x01\n" +
 	"\x05Entry\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\fR\x06nodeId\x12\x1b\n" +
@@ -3207,7 +3533,15 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\x05known\x18\x02 \x01(\bR\x05known\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12.\n" +
 	"\x04from\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12*\n" +
-	"\x02to\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x02to\"d\n" +
+	"\x02to\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x02to\"\xac\x01\n" +
+	"\x11ListEventsRequest\x12=\n" +
+	"\rregistrations\x18\x01 \x03(\v2\x17.belfry.v1.RegistrationR\rregistrations\x12&\n" +
+	"\x05since\x18\x02 \x01(\v2\x10.belfry.v1.SinceR\x05since\x120\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x99\x01\n" +
+	"\x12ListEventsResponse\x12*\n" +
+	"\aentries\x18\x01 \x03(\v2\x10.belfry.v1.EntryR\aentries\x12=\n" +
+	"\rnotifications\x18\x02 \x03(\v2\x17.belfry.v1.NotificationR\rnotifications\x12\x18\n" +
+	"\acursors\x18\x03 \x03(\tR\acursors\"d\n" +
 	"\x12ListEntriesRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
@@ -3322,12 +3656,14 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\x13GAP_REASON_OVERFLOW\x10\x02\x12\x1c\n" +
 	"\x18GAP_REASON_NOT_MONITORED\x10\x03\x12\x16\n" +
 	"\x12GAP_REASON_JOURNAL\x10\x04\x12\x13\n" +
-	"\x0fGAP_REASON_LINK\x10\x052\xcb\x03\n" +
+	"\x0fGAP_REASON_LINK\x10\x052\x98\x04\n" +
 	"\fEventService\x12J\n" +
 	"\tSubscribe\x12\x1b.belfry.v1.SubscribeRequest\x1a\x1c.belfry.v1.SubscribeResponse(\x010\x01\x12<\n" +
 	"\x05Watch\x12\x17.belfry.v1.WatchRequest\x1a\x18.belfry.v1.WatchResponse0\x01\x12L\n" +
 	"\vListEntries\x12\x1d.belfry.v1.ListEntriesRequest\x1a\x1e.belfry.v1.ListEntriesResponse\x12L\n" +
-	"\vListClasses\x12\x1d.belfry.v1.ListClassesRequest\x1a\x1e.belfry.v1.ListClassesResponse\x12F\n" +
+	"\vListClasses\x12\x1d.belfry.v1.ListClassesRequest\x1a\x1e.belfry.v1.ListClassesResponse\x12K\n" +
+	"\n" +
+	"ListEvents\x12\x1c.belfry.v1.ListEventsRequest\x1a\x1d.belfry.v1.ListEventsResponse0\x01\x12F\n" +
 	"\tSendEvent\x12\x1b.belfry.v1.SendEventRequest\x1a\x1c.belfry.v1.SendEventResponse\x12M\n" +
 	"\n" +
 	"SendEvents\x12\x1c.belfry.v1.SendEventsRequest\x1a\x1d.belfry.v1.SendEventsResponse(\x010\x01B4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
@@ -3345,7 +3681,7 @@ func file_belfry_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_belfry_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_belfry_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_belfry_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_belfry_v1_event_proto_goTypes = []any{
 	(CoverageState)(0),            // 0: belfry.v1.CoverageState
 	(Scope)(0),                    // 1: belfry.v1.Scope
@@ -3365,30 +3701,34 @@ var file_belfry_v1_event_proto_goTypes = []any{
 	(*Refused)(nil),               // 15: belfry.v1.Refused
 	(*Refusal)(nil),               // 16: belfry.v1.Refusal
 	(*Registration)(nil),          // 17: belfry.v1.Registration
-	(*Flap)(nil),                  // 18: belfry.v1.Flap
-	(*Batch)(nil),                 // 19: belfry.v1.Batch
-	(*Entry)(nil),                 // 20: belfry.v1.Entry
-	(*Notification)(nil),          // 21: belfry.v1.Notification
-	(*Gap)(nil),                   // 22: belfry.v1.Gap
-	(*WatchRequest)(nil),          // 23: belfry.v1.WatchRequest
-	(*WatchResponse)(nil),         // 24: belfry.v1.WatchResponse
-	(*WatchGap)(nil),              // 25: belfry.v1.WatchGap
-	(*ListEntriesRequest)(nil),    // 26: belfry.v1.ListEntriesRequest
-	(*ListEntriesResponse)(nil),   // 27: belfry.v1.ListEntriesResponse
-	(*RegistrationEntry)(nil),     // 28: belfry.v1.RegistrationEntry
-	(*EntryConsumer)(nil),         // 29: belfry.v1.EntryConsumer
-	(*PeerInterests)(nil),         // 30: belfry.v1.PeerInterests
-	(*ListClassesRequest)(nil),    // 31: belfry.v1.ListClassesRequest
-	(*ListClassesResponse)(nil),   // 32: belfry.v1.ListClassesResponse
-	(*ClassInfo)(nil),             // 33: belfry.v1.ClassInfo
-	(*SendEventRequest)(nil),      // 34: belfry.v1.SendEventRequest
-	(*SendEventResponse)(nil),     // 35: belfry.v1.SendEventResponse
-	(*SendEventsRequest)(nil),     // 36: belfry.v1.SendEventsRequest
-	(*SendEventsResponse)(nil),    // 37: belfry.v1.SendEventsResponse
-	(*SendResult)(nil),            // 38: belfry.v1.SendResult
-	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),       // 41: google.protobuf.Struct
+	(*Since)(nil),                 // 18: belfry.v1.Since
+	(*Flap)(nil),                  // 19: belfry.v1.Flap
+	(*Batch)(nil),                 // 20: belfry.v1.Batch
+	(*Replay)(nil),                // 21: belfry.v1.Replay
+	(*Entry)(nil),                 // 22: belfry.v1.Entry
+	(*Notification)(nil),          // 23: belfry.v1.Notification
+	(*Gap)(nil),                   // 24: belfry.v1.Gap
+	(*WatchRequest)(nil),          // 25: belfry.v1.WatchRequest
+	(*WatchResponse)(nil),         // 26: belfry.v1.WatchResponse
+	(*WatchGap)(nil),              // 27: belfry.v1.WatchGap
+	(*ListEventsRequest)(nil),     // 28: belfry.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),    // 29: belfry.v1.ListEventsResponse
+	(*ListEntriesRequest)(nil),    // 30: belfry.v1.ListEntriesRequest
+	(*ListEntriesResponse)(nil),   // 31: belfry.v1.ListEntriesResponse
+	(*RegistrationEntry)(nil),     // 32: belfry.v1.RegistrationEntry
+	(*EntryConsumer)(nil),         // 33: belfry.v1.EntryConsumer
+	(*PeerInterests)(nil),         // 34: belfry.v1.PeerInterests
+	(*ListClassesRequest)(nil),    // 35: belfry.v1.ListClassesRequest
+	(*ListClassesResponse)(nil),   // 36: belfry.v1.ListClassesResponse
+	(*ClassInfo)(nil),             // 37: belfry.v1.ClassInfo
+	(*SendEventRequest)(nil),      // 38: belfry.v1.SendEventRequest
+	(*SendEventResponse)(nil),     // 39: belfry.v1.SendEventResponse
+	(*SendEventsRequest)(nil),     // 40: belfry.v1.SendEventsRequest
+	(*SendEventsResponse)(nil),    // 41: belfry.v1.SendEventsResponse
+	(*SendResult)(nil),            // 42: belfry.v1.SendResult
+	(*durationpb.Duration)(nil),   // 43: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),       // 45: google.protobuf.Struct
 }
 var file_belfry_v1_event_proto_depIdxs = []int32{
 	7,  // 0: belfry.v1.SubscribeRequest.hello:type_name -> belfry.v1.Hello
@@ -3399,58 +3739,68 @@ var file_belfry_v1_event_proto_depIdxs = []int32{
 	12, // 5: belfry.v1.SubscribeResponse.welcome:type_name -> belfry.v1.Welcome
 	13, // 6: belfry.v1.SubscribeResponse.registered:type_name -> belfry.v1.Registered
 	15, // 7: belfry.v1.SubscribeResponse.refused:type_name -> belfry.v1.Refused
-	19, // 8: belfry.v1.SubscribeResponse.batch:type_name -> belfry.v1.Batch
+	20, // 8: belfry.v1.SubscribeResponse.batch:type_name -> belfry.v1.Batch
 	14, // 9: belfry.v1.Registered.coverage:type_name -> belfry.v1.Coverage
 	0,  // 10: belfry.v1.Coverage.state:type_name -> belfry.v1.CoverageState
 	16, // 11: belfry.v1.Coverage.refusal:type_name -> belfry.v1.Refusal
 	16, // 12: belfry.v1.Refused.refusal:type_name -> belfry.v1.Refusal
 	1,  // 13: belfry.v1.Registration.scope:type_name -> belfry.v1.Scope
 	2,  // 14: belfry.v1.Registration.edge:type_name -> belfry.v1.EdgeFilter
-	39, // 15: belfry.v1.Registration.hold:type_name -> google.protobuf.Duration
-	39, // 16: belfry.v1.Registration.min_interval:type_name -> google.protobuf.Duration
-	18, // 17: belfry.v1.Registration.flap:type_name -> belfry.v1.Flap
-	39, // 18: belfry.v1.Flap.window:type_name -> google.protobuf.Duration
-	20, // 19: belfry.v1.Batch.entries:type_name -> belfry.v1.Entry
-	21, // 20: belfry.v1.Batch.notifications:type_name -> belfry.v1.Notification
-	4,  // 21: belfry.v1.Notification.kind:type_name -> belfry.v1.Kind
-	3,  // 22: belfry.v1.Notification.edge:type_name -> belfry.v1.Edge
-	22, // 23: belfry.v1.Notification.gap:type_name -> belfry.v1.Gap
-	5,  // 24: belfry.v1.Gap.reason:type_name -> belfry.v1.GapReason
-	17, // 25: belfry.v1.WatchRequest.registration:type_name -> belfry.v1.Registration
-	40, // 26: belfry.v1.WatchResponse.first_time:type_name -> google.protobuf.Timestamp
-	40, // 27: belfry.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
-	41, // 28: belfry.v1.WatchResponse.data:type_name -> google.protobuf.Struct
-	25, // 29: belfry.v1.WatchResponse.gap:type_name -> belfry.v1.WatchGap
-	40, // 30: belfry.v1.WatchGap.from:type_name -> google.protobuf.Timestamp
-	40, // 31: belfry.v1.WatchGap.to:type_name -> google.protobuf.Timestamp
-	28, // 32: belfry.v1.ListEntriesResponse.entries:type_name -> belfry.v1.RegistrationEntry
-	30, // 33: belfry.v1.ListEntriesResponse.interests:type_name -> belfry.v1.PeerInterests
-	40, // 34: belfry.v1.RegistrationEntry.since:type_name -> google.protobuf.Timestamp
-	29, // 35: belfry.v1.RegistrationEntry.consumers:type_name -> belfry.v1.EntryConsumer
-	40, // 36: belfry.v1.PeerInterests.since:type_name -> google.protobuf.Timestamp
-	33, // 37: belfry.v1.ListClassesResponse.classes:type_name -> belfry.v1.ClassInfo
-	41, // 38: belfry.v1.SendEventRequest.data:type_name -> google.protobuf.Struct
-	39, // 39: belfry.v1.SendEventResponse.took:type_name -> google.protobuf.Duration
-	34, // 40: belfry.v1.SendEventsRequest.events:type_name -> belfry.v1.SendEventRequest
-	38, // 41: belfry.v1.SendEventsResponse.results:type_name -> belfry.v1.SendResult
-	16, // 42: belfry.v1.SendResult.refusal:type_name -> belfry.v1.Refusal
-	6,  // 43: belfry.v1.EventService.Subscribe:input_type -> belfry.v1.SubscribeRequest
-	23, // 44: belfry.v1.EventService.Watch:input_type -> belfry.v1.WatchRequest
-	26, // 45: belfry.v1.EventService.ListEntries:input_type -> belfry.v1.ListEntriesRequest
-	31, // 46: belfry.v1.EventService.ListClasses:input_type -> belfry.v1.ListClassesRequest
-	34, // 47: belfry.v1.EventService.SendEvent:input_type -> belfry.v1.SendEventRequest
-	36, // 48: belfry.v1.EventService.SendEvents:input_type -> belfry.v1.SendEventsRequest
-	11, // 49: belfry.v1.EventService.Subscribe:output_type -> belfry.v1.SubscribeResponse
-	24, // 50: belfry.v1.EventService.Watch:output_type -> belfry.v1.WatchResponse
-	27, // 51: belfry.v1.EventService.ListEntries:output_type -> belfry.v1.ListEntriesResponse
-	32, // 52: belfry.v1.EventService.ListClasses:output_type -> belfry.v1.ListClassesResponse
-	35, // 53: belfry.v1.EventService.SendEvent:output_type -> belfry.v1.SendEventResponse
-	37, // 54: belfry.v1.EventService.SendEvents:output_type -> belfry.v1.SendEventsResponse
-	49, // [49:55] is the sub-list for method output_type
-	43, // [43:49] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	43, // 15: belfry.v1.Registration.hold:type_name -> google.protobuf.Duration
+	43, // 16: belfry.v1.Registration.min_interval:type_name -> google.protobuf.Duration
+	19, // 17: belfry.v1.Registration.flap:type_name -> belfry.v1.Flap
+	18, // 18: belfry.v1.Registration.since:type_name -> belfry.v1.Since
+	44, // 19: belfry.v1.Since.time:type_name -> google.protobuf.Timestamp
+	43, // 20: belfry.v1.Flap.window:type_name -> google.protobuf.Duration
+	22, // 21: belfry.v1.Batch.entries:type_name -> belfry.v1.Entry
+	23, // 22: belfry.v1.Batch.notifications:type_name -> belfry.v1.Notification
+	21, // 23: belfry.v1.Batch.replay:type_name -> belfry.v1.Replay
+	4,  // 24: belfry.v1.Notification.kind:type_name -> belfry.v1.Kind
+	3,  // 25: belfry.v1.Notification.edge:type_name -> belfry.v1.Edge
+	24, // 26: belfry.v1.Notification.gap:type_name -> belfry.v1.Gap
+	5,  // 27: belfry.v1.Gap.reason:type_name -> belfry.v1.GapReason
+	17, // 28: belfry.v1.WatchRequest.registration:type_name -> belfry.v1.Registration
+	44, // 29: belfry.v1.WatchResponse.first_time:type_name -> google.protobuf.Timestamp
+	44, // 30: belfry.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
+	45, // 31: belfry.v1.WatchResponse.data:type_name -> google.protobuf.Struct
+	27, // 32: belfry.v1.WatchResponse.gap:type_name -> belfry.v1.WatchGap
+	44, // 33: belfry.v1.WatchGap.from:type_name -> google.protobuf.Timestamp
+	44, // 34: belfry.v1.WatchGap.to:type_name -> google.protobuf.Timestamp
+	17, // 35: belfry.v1.ListEventsRequest.registrations:type_name -> belfry.v1.Registration
+	18, // 36: belfry.v1.ListEventsRequest.since:type_name -> belfry.v1.Since
+	44, // 37: belfry.v1.ListEventsRequest.until:type_name -> google.protobuf.Timestamp
+	22, // 38: belfry.v1.ListEventsResponse.entries:type_name -> belfry.v1.Entry
+	23, // 39: belfry.v1.ListEventsResponse.notifications:type_name -> belfry.v1.Notification
+	32, // 40: belfry.v1.ListEntriesResponse.entries:type_name -> belfry.v1.RegistrationEntry
+	34, // 41: belfry.v1.ListEntriesResponse.interests:type_name -> belfry.v1.PeerInterests
+	44, // 42: belfry.v1.RegistrationEntry.since:type_name -> google.protobuf.Timestamp
+	33, // 43: belfry.v1.RegistrationEntry.consumers:type_name -> belfry.v1.EntryConsumer
+	44, // 44: belfry.v1.PeerInterests.since:type_name -> google.protobuf.Timestamp
+	37, // 45: belfry.v1.ListClassesResponse.classes:type_name -> belfry.v1.ClassInfo
+	45, // 46: belfry.v1.SendEventRequest.data:type_name -> google.protobuf.Struct
+	43, // 47: belfry.v1.SendEventResponse.took:type_name -> google.protobuf.Duration
+	38, // 48: belfry.v1.SendEventsRequest.events:type_name -> belfry.v1.SendEventRequest
+	42, // 49: belfry.v1.SendEventsResponse.results:type_name -> belfry.v1.SendResult
+	16, // 50: belfry.v1.SendResult.refusal:type_name -> belfry.v1.Refusal
+	6,  // 51: belfry.v1.EventService.Subscribe:input_type -> belfry.v1.SubscribeRequest
+	25, // 52: belfry.v1.EventService.Watch:input_type -> belfry.v1.WatchRequest
+	30, // 53: belfry.v1.EventService.ListEntries:input_type -> belfry.v1.ListEntriesRequest
+	35, // 54: belfry.v1.EventService.ListClasses:input_type -> belfry.v1.ListClassesRequest
+	28, // 55: belfry.v1.EventService.ListEvents:input_type -> belfry.v1.ListEventsRequest
+	38, // 56: belfry.v1.EventService.SendEvent:input_type -> belfry.v1.SendEventRequest
+	40, // 57: belfry.v1.EventService.SendEvents:input_type -> belfry.v1.SendEventsRequest
+	11, // 58: belfry.v1.EventService.Subscribe:output_type -> belfry.v1.SubscribeResponse
+	26, // 59: belfry.v1.EventService.Watch:output_type -> belfry.v1.WatchResponse
+	31, // 60: belfry.v1.EventService.ListEntries:output_type -> belfry.v1.ListEntriesResponse
+	36, // 61: belfry.v1.EventService.ListClasses:output_type -> belfry.v1.ListClassesResponse
+	29, // 62: belfry.v1.EventService.ListEvents:output_type -> belfry.v1.ListEventsResponse
+	39, // 63: belfry.v1.EventService.SendEvent:output_type -> belfry.v1.SendEventResponse
+	41, // 64: belfry.v1.EventService.SendEvents:output_type -> belfry.v1.SendEventsResponse
+	58, // [58:65] is the sub-list for method output_type
+	51, // [51:58] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_event_proto_init() }
@@ -3471,13 +3821,18 @@ func file_belfry_v1_event_proto_init() {
 		(*SubscribeResponse_Batch)(nil),
 	}
 	file_belfry_v1_event_proto_msgTypes[11].OneofWrappers = []any{}
+	file_belfry_v1_event_proto_msgTypes[12].OneofWrappers = []any{
+		(*Since_Cursor)(nil),
+		(*Since_Time)(nil),
+		(*Since_Sequence)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_event_proto_rawDesc), len(file_belfry_v1_event_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   33,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const (
 	EventService_Watch_FullMethodName       = "/belfry.v1.EventService/Watch"
 	EventService_ListEntries_FullMethodName = "/belfry.v1.EventService/ListEntries"
 	EventService_ListClasses_FullMethodName = "/belfry.v1.EventService/ListClasses"
+	EventService_ListEvents_FullMethodName  = "/belfry.v1.EventService/ListEvents"
 	EventService_SendEvent_FullMethodName   = "/belfry.v1.EventService/SendEvent"
 	EventService_SendEvents_FullMethodName  = "/belfry.v1.EventService/SendEvents"
 )
@@ -44,6 +45,8 @@ type EventServiceClient interface {
 	ListEntries(ctx context.Context, in *ListEntriesRequest, opts ...grpc.CallOption) (*ListEntriesResponse, error)
 	// ListClasses is the catalogue of event classes.
 	ListClasses(ctx context.Context, in *ListClassesRequest, opts ...grpc.CallOption) (*ListClassesResponse, error)
+	// ListEvents reads the journal of the node that is asked.
+	ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListEventsResponse], error)
 	// SendEvent posts an event of a class below user.
 	SendEvent(ctx context.Context, in *SendEventRequest, opts ...grpc.CallOption) (*SendEventResponse, error)
 	// SendEvents posts many, in their order: one response for each request,
@@ -111,6 +114,25 @@ func (c *eventServiceClient) ListClasses(ctx context.Context, in *ListClassesReq
 	return out, nil
 }
 
+func (c *eventServiceClient) ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &EventService_ServiceDesc.Streams[2], EventService_ListEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListEventsRequest, ListEventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type EventService_ListEventsClient = grpc.ServerStreamingClient[ListEventsResponse]
+
 func (c *eventServiceClient) SendEvent(ctx context.Context, in *SendEventRequest, opts ...grpc.CallOption) (*SendEventResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SendEventResponse)
@@ -123,7 +145,7 @@ func (c *eventServiceClient) SendEvent(ctx context.Context, in *SendEventRequest
 
 func (c *eventServiceClient) SendEvents(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SendEventsRequest, SendEventsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &EventService_ServiceDesc.Streams[2], EventService_SendEvents_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &EventService_ServiceDesc.Streams[3], EventService_SendEvents_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -151,6 +173,8 @@ type EventServiceServer interface {
 	ListEntries(context.Context, *ListEntriesRequest) (*ListEntriesResponse, error)
 	// ListClasses is the catalogue of event classes.
 	ListClasses(context.Context, *ListClassesRequest) (*ListClassesResponse, error)
+	// ListEvents reads the journal of the node that is asked.
+	ListEvents(*ListEventsRequest, grpc.ServerStreamingServer[ListEventsResponse]) error
 	// SendEvent posts an event of a class below user.
 	SendEvent(context.Context, *SendEventRequest) (*SendEventResponse, error)
 	// SendEvents posts many, in their order: one response for each request,
@@ -177,6 +201,9 @@ func (UnimplementedEventServiceServer) ListEntries(context.Context, *ListEntries
 }
 func (UnimplementedEventServiceServer) ListClasses(context.Context, *ListClassesRequest) (*ListClassesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListClasses not implemented")
+}
+func (UnimplementedEventServiceServer) ListEvents(*ListEventsRequest, grpc.ServerStreamingServer[ListEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method ListEvents not implemented")
 }
 func (UnimplementedEventServiceServer) SendEvent(context.Context, *SendEventRequest) (*SendEventResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SendEvent not implemented")
@@ -259,6 +286,17 @@ func _EventService_ListClasses_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _EventService_ListEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListEventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(EventServiceServer).ListEvents(m, &grpc.GenericServerStream[ListEventsRequest, ListEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type EventService_ListEventsServer = grpc.ServerStreamingServer[ListEventsResponse]
+
 func _EventService_SendEvent_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(SendEventRequest)
 	if err := dec(in); err != nil {
@@ -314,6 +352,11 @@ var EventService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Watch",
 			Handler:       _EventService_Watch_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ListEvents",
+			Handler:       _EventService_ListEvents_Handler,
 			ServerStreams: true,
 		},
 		{

@@ -737,11 +737,115 @@ func (x *RetryRunResponse) GetRun() *Run {
 	return nil
 }
 
+type ReplayEventsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Handler       string                 `protobuf:"bytes,1,opt,name=handler,proto3" json:"handler,omitempty"`
+	Since         *Since                 `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"` // unset: all that is kept
+	Until         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"` // unset: up to now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayEventsRequest) Reset() {
+	*x = ReplayEventsRequest{}
+	mi := &file_belfry_v1_handler_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayEventsRequest) ProtoMessage() {}
+
+func (x *ReplayEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_handler_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayEventsRequest.ProtoReflect.Descriptor instead.
+func (*ReplayEventsRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_handler_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ReplayEventsRequest) GetHandler() string {
+	if x != nil {
+		return x.Handler
+	}
+	return ""
+}
+
+func (x *ReplayEventsRequest) GetSince() *Since {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ReplayEventsRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+type ReplayEventsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           *Run                   `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayEventsResponse) Reset() {
+	*x = ReplayEventsResponse{}
+	mi := &file_belfry_v1_handler_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayEventsResponse) ProtoMessage() {}
+
+func (x *ReplayEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_handler_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayEventsResponse.ProtoReflect.Descriptor instead.
+func (*ReplayEventsResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_handler_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ReplayEventsResponse) GetRun() *Run {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
 var File_belfry_v1_handler_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_handler_proto_rawDesc = "" +
 	"\n" +
-	"\x17belfry/v1/handler.proto\x12\tbelfry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x15\n" +
+	"\x17belfry/v1/handler.proto\x12\tbelfry.v1\x1a\x15belfry/v1/event.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x15\n" +
 	"\x13ListHandlersRequest\"F\n" +
 	"\x14ListHandlersResponse\x12.\n" +
 	"\bhandlers\x18\x01 \x03(\v2\x12.belfry.v1.HandlerR\bhandlers\"\xa3\x02\n" +
@@ -798,12 +902,19 @@ const file_belfry_v1_handler_proto_rawDesc = "" +
 	"\x0fRetryRunRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"4\n" +
 	"\x10RetryRunResponse\x12 \n" +
-	"\x03run\x18\x01 \x01(\v2\x0e.belfry.v1.RunR\x03run2\xb9\x02\n" +
+	"\x03run\x18\x01 \x01(\v2\x0e.belfry.v1.RunR\x03run\"\x89\x01\n" +
+	"\x13ReplayEventsRequest\x12\x18\n" +
+	"\ahandler\x18\x01 \x01(\tR\ahandler\x12&\n" +
+	"\x05since\x18\x02 \x01(\v2\x10.belfry.v1.SinceR\x05since\x120\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"8\n" +
+	"\x14ReplayEventsResponse\x12 \n" +
+	"\x03run\x18\x01 \x01(\v2\x0e.belfry.v1.RunR\x03run2\x8c\x03\n" +
 	"\x0eHandlerService\x12O\n" +
 	"\fListHandlers\x12\x1e.belfry.v1.ListHandlersRequest\x1a\x1f.belfry.v1.ListHandlersResponse\x12C\n" +
 	"\bListRuns\x12\x1a.belfry.v1.ListRunsRequest\x1a\x1b.belfry.v1.ListRunsResponse\x12L\n" +
 	"\vTestHandler\x12\x1d.belfry.v1.TestHandlerRequest\x1a\x1e.belfry.v1.TestHandlerResponse\x12C\n" +
-	"\bRetryRun\x12\x1a.belfry.v1.RetryRunRequest\x1a\x1b.belfry.v1.RetryRunResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
+	"\bRetryRun\x12\x1a.belfry.v1.RetryRunRequest\x1a\x1b.belfry.v1.RetryRunResponse\x12Q\n" +
+	"\fReplayEvents\x12\x1e.belfry.v1.ReplayEventsRequest\x1a\x1f.belfry.v1.ReplayEventsResponse0\x01B4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
 
 var (
 	file_belfry_v1_handler_proto_rawDescOnce sync.Once
@@ -817,7 +928,7 @@ func file_belfry_v1_handler_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_handler_proto_rawDescData
 }
 
-var file_belfry_v1_handler_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_belfry_v1_handler_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_belfry_v1_handler_proto_goTypes = []any{
 	(*ListHandlersRequest)(nil),   // 0: belfry.v1.ListHandlersRequest
 	(*ListHandlersResponse)(nil),  // 1: belfry.v1.ListHandlersResponse
@@ -829,30 +940,38 @@ var file_belfry_v1_handler_proto_goTypes = []any{
 	(*TestHandlerResponse)(nil),   // 7: belfry.v1.TestHandlerResponse
 	(*RetryRunRequest)(nil),       // 8: belfry.v1.RetryRunRequest
 	(*RetryRunResponse)(nil),      // 9: belfry.v1.RetryRunResponse
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
+	(*ReplayEventsRequest)(nil),   // 10: belfry.v1.ReplayEventsRequest
+	(*ReplayEventsResponse)(nil),  // 11: belfry.v1.ReplayEventsResponse
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
+	(*Since)(nil),                 // 14: belfry.v1.Since
 }
 var file_belfry_v1_handler_proto_depIdxs = []int32{
 	2,  // 0: belfry.v1.ListHandlersResponse.handlers:type_name -> belfry.v1.Handler
 	5,  // 1: belfry.v1.Handler.last:type_name -> belfry.v1.Run
 	5,  // 2: belfry.v1.ListRunsResponse.runs:type_name -> belfry.v1.Run
-	10, // 3: belfry.v1.Run.started:type_name -> google.protobuf.Timestamp
-	11, // 4: belfry.v1.Run.took:type_name -> google.protobuf.Duration
+	12, // 3: belfry.v1.Run.started:type_name -> google.protobuf.Timestamp
+	13, // 4: belfry.v1.Run.took:type_name -> google.protobuf.Duration
 	5,  // 5: belfry.v1.TestHandlerResponse.run:type_name -> belfry.v1.Run
 	5,  // 6: belfry.v1.RetryRunResponse.run:type_name -> belfry.v1.Run
-	0,  // 7: belfry.v1.HandlerService.ListHandlers:input_type -> belfry.v1.ListHandlersRequest
-	3,  // 8: belfry.v1.HandlerService.ListRuns:input_type -> belfry.v1.ListRunsRequest
-	6,  // 9: belfry.v1.HandlerService.TestHandler:input_type -> belfry.v1.TestHandlerRequest
-	8,  // 10: belfry.v1.HandlerService.RetryRun:input_type -> belfry.v1.RetryRunRequest
-	1,  // 11: belfry.v1.HandlerService.ListHandlers:output_type -> belfry.v1.ListHandlersResponse
-	4,  // 12: belfry.v1.HandlerService.ListRuns:output_type -> belfry.v1.ListRunsResponse
-	7,  // 13: belfry.v1.HandlerService.TestHandler:output_type -> belfry.v1.TestHandlerResponse
-	9,  // 14: belfry.v1.HandlerService.RetryRun:output_type -> belfry.v1.RetryRunResponse
-	11, // [11:15] is the sub-list for method output_type
-	7,  // [7:11] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	14, // 7: belfry.v1.ReplayEventsRequest.since:type_name -> belfry.v1.Since
+	12, // 8: belfry.v1.ReplayEventsRequest.until:type_name -> google.protobuf.Timestamp
+	5,  // 9: belfry.v1.ReplayEventsResponse.run:type_name -> belfry.v1.Run
+	0,  // 10: belfry.v1.HandlerService.ListHandlers:input_type -> belfry.v1.ListHandlersRequest
+	3,  // 11: belfry.v1.HandlerService.ListRuns:input_type -> belfry.v1.ListRunsRequest
+	6,  // 12: belfry.v1.HandlerService.TestHandler:input_type -> belfry.v1.TestHandlerRequest
+	8,  // 13: belfry.v1.HandlerService.RetryRun:input_type -> belfry.v1.RetryRunRequest
+	10, // 14: belfry.v1.HandlerService.ReplayEvents:input_type -> belfry.v1.ReplayEventsRequest
+	1,  // 15: belfry.v1.HandlerService.ListHandlers:output_type -> belfry.v1.ListHandlersResponse
+	4,  // 16: belfry.v1.HandlerService.ListRuns:output_type -> belfry.v1.ListRunsResponse
+	7,  // 17: belfry.v1.HandlerService.TestHandler:output_type -> belfry.v1.TestHandlerResponse
+	9,  // 18: belfry.v1.HandlerService.RetryRun:output_type -> belfry.v1.RetryRunResponse
+	11, // 19: belfry.v1.HandlerService.ReplayEvents:output_type -> belfry.v1.ReplayEventsResponse
+	15, // [15:20] is the sub-list for method output_type
+	10, // [10:15] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_handler_proto_init() }
@@ -860,6 +979,7 @@ func file_belfry_v1_handler_proto_init() {
 	if File_belfry_v1_handler_proto != nil {
 		return
 	}
+	file_belfry_v1_event_proto_init()
 	file_belfry_v1_handler_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -867,7 +987,7 @@ func file_belfry_v1_handler_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_handler_proto_rawDesc), len(file_belfry_v1_handler_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

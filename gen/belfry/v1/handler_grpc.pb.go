@@ -23,6 +23,7 @@ const (
 	HandlerService_ListRuns_FullMethodName     = "/belfry.v1.HandlerService/ListRuns"
 	HandlerService_TestHandler_FullMethodName  = "/belfry.v1.HandlerService/TestHandler"
 	HandlerService_RetryRun_FullMethodName     = "/belfry.v1.HandlerService/RetryRun"
+	HandlerService_ReplayEvents_FullMethodName = "/belfry.v1.HandlerService/ReplayEvents"
 )
 
 // HandlerServiceClient is the client API for HandlerService service.
@@ -40,6 +41,9 @@ type HandlerServiceClient interface {
 	TestHandler(ctx context.Context, in *TestHandlerRequest, opts ...grpc.CallOption) (*TestHandlerResponse, error)
 	// RetryRun delivers a dead letter once more.
 	RetryRun(ctx context.Context, in *RetryRunRequest, opts ...grpc.CallOption) (*RetryRunResponse, error)
+	// ReplayEvents runs a handler again over what the journal holds, one after
+	// the other. It moves no cursor and leaves nothing in the history.
+	ReplayEvents(ctx context.Context, in *ReplayEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReplayEventsResponse], error)
 }
 
 type handlerServiceClient struct {
@@ -90,6 +94,25 @@ func (c *handlerServiceClient) RetryRun(ctx context.Context, in *RetryRunRequest
 	return out, nil
 }
 
+func (c *handlerServiceClient) ReplayEvents(ctx context.Context, in *ReplayEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReplayEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &HandlerService_ServiceDesc.Streams[0], HandlerService_ReplayEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReplayEventsRequest, ReplayEventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type HandlerService_ReplayEventsClient = grpc.ServerStreamingClient[ReplayEventsResponse]
+
 // HandlerServiceServer is the server API for HandlerService service.
 // All implementations must embed UnimplementedHandlerServiceServer
 // for forward compatibility.
@@ -105,6 +128,9 @@ type HandlerServiceServer interface {
 	TestHandler(context.Context, *TestHandlerRequest) (*TestHandlerResponse, error)
 	// RetryRun delivers a dead letter once more.
 	RetryRun(context.Context, *RetryRunRequest) (*RetryRunResponse, error)
+	// ReplayEvents runs a handler again over what the journal holds, one after
+	// the other. It moves no cursor and leaves nothing in the history.
+	ReplayEvents(*ReplayEventsRequest, grpc.ServerStreamingServer[ReplayEventsResponse]) error
 	mustEmbedUnimplementedHandlerServiceServer()
 }
 
@@ -126,6 +152,9 @@ func (UnimplementedHandlerServiceServer) TestHandler(context.Context, *TestHandl
 }
 func (UnimplementedHandlerServiceServer) RetryRun(context.Context, *RetryRunRequest) (*RetryRunResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RetryRun not implemented")
+}
+func (UnimplementedHandlerServiceServer) ReplayEvents(*ReplayEventsRequest, grpc.ServerStreamingServer[ReplayEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method ReplayEvents not implemented")
 }
 func (UnimplementedHandlerServiceServer) mustEmbedUnimplementedHandlerServiceServer() {}
 func (UnimplementedHandlerServiceServer) testEmbeddedByValue()                        {}
@@ -220,6 +249,17 @@ func _HandlerService_RetryRun_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _HandlerService_ReplayEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReplayEventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(HandlerServiceServer).ReplayEvents(m, &grpc.GenericServerStream[ReplayEventsRequest, ReplayEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type HandlerService_ReplayEventsServer = grpc.ServerStreamingServer[ReplayEventsResponse]
+
 // HandlerService_ServiceDesc is the grpc.ServiceDesc for HandlerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -244,6 +284,12 @@ var HandlerService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _HandlerService_RetryRun_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "ReplayEvents",
+			Handler:       _HandlerService_ReplayEvents_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "belfry/v1/handler.proto",
 }

@@ -73,6 +73,7 @@ type GetStatusResponse struct {
 	Nodes         []*Node                `protobuf:"bytes,10,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	Time          *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=time,proto3" json:"time,omitempty"`              // of the answer
 	Generation    uint64                 `protobuf:"varint,12,opt,name=generation,proto3" json:"generation,omitempty"` // of the member table
+	Journal       *JournalStatus         `protobuf:"bytes,13,opt,name=journal,proto3" json:"journal,omitempty"`        // of who answers
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -191,6 +192,98 @@ func (x *GetStatusResponse) GetGeneration() uint64 {
 	return 0
 }
 
+func (x *GetStatusResponse) GetJournal() *JournalStatus {
+	if x != nil {
+		return x.Journal
+	}
+	return nil
+}
+
+// JournalStatus is how a node's journal is doing.
+type JournalStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         string                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`   // ok or degraded
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // why it is degraded
+	Oldest        *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=oldest,proto3" json:"oldest,omitempty"` // begin of the oldest file; unset: nothing is kept
+	Bytes         uint64                 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Position      uint64                 `protobuf:"varint,5,opt,name=position,proto3" json:"position,omitempty"` // of the last record
+	Lost          uint64                 `protobuf:"varint,6,opt,name=lost,proto3" json:"lost,omitempty"`         // occurrences of which only their number was recorded, since the agent started
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JournalStatus) Reset() {
+	*x = JournalStatus{}
+	mi := &file_belfry_v1_node_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JournalStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JournalStatus) ProtoMessage() {}
+
+func (x *JournalStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_node_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JournalStatus.ProtoReflect.Descriptor instead.
+func (*JournalStatus) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *JournalStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *JournalStatus) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *JournalStatus) GetOldest() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Oldest
+	}
+	return nil
+}
+
+func (x *JournalStatus) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *JournalStatus) GetPosition() uint64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *JournalStatus) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
 type Node struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -222,7 +315,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_belfry_v1_node_proto_msgTypes[2]
+	mi := &file_belfry_v1_node_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -234,7 +327,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[2]
+	mi := &file_belfry_v1_node_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -247,7 +340,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{2}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Node) GetId() string {
@@ -427,7 +520,7 @@ type PeerStream struct {
 
 func (x *PeerStream) Reset() {
 	*x = PeerStream{}
-	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	mi := &file_belfry_v1_node_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -439,7 +532,7 @@ func (x *PeerStream) String() string {
 func (*PeerStream) ProtoMessage() {}
 
 func (x *PeerStream) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	mi := &file_belfry_v1_node_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -452,7 +545,7 @@ func (x *PeerStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStream.ProtoReflect.Descriptor instead.
 func (*PeerStream) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{3}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PeerStream) GetUp() bool {
@@ -506,7 +599,7 @@ type MemberReport struct {
 
 func (x *MemberReport) Reset() {
 	*x = MemberReport{}
-	mi := &file_belfry_v1_node_proto_msgTypes[4]
+	mi := &file_belfry_v1_node_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +611,7 @@ func (x *MemberReport) String() string {
 func (*MemberReport) ProtoMessage() {}
 
 func (x *MemberReport) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[4]
+	mi := &file_belfry_v1_node_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +624,7 @@ func (x *MemberReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReport.ProtoReflect.Descriptor instead.
 func (*MemberReport) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *MemberReport) GetAsked() *timestamppb.Timestamp {
@@ -586,7 +679,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[5]
+	mi := &file_belfry_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +691,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[5]
+	mi := &file_belfry_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +704,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListNodesRequest) GetPageSize() uint32 {
@@ -638,7 +731,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[6]
+	mi := &file_belfry_v1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -650,7 +743,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[6]
+	mi := &file_belfry_v1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -663,7 +756,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -689,7 +782,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[7]
+	mi := &file_belfry_v1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -701,7 +794,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[7]
+	mi := &file_belfry_v1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -714,7 +807,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetNodeRequest) GetNode() string {
@@ -734,7 +827,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[8]
+	mi := &file_belfry_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -746,7 +839,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[8]
+	mi := &file_belfry_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -759,7 +852,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetNodeResponse) GetNode() *Node {
@@ -788,7 +881,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_belfry_v1_node_proto_msgTypes[9]
+	mi := &file_belfry_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -800,7 +893,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[9]
+	mi := &file_belfry_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -813,7 +906,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Evidence) GetTime() *timestamppb.Timestamp {
@@ -854,7 +947,7 @@ type StopNodeRequest struct {
 
 func (x *StopNodeRequest) Reset() {
 	*x = StopNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[10]
+	mi := &file_belfry_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +959,7 @@ func (x *StopNodeRequest) String() string {
 func (*StopNodeRequest) ProtoMessage() {}
 
 func (x *StopNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[10]
+	mi := &file_belfry_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,7 +972,7 @@ func (x *StopNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopNodeRequest.ProtoReflect.Descriptor instead.
 func (*StopNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StopNodeRequest) GetNode() string {
@@ -910,7 +1003,7 @@ type StopNodeResponse struct {
 
 func (x *StopNodeResponse) Reset() {
 	*x = StopNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[11]
+	mi := &file_belfry_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -922,7 +1015,7 @@ func (x *StopNodeResponse) String() string {
 func (*StopNodeResponse) ProtoMessage() {}
 
 func (x *StopNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[11]
+	mi := &file_belfry_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -935,7 +1028,7 @@ func (x *StopNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopNodeResponse.ProtoReflect.Descriptor instead.
 func (*StopNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StopNodeResponse) GetNodeId() string {
@@ -990,7 +1083,7 @@ type StartNodeRequest struct {
 
 func (x *StartNodeRequest) Reset() {
 	*x = StartNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[12]
+	mi := &file_belfry_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1002,7 +1095,7 @@ func (x *StartNodeRequest) String() string {
 func (*StartNodeRequest) ProtoMessage() {}
 
 func (x *StartNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[12]
+	mi := &file_belfry_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1015,7 +1108,7 @@ func (x *StartNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartNodeRequest.ProtoReflect.Descriptor instead.
 func (*StartNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StartNodeRequest) GetNode() string {
@@ -1045,7 +1138,7 @@ type StartNodeResponse struct {
 
 func (x *StartNodeResponse) Reset() {
 	*x = StartNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[13]
+	mi := &file_belfry_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1150,7 @@ func (x *StartNodeResponse) String() string {
 func (*StartNodeResponse) ProtoMessage() {}
 
 func (x *StartNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[13]
+	mi := &file_belfry_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1163,7 @@ func (x *StartNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartNodeResponse.ProtoReflect.Descriptor instead.
 func (*StartNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StartNodeResponse) GetNodeId() string {
@@ -1113,7 +1206,7 @@ var File_belfry_v1_node_proto protoreflect.FileDescriptor
 const file_belfry_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"\x14belfry/v1/node.proto\x12\tbelfry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xb6\x03\n" +
+	"\x10GetStatusRequest\"\xea\x03\n" +
 	"\x11GetStatusResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12!\n" +
@@ -1133,7 +1226,15 @@ const file_belfry_v1_node_proto_rawDesc = "" +
 	"\x04time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1e\n" +
 	"\n" +
 	"generation\x18\f \x01(\x04R\n" +
-	"generation\"\xb7\x06\n" +
+	"generation\x122\n" +
+	"\ajournal\x18\r \x01(\v2\x18.belfry.v1.JournalStatusR\ajournal\"\xb7\x01\n" +
+	"\rJournalStatus\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x122\n" +
+	"\x06oldest\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12\x1a\n" +
+	"\bposition\x18\x05 \x01(\x04R\bposition\x12\x12\n" +
+	"\x04lost\x18\x06 \x01(\x04R\x04lost\"\xb7\x06\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -1237,62 +1338,65 @@ func file_belfry_v1_node_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_node_proto_rawDescData
 }
 
-var file_belfry_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_belfry_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_belfry_v1_node_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: belfry.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: belfry.v1.GetStatusResponse
-	(*Node)(nil),                  // 2: belfry.v1.Node
-	(*PeerStream)(nil),            // 3: belfry.v1.PeerStream
-	(*MemberReport)(nil),          // 4: belfry.v1.MemberReport
-	(*ListNodesRequest)(nil),      // 5: belfry.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),     // 6: belfry.v1.ListNodesResponse
-	(*GetNodeRequest)(nil),        // 7: belfry.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),       // 8: belfry.v1.GetNodeResponse
-	(*Evidence)(nil),              // 9: belfry.v1.Evidence
-	(*StopNodeRequest)(nil),       // 10: belfry.v1.StopNodeRequest
-	(*StopNodeResponse)(nil),      // 11: belfry.v1.StopNodeResponse
-	(*StartNodeRequest)(nil),      // 12: belfry.v1.StartNodeRequest
-	(*StartNodeResponse)(nil),     // 13: belfry.v1.StartNodeResponse
-	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*JournalStatus)(nil),         // 2: belfry.v1.JournalStatus
+	(*Node)(nil),                  // 3: belfry.v1.Node
+	(*PeerStream)(nil),            // 4: belfry.v1.PeerStream
+	(*MemberReport)(nil),          // 5: belfry.v1.MemberReport
+	(*ListNodesRequest)(nil),      // 6: belfry.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),     // 7: belfry.v1.ListNodesResponse
+	(*GetNodeRequest)(nil),        // 8: belfry.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),       // 9: belfry.v1.GetNodeResponse
+	(*Evidence)(nil),              // 10: belfry.v1.Evidence
+	(*StopNodeRequest)(nil),       // 11: belfry.v1.StopNodeRequest
+	(*StopNodeResponse)(nil),      // 12: belfry.v1.StopNodeResponse
+	(*StartNodeRequest)(nil),      // 13: belfry.v1.StartNodeRequest
+	(*StartNodeResponse)(nil),     // 14: belfry.v1.StartNodeResponse
+	(*durationpb.Duration)(nil),   // 15: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
 }
 var file_belfry_v1_node_proto_depIdxs = []int32{
-	14, // 0: belfry.v1.GetStatusResponse.oldest_fact:type_name -> google.protobuf.Duration
-	2,  // 1: belfry.v1.GetStatusResponse.nodes:type_name -> belfry.v1.Node
-	15, // 2: belfry.v1.GetStatusResponse.time:type_name -> google.protobuf.Timestamp
-	15, // 3: belfry.v1.Node.since:type_name -> google.protobuf.Timestamp
-	15, // 4: belfry.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
-	14, // 5: belfry.v1.Node.interval:type_name -> google.protobuf.Duration
-	14, // 6: belfry.v1.Node.max_wait:type_name -> google.protobuf.Duration
-	15, // 7: belfry.v1.Node.started:type_name -> google.protobuf.Timestamp
-	14, // 8: belfry.v1.Node.age:type_name -> google.protobuf.Duration
-	4,  // 9: belfry.v1.Node.report:type_name -> belfry.v1.MemberReport
-	3,  // 10: belfry.v1.Node.stream:type_name -> belfry.v1.PeerStream
-	15, // 11: belfry.v1.Node.duplicate:type_name -> google.protobuf.Timestamp
-	15, // 12: belfry.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
-	14, // 13: belfry.v1.PeerStream.clock_offset:type_name -> google.protobuf.Duration
-	15, // 14: belfry.v1.MemberReport.asked:type_name -> google.protobuf.Timestamp
-	14, // 15: belfry.v1.MemberReport.clock_offset:type_name -> google.protobuf.Duration
-	15, // 16: belfry.v1.MemberReport.certificate_end:type_name -> google.protobuf.Timestamp
-	2,  // 17: belfry.v1.ListNodesResponse.nodes:type_name -> belfry.v1.Node
-	2,  // 18: belfry.v1.GetNodeResponse.node:type_name -> belfry.v1.Node
-	9,  // 19: belfry.v1.GetNodeResponse.evidence:type_name -> belfry.v1.Evidence
-	15, // 20: belfry.v1.Evidence.time:type_name -> google.protobuf.Timestamp
-	0,  // 21: belfry.v1.NodeService.GetStatus:input_type -> belfry.v1.GetStatusRequest
-	5,  // 22: belfry.v1.NodeService.ListNodes:input_type -> belfry.v1.ListNodesRequest
-	7,  // 23: belfry.v1.NodeService.GetNode:input_type -> belfry.v1.GetNodeRequest
-	10, // 24: belfry.v1.NodeService.StopNode:input_type -> belfry.v1.StopNodeRequest
-	12, // 25: belfry.v1.NodeService.StartNode:input_type -> belfry.v1.StartNodeRequest
-	1,  // 26: belfry.v1.NodeService.GetStatus:output_type -> belfry.v1.GetStatusResponse
-	6,  // 27: belfry.v1.NodeService.ListNodes:output_type -> belfry.v1.ListNodesResponse
-	8,  // 28: belfry.v1.NodeService.GetNode:output_type -> belfry.v1.GetNodeResponse
-	11, // 29: belfry.v1.NodeService.StopNode:output_type -> belfry.v1.StopNodeResponse
-	13, // 30: belfry.v1.NodeService.StartNode:output_type -> belfry.v1.StartNodeResponse
-	26, // [26:31] is the sub-list for method output_type
-	21, // [21:26] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	15, // 0: belfry.v1.GetStatusResponse.oldest_fact:type_name -> google.protobuf.Duration
+	3,  // 1: belfry.v1.GetStatusResponse.nodes:type_name -> belfry.v1.Node
+	16, // 2: belfry.v1.GetStatusResponse.time:type_name -> google.protobuf.Timestamp
+	2,  // 3: belfry.v1.GetStatusResponse.journal:type_name -> belfry.v1.JournalStatus
+	16, // 4: belfry.v1.JournalStatus.oldest:type_name -> google.protobuf.Timestamp
+	16, // 5: belfry.v1.Node.since:type_name -> google.protobuf.Timestamp
+	16, // 6: belfry.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
+	15, // 7: belfry.v1.Node.interval:type_name -> google.protobuf.Duration
+	15, // 8: belfry.v1.Node.max_wait:type_name -> google.protobuf.Duration
+	16, // 9: belfry.v1.Node.started:type_name -> google.protobuf.Timestamp
+	15, // 10: belfry.v1.Node.age:type_name -> google.protobuf.Duration
+	5,  // 11: belfry.v1.Node.report:type_name -> belfry.v1.MemberReport
+	4,  // 12: belfry.v1.Node.stream:type_name -> belfry.v1.PeerStream
+	16, // 13: belfry.v1.Node.duplicate:type_name -> google.protobuf.Timestamp
+	16, // 14: belfry.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
+	15, // 15: belfry.v1.PeerStream.clock_offset:type_name -> google.protobuf.Duration
+	16, // 16: belfry.v1.MemberReport.asked:type_name -> google.protobuf.Timestamp
+	15, // 17: belfry.v1.MemberReport.clock_offset:type_name -> google.protobuf.Duration
+	16, // 18: belfry.v1.MemberReport.certificate_end:type_name -> google.protobuf.Timestamp
+	3,  // 19: belfry.v1.ListNodesResponse.nodes:type_name -> belfry.v1.Node
+	3,  // 20: belfry.v1.GetNodeResponse.node:type_name -> belfry.v1.Node
+	10, // 21: belfry.v1.GetNodeResponse.evidence:type_name -> belfry.v1.Evidence
+	16, // 22: belfry.v1.Evidence.time:type_name -> google.protobuf.Timestamp
+	0,  // 23: belfry.v1.NodeService.GetStatus:input_type -> belfry.v1.GetStatusRequest
+	6,  // 24: belfry.v1.NodeService.ListNodes:input_type -> belfry.v1.ListNodesRequest
+	8,  // 25: belfry.v1.NodeService.GetNode:input_type -> belfry.v1.GetNodeRequest
+	11, // 26: belfry.v1.NodeService.StopNode:input_type -> belfry.v1.StopNodeRequest
+	13, // 27: belfry.v1.NodeService.StartNode:input_type -> belfry.v1.StartNodeRequest
+	1,  // 28: belfry.v1.NodeService.GetStatus:output_type -> belfry.v1.GetStatusResponse
+	7,  // 29: belfry.v1.NodeService.ListNodes:output_type -> belfry.v1.ListNodesResponse
+	9,  // 30: belfry.v1.NodeService.GetNode:output_type -> belfry.v1.GetNodeResponse
+	12, // 31: belfry.v1.NodeService.StopNode:output_type -> belfry.v1.StopNodeResponse
+	14, // 32: belfry.v1.NodeService.StartNode:output_type -> belfry.v1.StartNodeResponse
+	28, // [28:33] is the sub-list for method output_type
+	23, // [23:28] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_node_proto_init() }
@@ -1306,7 +1410,7 @@ func file_belfry_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_node_proto_rawDesc), len(file_belfry_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
