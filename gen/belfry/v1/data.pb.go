@@ -2185,6 +2185,67 @@ func (x *ProducerFailed) GetRestarts() uint32 {
 	return 0
 }
 
+// JournalState is journal.state.
+type JournalState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`   // ok or degraded
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // why it is degraded
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JournalState) Reset() {
+	*x = JournalState{}
+	mi := &file_belfry_v1_data_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JournalState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JournalState) ProtoMessage() {}
+
+func (x *JournalState) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JournalState.ProtoReflect.Descriptor instead.
+func (*JournalState) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *JournalState) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *JournalState) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *JournalState) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_belfry_v1_data_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_data_proto_rawDesc = "" +
@@ -2381,7 +2442,11 @@ const file_belfry_v1_data_proto_rawDesc = "" +
 	"\x0eProducerFailed\x12\x1a\n" +
 	"\bproducer\x18\x01 \x01(\tR\bproducer\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n" +
-	"\brestarts\x18\x03 \x01(\rR\brestartsB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
+	"\brestarts\x18\x03 \x01(\rR\brestarts\"P\n" +
+	"\fJournalState\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reasonB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
 
 var (
 	file_belfry_v1_data_proto_rawDescOnce sync.Once
@@ -2395,7 +2460,7 @@ func file_belfry_v1_data_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_data_proto_rawDescData
 }
 
-var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_belfry_v1_data_proto_goTypes = []any{
 	(*ProcessExit)(nil),          // 0: belfry.v1.ProcessExit
 	(*FileModify)(nil),           // 1: belfry.v1.FileModify
@@ -2425,6 +2490,7 @@ var file_belfry_v1_data_proto_goTypes = []any{
 	(*DiskState)(nil),            // 25: belfry.v1.DiskState
 	(*UnitState)(nil),            // 26: belfry.v1.UnitState
 	(*ProducerFailed)(nil),       // 27: belfry.v1.ProducerFailed
+	(*JournalState)(nil),         // 28: belfry.v1.JournalState
 }
 var file_belfry_v1_data_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
@@ -2447,7 +2513,7 @@ func file_belfry_v1_data_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_data_proto_rawDesc), len(file_belfry_v1_data_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
