@@ -136,6 +136,8 @@ func (k *keeper) begin(l link, w *belfryv1.Welcome, acked uint64) []*belfryv1.Su
 	first := k.token == nil
 	k.token, k.link, k.welcome = w.GetToken(), l, true
 	k.cluster, k.node = w.GetClusterName(), w.GetNodeName()
+	k.origin = belfry.Cursor{Incarnation: belfry.Incarnation(w.GetIncarnation())}
+	k.origin.Node, _ = belfry.ParseNodeID(w.GetNodeId()) // zero where it is not one
 	if first {
 		close(k.ready)
 	}
@@ -150,14 +152,24 @@ func (k *keeper) begin(l link, w *belfryv1.Welcome, acked uint64) []*belfryv1.Su
 		wish := k.wishes[number]
 		r := wish.registration
 		switch {
-		case wish.answer == nil && w.GetResumed(): // in force
+		case wish.answer == nil && w.GetResumed() && !wish.replaying: // in force
 			continue
+		case wish.answer == nil && (wish.replaying || !k.from(wish).IsZero()):
+			// The journal has what it missed, or the rest of its past.
+			if c := k.from(wish); !c.IsZero() {
+				r.Since = belfry.Since{Cursor: c}
+			}
+			r.Wait = r.Wait || !r.NoFollow
+			wish.replaying, wish.resuming = true, true
+			if w.GetResumed() {
+				tell = append(tell, unregisterRequest(number))
+			}
 		case wish.answer == nil:
 			// It was in force, so it may wait for its event as it would have done.
 			k.enqueue(&arrival{own: []belfry.Notification{gapOf(number, r, k.lost, now)}, table: &table{}})
 			r.Wait = r.Wait || !r.NoFollow
 		case w.GetResumed(): // perhaps in force, perhaps never heard of
-			tell = append(tell, &belfryv1.SubscribeRequest{Kind: &belfryv1.SubscribeRequest_Unregister{Unregister: &belfryv1.Unregister{Number: number}}})
+			tell = append(tell, unregisterRequest(number))
 		}
 		tell = append(tell, registerRequest(number, r))
 	}
@@ -198,7 +210,14 @@ func (k *keeper) receive(m *belfryv1.SubscribeResponse, entries *table) {
 func (k *keeper) batch(b *belfryv1.Batch, entries *table) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	a := &arrival{life: k.life, number: b.GetNumber(), batch: b, table: entries}
+	a := &arrival{life: k.life, number: b.GetNumber(), batch: b, table: entries, origin: k.origin}
+	if b.GetReplay() != nil || b.GetNumber() > k.arrived {
+		k.arrivedUpTo(b)
+	}
+	if b.GetReplay() != nil {
+		k.enqueue(a)
+		return
+	}
 	if b.GetNumber() <= k.arrived {
 		b.Notifications, a.number = nil, 0
 	} else {
@@ -216,6 +235,9 @@ func (k *keeper) answer(number uint32, a answer) {
 	if w == nil { // unregistered meanwhile
 		return
 	}
+	if p := a.registered.position; a.err == nil && p > 0 && w.registration.Since.IsZero() && !w.resuming {
+		w.got = at(k.origin, p)
+	}
 	if w.answer != nil {
 		w.answer <- a
 		w.answer = nil
@@ -225,6 +247,10 @@ func (k *keeper) answer(number uint32, a answer) {
 		return
 	}
 	if a.err == nil {
+		return
+	}
+	if w.resuming && !errors.Is(a.err, belfry.ErrNoEvent) {
+		k.resumeWithout(number, w)
 		return
 	}
 	delete(k.wishes, number)

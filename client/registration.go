@@ -33,6 +33,7 @@ func registrationOf(r belfry.Registration) *belfryv1.Registration {
 	if r.Threshold.HasLo {
 		p.Lo = &r.Threshold.Lo
 	}
+	p.Since = sinceOf(r.Since)
 	for _, id := range r.Nodes {
 		p.Nodes = append(p.Nodes, id.String())
 	}
@@ -75,11 +76,12 @@ type Coverage struct {
 // Registered is the answer to a registration that is in force.
 type Registered struct {
 	Number   uint32     // in every notification of it
+	position uint64     // in the agent's journal; 0: there is none
 	Coverage []Coverage // scope cluster only
 }
 
 func registeredOf(p *belfryv1.Registered) Registered {
-	r := Registered{Number: p.GetNumber()}
+	r := Registered{Number: p.GetNumber(), position: p.GetJournalPosition()}
 	for _, c := range p.GetCoverage() {
 		one := Coverage{NodeName: c.GetNodeName()}
 		one.Node, _ = belfry.ParseNodeID(c.GetNodeId()) // zero where it is not one

@@ -59,15 +59,24 @@ type Stream struct {
 	closing bool
 	err     error
 
+	origin belfry.Cursor // of the agent's journal, without a position
+	got    belfry.Cursor // everything live up to it has arrived
+
 	current  *arrival // from here on Next's own
 	position int
 	seen     *seen
+	cursor   belfry.Cursor // guarded by mu
 }
 
 // A wish is a registration from Register to Unregister.
 type wish struct {
 	registration belfry.Registration
 	answer       chan answer // nil once it has been answered
+
+	replaying bool          // its past has not arrived yet
+	telling   bool          // its past has not been returned yet
+	resuming  bool          // it was registered again, from a cursor
+	got       belfry.Cursor // everything of it up to here has arrived; zero: the agent can not say
 }
 
 type answer struct {
@@ -83,6 +92,7 @@ type arrival struct {
 	batch  *belfryv1.Batch
 	table  *table
 	own    []belfry.Notification
+	origin belfry.Cursor // of the journal that the batch's position is of
 }
 
 // Subscribe opens a stream without registrations. ctx bounds the opening
@@ -141,7 +151,8 @@ func (s *Stream) Home() (cluster, node string) {
 // Register adds a registration and waits until it is in force or refused. The
 // error wraps the sentinel of the refusal; the stream goes on either way.
 func (s *Stream) Register(ctx context.Context, r belfry.Registration) (Registered, error) {
-	w := &wish{registration: r, answer: make(chan answer, 1)}
+	past := !r.Since.IsZero()
+	w := &wish{registration: r, answer: make(chan answer, 1), replaying: past, telling: past}
 	answered := w.answer
 	s.mu.Lock()
 	s.number++
@@ -168,7 +179,7 @@ func (s *Stream) Unregister(number uint32) {
 	delete(s.wishes, number)
 	l := s.link
 	s.mu.Unlock()
-	s.send(l, &belfryv1.SubscribeRequest{Kind: &belfryv1.SubscribeRequest_Unregister{Unregister: &belfryv1.Unregister{Number: number}}})
+	s.send(l, unregisterRequest(number))
 }
 
 func registerRequest(number uint32, r belfry.Registration) *belfryv1.SubscribeRequest {
@@ -202,6 +213,7 @@ func (s *Stream) Next(ctx context.Context) (belfry.Notification, error) {
 				return n, err
 			}
 			s.acknowledge(s.current)
+			s.pass(s.current)
 			s.current = nil
 		}
 		if err := s.take(ctx); err != nil {
@@ -219,14 +231,20 @@ func (s *Stream) step() (belfry.Notification, bool, error) {
 		s.position++
 		return n, true, nil
 	}
-	for s.position-len(a.own) < len(a.batch.GetNotifications()) {
-		n, err := a.table.notification(a.batch.GetNotifications()[s.position-len(a.own)])
+	for all := a.batch.GetNotifications(); s.position-len(a.own) < len(all); {
+		p := all[s.position-len(a.own)]
+		n, err := a.table.notification(p)
 		s.position++
 		if err != nil {
 			s.fail(err)
 			return n, false, err
 		}
 		if s.seen.admit(&n) {
+			if p.GetJournalPosition() > 0 {
+				s.reach(a, p.GetJournalPosition())
+			} else if s.position == len(a.own)+len(all) {
+				s.reach(a, a.batch.GetJournalPosition())
+			}
 			return n, true, nil
 		}
 	}

@@ -78,7 +78,7 @@ for it, on this node or with scope cluster on others, receives it.`,
 	}
 	emit.Flags().StringVar(&data, "data", "", "a JSON object that goes with it, at most 4 KiB")
 	emit.Flags().Uint64Var(&repeat, "repeat", 1, "post it this many times")
-	return newGroup(a, "event", "List classes of events, post events of your own", types, emit)
+	return newGroup(a, "event", "List what happened and what can, post events of your own", newEventList(a), types, emit, newEventReplay(a))
 }
 
 func (a *app) eventTypes(ctx context.Context, c *client.Client, name string) error {

@@ -36,6 +36,7 @@ type notificationView struct {
 	Value         *float64       `json:"value" doc:"of value classes, in the class's unit; else null"`
 	LowerBound    bool           `json:"lower_bound" doc:"the source may have merged occurrences: count is the least"`
 	Data          map[string]any `json:"data" doc:"fields of the class, of the newest occurrence; null: can not be read"`
+	Cursor        string         `json:"cursor" doc:"watch --since with it goes on after this one; empty: not known"`
 	Gap           *gapView       `json:"gap" doc:"of kind gap; else null"`
 	Reason        string         `json:"reason" doc:"of kind coverage: why the node refuses to deliver; else empty"`
 }
@@ -75,6 +76,7 @@ func (w *watcher) view(n *belfry.Notification) notificationView {
 		Incarnation: uint32(n.Incarnation), Entry: n.Entry, Class: string(n.Event.Class), Subject: n.Event.Subject, Instance: n.Event.Instance,
 		Sequence: n.Last, FirstSequence: n.First, Count: countOf(n), Skipped: n.Skipped,
 		FirstTime: jsonTime(n.FirstTime), Time: jsonTime(n.Time), Code: n.Code, LowerBound: n.LowerBound, Data: data, Reason: n.Reason,
+		Cursor: w.cursor.String(),
 	}
 	if !n.Node.IsZero() {
 		v.NodeID = n.Node.String()

@@ -289,6 +289,10 @@ func (a *app) handlerRuns(ctx context.Context, c *client.Client, handler string,
 	if err != nil {
 		return err
 	}
+	return a.showRuns(runs)
+}
+
+func (a *app) showRuns(runs []*belfryv1.Run) error {
 	views := make([]runView, len(runs))
 	t := newTable("RUN HANDLER STARTED NODE EVENT SEQ COUNT ATTEMPT RESULT TOOK ERROR")
 	for i, r := range runs {

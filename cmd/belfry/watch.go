@@ -32,6 +32,7 @@ type watchFlags struct {
 	noSnapshot         bool
 	hold, minInterval  time.Duration
 	flap               string
+	since              string
 
 	count  uint64
 	strict bool
@@ -99,6 +100,7 @@ func (f *watchFlags) register(cmd *cobra.Command) {
 	flags.BoolVar(&f.wait, "wait", false, "begin even if there is nothing of that name yet")
 	flags.BoolVar(&f.noFollow, "no-follow", false, "end when what the subject names now is gone")
 	flags.BoolVar(&f.noSnapshot, "no-snapshot", false, "changes only, not the present state first")
+	flags.StringVar(&f.since, "since", "", "begin in the past, with what the journal holds: a duration, a time, a cursor of a notification, or the last sequence number that is not wanted")
 	flags.Uint64Var(&f.count, "count", 0, "end after this many notifications")
 	flags.BoolVar(&f.strict, "strict", false, "end with exit status 6 at a gap")
 	flags.StringVar(&f.exec, "exec", "", "run this shell command once per notification, in order; it finds the event in $BELFRY_CLASS, $BELFRY_SUBJECT, … and as JSON on its input")
@@ -182,6 +184,10 @@ func (f *watchFlags) registration(scoped bool) (belfry.Registration, error) {
 			return r, usagef("--flap %s: write HIGH:LOW:WINDOW, for example %s", f.flap, belfry.DefaultFlap)
 		}
 	}
+	if r.Since, err = parseSince("since", f.since, time.Now()); err != nil {
+		return r, err
+	}
+	r.Snapshot = r.Snapshot && r.Since.IsZero() // what was is told instead
 	if len(f.nodes) > 0 {
 		if scoped && r.Scope == belfry.ScopeLocal {
 			return r, usagef("--scope local and --node contradict each other; leave --scope out")
@@ -203,6 +209,7 @@ type watcher struct {
 	cluster string           // name, as the stream's agent has it
 	node    string           // likewise: the agent's own
 	got     uint64           // notifications
+	cursor  belfry.Cursor
 }
 
 // askNodes asks for the members only if --node names some: who has single rights
@@ -216,18 +223,26 @@ func (w *watcher) askNodes(ctx context.Context, c *client.Client) error {
 	return err
 }
 
-// registrations makes one of each selector, checked against what there is.
-func (w *watcher) registrations(base belfry.Registration, selectors []selector) ([]belfry.Registration, error) {
+// chooseNodes adds the nodes that were named.
+func (w *watcher) chooseNodes(r *belfry.Registration) error {
 	for _, name := range w.flags.nodes {
 		n, ok := findNode(name, w.nodes)
 		if !ok {
-			return nil, unknownNode(name, w.nodes, belfry.ErrUsage)
+			return unknownNode(name, w.nodes, belfry.ErrUsage)
 		}
 		id, err := belfry.ParseNodeID(n.GetId())
 		if err != nil {
-			return nil, err
+			return err
 		}
-		base.Nodes = append(base.Nodes, id)
+		r.Nodes = append(r.Nodes, id)
+	}
+	return nil
+}
+
+// registrations makes one of each selector, checked against what there is.
+func (w *watcher) registrations(base belfry.Registration, selectors []selector) ([]belfry.Registration, error) {
+	if err := w.chooseNodes(&base); err != nil {
+		return nil, err
 	}
 	var list []belfry.Registration
 	for _, s := range selectors {
@@ -322,6 +337,7 @@ func (w *watcher) run(ctx context.Context, stream *client.Stream) error {
 				w.tellRefused(&n)
 				continue // about the registration, not about an event
 			}
+			w.cursor = stream.Cursor()
 			err = w.deliver(ctx, &n)
 		}
 		switch {

@@ -100,6 +100,7 @@ type Agent struct {
 	saidClocks  saidClocks
 	unconfirmed unconfirmed
 	handlers    *handlers
+	journal     *recorder
 	webMu       sync.Mutex // of web
 	web         webListener
 	cleanups    []cleanup
@@ -178,7 +179,7 @@ func (a *Agent) Start(ctx context.Context) (err error) {
 	a.group, a.ended = errgroup.WithContext(running)
 	a.started = time.Now()
 
-	for _, step := range []func() error{a.openState, a.newEvents, a.newCluster, a.openNetwork, a.startLoops, a.startHandlers, a.serve} {
+	for _, step := range []func() error{a.openState, a.openJournal, a.newEvents, a.startJournal, a.newCluster, a.openNetwork, a.startLoops, a.startHandlers, a.serve} {
 		if err := step(); err != nil {
 			return err
 		}

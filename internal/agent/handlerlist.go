@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -183,6 +185,53 @@ func (h *handlers) Retry(ctx context.Context, id uint64) (*belfryv1.Run, error) 
 		return nil, err
 	}
 	return runOf(run), nil
+}
+
+// Replay runs a handler over the past, one after the other.
+func (h *handlers) Replay(ctx context.Context, handler string, since belfry.Since, until time.Time, each func(*belfryv1.Run) error) error {
+	one, err := h.find(handler)
+	if err != nil {
+		return err
+	}
+	runner := one.runner.Load()
+	if runner == nil {
+		return fmt.Errorf("%w: handler %s is not registered; belfry handler list says why", belfry.ErrRestricted, handler)
+	}
+	wishes, err := h.agent.wishes(one.spec)
+	if err != nil {
+		return err
+	}
+	for i := range wishes { // what is past is over
+		wishes[i].Hold, wishes[i].MinInterval, wishes[i].Flap = 0, 0, belfry.Flap{}
+	}
+	at, err := h.agent.journal.flush(ctx)
+	if err != nil {
+		return err
+	}
+	past, err := h.agent.journal.past(wishes, since, at)
+	if err != nil {
+		return err
+	}
+	defer past.Close()
+	past.quiet = true
+	for {
+		n, _, err := past.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case n.Time.After(until), n.Kind == belfry.KindGap && !one.spec.Gaps:
+			continue
+		}
+		run, err := runner.Again(ctx, n)
+		if err != nil {
+			return err
+		}
+		if err := each(runOf(run)); err != nil {
+			return err
+		}
+	}
 }
 
 func runOf(r *sink.Run) *belfryv1.Run {

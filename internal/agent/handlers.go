@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,7 +14,6 @@ import (
 	"time"
 
 	"github.com/belfry-ha/belfry"
-	"github.com/belfry-ha/belfry/internal/api"
 	"github.com/belfry-ha/belfry/internal/config"
 	"github.com/belfry-ha/belfry/internal/event"
 	"github.com/belfry-ha/belfry/internal/sink"
@@ -63,8 +63,26 @@ func (a *Agent) startHandlers() error {
 		a.handlers.set(nil, true)
 		return a.handlers.close()
 	})
+	if _, err := os.Stat(filepath.Join(a.opts.Config.State, handlerState)); err == nil {
+		a.handlers.forgetOthers(a.opts.Config.Handlers)
+	}
 	a.handlers.set(a.opts.Config.Handlers, false)
 	return nil
+}
+
+// forgetOthers forgets where handlers were that are in the settings no longer.
+func (h *handlers) forgetOthers(specs []config.Handler) {
+	store, err := h.open()
+	if err == nil {
+		var names []string
+		for _, s := range specs {
+			names = append(names, s.Name)
+		}
+		err = store.KeepPlaces(names)
+	}
+	if err != nil {
+		h.agent.log.Error("places of old handlers are not forgotten", "component", "handlers", "err", err)
+	}
 }
 
 // open opens the state file with the first handler. A file that can not be
@@ -110,6 +128,9 @@ func (h *handlers) set(specs []config.Handler, stop bool) {
 	}
 	for _, old := range ending { // its successor has the same cursors
 		<-old.ended
+	}
+	if len(ending) > 0 && !stop {
+		h.forgetOthers(specs)
 	}
 	for _, spec := range specs {
 		if h.running[spec.Name] == nil {
@@ -164,6 +185,16 @@ func (h *handlers) deliver(ctx context.Context, one *handler) error {
 	if err != nil {
 		return err
 	}
+	place, err := store.Place(one.spec.Name)
+	if err != nil {
+		return err
+	}
+	if place.IsZero() { // it begins with what happens from now on
+		place = journalView{h.agent.journal}.Durable()
+		if err := store.SetPlace(one.spec.Name, place); err != nil {
+			return err
+		}
+	}
 	consumer := h.agent.events.Open(event.ConsumerHandler, one.spec.Name, event.Limits{OnePerEvent: true, Window: handlerWindow})
 	defer consumer.Close()
 	for i, wish := range wishes {
@@ -171,9 +202,11 @@ func (h *handlers) deliver(ctx context.Context, one *handler) error {
 			return err
 		}
 	}
+	source := h.newSource(ctx, one, consumer, wishes, place, store)
+	defer source.leave()
 	options := sink.Options{
 		Handler: one.spec.Name, Cluster: h.agent.members.Table().Name,
-		Sink: sinkOf(one.spec), Source: handlerSource{consumer}, Store: store,
+		Sink: sinkOf(one.spec), Source: source, Store: store,
 		Attempts: one.spec.Attempts, NoGaps: !one.spec.Gaps, Log: one.log, Observe: one.observe,
 	}
 	if one.spec.RunOn == config.RunOnOne {
@@ -201,19 +234,6 @@ func (one *handler) observe(run *sink.Run) {
 		one.failed.Add(1)
 	}
 }
-
-// handlerSource is a consumer of the event loop, as a runner sees it.
-type handlerSource struct{ api.Consumer }
-
-func (s handlerSource) Next(ctx context.Context) (uint64, belfry.Notification, error) {
-	b, err := s.Consumer.Next(ctx)
-	if err != nil {
-		return 0, belfry.Notification{}, err
-	}
-	return b.Number, b.Notifications[0], nil // OnePerEvent: there is one
-}
-
-func (s handlerSource) Done(number uint64) { s.Ack(number) }
 
 // wishes are the registrations of a handler.
 func (a *Agent) wishes(spec config.Handler) ([]belfry.Registration, error) {

@@ -30,6 +30,7 @@ func (a *Agent) apiOptions() api.Options {
 		Members:  a,
 		Leader:   a,
 		Handlers: a.handlers,
+		Journal:  journalView{a.journal},
 		Joins:    joinDesk{a},
 		Guest:    security.IsJoin,
 		Identify: func(conn net.Conn) (api.Subject, error) {

@@ -135,6 +135,9 @@ type Handlers interface {
 	Runs(handler string, failed bool, limit int) ([]*belfryv1.Run, error)
 	// Test runs one for an event that did not happen, and keeps nothing.
 	Test(ctx context.Context, req *belfryv1.TestHandlerRequest) (*belfryv1.Run, error)
+	// Replay runs one again over the past, up to a time, and calls each with
+	// every run.
+	Replay(ctx context.Context, handler string, since belfry.Since, until time.Time, each func(*belfryv1.Run) error) error
 	// Retry delivers a dead letter once more.
 	Retry(ctx context.Context, id uint64) (*belfryv1.Run, error)
 }

@@ -99,7 +99,7 @@ func (e *encoder) notification(n *belfry.Notification, to *belfryv1.Notification
 	}
 	to.Code, to.Edge, to.Value = n.Code, belfryv1.Edge(n.Edge), n.Value
 	to.Data, to.LowerBound, to.Reason = n.Data, n.LowerBound, n.Reason
-	to.Gap = nil
+	to.Gap, to.JournalPosition = nil, 0
 	if n.Gap != nil {
 		gap.Total, gap.Known, gap.Resync = n.Gap.Total, n.Gap.Known, n.Gap.Resync
 		gap.Reason = belfryv1.GapReason(n.Gap.Reason) + belfryv1.GapReason_GAP_REASON_SLOW

@@ -4,6 +4,8 @@ import (
 	"context"
 	"strconv"
 
+	"google.golang.org/grpc"
+
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
@@ -49,4 +51,19 @@ func (h *handlerService) RetryRun(ctx context.Context, req *belfryv1.RetryRunReq
 	}
 	h.s.audit(ctx, "RetryRun", run.GetHandler(), 0, "run", strconv.FormatUint(req.GetId(), 10), "result", run.GetResult())
 	return &belfryv1.RetryRunResponse{Run: run}, nil
+}
+
+// ReplayEvents sends each run when it has ended.
+func (h *handlerService) ReplayEvents(req *belfryv1.ReplayEventsRequest, stream grpc.ServerStreamingServer[belfryv1.ReplayEventsResponse]) error {
+	since, err := sinceOf(req.GetSince())
+	if err == nil {
+		h.s.audit(stream.Context(), "ReplayEvents", req.GetHandler(), 0)
+		err = h.s.opts.Handlers.Replay(stream.Context(), req.GetHandler(), since, untilOf(req.GetUntil()), func(run *belfryv1.Run) error {
+			return stream.Send(&belfryv1.ReplayEventsResponse{Run: run})
+		})
+	}
+	if err != nil {
+		return &belfry.Error{Op: "ReplayEvents", Subject: req.GetHandler(), Err: err}
+	}
+	return nil
 }

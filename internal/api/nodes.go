@@ -30,6 +30,7 @@ func (n *nodeService) GetStatus(context.Context, *belfryv1.GetStatusRequest) (*b
 		Time: timestamppb.New(view.Time), Generation: view.Generation,
 		Nodes: nodesOf(view),
 	}
+	resp.Journal = n.s.opts.Journal.Status()
 	var oldest time.Duration
 	for i := range view.Nodes {
 		if view.Nodes[i].Verdict == belfry.VerdictUp {

@@ -139,7 +139,7 @@ func TestNothingIsSentOnAStreamThatLostItsRight(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(belfry.ErrPermission)
-	sub := &subscription{held: &held{Consumer: &readyConsumer{}}}
+	sub := &subscription{s: New(Options{}), encoder: newEncoder(), held: &held{Consumer: &readyConsumer{}}}
 	if err := sub.deliver(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v; want the end of the stream", err)
 	}

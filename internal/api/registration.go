@@ -27,6 +27,10 @@ func (s *Server) registration(p *belfryv1.Registration) (belfry.Registration, er
 	fail := func(err error) (belfry.Registration, error) {
 		return belfry.Registration{}, &belfry.Error{Op: "register", Subject: selector(r), Err: err}
 	}
+	var err error
+	if r.Since, err = sinceOf(p.GetSince()); err != nil {
+		return fail(err)
+	}
 	if r.Class == "" {
 		return fail(fmt.Errorf("%w: no class; belfry event types lists them", belfry.ErrUsage))
 	}

@@ -40,6 +40,7 @@ type Options struct {
 	Config   Configuration
 	Members  Members
 	Handlers Handlers
+	Journal  Journal
 	Leader   Leader // nil: this node makes all changes
 
 	// Joins lets in who has no certificate, on connections that are a Guest's.
@@ -115,6 +116,9 @@ func New(opts Options) *Server {
 	}
 	if opts.Audit == nil {
 		opts.Audit = func(AuditRecord) {}
+	}
+	if opts.Journal == nil {
+		opts.Journal = noJournal{}
 	}
 	if opts.Leader == nil {
 		opts.Leader = alone{}

@@ -76,7 +76,7 @@ func (w *web) open(ctx context.Context, subject Subject, all []*belfryv1.Registr
 		return nil, &belfry.Error{Op: "stream", Err: err}
 	}
 	for i, r := range all {
-		if _, err := w.s.tryRegister(ctx, h, subject, uint32(i+1), r); err != nil {
+		if _, _, err := w.s.tryRegister(ctx, h, subject, uint32(i+1), r); err != nil {
 			w.s.consumers.release(h, false)
 			return nil, err
 		}

@@ -45,6 +45,10 @@ type subscription struct {
 	orders chan *belfryv1.SubscribeRequest // register and unregister, in order; nil before the first
 
 	sendMu sync.Mutex // grpc allows one sender at a time
+
+	live    sync.Mutex // of encoder; held over a replay, so that what comes live follows it
+	encoder *encoder
+	reached uint64 // place in the journal up to which everything has been sent; 0: not known
 }
 
 // errGoodbye is the cause of the end when the client closed its side.
@@ -56,7 +60,7 @@ func (e *eventService) Subscribe(stream subscribeStream) error {
 	defer end(nil)
 	sub := &subscription{
 		s: e.s, stream: stream, subject: subjectFrom(ctx),
-		hello: make(chan *belfryv1.Hello, 1), ready: make(chan struct{}), end: end,
+		hello: make(chan *belfryv1.Hello, 1), encoder: newEncoder(), ready: make(chan struct{}), end: end,
 	}
 	e.s.group.Go(func() { end(sub.read(ctx)) })
 
@@ -136,8 +140,10 @@ var errTaken = fmt.Errorf("%w: another stream has resumed this consumer", belfry
 
 // deliver sends batch after batch until the stream ends.
 func (sub *subscription) deliver(ctx context.Context) error {
-	e := newEncoder()
 	for {
+		// What is on the disk by now is in the batch that empties the queue, or was
+		// in an earlier one.
+		before := sub.s.opts.Journal.Durable().Position
 		b, err := sub.held.Next(ctx)
 		if err != nil {
 			return err
@@ -145,10 +151,21 @@ func (sub *subscription) deliver(ctx context.Context) error {
 		if err := ctx.Err(); err != nil { // whoever ended it did so before this was known
 			return err
 		}
-		if err := sub.send(e.encode(b)); err != nil {
+		if err := sub.sendBatch(b, before); err != nil {
 			return err
 		}
 	}
+}
+
+func (sub *subscription) sendBatch(b event.Batch, before uint64) error {
+	sub.live.Lock()
+	defer sub.live.Unlock()
+	if b.Drained {
+		sub.reached = max(sub.reached, before)
+	}
+	m := sub.encoder.encode(b)
+	m.GetBatch().JournalPosition, m.GetBatch().Replay = sub.reached, nil
+	return sub.send(m)
 }
 
 func (sub *subscription) send(m *belfryv1.SubscribeResponse) error {
@@ -224,7 +241,7 @@ func (sub *subscription) register(ctx context.Context) {
 				sub.held.Unregister(u.GetNumber())
 				continue
 			}
-			if err := sub.send(sub.s.registerOne(ctx, sub.held, sub.subject, m.GetRegister())); err != nil {
+			if err := sub.registerOne(ctx, m.GetRegister()); err != nil {
 				sub.end(err)
 				return
 			}
@@ -232,26 +249,47 @@ func (sub *subscription) register(ctx context.Context) {
 	}
 }
 
-// registerOne answers with registered or refused.
-func (s *Server) registerOne(ctx context.Context, h *held, subject Subject, m *belfryv1.Register) *belfryv1.SubscribeResponse {
-	answer, err := s.tryRegister(ctx, h, subject, m.GetNumber(), m.GetRegistration())
-	if err != nil {
-		return &belfryv1.SubscribeResponse{Kind: &belfryv1.SubscribeResponse_Refused{
-			Refused: &belfryv1.Refused{Number: m.GetNumber(), Refusal: refusalOf(err)},
-		}}
+// registerOne answers with registered or refused. What lies in the past
+// follows at once, before anything else.
+func (sub *subscription) registerOne(ctx context.Context, m *belfryv1.Register) error {
+	since := m.GetRegistration().GetSince() != nil
+	if since {
+		sub.live.Lock()
+		defer sub.live.Unlock()
 	}
-	return &belfryv1.SubscribeResponse{Kind: &belfryv1.SubscribeResponse_Registered{
-		Registered: &belfryv1.Registered{Number: m.GetNumber(), Coverage: s.coverage(answer.Coverage)},
-	}}
+	before := sub.s.opts.Journal.Durable().Position
+	r, answer, err := sub.s.tryRegister(ctx, sub.held, sub.subject, m.GetNumber(), m.GetRegistration())
+	if err != nil {
+		return sub.send(&belfryv1.SubscribeResponse{Kind: &belfryv1.SubscribeResponse_Refused{
+			Refused: &belfryv1.Refused{Number: m.GetNumber(), Refusal: refusalOf(err)},
+		}})
+	}
+	registered := &belfryv1.Registered{Number: m.GetNumber(), Coverage: sub.s.coverage(answer.Coverage)}
+	if sub.s.resumable(sub.subject, r) {
+		registered.JournalPosition = before
+	}
+	err = sub.send(&belfryv1.SubscribeResponse{Kind: &belfryv1.SubscribeResponse_Registered{Registered: registered}})
+	if err == nil && since {
+		err = sub.replay(ctx, m.GetNumber(), r)
+	}
+	return err
 }
 
-func (s *Server) tryRegister(ctx context.Context, h *held, subject Subject, number uint32, p *belfryv1.Registration) (event.Answer, error) {
+func (s *Server) tryRegister(ctx context.Context, h *held, subject Subject, number uint32, p *belfryv1.Registration) (belfry.Registration, event.Answer, error) {
 	r, err := s.registration(p)
 	if err != nil {
-		return event.Answer{}, err
+		return r, event.Answer{}, err
+	}
+	judge := s.judgeClass
+	if !r.Since.IsZero() {
+		judge = s.judgePast
+		if err := s.readable(&r); err != nil {
+			return r, event.Answer{}, err
+		}
 	}
 	own := func() bool { return s.ownOnly(subject, r) }
-	return h.register(ctx, number, r, own, func() error { return s.judgeClass(subject, r) })
+	answer, err := h.register(ctx, number, r, own, func() error { return judge(subject, r) })
+	return r, answer, err
 }
 
 // consumerName is what listings show: the process, then what it calls itself.

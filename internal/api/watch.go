@@ -29,8 +29,24 @@ func (e *eventService) Watch(req *belfryv1.WatchRequest, stream grpc.ServerStrea
 		return &belfry.Error{Op: "Watch", Err: err}
 	}
 	defer e.s.consumers.release(c, false) // nobody can resume it
-	if _, err := e.s.tryRegister(ctx, c, subject, 1, req.GetRegistration()); err != nil {
+	r, _, err := e.s.tryRegister(ctx, c, subject, 1, req.GetRegistration())
+	if err != nil {
 		return err
+	}
+	told := overlap{}
+	if !r.Since.IsZero() {
+		err := e.s.replayPast(ctx, 1, r, func(c chunk, _ bool) error {
+			for i := range c.notifications {
+				told.told(&c.notifications[i])
+				if err := stream.Send(watchResponse(&c.notifications[i])); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
 	}
 	for {
 		b, err := c.Next(ctx)
@@ -40,8 +56,11 @@ func (e *eventService) Watch(req *belfryv1.WatchRequest, stream grpc.ServerStrea
 		if err != nil {
 			return endedBy(ctx, err)
 		}
-		for i := range b.Notifications {
-			if err := stream.Send(watchResponse(&b.Notifications[i])); err != nil {
+		for _, n := range b.Notifications {
+			if !told.admit(&n) {
+				continue
+			}
+			if err := stream.Send(watchResponse(&n)); err != nil {
 				return err
 			}
 		}

@@ -134,6 +134,9 @@ func (c *consumer) resume(batch uint64) {
 	c.unsent = 0
 	c.ack(batch)
 	c.unsent = len(c.sent)
+	for i := range c.sent { // more may have been queued since
+		c.sent[i].Drained = false
+	}
 }
 
 // unsend takes an entry out of what may be sent again: whoever asked for it

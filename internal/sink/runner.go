@@ -333,6 +333,17 @@ func (r *Runner) Retry(ctx context.Context, letter Run) (*Run, error) {
 	return run, nil
 }
 
+// Again delivers a notification once more, never at the same time as another
+// run of its event. Nothing is kept of it.
+func (r *Runner) Again(ctx context.Context, n belfry.Notification) (*Run, error) {
+	unlock, ok := r.lock(ctx, KeyOf(&n))
+	if !ok {
+		return nil, ctx.Err()
+	}
+	defer unlock()
+	return Try(ctx, r.Sink, Delivery{Handler: r.Handler, Cluster: r.Cluster, Attempt: 1, Notification: n}), nil
+}
+
 // backoff is how long to wait after an attempt: doubling, with a quarter of
 // jitter either way.
 func backoff(attempt int) time.Duration {

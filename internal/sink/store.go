@@ -39,6 +39,7 @@ var (
 	bucketCursors = []byte("cursors") // handler -> key -> cursor
 	bucketRuns    = []byte("runs")    // handler -> id -> Run
 	bucketDead    = []byte("dead")    // handler -> id -> Run
+	bucketPlaces  = []byte("places")  // handler -> cursor in the journal
 )
 
 // A cursor is how far a handler is with one event.
@@ -69,7 +70,7 @@ func OpenStore(file string) (*Store, error) {
 }
 
 var (
-	buckets     = [][]byte{bucketCursors, bucketRuns, bucketDead}
+	buckets     = [][]byte{bucketCursors, bucketRuns, bucketDead, bucketPlaces} // the newest last
 	errNoBucket = errors.New("no bucket")
 )
 

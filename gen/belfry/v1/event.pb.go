@@ -1734,25 +1734,26 @@ func (x *Entry) GetInstance() string {
 }
 
 type Notification struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          Kind                   `protobuf:"varint,1,opt,name=kind,proto3,enum=belfry.v1.Kind" json:"kind,omitempty"`
-	Registration  uint32                 `protobuf:"varint,2,opt,name=registration,proto3" json:"registration,omitempty"`
-	Entry         uint32                 `protobuf:"varint,3,opt,name=entry,proto3" json:"entry,omitempty"`                                      // Entry.id; 0: none
-	Sequence      uint64                 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`                                // the last one it covers
-	FirstSequence uint64                 `protobuf:"varint,5,opt,name=first_sequence,json=firstSequence,proto3" json:"first_sequence,omitempty"` // 0: equal to sequence
-	Count         uint64                 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`                                      // 0: sequence - first_sequence + 1, for occurrences
-	Skipped       uint64                 `protobuf:"varint,7,opt,name=skipped,proto3" json:"skipped,omitempty"`
-	FirstTime     int64                  `protobuf:"varint,8,opt,name=first_time,json=firstTime,proto3" json:"first_time,omitempty"` // unix ns; 0: equal to time
-	Time          int64                  `protobuf:"varint,9,opt,name=time,proto3" json:"time,omitempty"`                            // unix ns
-	Code          int32                  `protobuf:"varint,10,opt,name=code,proto3" json:"code,omitempty"`
-	Edge          Edge                   `protobuf:"varint,11,opt,name=edge,proto3,enum=belfry.v1.Edge" json:"edge,omitempty"`
-	Value         float64                `protobuf:"fixed64,12,opt,name=value,proto3" json:"value,omitempty"`
-	Data          []byte                 `protobuf:"bytes,13,opt,name=data,proto3" json:"data,omitempty"` // the class's message
-	LowerBound    bool                   `protobuf:"varint,14,opt,name=lower_bound,json=lowerBound,proto3" json:"lower_bound,omitempty"`
-	Gap           *Gap                   `protobuf:"bytes,15,opt,name=gap,proto3" json:"gap,omitempty"`
-	Reason        string                 `protobuf:"bytes,16,opt,name=reason,proto3" json:"reason,omitempty"` // of kind coverage: why the node refuses to deliver
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Kind            Kind                   `protobuf:"varint,1,opt,name=kind,proto3,enum=belfry.v1.Kind" json:"kind,omitempty"`
+	Registration    uint32                 `protobuf:"varint,2,opt,name=registration,proto3" json:"registration,omitempty"`
+	Entry           uint32                 `protobuf:"varint,3,opt,name=entry,proto3" json:"entry,omitempty"`                                      // Entry.id; 0: none
+	Sequence        uint64                 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`                                // the last one it covers
+	FirstSequence   uint64                 `protobuf:"varint,5,opt,name=first_sequence,json=firstSequence,proto3" json:"first_sequence,omitempty"` // 0: equal to sequence
+	Count           uint64                 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`                                      // 0: sequence - first_sequence + 1, for occurrences
+	Skipped         uint64                 `protobuf:"varint,7,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	FirstTime       int64                  `protobuf:"varint,8,opt,name=first_time,json=firstTime,proto3" json:"first_time,omitempty"` // unix ns; 0: equal to time
+	Time            int64                  `protobuf:"varint,9,opt,name=time,proto3" json:"time,omitempty"`                            // unix ns
+	Code            int32                  `protobuf:"varint,10,opt,name=code,proto3" json:"code,omitempty"`
+	Edge            Edge                   `protobuf:"varint,11,opt,name=edge,proto3,enum=belfry.v1.Edge" json:"edge,omitempty"`
+	Value           float64                `protobuf:"fixed64,12,opt,name=value,proto3" json:"value,omitempty"`
+	Data            []byte                 `protobuf:"bytes,13,opt,name=data,proto3" json:"data,omitempty"` // the class's message
+	LowerBound      bool                   `protobuf:"varint,14,opt,name=lower_bound,json=lowerBound,proto3" json:"lower_bound,omitempty"`
+	Gap             *Gap                   `protobuf:"bytes,15,opt,name=gap,proto3" json:"gap,omitempty"`
+	Reason          string                 `protobuf:"bytes,16,opt,name=reason,proto3" json:"reason,omitempty"`                                           // of kind coverage: why the node refuses to deliver
+	JournalPosition uint64                 `protobuf:"varint,17,opt,name=journal_position,json=journalPosition,proto3" json:"journal_position,omitempty"` // of a replay: where it stands
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Notification) Reset() {
@@ -1895,6 +1896,13 @@ func (x *Notification) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *Notification) GetJournalPosition() uint64 {
+	if x != nil {
+		return x.JournalPosition
+	}
+	return 0
 }
 
 type Gap struct {
@@ -3473,7 +3481,7 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\x05entry\x18\x05 \x01(\x04R\x05entry\x12\x14\n" +
 	"\x05class\x18\x06 \x01(\tR\x05class\x12\x18\n" +
 	"\asubject\x18\a \x01(\tR\asubject\x12\x1a\n" +
-	"\binstance\x18\b \x01(\tR\binstance\"\xd1\x03\n" +
+	"\binstance\x18\b \x01(\tR\binstance\"\xfc\x03\n" +
 	"\fNotification\x12#\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x0f.belfry.v1.KindR\x04kind\x12\"\n" +
 	"\fregistration\x18\x02 \x01(\rR\fregistration\x12\x14\n" +
@@ -3493,7 +3501,8 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\vlower_bound\x18\x0e \x01(\bR\n" +
 	"lowerBound\x12 \n" +
 	"\x03gap\x18\x0f \x01(\v2\x0e.belfry.v1.GapR\x03gap\x12\x16\n" +
-	"\x06reason\x18\x10 \x01(\tR\x06reason\"\x9b\x01\n" +
+	"\x06reason\x18\x10 \x01(\tR\x06reason\x12)\n" +
+	"\x10journal_position\x18\x11 \x01(\x04R\x0fjournalPosition\"\x9b\x01\n" +
 	"\x03Gap\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x04R\x05total\x12\x14\n" +
 	"\x05known\x18\x02 \x01(\bR\x05known\x12\x16\n" +

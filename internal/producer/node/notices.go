@@ -29,6 +29,7 @@ const (
 	Removed       belfry.Class = "node.removed"
 	Certificate   belfry.Class = "security.certificate"
 	ConfigRefused belfry.Class = "agent.config-refused"
+	JournalState  belfry.Class = "journal.state"
 )
 
 // awaitFor is how long an added node's notice waits for those who asked for
@@ -47,6 +48,8 @@ type Notices struct {
 
 	overflowed bool // notices of the queue were lost
 	wake       chan struct{}
+
+	journal *belfry.Occurrence // the state of the journal; nil: not told yet
 }
 
 // A notice is something to tell. With nodes set it also begins or ends the
@@ -84,6 +87,10 @@ func (*Notices) Classes() []belfry.ClassInfo {
 		class(Removed, "a node is no member any more", "NODE", "NodeMembership"),
 		class(Certificate, "the certificate of a node ends within 7 days and could not be renewed; once a day", "NODE", "SecurityCertificate"),
 		class(ConfigRefused, "a settings file was read again and is refused; the old settings stay", "NODE", "AgentConfigRefused"),
+		{
+			Class: JournalState, Kind: belfry.State, Summary: "the journal of a node takes what happens, or its disk does not", Subject: "NODE",
+			Data: "belfry.v1.JournalState", Globs: true, Remote: true, Optional: true,
+		},
 		class(Nontransitive, "nodes that are up do not reach each other, or do so again", "CLUSTER", "ClusterNontransitive"),
 	}
 }
@@ -92,7 +99,15 @@ func (*Notices) Classes() []belfry.ClassInfo {
 func (p *Notices) Tell(class belfry.Class, subject string, at time.Time, edge belfry.Edge, data proto.Message) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.put(notice{class: class, subject: subject, occurrence: occurrenceOf(at, edge, data)})
+	n := notice{class: class, subject: subject, occurrence: occurrenceOf(at, edge, data)}
+	if class == JournalState {
+		first := p.journal == nil
+		p.journal = &n.occurrence
+		if first { // it has become known, and did not change
+			return
+		}
+	}
+	p.put(n)
 }
 
 // TellMembership posts node.added or node.removed; nodes are the members from
@@ -181,7 +196,7 @@ type awaited struct {
 // subjects are those that a class has now.
 func (s *noticeSession) subjects(class belfry.Class) []string {
 	switch class {
-	case WasDown, Isolated:
+	case WasDown, Isolated, JournalState:
 		return []string{s.producer.self}
 	case Nontransitive:
 		return []string{s.producer.cluster}
@@ -211,9 +226,20 @@ func (s *noticeSession) begin(w event.Watch) error {
 	return s.send(event.End{Entry: w.Entry, Err: fmt.Errorf("%w: %s of %q; there is %s", belfry.ErrNoEvent, w.Class, w.Subject, strings.Join(known, ", "))})
 }
 
+// stateOf is the present state of a class that has one.
+func (p *Notices) stateOf(w event.Watch) *belfry.Occurrence {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w.Class != JournalState || p.journal == nil {
+		return nil
+	}
+	state := *p.journal
+	return &state
+}
+
 // associate gives an entry its subject, and what it was made for.
 func (s *noticeSession) associate(w event.Watch) error {
-	if err := s.send(event.Associate{Entry: w.Entry}); err != nil {
+	if err := s.send(event.Associate{Entry: w.Entry, State: s.producer.stateOf(w)}); err != nil {
 		return err
 	}
 	now := time.Now()
@@ -269,7 +295,7 @@ func (s *noticeSession) follow(nodes []string) error {
 	s.nodes = nodes
 	for _, id := range slices.Sorted(maps.Keys(s.watches)) {
 		w := s.watches[id]
-		if w.Class == WasDown || w.Class == Isolated || w.Class == Nontransitive {
+		if w.Class == WasDown || w.Class == Isolated || w.Class == JournalState || w.Class == Nontransitive {
 			continue
 		}
 		if err := s.refresh(w, old); err != nil {

@@ -164,3 +164,22 @@ func (j *Journal) Expire() {
 func (j *Journal) old(s *segment) bool {
 	return s.records > 0 && j.opts.Now().UnixNano()-s.made > int64(j.opts.Age/8)
 }
+
+// Stats say what is kept.
+type Stats struct {
+	Bytes  int64     // of all files
+	Oldest time.Time // when the oldest segment was begun; zero: there is none
+}
+
+// Stats is safe for concurrent use.
+func (j *Journal) Stats() (s Stats) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, f := range j.files {
+		if f.size > 0 && s.Oldest.IsZero() {
+			s.Oldest = timeOf(f.made)
+		}
+		s.Bytes += f.size + f.indexed
+	}
+	return s
+}

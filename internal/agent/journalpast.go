@@ -1,0 +1,173 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/api"
+	"github.com/belfry-ha/belfry/internal/event"
+	"github.com/belfry-ha/belfry/internal/sink/journal"
+)
+
+// journalView is the journal as the API sees it.
+type journalView struct{ *recorder }
+
+var _ api.Journal = journalView{}
+
+func (v journalView) Status() *belfryv1.JournalStatus { return v.status() }
+
+// Durable is the zero Cursor where there is no journal.
+func (v journalView) Durable() belfry.Cursor {
+	if v.store == nil {
+		return belfry.Cursor{}
+	}
+	return v.cursor(v.store.Durable())
+}
+
+func (v journalView) Flush(ctx context.Context) (belfry.Cursor, error) {
+	if v.store == nil {
+		return belfry.Cursor{}, nil
+	}
+	at, err := v.flush(ctx)
+	return v.cursor(at), err
+}
+
+func (v journalView) Read(all []belfry.Registration, since belfry.Since, until uint64) (api.Past, error) {
+	return v.past(all, since, until)
+}
+
+func (r *recorder) cursor(position uint64) belfry.Cursor {
+	return belfry.Cursor{Node: r.agent.id.node.ID, Incarnation: r.agent.id.incarnation, Position: position}
+}
+
+// A past reads what registrations are for.
+type past struct {
+	recorder *recorder
+	in       *journal.Reader // nil: there is nothing to read
+	judges   []*event.Judge
+	since    belfry.Since
+	quiet    bool                   // boundaries are left out
+	skipped  map[journal.Key]uint64 // refused by the rules since the last one
+}
+
+// past begins to read. ErrUsage: since is none of this journal.
+func (r *recorder) past(all []belfry.Registration, since belfry.Since, until uint64) (*past, error) {
+	if r.store == nil {
+		return nil, errNoJournal
+	}
+	p := &past{recorder: r, since: since, skipped: map[journal.Key]uint64{}}
+	for _, one := range all {
+		one.Since = since
+		j, err := event.NewJudge(r.agent.events.cfg, one)
+		if err != nil {
+			return nil, err
+		}
+		p.judges = append(p.judges, j)
+	}
+	if until == 0 {
+		return p, nil
+	}
+	q := journal.Query{Until: until, Since: since.Time, Match: p.match}
+	if c := since.Cursor; !c.IsZero() {
+		if c.Node != r.agent.id.node.ID {
+			return nil, fmt.Errorf("%w: this cursor is of node %s; ask there", belfry.ErrUsage, r.agent.nameOf(c.Node))
+		}
+		q.From, q.Incarnation = c.Position, c.Incarnation
+	}
+	var err error
+	p.in, err = r.store.Read(q)
+	return p, err
+}
+
+func (p *past) match(class belfry.Class, subject string, node belfry.NodeID) bool {
+	for _, j := range p.judges {
+		if j.Event(class, subject, node) {
+			return true
+		}
+	}
+	return false
+}
+
+// Next is io.EOF at the end.
+func (p *past) Next() (belfry.Notification, belfry.Cursor, error) {
+	for p.in != nil {
+		item, err := p.in.Next()
+		if err != nil {
+			return belfry.Notification{}, belfry.Cursor{}, err
+		}
+		n, ok := p.judged(&item)
+		if ok {
+			return n, p.recorder.cursor(item.Position), nil
+		}
+	}
+	return belfry.Notification{}, belfry.Cursor{}, io.EOF
+}
+
+// judged gives an item to the first registration that wants it.
+func (p *past) judged(item *journal.Item) (belfry.Notification, bool) {
+	if b := item.Boundary; b != nil {
+		return unwatched(b), !p.quiet && !p.since.HasSequence
+	}
+	n := item.Notification
+	if n.Event.Class == "" { // nobody knows what it was about
+		return n, !p.since.HasSequence
+	}
+	if p.since.HasSequence && !p.after(&n) {
+		return n, false
+	}
+	key := journal.KeyOf(&n)
+	for i, j := range p.judges {
+		if !j.Event(n.Event.Class, n.Event.Subject, n.Node) {
+			continue
+		}
+		if n.Kind == belfry.KindGap || j.Wants(&n) {
+			n.Registration = uint32(i) + 1
+			n.Skipped += p.skipped[key]
+			delete(p.skipped, key)
+			return n, true
+		}
+	}
+	p.skipped[key] += n.Count + n.Skipped
+	return n, false
+}
+
+// after leaves out the numbers up to that of since.
+func (p *past) after(n *belfry.Notification) bool {
+	seq := p.since.Sequence
+	if n.Incarnation != p.recorder.agent.id.incarnation || n.Last <= seq {
+		return false
+	}
+	if whole := n.Last - n.First + 1; n.First <= seq && n.Gap == nil && n.Count == whole {
+		n.First, n.Count = seq+1, n.Last-seq
+	}
+	return true
+}
+
+// unwatched is the gap between two lives of the agent.
+func unwatched(b *journal.Boundary) belfry.Notification {
+	return belfry.Notification{
+		Kind: belfry.KindGap, FirstTime: b.From, Time: b.To,
+		Gap: &belfry.Gap{Reason: belfry.GapNotMonitored, From: b.From, To: b.To},
+	}
+}
+
+// Close lets go of what is being read.
+func (p *past) Close() {
+	if p.in != nil {
+		p.in.Close()
+	}
+}
+
+// timestampOf is nil for the zero time.
+func timestampOf(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
