@@ -199,7 +199,7 @@ func (k *keeper) receive(m *belfryv1.SubscribeResponse, entries *table) {
 	case *belfryv1.SubscribeResponse_Batch:
 		k.batch(kind.Batch, entries)
 	case *belfryv1.SubscribeResponse_Registered:
-		k.answer(kind.Registered.GetNumber(), answer{registered: registeredOf(kind.Registered)})
+		k.answer(kind.Registered.GetNumber(), answer{registered: registeredOf(kind.Registered), position: kind.Registered.GetJournalPosition()})
 	case *belfryv1.SubscribeResponse_Refused:
 		k.answer(kind.Refused.GetNumber(), answer{err: refusal(kind.Refused.GetRefusal())})
 	}
@@ -235,7 +235,7 @@ func (k *keeper) answer(number uint32, a answer) {
 	if w == nil { // unregistered meanwhile
 		return
 	}
-	if p := a.registered.position; a.err == nil && p > 0 && w.registration.Since.IsZero() && !w.resuming {
+	if p := a.position; a.err == nil && p > 0 && w.registration.Since.IsZero() && !w.resuming {
 		w.got = at(k.origin, p)
 	}
 	if w.answer != nil {

@@ -76,12 +76,11 @@ type Coverage struct {
 // Registered is the answer to a registration that is in force.
 type Registered struct {
 	Number   uint32     // in every notification of it
-	position uint64     // in the agent's journal; 0: there is none
 	Coverage []Coverage // scope cluster only
 }
 
 func registeredOf(p *belfryv1.Registered) Registered {
-	r := Registered{Number: p.GetNumber(), position: p.GetJournalPosition()}
+	r := Registered{Number: p.GetNumber()}
 	for _, c := range p.GetCoverage() {
 		one := Coverage{NodeName: c.GetNodeName()}
 		one.Node, _ = belfry.ParseNodeID(c.GetNodeId()) // zero where it is not one

@@ -81,6 +81,7 @@ type wish struct {
 
 type answer struct {
 	registered Registered
+	position   uint64 // in the agent's journal; 0: there is none
 	err        error
 }
 

@@ -36,12 +36,14 @@ ConfigService.GetConfig     -    -      -       yes      yes
 ConfigService.SetConfig     -    -      -       yes      yes
 EventService.ListClasses    -    yes    yes     yes      yes
 EventService.ListEntries    -    yes    -       yes      yes
+EventService.ListEvents     -    yes    yes     yes      yes
 EventService.SendEvent      -    -      -       yes      yes
 EventService.SendEvents     -    -      -       yes      yes
 EventService.Subscribe      -    yes    yes     yes      yes
 EventService.Watch          -    yes    yes     yes      yes
 HandlerService.ListHandlers -    yes    -       yes      yes
 HandlerService.ListRuns     -    -      -       yes      yes
+HandlerService.ReplayEvents -    -      -       yes      yes
 HandlerService.RetryRun     -    -      -       yes      yes
 HandlerService.TestHandler  -    -      -       yes      yes
 JoinService.DescribeCluster whoever joins
