@@ -43,9 +43,9 @@ func newDoctorCommand(a *app) *cobra.Command {
 		Short: "Check this machine's agent, running or not, and say what to do",
 		Long: `Check this machine's agent, running or not, and say what to do. Without
 names all checks are made: ` + strings.Join(agent.Checks, ", ") + `.
-Nothing is changed. Run it as the user of the agent. clock, members and limits
-need an agent that answers; without one they say so and are unknown. It is asked
-at --socket, else at the socket of the file that --config names, else at
+Nothing is changed. Run it as the user of the agent. clock, members, limits and
+journal need an agent that answers; without one they say so and are unknown. It
+is asked at --socket, else at the socket of the file that --config names, else at
 $BELFRY_SOCKET, else at that of the settings.
 
 The exit status is 1 if there is a failure, with --strict also if there is a

@@ -42,8 +42,8 @@ type Finding struct {
 }
 
 // Checks are the names of all checks, in the order in which they are made. The
-// last four need an agent that answers.
-var Checks = []string{"state", "keys", "certificate", "secret", "audit", "socket", "addresses", "clock", "streams", "members", "limits"}
+// last five need an agent that answers.
+var Checks = []string{"state", "keys", "certificate", "secret", "audit", "socket", "addresses", "clock", "streams", "members", "limits", "journal"}
 
 // Ages from which the doctor speaks up (security.md, Keys).
 const (
@@ -63,6 +63,7 @@ func Diagnose(settings config.Settings, now time.Time, names []string, ask func(
 	}
 	shared := map[string]func() findings{
 		"addresses": d.addresses, "clock": d.clock, "streams": d.streams, "members": d.members, "limits": d.limits,
+		"journal": d.journal,
 	}
 	for _, name := range names {
 		var list findings

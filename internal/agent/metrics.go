@@ -47,6 +47,12 @@ var (
 	metricEvents        = metric("events_total", "Occurrences that entered the event machine.", "class")
 	metricCoalesced     = metric("events_coalesced_total", "Occurrences merged into one that was still queued.", "class")
 	metricLost          = metric("events_lost_total", "Occurrences that a consumer was told of by a gap only.", "stage", "reason")
+	metricJournal       = metric("journal_records_total", "Notifications that are on the disk, gaps included.")
+	metricJournalCommit = metric("journal_commits_total", "Commits, each of them one write and one sync.")
+	metricJournalFailed = metric("journal_commit_failures_total", "Commits that failed; each was tried again.")
+	metricJournalLost   = metric("journal_lost_total", "Occurrences of which only their number is recorded: they came faster than the disk took them.")
+	metricJournalBytes  = metric("journal_bytes", "What the journal takes of the disk.")
+	metricJournalState  = metric("journal_degraded", "1 while what happens is not recorded, or not for long.")
 	metricStale         = metric("events_stale_total", "Occurrences refused because their identifier had gone.")
 	metricUnexplained   = metric("events_unexplained_total", "Holes in what a peer sent that nothing explains; a fault if not 0.")
 	metricRegistrations = metric("registrations", "Registrations held by this node.", "scope")
@@ -85,6 +91,7 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(metricSendErrors, udp.Unreachable, "unreachable")
 	counter(metricSendErrors, udp.SendErrors-min(udp.SendErrors, udp.Congested+udp.Unreachable), "other")
 	counter(metricAddressLosses, udp.AddressLosses)
+	m.collectJournal(gauge, counter)
 	for _, p := range a.runner.Running() {
 		gauge(metricProducerUp, oneIf(p.Up), p.Name)
 		counter(metricRestarts, p.Restarts, p.Name)
@@ -133,6 +140,17 @@ func (m metrics) collectCluster(gauge func(*prometheus.Desc, float64, ...string)
 		gauge(metricMaxDeviation, float64(l.MaxDeviation), l.PeerName, l.Network)
 		gauge(metricDeviation, float64(l.Deviation), l.PeerName, l.Network)
 	}
+}
+
+func (m metrics) collectJournal(gauge func(*prometheus.Desc, float64, ...string), counter func(*prometheus.Desc, uint64, ...string)) {
+	r := m.agent.journal
+	status := r.status()
+	counter(metricJournal, r.records.Load())
+	counter(metricJournalCommit, r.commits.Load())
+	counter(metricJournalFailed, r.failures.Load())
+	counter(metricJournalLost, status.GetLost())
+	gauge(metricJournalBytes, float64(status.GetBytes()))
+	gauge(metricJournalState, oneIf(status.GetReason() != ""))
 }
 
 func (m metrics) collectEvents(gauge func(*prometheus.Desc, float64, ...string), counter func(*prometheus.Desc, uint64, ...string)) {
