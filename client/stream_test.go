@@ -60,6 +60,13 @@ func expect(t *testing.T, l *fakeLink, want ...string) {
 			if m.Register.GetRegistration().GetWait() {
 				text += " wait"
 			}
+			if since := m.Register.GetRegistration().GetSince(); since != nil {
+				c, err := belfry.ParseCursor(since.GetCursor())
+				if err != nil {
+					t.Fatal(err)
+				}
+				text += fmt.Sprintf(" since %d/%d", c.Incarnation, c.Position)
+			}
 			got = append(got, text)
 		case *belfryv1.SubscribeRequest_Unregister:
 			got = append(got, fmt.Sprintf("unregister %d", m.Unregister.GetNumber()))

@@ -17,13 +17,18 @@ import (
 // startLoop runs an event loop whose producers never answer.
 func startLoop(t *testing.T) (*eventLoop, context.CancelFunc) {
 	t.Helper()
-	classes := append(user.New().Classes(), process.New().Classes()...)
-	l := newEventLoop(event.Config{Node: belfry.NodeID{1}, Name: "a", Incarnation: 1, Classes: classes}, slog.New(slog.DiscardHandler))
-	l.watch, l.unwatch, l.peer = func([]event.Watch) {}, func([]event.Unwatch) {}, func(belfry.NodeID, event.Frame) {}
+	l := newTestLoop(1)
 	ctx, stop := context.WithCancel(t.Context())
 	go func() { _ = l.run(ctx) }()
 	t.Cleanup(stop)
 	return l, stop
+}
+
+func newTestLoop(incarnation belfry.Incarnation) *eventLoop {
+	classes := append(user.New().Classes(), process.New().Classes()...)
+	l := newEventLoop(event.Config{Node: belfry.NodeID{1}, Name: "a", Incarnation: incarnation, Classes: classes}, slog.New(slog.DiscardHandler))
+	l.watch, l.unwatch, l.peer = func([]event.Watch) {}, func([]event.Unwatch) {}, func(belfry.NodeID, event.Frame) {}
+	return l
 }
 
 func TestBatchThatABrokenStreamLeftIsSentAgain(t *testing.T) {

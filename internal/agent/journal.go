@@ -25,7 +25,7 @@ const (
 	// disk that is slow for a while. What does not fit is a gap of its event.
 	journalBatch   = 4096    // notifications
 	journalBytes   = 1 << 20 // of one batch
-	journalQueue   = 65_536  // notifications
+	journalQueue   = 16_384  // notifications
 	journalPayload = 16 << 20
 
 	journalRetryFirst = time.Second // after a commit that failed
@@ -33,6 +33,12 @@ const (
 	journalLook       = 5 * time.Second  // at age and state, while nothing happens
 	journalCalm       = 10 * time.Second // without trouble, until the state is ok again
 )
+
+// alwaysRecorded are the events of this node that are recorded although nobody
+// watches them: what its cluster finds out, which costs nothing (a link that is
+// asked for is heard more closely, so links are not among them); and of all
+// others those that somebody watches.
+var alwaysRecorded = []string{"node.*", "cluster.*", "security.*", "agent.*", "journal.*", "*"}
 
 // A recorder takes the events to the journal. It is a consumer of the event
 // loop like any other, so that a disk that is slow or full holds up nothing:
@@ -56,14 +62,19 @@ type recorder struct {
 	records, commits, failures, lost atomic.Uint64
 }
 
-// openJournal opens the journal. One that can not be opened costs the past,
-// and not the node.
-func (a *Agent) openJournal() error {
+func newRecorder(a *Agent) *recorder {
 	r := &recorder{
 		agent: a, log: a.log.With("component", "journal"),
 		ended: make(chan struct{}), changed: make(chan struct{}), cancel: func() {},
 	}
-	close(r.ended)
+	close(r.ended) // until it runs
+	return r
+}
+
+// openJournal opens the journal. One that can not be opened costs the past,
+// and not the node.
+func (a *Agent) openJournal() error {
+	r := newRecorder(a)
 	a.journal = r
 	settings := a.opts.Config.Journal
 	store, err := journal.Open(filepath.Join(a.opts.Config.State, journalDirectory), journal.Options{
@@ -98,7 +109,10 @@ func (a *Agent) startJournal() error {
 		return errStopped
 	}
 	r.consumer = c
-	c.tell(event.Register{Consumer: c.id, Number: 1, Registration: belfry.Registration{Class: "*", Limit: journalQueue}})
+	for i, class := range alwaysRecorded {
+		wish := belfry.Registration{Class: class, Limit: journalQueue}
+		c.tell(event.Register{Consumer: c.id, Number: uint32(i) + 1, Registration: wish, LookOn: true})
+	}
 	ctx, cancel := context.WithCancel(a.ended)
 	r.cancel, r.ended = cancel, make(chan struct{})
 	a.group.Go(func() error {
@@ -115,7 +129,7 @@ func (r *recorder) activate(ctx context.Context) {
 	for i, on := range r.agent.opts.Config.Journal.Active {
 		wish := belfry.Registration{Wait: true, Limit: journalQueue}
 		wish.Class, wish.Subject, _ = strings.Cut(on, ":")
-		if _, err := r.consumer.Register(ctx, uint32(i)+2, wish); err != nil && ctx.Err() == nil {
+		if _, err := r.consumer.Register(ctx, uint32(len(alwaysRecorded)+i)+1, wish); err != nil && ctx.Err() == nil {
 			r.log.Error("not recorded; correct journal.active in the settings", "event", on, "err", err)
 		}
 	}

@@ -146,6 +146,7 @@ type (
 		Consumer     ConsumerID
 		Number       uint32 // the consumer's own number, unique among its registrations
 		Registration belfry.Registration
+		LookOn       bool // for the journal: it counts as nobody's, and is not listed
 	}
 
 	// Unregister ends one registration.

@@ -7,17 +7,15 @@ import (
 	"github.com/belfry-ha/belfry"
 )
 
-// The journal's registration for "*" only looks on (events.md 7): it takes
-// what others had started, on this node and of its peers, and user events,
-// which nothing has to be started for. It keeps no producer running, counts as
-// nobody's consumer where that decides something, and is not listed.
+// A registration that looks on (events.md 7) counts as nobody's consumer where
+// that decides something, and is not listed. That for "*" takes what others had
+// started, on this node and of its peers, and user events, which nothing has to
+// be started for; it keeps no producer running.
 //
 // All registrations of the journal have their gaps by event: a full queue
 // costs each event an exact range of numbers, never a sum over several.
 
-func (r *registration) looksOn() bool {
-	return r.consumer.kind == ConsumerJournal && r.spec.Class == "*"
-}
+func (r *registration) looksOn() bool { return r.onlooker }
 
 // overlooks tells what who looks on leaves out.
 func (r *registration) overlooks(class belfry.Class) bool {

@@ -119,6 +119,9 @@ func (e *entry) idle() bool {
 		return false
 	}
 	for _, a := range e.private {
+		if a.reg.looksOn() { // what it has names the source, and needs no entry
+			continue
+		}
 		if a.reg.home == e || a.last > a.reg.queue.head || a.snap != nil {
 			return false
 		}

@@ -66,6 +66,7 @@ func (q *queue) at(p uint64) *item { return &q.items[p&uint64(len(q.items)-1)] }
 func (q *queue) empty() bool {
 	return q.head == q.tail && q.gap == nil && len(q.behind) == 0 && len(q.losers) == 0
 }
+
 func (it *item) merges(o *item) bool {
 	return it.kind == belfry.KindOccurrence && o.kind == belfry.KindOccurrence &&
 		it.code == o.code && it.edge == o.edge && it.instance == o.instance

@@ -13,6 +13,7 @@ import (
 type registration struct {
 	consumer *consumer
 	number   uint32
+	onlooker bool // it counts as nobody's
 	spec     belfry.Registration
 	wish     wish
 
@@ -106,7 +107,7 @@ func (m *Machine) register(now time.Time, msg *Register) {
 		fail(refusal(belfry.ErrLimit, "this node has %d registrations; no more are allowed", m.registrations))
 		return
 	}
-	r := &registration{consumer: c, number: msg.Number, spec: msg.Registration, request: msg.Request}
+	r := &registration{consumer: c, number: msg.Number, onlooker: msg.LookOn, spec: msg.Registration, request: msg.Request}
 	if err := m.resolve(r); err != nil {
 		fail(err)
 		return

@@ -51,7 +51,7 @@ func scriptMessage(t *testing.T, f []string, i int) Message {
 	case "close":
 		return Close{Consumer: ConsumerID(num(0))}
 	case "register":
-		return Register{Request: RequestID(num(0)*100 + num(1)), Consumer: ConsumerID(num(0)), Number: uint32(num(1)), Registration: scriptRegistration(t, words[2:], args)}
+		return Register{Request: RequestID(num(0)*100 + num(1)), Consumer: ConsumerID(num(0)), Number: uint32(num(1)), Registration: scriptRegistration(t, words[2:], args), LookOn: words[2] == "*" && num(0) == 9}
 	case "unregister":
 		return Unregister{Consumer: ConsumerID(num(0)), Number: uint32(num(1))}
 	case "ready":

@@ -40,7 +40,9 @@ type ReadFile interface {
 	Size() (int64, error)
 }
 
-// dir is a directory of the operating system.
+// Dir is a directory of the operating system, which is there.
+func Dir(path string) FS { return dir(path) }
+
 type dir string
 
 func (d dir) Names() ([]string, error) {

@@ -1,0 +1,274 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/config"
+	"github.com/belfry-ha/belfry/internal/event"
+	"github.com/belfry-ha/belfry/internal/sink/journal"
+)
+
+// slowDisk is a directory whose syncs wait until they are let through, and
+// fail while there is an error.
+type slowDisk struct {
+	journal.FS
+	held  atomic.Bool
+	syncs chan error // the answer to each, if they are held; closed: all is well
+}
+
+type slowFile struct {
+	journal.File
+	disk *slowDisk
+}
+
+func (d *slowDisk) Create(name string) (journal.File, error) {
+	f, err := d.FS.Create(name)
+	return &slowFile{f, d}, err
+}
+
+func (f *slowFile) Sync() error {
+	if f.disk.held.Load() {
+		if err, open := <-f.disk.syncs; open && err != nil {
+			return err
+		}
+	}
+	return f.File.Sync()
+}
+
+// startRecorder runs an event loop with a journal in dir, on a disk that holds
+// every sync until the test answers it.
+func startRecorder(t *testing.T, dir string, incarnation belfry.Incarnation) (*recorder, *slowDisk) {
+	t.Helper()
+	l := newTestLoop(incarnation)
+	running, stop := context.WithCancel(t.Context())
+	go func() { _ = l.run(running) }()
+	t.Cleanup(stop)
+	disk := &slowDisk{FS: journal.Dir(dir), syncs: make(chan error, 16)}
+	a := &Agent{events: l, log: slog.New(slog.DiscardHandler)}
+	a.opts.Config = config.Default()
+	a.id.node, a.id.incarnation = Node{ID: belfry.NodeID{1}, Name: "a"}, incarnation
+	ctx, cancel := context.WithCancel(t.Context())
+	a.group, a.ended = errgroup.WithContext(ctx)
+	a.journal = newRecorder(a)
+	var err error
+	a.journal.store, err = journal.Open("", journal.Options{Node: a.id.node.ID, Incarnation: incarnation, FS: disk, Trouble: a.journal.troubled})
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk.held.Store(true)
+	if err := a.startJournal(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		<-a.journal.ended
+		_ = a.group.Wait()
+	})
+	return a.journal, disk
+}
+
+func post(t *testing.T, r *recorder, from, to int, repeat uint64) {
+	t.Helper()
+	for ; from < to; from += 1000 {
+		var events []event.Named
+		for i := from; i < min(to, from+1000); i++ {
+			events = append(events, event.Named{Class: "user.job", Subject: fmt.Sprint(i), Repeat: repeat})
+		}
+		if _, err := r.agent.events.Send(t.Context(), events); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// told sums up what the journal has of each subject, and how much of that are gaps.
+func told(t *testing.T, r *recorder) (sums map[string]uint64, lost uint64) {
+	t.Helper()
+	at, err := r.flush(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := r.past([]belfry.Registration{{Class: "*"}}, belfry.Since{}, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	sums = map[string]uint64{}
+	for {
+		n, _, err := p.Next()
+		if errors.Is(err, io.EOF) {
+			return sums, lost
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n.Last != sums[n.Event.Subject]+n.Last-n.First+1 {
+			t.Fatalf("%s: %d to %d follows %d", n.Event.Subject, n.First, n.Last, sums[n.Event.Subject])
+		}
+		sums[n.Event.Subject] = n.Last
+		if n.Gap != nil {
+			lost += n.Gap.Total
+		}
+	}
+}
+
+// TestAStuckDiskHoldsUpNobody: events go on being posted, what has no room is a
+// gap of its event with the exact number, and the sum is right.
+func TestAStuckDiskHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	r, disk := startRecorder(t, t.TempDir(), 1)
+	const subjects = journalQueue + 10_000 // all are waiting to be taken when the second ones come
+	for range 2 {
+		post(t, r, 0, subjects, 3)
+	}
+	waiting, done := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer done()
+	if _, err := r.flush(waiting); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v; want a flush that the disk holds up", err)
+	}
+	close(disk.syncs)
+	sums, lost := told(t, r)
+	if len(sums) != subjects {
+		t.Errorf("%d events, want %d", len(sums), subjects)
+	}
+	for subject, n := range sums {
+		if n != 6 {
+			t.Fatalf("%d of %s, want 6", n, subject)
+		}
+	}
+	if got := r.lost.Load(); lost == 0 || got != lost {
+		t.Errorf("%d counted as lost, %d in gaps; want as many, and more than none", got, lost)
+	}
+}
+
+// TestADiskThatFailsIsTriedAgain, the batch is not lost, and the state says so.
+func TestADiskThatFailsIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	r, disk := startRecorder(t, t.TempDir(), 1)
+	for range 3 { // the segment, its index, and the next segment
+		disk.syncs <- syscall.EIO
+	}
+	post(t, r, 0, 1, 5)
+	close(disk.syncs)
+	if sums, lost := told(t, r); sums["0"] != 5 || lost != 0 {
+		t.Errorf("%v, %d lost; want 5 of 0", sums, lost)
+	}
+	if s := r.status(); s.GetState() != "degraded" || s.GetReason() == "" || r.failures.Load() != 1 {
+		t.Errorf("state %q, %q, %d failures; want degraded after one", s.GetState(), s.GetReason(), r.failures.Load())
+	}
+	r.mu.Lock()
+	r.trouble = time.Now().Add(-journalCalm)
+	r.mu.Unlock()
+	r.calm()
+	if s := r.status(); s.GetState() != "ok" {
+		t.Errorf("state %q some time later, want ok", s.GetState())
+	}
+}
+
+// TestARestartTellsTheTimeWithoutAnAgent, once, to whoever comes with a cursor.
+func TestARestartTellsTheTimeWithoutAnAgent(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	r, disk := startRecorder(t, dir, 1)
+	close(disk.syncs)
+	post(t, r, 0, 1, 2)
+	at, err := r.flush(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cursor := r.cursor(at)
+	if err := r.stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r, disk = startRecorder(t, dir, 2)
+	close(disk.syncs)
+	post(t, r, 0, 1, 1)
+	if at, err = r.flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p, err := r.past([]belfry.Registration{{Class: "user.*"}}, belfry.Since{Cursor: cursor}, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	n, _, err := p.Next()
+	if err != nil || n.Gap == nil || n.Gap.Known || n.Gap.Reason != belfry.GapNotMonitored {
+		t.Errorf("%+v, %v; want a gap for the time without an agent", n, err)
+	}
+	n, _, err = p.Next()
+	if err != nil || n.Last != 1 || n.Incarnation != 2 {
+		t.Errorf("%+v, %v; want the first of the second incarnation", n, err)
+	}
+}
+
+// TestRulesOfThePast: what they refuse is counted with what follows.
+func TestRulesOfThePast(t *testing.T) {
+	t.Parallel()
+	r, disk := startRecorder(t, t.TempDir(), 1)
+	close(disk.syncs)
+	for _, subject := range []string{"a/x", "b/x"} {
+		if _, err := r.agent.events.Send(t.Context(), []event.Named{{Class: "user.job", Subject: subject, Repeat: 4}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at, err := r.flush(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		wish  belfry.Registration
+		since belfry.Since
+		want  string
+	}{
+		{belfry.Registration{Class: "user.job", Subject: "a/*"}, belfry.Since{}, "a/x 1-4 "},
+		{belfry.Registration{Class: "user.job", Subject: "b/x"}, belfry.Since{Sequence: 3, HasSequence: true}, "b/x 4-4 "},
+		{belfry.Registration{Class: "user.job", Subject: "b/x"}, belfry.Since{Sequence: 4, HasSequence: true}, ""},
+		{belfry.Registration{Class: "user.*", Edge: belfry.EdgeOnlyFailing}, belfry.Since{}, ""},
+		{belfry.Registration{Class: "user.other", Subject: "a/x"}, belfry.Since{}, ""},
+		{belfry.Registration{Class: "user.*", Scope: belfry.ScopeCluster, Nodes: []belfry.NodeID{{9}}}, belfry.Since{}, ""},
+	} {
+		p, err := r.past([]belfry.Registration{test.wish}, test.since, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for n, _, err := p.Next(); err == nil; n, _, err = p.Next() {
+			got += fmt.Sprintf("%s %d-%d ", n.Event.Subject, n.First, n.Last)
+		}
+		p.Close()
+		if got != test.want {
+			t.Errorf("%+v since %+v: %q, want %q", test.wish, test.since, got, test.want)
+		}
+	}
+}
+
+// TestANodeWithoutAJournalRuns, and says why there is none.
+func TestANodeWithoutAJournalRuns(t *testing.T) {
+	t.Parallel()
+	a := &Agent{log: slog.New(slog.DiscardHandler)}
+	a.opts.Config = config.Default()
+	a.opts.Config.State = filepath.Join(t.TempDir(), "not there", "\x00")
+	if err := a.openJournal(); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.startJournal(); err != nil {
+		t.Fatal(err)
+	}
+	if s := a.journal.status(); s.GetState() != "degraded" || s.GetReason() == "" {
+		t.Errorf("state %q, %q; want degraded with a reason", s.GetState(), s.GetReason())
+	}
+	if _, err := a.journal.past(nil, belfry.Since{}, 1); !errors.Is(err, belfry.ErrUnsupported) {
+		t.Errorf("%v, want ErrUnsupported", err)
+	}
+}
