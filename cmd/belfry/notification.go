@@ -127,7 +127,11 @@ func (w *watcher) gapLine(n *belfry.Notification) string {
 	if n.Gap.Known {
 		lost = plural(n.Gap.Total, "occurrence")
 	}
-	return fmt.Sprintf("-- gap: %s lost on %s (%s)", lost, printable(w.nodeName(n)), n.Gap.Reason)
+	reason := n.Gap.Reason.String()
+	if n.Gap.Reason == belfry.GapJournal && n.Event.Class != "" { // there is one for each event
+		reason += ": " + printable(selector{class: string(n.Event.Class), subject: n.Event.Subject}.String())
+	}
+	return fmt.Sprintf("-- gap: %s lost on %s (%s)", lost, printable(w.nodeName(n)), reason)
 }
 
 func (w *watcher) timeOf(n *belfry.Notification, wide bool) string {

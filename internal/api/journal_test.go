@@ -1,0 +1,233 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/client"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/event"
+)
+
+// fakeJournal has what it was given, one a position.
+type fakeJournal struct {
+	items   []belfry.Notification
+	flushed func() // called by Flush, once the registration is in force
+}
+
+func (f *fakeJournal) at(position int) belfry.Cursor {
+	return belfry.Cursor{Node: nodeA, Incarnation: 2, Position: uint64(position)}
+}
+
+func (f *fakeJournal) Status() *belfryv1.JournalStatus { return &belfryv1.JournalStatus{State: "ok"} }
+func (f *fakeJournal) Durable() belfry.Cursor          { return f.at(len(f.items)) }
+
+func (f *fakeJournal) Flush(context.Context) (belfry.Cursor, error) {
+	if f.flushed != nil {
+		f.flushed()
+	}
+	return f.Durable(), nil
+}
+
+func (f *fakeJournal) Read(all []belfry.Registration, since belfry.Since, until uint64) (Past, error) {
+	if since.Cursor.Position > uint64(len(f.items)) {
+		return nil, fmt.Errorf("%w: there is no position %d", belfry.ErrUsage, since.Cursor.Position)
+	}
+	return &fakePast{journal: f, next: int(since.Cursor.Position), until: int(until)}, nil
+}
+
+type fakePast struct {
+	journal     *fakeJournal
+	next, until int
+}
+
+func (p *fakePast) Next() (belfry.Notification, belfry.Cursor, error) {
+	if p.next >= p.until {
+		return belfry.Notification{}, belfry.Cursor{}, io.EOF
+	}
+	p.next++
+	return p.journal.items[p.next-1], p.journal.at(p.next), nil
+}
+
+func (p *fakePast) Close() {}
+
+func startWithJournal(t *testing.T, subject Subject, j *fakeJournal) *agent {
+	t.Helper()
+	a := &agent{events: newFakeEvents(), cluster: &fakeCluster{}, socket: filepath.Join(t.TempDir(), "s"), subject: subject, journal: j}
+	a.start(t)
+	return a
+}
+
+// TestThePastComesBeforeWhatHappens, though that was posted first; what both
+// have comes once, and each notification can be gone on from.
+func TestThePastComesBeforeWhatHappens(t *testing.T) {
+	t.Parallel()
+	j := &fakeJournal{}
+	for i := range uint64(pastChunk + 10) {
+		j.items = append(j.items, exit(0, i+1, i+1))
+	}
+	a := startWithJournal(t, admin, j)
+	last := uint64(len(j.items))
+	j.flushed = func() {
+		c := <-a.events.opened
+		c.post(exit(1, last-3, last+2))
+	}
+	since := belfry.Since{Cursor: j.at(5)}
+	s, err := a.dial(t).Register(t.Context(), belfry.Registration{Class: "process.exit", Subject: "exe=/bin/x", Since: since})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for i := uint64(6); i <= last; i++ {
+		if n := next(t, s); n.First != i || n.Last != i || n.Registration != 1 || s.Cursor() != j.at(int(i)) {
+			t.Fatalf("%d to %d of registration %d, cursor %+v; want %d and its place", n.First, n.Last, n.Registration, s.Cursor(), i)
+		}
+	}
+	if n := next(t, s); n.First != last+1 || n.Last != last+2 || n.Count != 2 {
+		t.Errorf("%d to %d, count %d; want what is new of the live one, %d and the next", n.First, n.Last, n.Count, last+1)
+	}
+}
+
+// TestABatchSaysHowFarItGoes only if it emptied the queue: else something older
+// than what is on the disk may still be to come.
+func TestABatchSaysHowFarItGoes(t *testing.T) {
+	t.Parallel()
+	j := &fakeJournal{items: make([]belfry.Notification, 7)}
+	a := startWithJournal(t, admin, j)
+	s, err := a.dial(t).Register(t.Context(), belfry.Registration{Class: "process.exit"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	c := <-a.events.opened
+	for number, drained := range []bool{false, true, false} {
+		c.mu.Lock()
+		c.number++
+		c.queue = append(c.queue, event.Batch{Number: c.number, Drained: drained, Notifications: []belfry.Notification{exit(1, uint64(number)+1, uint64(number)+1)}})
+		c.mu.Unlock()
+		c.signal()
+		next(t, s)
+		if want := map[int]uint64{0: 0, 1: 7, 2: 7}[number]; s.Cursor().Position != want {
+			t.Errorf("batch %d: position %d, want %d", number+1, s.Cursor().Position, want)
+		}
+	}
+}
+
+func TestWhoMayLookBack(t *testing.T) {
+	t.Parallel()
+	j := &fakeJournal{items: []belfry.Notification{exit(0, 1, 1)}}
+	a := startWithJournal(t, reader, j)
+	a.ours.Store("exe=/bin/x", true)
+	wish := belfry.Registration{Class: "process.exit", Subject: "exe=/bin/x"}
+	c := a.dial(t)
+	if s, err := c.Register(t.Context(), wish); err != nil {
+		t.Errorf("what is its own: %v", err)
+	} else {
+		s.Close()
+	}
+	wish.Since = belfry.Since{Time: now}
+	if _, err := c.Register(t.Context(), wish); !errors.Is(err, belfry.ErrPermission) {
+		t.Errorf("the past of what is its own now: %v, want ErrPermission", err)
+	}
+	if _, err := list(t, c, wish); !errors.Is(err, belfry.ErrPermission) {
+		t.Errorf("a list of it: %v, want ErrPermission", err)
+	}
+	if _, err := list(t, c); !errors.Is(err, belfry.ErrPermission) {
+		t.Errorf("a list of all: %v, want ErrPermission", err)
+	}
+}
+
+func list(t *testing.T, c *client.Client, all ...belfry.Registration) (list []belfry.Notification, err error) {
+	t.Helper()
+	past, err := c.Events(t.Context(), all, belfry.Since{}, now.Add(2*time.Second))
+	if err != nil {
+		return nil, err
+	}
+	defer past.Close()
+	for {
+		n, err := past.Next()
+		if errors.Is(err, io.EOF) {
+			return list, nil
+		}
+		if err != nil {
+			return list, err
+		}
+		if past.Cursor().IsZero() {
+			t.Errorf("%d has no cursor", n.Last)
+		}
+		list = append(list, n)
+	}
+}
+
+// TestAListEndsWithItsTime; its notifications are as they were.
+func TestAListEndsWithItsTime(t *testing.T) {
+	t.Parallel()
+	j := &fakeJournal{items: []belfry.Notification{exit(1, 1, 1), exit(1, 2, 2), exit(1, 3, 3)}}
+	a := startWithJournal(t, admin, j)
+	got, err := list(t, a.dial(t))
+	if err != nil || len(got) != 2 || got[0].Event != j.items[0].Event || got[1].Last != 2 {
+		t.Errorf("%+v, %v; want the two of the first 2 s", got, err)
+	}
+}
+
+func TestWhatCanNotBeReadIsRefusedBeforeItIsRegistered(t *testing.T) {
+	t.Parallel()
+	j := &fakeJournal{}
+	a := startWithJournal(t, admin, j)
+	c := a.dial(t)
+	_, err := c.Register(t.Context(), belfry.Registration{Class: "process.exit", Since: belfry.Since{Cursor: j.at(9)}})
+	if !errors.Is(err, belfry.ErrUsage) {
+		t.Errorf("%v, want ErrUsage", err)
+	}
+	if consumer := <-a.events.opened; len(consumer.numbers) != 0 {
+		t.Errorf("registrations %v, want none", consumer.numbers)
+	}
+	without := startAgent(t, admin)
+	_, err = without.dial(t).Register(t.Context(), belfry.Registration{Class: "process.exit", Since: belfry.Since{Time: now}})
+	if !errors.Is(err, belfry.ErrUnsupported) {
+		t.Errorf("an agent without a journal: %v, want ErrUnsupported", err)
+	}
+}
+
+func TestOverlapsAreCutOff(t *testing.T) {
+	t.Parallel()
+	o := overlap{}
+	told := exit(1, 1, 5)
+	o.told(&told)
+	filtered := exit(1, 4, 9)
+	filtered.Count, filtered.Skipped = 3, 3
+	gap := exit(1, 4, 9)
+	gap.Kind, gap.Count, gap.Gap = belfry.KindGap, 0, &belfry.Gap{Total: 6, Known: true}
+	state := exit(1, 5, 5)
+	state.Kind = belfry.KindState
+	other := exit(1, 1, 1)
+	other.Entry = 77
+	for name, test := range map[string]struct {
+		n     belfry.Notification
+		admit bool
+		first uint64
+		count uint64
+	}{
+		"had":             {exit(1, 2, 5), false, 2, 4},
+		"a part":          {exit(1, 4, 9), true, 6, 4},
+		"new":             {exit(1, 6, 9), true, 6, 4},
+		"a part, skipped": {filtered, true, 4, 3},
+		"a gap":           {gap, true, 6, 0},
+		"a state":         {state, true, 5, 1},
+		"another event":   {other, true, 1, 1},
+	} {
+		n := test.n
+		if got := o.admit(&n); got != test.admit || n.First != test.first || n.Count != test.count {
+			t.Errorf("%s: %v, from %d, count %d; want %v, %d, %d", name, got, n.First, n.Count, test.admit, test.first, test.count)
+		}
+	}
+	if gap.Gap.Total != 6 {
+		t.Error("the gap was changed, which others have as well")
+	}
+}
