@@ -1,11 +1,14 @@
 package api
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +20,7 @@ import (
 
 // fakeJournal has what it was given, one a position.
 type fakeJournal struct {
+	mu      sync.Mutex // of items
 	items   []belfry.Notification
 	flushed func() // called by Flush, once the registration is in force
 }
@@ -26,7 +30,14 @@ func (f *fakeJournal) at(position int) belfry.Cursor {
 }
 
 func (f *fakeJournal) Status() *belfryv1.JournalStatus { return &belfryv1.JournalStatus{State: "ok"} }
-func (f *fakeJournal) Durable() belfry.Cursor          { return f.at(len(f.items)) }
+
+func (f *fakeJournal) Durable() belfry.Cursor { return f.at(len(f.all())) }
+
+func (f *fakeJournal) all() []belfry.Notification {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.items
+}
 
 func (f *fakeJournal) Flush(context.Context) (belfry.Cursor, error) {
 	if f.flushed != nil {
@@ -36,7 +47,7 @@ func (f *fakeJournal) Flush(context.Context) (belfry.Cursor, error) {
 }
 
 func (f *fakeJournal) Read(all []belfry.Registration, since belfry.Since, until uint64) (Past, error) {
-	if since.Cursor.Position > uint64(len(f.items)) {
+	if since.Cursor.Position > uint64(len(f.all())) {
 		return nil, fmt.Errorf("%w: there is no position %d", belfry.ErrUsage, since.Cursor.Position)
 	}
 	return &fakePast{journal: f, next: int(since.Cursor.Position), until: int(until)}, nil
@@ -52,7 +63,7 @@ func (p *fakePast) Next() (belfry.Notification, belfry.Cursor, error) {
 		return belfry.Notification{}, belfry.Cursor{}, io.EOF
 	}
 	p.next++
-	return p.journal.items[p.next-1], p.journal.at(p.next), nil
+	return p.journal.all()[p.next-1], p.journal.at(p.next), nil
 }
 
 func (p *fakePast) Close() {}
@@ -229,5 +240,80 @@ func TestOverlapsAreCutOff(t *testing.T) {
 	}
 	if gap.Gap.Total != 6 {
 		t.Error("the gap was changed, which others have as well")
+	}
+}
+
+// TestServerSentEventsGoOnFromTheJournal where the agent does not know the
+// stream any more: no gap, nothing twice, and another cut while the past is
+// told misses nothing either.
+func TestServerSentEventsGoOnFromTheJournal(t *testing.T) {
+	t.Parallel()
+	j := &fakeJournal{items: []belfry.Notification{exit(0, 1, 1)}}
+	s := startSiteWith(t, j)
+	const path = "GET /v1/events/stream?class=process.exit"
+	resp := s.request(t, t.Context(), path, bearer)
+	c := <-s.events.opened
+	c.mu.Lock()
+	c.queue = append(c.queue, event.Batch{Number: 1, Drained: true, Notifications: []belfry.Notification{exit(1, 1, 1)}})
+	c.mu.Unlock()
+	c.signal()
+	first := readFrame(t, bufio.NewReader(resp.Body))
+
+	j.mu.Lock()
+	j.items = append(j.items, exit(0, 2, 2), exit(0, 3, 3))
+	j.mu.Unlock()
+	again := func(id string) *bufio.Reader {
+		t.Helper()
+		_, at, err := parseEventID(id)
+		if err != nil || at.cursor.IsZero() {
+			t.Fatalf("id %q has no cursor, %v", id, err)
+		}
+		id = string(appendEventID(nil, token{9}, at)) // of an agent that ran before this one
+		return bufio.NewReader(s.request(t, t.Context(), path, bearer, "Last-Event-ID: "+id).Body)
+	}
+	stream := again(first.id)
+	second := readFrame(t, stream)
+	if !strings.Contains(second.data, `"id":"5-9-2"`) {
+		t.Errorf("after going on came %s; want the second", second.data)
+	}
+	<-s.events.opened
+	stream = again(second.id)
+	if third := readFrame(t, stream); !strings.Contains(third.data, `"id":"5-9-3"`) {
+		t.Errorf("after going on in the past came %s; want the third", third.data)
+	}
+	c = <-s.events.opened
+	c.post(exit(1, 3, 4))
+	if fourth := readFrame(t, stream); !strings.Contains(fourth.data, `"id":"5-9-4"`) || !strings.Contains(fourth.data, `"firstsequence":"00000000000000000004"`) && strings.Contains(fourth.data, `"firstsequence":"00000000000000000003"`) {
+		t.Errorf("live came %s; want what is new of it", fourth.data)
+	}
+}
+
+func TestServerSentEventsBeginInThePast(t *testing.T) {
+	t.Parallel()
+	j := &fakeJournal{items: []belfry.Notification{exit(0, 1, 1), exit(0, 2, 2)}}
+	s := startSiteWith(t, j)
+	resp := s.request(t, t.Context(), "GET /v1/events/stream?class=process.exit&since="+j.at(1).String(), bearer)
+	if f := readFrame(t, bufio.NewReader(resp.Body)); !strings.Contains(f.data, `"id":"5-9-2"`) {
+		t.Errorf("first came %s; want the second", f.data)
+	}
+	if resp := s.request(t, t.Context(), "GET /v1/events/stream?class=process.exit&since=yesterday", bearer); resp.StatusCode != 400 {
+		t.Errorf("status %d of a bad since, want 400", resp.StatusCode)
+	}
+}
+
+// TestAWatchOfJSONBeginsInThePast as well.
+func TestAWatchOfJSONBeginsInThePast(t *testing.T) {
+	t.Parallel()
+	j := &fakeJournal{items: []belfry.Notification{exit(0, 1, 1), exit(0, 2, 2)}}
+	s := startSiteWith(t, j)
+	resp := s.request(t, t.Context(), "GET /v1/events:watch?registration.class=process.exit&registration.since.cursor="+j.at(1).String(), bearer)
+	c := <-s.events.opened
+	c.post(exit(1, 2, 3))
+	lines := bufio.NewReader(resp.Body)
+	for _, want := range []string{`"sequence":"2"`, `"sequence":"3"`} {
+		line, err := lines.ReadString('\n')
+		if err != nil || !strings.Contains(line, want) || !strings.Contains(line, `"count":"1"`) {
+			t.Errorf("%s, %v; want %s with count 1", line, err, want)
+		}
 	}
 }

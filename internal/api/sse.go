@@ -7,14 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
-	"net/url"
-	"slices"
-	"strconv"
 	"time"
-
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
@@ -33,7 +27,8 @@ const (
 // stream is GET /v1/events/stream: server-sent events (WHATWG HTML 9.2) with
 // one CloudEvent each. The query holds the fields of Registration by their
 // names in event.proto; class may stand several times. Snapshot is on unless
-// it says otherwise. Last-Event-ID resumes.
+// it says otherwise; since is a cursor or a time (RFC 3339). Last-Event-ID
+// resumes: at an agent that does not know the stream any more, from its journal.
 func (w *web) stream(rw http.ResponseWriter, r *http.Request) {
 	subject := subjectFrom(r.Context())
 	registrations, err := parseStream(r.URL.Query())
@@ -46,13 +41,17 @@ func (w *web) stream(rw http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	o := &sseWriter{rw: rw, control: http.NewResponseController(rw), cluster: w.s.opts.Cluster.View().Name}
+	o := &sseWriter{rw: rw, control: http.NewResponseController(rw), cluster: w.s.opts.Cluster.View().Name, server: w.s, told: overlap{}}
 	h, skip, lost := w.resume(ctx, r.Header.Get("Last-Event-ID"), subject, cancel)
-	if h == nil {
-		if h, err = w.open(ctx, subject, registrations, cancel); err != nil {
+	var past []belfry.Registration
+	if h != nil {
+		o.cursor, o.resumable = skip.cursor, !skip.cursor.IsZero()
+	} else {
+		if h, past, lost, err = w.begin(ctx, o, subject, registrations, skip.cursor, lost, cancel); err != nil {
 			writeError(rw, err)
 			return
 		}
+		skip = position{}
 	}
 	broken := true
 	defer func() { w.s.consumers.release(h, broken) }()
@@ -63,25 +62,65 @@ func (w *web) stream(rw http.ResponseWriter, r *http.Request) {
 		n := belfry.Notification{Kind: belfry.KindGap, Time: now, Gap: &belfry.Gap{Resync: true, Reason: belfry.GapLink, To: now}}
 		o.event(h.token, position{}, &n)
 	}
+	if err := o.replay(ctx, h, past); err != nil {
+		return
+	}
 	broken = !errors.Is(o.run(ctx, h, skip), io.EOF)
 }
 
+// begin opens a new consumer: where the client has been, from the journal, or
+// else now. What lies in the past is still to be told.
+func (w *web) begin(ctx context.Context, o *sseWriter, subject Subject, all []*belfryv1.Registration, from belfry.Cursor, lost bool, cancel context.CancelCauseFunc) (h *held, past []belfry.Registration, stillLost bool, err error) {
+	before := w.s.opts.Journal.Durable()
+	if lost && !from.IsZero() {
+		again := make([]*belfryv1.Registration, len(all))
+		for i, r := range all {
+			again[i] = &belfryv1.Registration{}
+			if err := transfer(again[i], r); err != nil {
+				return nil, nil, lost, err
+			}
+			again[i].Since = &belfryv1.Since{Kind: &belfryv1.Since_Cursor{Cursor: from.String()}}
+		}
+		if h, past, err = w.open(ctx, subject, again, cancel); err == nil {
+			o.cursor, o.resumable = from, true
+			return h, past, false, nil
+		}
+	}
+	if h, past, err = w.open(ctx, subject, all, cancel); err != nil {
+		return nil, nil, lost, err
+	}
+	o.resumable = true
+	for _, r := range past {
+		o.resumable = o.resumable && w.s.resumable(subject, r)
+	}
+	if o.resumable {
+		o.cursor = before
+	}
+	if past[0].Since.IsZero() { // they are all alike
+		past = nil
+	} else {
+		o.cursor = past[0].Since.Cursor
+	}
+	return h, past, lost, nil
+}
+
 // open makes a consumer with all registrations, or none.
-func (w *web) open(ctx context.Context, subject Subject, all []*belfryv1.Registration, cancel context.CancelCauseFunc) (*held, error) {
+func (w *web) open(ctx context.Context, subject Subject, all []*belfryv1.Registration, cancel context.CancelCauseFunc) (*held, []belfry.Registration, error) {
 	h, err := w.s.consumers.add(func() Consumer {
 		return w.s.opts.Events.Open(event.ConsumerStream, consumerName(subject, "sse"), event.Limits{Window: sseKept + 1})
 	}, subject, cancel)
 	if err != nil {
 		w.s.limited.Add(1)
-		return nil, &belfry.Error{Op: "stream", Err: err}
+		return nil, nil, &belfry.Error{Op: "stream", Err: err}
 	}
+	registered := make([]belfry.Registration, len(all))
 	for i, r := range all {
-		if _, _, err := w.s.tryRegister(ctx, h, subject, uint32(i+1), r); err != nil {
+		if registered[i], _, err = w.s.tryRegister(ctx, h, subject, uint32(i+1), r); err != nil {
 			w.s.consumers.release(h, false)
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return h, nil
+	return h, registered, nil
 }
 
 // resume finds the consumer that an id names. skip is what the client has of
@@ -94,8 +133,11 @@ func (w *web) resume(ctx context.Context, id string, subject Subject, cancel con
 	if err != nil {
 		return nil, position{}, true
 	}
+	if at.batch == 0 && !at.cursor.IsZero() { // its past had not been told to the end
+		return nil, at, true
+	}
 	if h = w.s.consumers.take(ctx, t, subject, cancel); h == nil {
-		return nil, position{}, true
+		return nil, at, true
 	}
 	h.Resume(max(at.batch, 1) - 1)
 	return h, at, at.batch < h.acked
@@ -103,13 +145,20 @@ func (w *web) resume(ctx context.Context, id string, subject Subject, cancel con
 
 // A position is a notification in a consumer's batches: how many of a batch
 // have been written.
-type position struct{ batch, index uint64 }
+type position struct {
+	batch, index uint64        // zero while the past is told
+	cursor       belfry.Cursor // where to begin without the consumer; zero: not known
+}
 
 func appendEventID(dst []byte, t token, at position) []byte {
-	var raw [len(t) + 2*binary.MaxVarintLen64]byte
+	var raw [len(t) + 4*binary.MaxVarintLen64 + len(belfry.NodeID{})]byte
 	b := append(raw[:0], t[:]...)
 	b = binary.AppendUvarint(b, at.batch)
 	b = binary.AppendUvarint(b, at.index)
+	if c := at.cursor; !c.IsZero() {
+		b = append(b, c.Node[:]...)
+		b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(c.Incarnation)), c.Position)
+	}
 	return base64.RawURLEncoding.AppendEncode(dst, b)
 }
 
@@ -125,7 +174,11 @@ func parseEventID(s string) (t token, at position, err error) {
 	if n > 0 {
 		at.index, m = binary.Uvarint(b[n:])
 	}
-	if n <= 0 || m <= 0 || n+m != len(b) {
+	if n > 0 && m > 0 && n+m < len(b) {
+		at.cursor, err = belfry.ParseCursor(base64.RawURLEncoding.EncodeToString(b[n+m:]))
+		m = len(b) - n
+	}
+	if n <= 0 || m <= 0 || n+m != len(b) || err != nil {
 		return t, position{}, fmt.Errorf("%w: event id %q is not one of ours", belfry.ErrUsage, s)
 	}
 	return t, at, nil
@@ -138,13 +191,53 @@ type sseWriter struct {
 	cluster string
 	buffer  []byte
 	err     error // of the first write that failed
+
+	server    *Server
+	told      overlap       // what the past had
+	cursor    belfry.Cursor // everything up to it has been written
+	resumable bool          // it moves on with what is written
+}
+
+// replay writes the past. With several registrations there is no place in it
+// that would do for all of them, until all have been told.
+func (o *sseWriter) replay(ctx context.Context, h *held, past []belfry.Registration) error {
+	var reached []belfry.Cursor
+	for i, r := range past {
+		err := o.server.replayPast(ctx, uint32(i)+1, r, func(c chunk, last bool) error {
+			for k := range c.notifications {
+				if n := &c.notifications[k]; o.told.admit(n) {
+					o.told.told(n)
+					if len(past) == 1 && o.resumable {
+						o.cursor = c.cursors[k]
+					}
+					o.event(h.token, position{}, n)
+				}
+			}
+			if last {
+				reached = append(reached, c.cursors[len(c.cursors)-1])
+			}
+			return o.flush()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if len(reached) > 0 && o.resumable {
+		o.cursor = reached[0]
+	}
+	return nil
 }
 
 // run writes batch after batch. skip is what the client already has.
 func (o *sseWriter) run(ctx context.Context, h *held, skip position) error {
+	asked := false
+	var before belfry.Cursor
 	for {
 		if err := o.flush(); err != nil {
 			return err
+		}
+		if !asked { // what is on the disk by now comes with the batch that empties the queue
+			before, asked = o.server.opts.Journal.Durable(), true
 		}
 		b, err := nextWithin(ctx, h, sseIdle)
 		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
@@ -155,12 +248,18 @@ func (o *sseWriter) run(ctx context.Context, h *held, skip position) error {
 			return err
 		}
 		for i := range b.Notifications {
-			at := position{b.Number, uint64(i) + 1}
+			at := position{batch: b.Number, index: uint64(i) + 1}
 			if at.batch < skip.batch || at.batch == skip.batch && at.index <= skip.index {
 				continue
 			}
-			o.event(h.token, at, &b.Notifications[i])
+			if i == len(b.Notifications)-1 && b.Drained && o.resumable {
+				o.cursor = before
+			}
+			if n := b.Notifications[i]; o.told.admit(&n) {
+				o.event(h.token, at, &n)
+			}
 		}
+		asked = false
 		if err := o.flush(); err != nil {
 			return err
 		}
@@ -179,6 +278,7 @@ func nextWithin(ctx context.Context, c Consumer, d time.Duration) (event.Batch, 
 }
 
 func (o *sseWriter) event(t token, at position, n *belfry.Notification) {
+	at.cursor = o.cursor
 	b := append(o.buffer, "id: "...)
 	b = appendEventID(b, t, at)
 	switch n.Kind {
@@ -205,130 +305,4 @@ func (o *sseWriter) flush() error {
 		o.err = o.control.Flush()
 	}
 	return o.err
-}
-
-// parseStream reads the query of a stream into one registration for each
-// class. ErrUsage for a field there is not, or a value it can not have.
-func parseStream(query url.Values) ([]*belfryv1.Registration, error) {
-	fail := func(format string, args ...any) ([]*belfryv1.Registration, error) {
-		return nil, &belfry.Error{Op: "stream", Err: fmt.Errorf("%w: "+format, append([]any{belfry.ErrUsage}, args...)...)}
-	}
-	r := &belfryv1.Registration{Snapshot: true}
-	names := make([]string, 0, len(query))
-	for name := range query {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		values := query[name]
-		if len(values) != 1 && name != "class" && name != "nodes" {
-			return fail("%s stands %d times; give it once", name, len(values))
-		}
-		if err := streamField(r, name, values); err != nil {
-			return fail("%s=%s: %w", name, values[0], err)
-		}
-	}
-	classes := query["class"]
-	switch {
-	case len(classes) == 0:
-		return fail("no class; give at least one as class=NAME")
-	case len(classes) > maxClasses:
-		return fail("%d classes; at most %d on one stream", len(classes), maxClasses)
-	case len(classes) > 1 && r.GetSubject() != "":
-		return fail("a subject for %d classes; open a stream for each", len(classes))
-	}
-	all := make([]*belfryv1.Registration, len(classes))
-	for i, class := range classes {
-		one := &belfryv1.Registration{}
-		if err := transfer(one, r); err != nil {
-			return nil, err
-		}
-		one.Class = class
-		all[i] = one
-	}
-	return all, nil
-}
-
-func durationField(value string) (*durationpb.Duration, error) {
-	d, err := time.ParseDuration(value)
-	if err != nil {
-		return nil, errNotDuration
-	}
-	return durationpb.New(d), nil
-}
-
-var (
-	errNotDuration = errors.New("not a duration; write for example 5s")
-	errNotBool     = errors.New("not true or false")
-	errNotNumber   = errors.New("not a number")
-	errNoField     = errors.New("no such field; event.proto lists those of Registration")
-)
-
-// streamField sets one field.
-func streamField(r *belfryv1.Registration, name string, values []string) error {
-	value := values[0]
-	var err error
-	flag := func(to *bool) {
-		if *to, err = strconv.ParseBool(value); err != nil {
-			err = errNotBool
-		}
-	}
-	number := func() *float64 {
-		f, parseErr := strconv.ParseFloat(value, 64)
-		if parseErr != nil || math.IsNaN(f) || math.IsInf(f, 0) {
-			err = errNotNumber
-		}
-		return &f
-	}
-	switch name {
-	case "class":
-	case "subject":
-		r.Subject = value
-	case "nodes":
-		r.Nodes = values
-	case "filter":
-		r.Filter = value
-	case "scope":
-		var scope belfry.Scope
-		if scope, err = belfry.ParseScope(value); scope == belfry.ScopeCluster {
-			r.Scope = belfryv1.Scope_SCOPE_CLUSTER
-		}
-	case "edge":
-		var edge belfry.EdgeFilter
-		edge, err = belfry.ParseEdgeFilter(value)
-		r.Edge = belfryv1.EdgeFilter(edge)
-	case "only_where_monitored":
-		flag(&r.OnlyWhereMonitored)
-	case "wait":
-		flag(&r.Wait)
-	case "no_follow":
-		flag(&r.NoFollow)
-	case "snapshot":
-		flag(&r.Snapshot)
-	case "coalesce_never":
-		flag(&r.CoalesceNever)
-	case "hi":
-		r.Hi = number()
-	case "lo":
-		r.Lo = number()
-	case "hysteresis":
-		r.Hysteresis = *number()
-	case "hold":
-		r.Hold, err = durationField(value)
-	case "min_interval":
-		r.MinInterval, err = durationField(value)
-	case "flap":
-		var f belfry.Flap
-		if f, err = belfry.ParseFlap(value); err == nil {
-			r.Flap = &belfryv1.Flap{Window: durationpb.New(f.Window), High: uint32(max(0, f.High)), Low: uint32(max(0, f.Low))}
-		}
-	case "limit":
-		limit, parseErr := strconv.ParseUint(value, 10, 16)
-		if r.Limit = uint32(limit); parseErr != nil {
-			err = errNotNumber
-		}
-	default:
-		return errNoField
-	}
-	return err
 }

@@ -27,8 +27,13 @@ type site struct {
 
 func startSite(t *testing.T) *site {
 	t.Helper()
+	return startSiteWith(t, nil)
+}
+
+func startSiteWith(t *testing.T, j Journal) *site {
+	t.Helper()
 	a := &agent{events: newFakeEvents(), cluster: &fakeCluster{}}
-	a.Server = New(Options{Decide: byRole, Events: a.events, Cluster: a.cluster, Config: &fakeConfiguration{}})
+	a.Server = New(Options{Decide: byRole, Events: a.events, Cluster: a.cluster, Config: &fakeConfiguration{}, Journal: j})
 	h := httptest.NewServer(a.Web(WebOptions{
 		Token:   func(s string) bool { return s == "secret" },
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "belfry_up 1\n") }),
@@ -264,7 +269,7 @@ func TestServerSentEventsResumeBehindTheLastOne(t *testing.T) {
 func TestAnUnknownLastEventIDIsAGap(t *testing.T) {
 	t.Parallel()
 	s := startSite(t)
-	for _, id := range []string{"x", string(appendEventID(nil, token{7}, position{1, 1}))} {
+	for _, id := range []string{"x", string(appendEventID(nil, token{7}, position{batch: 1, index: 1}))} {
 		resp := s.request(t, t.Context(), "GET /v1/events/stream?class=node.state", bearer, "Last-Event-ID: "+id)
 		f := readFrame(t, bufio.NewReader(resp.Body))
 		if f.event != "gap" || !strings.Contains(f.data, `"known":false`) {
@@ -299,7 +304,7 @@ func TestARefusedStreamIsAnErrorNotAStream(t *testing.T) {
 
 func TestEventIDsComeBackAsTheyWere(t *testing.T) {
 	t.Parallel()
-	want := position{1 << 40, 1023}
+	want := position{1 << 40, 1023, belfry.Cursor{Node: nodeA, Incarnation: 300, Position: 1 << 40}}
 	tok, got, err := parseEventID(string(appendEventID(nil, token{1, 2, 3}, want)))
 	if err != nil || got != want || tok != (token{1, 2, 3}) {
 		t.Errorf("got %v %v %v", tok, got, err)
@@ -326,7 +331,8 @@ func FuzzStreamQuery(f *testing.F) {
 }
 
 func FuzzEventID(f *testing.F) {
-	f.Add(string(appendEventID(nil, token{1}, position{2, 3})))
+	f.Add(string(appendEventID(nil, token{1}, position{batch: 2, index: 3})))
+	f.Add(string(appendEventID(nil, token{1}, position{0, 0, belfry.Cursor{Node: nodeA, Incarnation: 2, Position: 3}})))
 	f.Add("")
 	f.Add("AAAA")
 	f.Fuzz(func(t *testing.T, id string) {
@@ -355,7 +361,7 @@ func TestASilentStreamSaysEvery15SecondsThatItLives(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 		defer cancel()
 		rw := httptest.NewRecorder()
-		o := &sseWriter{rw: rw, control: http.NewResponseController(rw)}
+		o := &sseWriter{rw: rw, control: http.NewResponseController(rw), server: New(Options{})}
 		h := &held{Consumer: newFakeEvents().Open(0, "", defaultLimits)}
 		if err := o.run(ctx, h, position{}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("run: %v", err)
