@@ -115,11 +115,10 @@ func (a *Agent) startJournal() error {
 	}
 	ctx, cancel := context.WithCancel(a.ended)
 	r.cancel, r.ended = cancel, make(chan struct{})
-	a.group.Go(func() error {
+	go func() { // not of the group: a disk that never answers must not keep the agent from ending
 		defer close(r.ended)
 		r.run(ctx)
-		return nil
-	})
+	}()
 	a.group.Go(func() error { r.activate(ctx); return nil })
 	return nil
 }
@@ -191,7 +190,9 @@ func (r *recorder) count(b *event.Batch) {
 			r.records.Add(1)
 		case n.Gap != nil:
 			r.records.Add(1)
-			r.lost.Add(n.Gap.Total)
+			if n.Gap.Reason == belfry.GapOverflow || n.Gap.Reason == belfry.GapSlow {
+				r.lost.Add(n.Gap.Total)
+			}
 		}
 	}
 	r.mu.Lock()
@@ -240,7 +241,12 @@ func (r *recorder) stop(ctx context.Context) error {
 	_, err := r.flush(waiting)
 	done()
 	r.cancel()
-	<-r.ended
+	select {
+	case <-r.ended:
+	case <-ctx.Done():
+		r.log.Error("the disk does not answer; the next start says that something may be missing")
+		return nil
+	}
 	if closed := r.store.Close(err == nil && r.consumer != nil); closed != nil {
 		r.log.Error("the journal was not ended; the next start says that something may be missing", "err", closed)
 	}
