@@ -272,3 +272,40 @@ func TestANodeWithoutAJournalRuns(t *testing.T) {
 		t.Errorf("%v, want ErrUnsupported", err)
 	}
 }
+
+// TestANumberThatIsOlderThanTheLog: what is missing after it comes first, and is
+// exact.
+func TestANumberThatIsOlderThanTheLog(t *testing.T) {
+	t.Parallel()
+	r, disk := startRecorder(t, t.TempDir(), 1)
+	disk.held.Store(false)
+	r.cancel()
+	<-r.ended
+	at := time.Unix(1000, 0)
+	kept := belfry.Notification{
+		Node: belfry.NodeID{1}, NodeName: "a", Incarnation: 1, Entry: 7, Event: belfry.EventID{Class: "user.job", Subject: "x"},
+		First: 5, Last: 6, Count: 2, FirstTime: at, Time: at,
+	}
+	if err := r.store.Append([]belfry.Notification{kept}); err != nil {
+		t.Fatal(err)
+	}
+	wish := belfry.Registration{Class: "user.job", Subject: "x"}
+	for sequence, want := range map[uint64]string{0: "gap 1-4 4 occurrence 5-6 0 ", 2: "gap 3-4 2 occurrence 5-6 0 ", 4: "occurrence 5-6 0 ", 5: "occurrence 6-6 0 ", 6: ""} {
+		p, err := r.past([]belfry.Registration{wish}, belfry.Since{Sequence: sequence, HasSequence: true}, r.store.Durable())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for n, _, err := p.Next(); err == nil; n, _, err = p.Next() {
+			total := uint64(0)
+			if n.Gap != nil {
+				total = n.Gap.Total
+			}
+			got += fmt.Sprintf("%s %d-%d %d ", n.Kind, n.First, n.Last, total)
+		}
+		p.Close()
+		if got != want {
+			t.Errorf("since %d: %q, want %q", sequence, got, want)
+		}
+	}
+}

@@ -53,6 +53,9 @@ type past struct {
 	judges   []*event.Judge
 	since    belfry.Since
 	quiet    bool                   // boundaries are left out
+	at       belfry.Cursor          // of what was read last
+	waiting  *belfry.Notification   // follows a gap that stands before it
+	begun    bool                   // of a number: something was read
 	skipped  map[journal.Key]uint64 // refused by the rules since the last one
 }
 
@@ -97,14 +100,24 @@ func (p *past) match(class belfry.Class, subject string, node belfry.NodeID) boo
 // Next is io.EOF at the end.
 func (p *past) Next() (belfry.Notification, belfry.Cursor, error) {
 	for p.in != nil {
+		if n := p.waiting; n != nil {
+			p.waiting = nil
+			return *n, p.at, nil
+		}
 		item, err := p.in.Next()
 		if err != nil {
 			return belfry.Notification{}, belfry.Cursor{}, err
 		}
 		n, ok := p.judged(&item)
-		if ok {
-			return n, p.recorder.cursor(item.Position), nil
+		if !ok {
+			continue
 		}
+		p.at = p.recorder.cursor(item.Position)
+		if gap, missing := p.before(&n); missing {
+			p.waiting = &n
+			return gap, p.recorder.cursor(item.Position - 1), nil
+		}
+		return n, p.at, nil
 	}
 	return belfry.Notification{}, belfry.Cursor{}, io.EOF
 }
@@ -147,6 +160,21 @@ func (p *past) after(n *belfry.Notification) bool {
 		n.First, n.Count = seq+1, n.Last-seq
 	}
 	return true
+}
+
+// before is the gap between the number of since and the first one that is kept.
+func (p *past) before(n *belfry.Notification) (gap belfry.Notification, missing bool) {
+	first := p.since.HasSequence && !p.begun
+	p.begun = true
+	had := n.First - 1 - min(n.Skipped, n.First-1)
+	if !first || had <= p.since.Sequence {
+		return gap, false
+	}
+	gap = *n
+	gap.Kind, gap.First, gap.Last, gap.Count, gap.Skipped, gap.Data, gap.Edge = belfry.KindGap, p.since.Sequence+1, had, 0, 0, nil, belfry.EdgeNone
+	gap.Time = n.FirstTime
+	gap.Gap = &belfry.Gap{Total: had - p.since.Sequence, Known: true, Reason: belfry.GapJournal, From: n.FirstTime, To: n.FirstTime}
+	return gap, true
 }
 
 // unwatched is the gap between two lives of the agent.
