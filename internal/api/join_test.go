@@ -21,12 +21,18 @@ import (
 )
 
 // fakeJoins knows the nodes a, which is listed, and b, which was removed.
-type fakeJoins struct{ asked int }
+type fakeJoins struct {
+	asked int
+	err   error // of Join; nil: there is no such token
+}
 
 func (*fakeJoins) Describe() *belfryv1.DescribeClusterResponse { return nil }
 
 func (f *fakeJoins) Join(context.Context, tls.ConnectionState, *belfryv1.JoinRequest) (*belfryv1.JoinResponse, error) {
 	f.asked++
+	if f.err != nil {
+		return nil, f.err
+	}
 	return nil, fmt.Errorf("%w: no token", belfry.ErrPermission)
 }
 
@@ -86,6 +92,25 @@ func TestWhoAsksForItsMembershipLearnsNoMore(t *testing.T) {
 	}
 	if _, err := j.Renew(from("guest"), &belfryv1.RenewRequest{}); err != nil || audited[len(audited)-1] != "Renew denied=false" {
 		t.Errorf("%v, the last that is audited is %q; want what changes something", err, audited[len(audited)-1])
+	}
+}
+
+// TestWhoJoinsAsksAgainWhereTheClusterIsNotReady which is not its own doing.
+func TestWhoJoinsAsksAgainWhereTheClusterIsNotReady(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		err  error
+		want codes.Code
+	}{
+		{fmt.Errorf("%w: nobody leads", belfry.ErrUnknown), codes.Unavailable},
+		{&belfry.Error{Op: "peer.call", Err: context.DeadlineExceeded}, codes.Unavailable},
+		{fmt.Errorf("%w: no token", belfry.ErrPermission), codes.PermissionDenied},
+	} {
+		j := &joinService{s: New(Options{Joins: &fakeJoins{err: tt.err}, Guest: func(tls.ConnectionState) bool { return true }, Audit: func(AuditRecord) {}})}
+		ctx := peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 5}, AuthInfo: credentials.TLSInfo{}})
+		if _, err := j.Join(ctx, &belfryv1.JoinRequest{}); status.Code(err) != tt.want {
+			t.Errorf("%v: %v; want %s", tt.err, err, tt.want)
+		}
 	}
 }
 
