@@ -88,6 +88,9 @@ type ClassInfo struct {
 	// LiteralKinds are the subject kinds whose text is never a pattern:
 	// "cmdline", because its expressions have stars of their own.
 	LiteralKinds []string
+	// Source is how the node that is asked finds out now, and why in no better way,
+	// for people; empty: there is one way only, or nobody watches.
+	Source string
 }
 
 // Scope says whose occurrences a registration is for. The consumer chooses

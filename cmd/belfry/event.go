@@ -30,6 +30,7 @@ type classView struct {
 	Remote   bool     `json:"remote" doc:"may be registered with scope cluster"`
 	Optional bool     `json:"optional" doc:"the subject may be left out: all there are"`
 	Volatile bool     `json:"volatile" doc:"not started by a pattern over classes"`
+	Source   string   `json:"source" doc:"how this node finds out now, and why in no better way; empty: there is one way only, or nobody watches"`
 }
 
 // emitView is event emit in JSON.
@@ -115,6 +116,7 @@ func viewOfClass(info *belfryv1.ClassInfo) classView {
 		Class: info.GetClass(), Kind: info.GetKind(), Summary: info.GetSummary(), Subject: info.GetSubject(), Unit: info.GetUnit(),
 		Fields: append([]string{}, info.GetFields()...),
 		Globs:  info.GetGlobs(), Remote: info.GetRemote(), Optional: info.GetOptional(), Volatile: info.GetVolatile(),
+		Source: info.GetSource(),
 	}
 }
 
@@ -146,6 +148,9 @@ func classSheet(o *output, c classView) {
 	t.add("remote", yesNo(c.Remote))
 	t.add("volatile", yesNo(c.Volatile))
 	t.add("fields", strings.Join(c.Fields, " "))
+	if c.Source != "" {
+		t.add("source", c.Source)
+	}
 	t.write(o)
 }
 

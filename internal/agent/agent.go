@@ -236,6 +236,7 @@ func (a *Agent) newEvents() error {
 
 		CheckSubject: subjectChecker(producers),
 	}, a.log.With("component", "events"))
+	a.events.sources = sourcesOf(producers)
 	a.connectProducers(producers, a.log.With("component", "producer"))
 	a.events.peer = func(to belfry.NodeID, f event.Frame) {
 		if err := a.streams.SendFrame(to, f); err != nil {

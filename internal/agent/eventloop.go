@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/internal/api"
 	"github.com/belfry-ha/belfry/internal/event"
+	"github.com/belfry-ha/belfry/internal/producer"
 )
 
 // An eventLoop owns the event machine: one goroutine receives everything,
@@ -32,6 +34,7 @@ type eventLoop struct {
 	watch   func([]event.Watch)
 	unwatch func([]event.Unwatch)
 	peer    func(belfry.NodeID, event.Frame)
+	sources map[belfry.Class]producer.Sourced
 }
 
 // An input is what one wake-up of the loop takes as a whole.
@@ -233,8 +236,16 @@ func (l *eventLoop) Status(ctx context.Context) (status event.Status, err error)
 	return status, err
 }
 
-// Classes is the catalogue.
-func (l *eventLoop) Classes() []belfry.ClassInfo { return l.cfg.Classes }
+// Classes is the catalogue, with how each finds out now.
+func (l *eventLoop) Classes() []belfry.ClassInfo {
+	classes := slices.Clone(l.cfg.Classes)
+	for i, c := range classes {
+		if p := l.sources[c.Class]; p != nil {
+			classes[i].Source = p.Source()
+		}
+	}
+	return classes
+}
 
 // A consumer is the loop's end of one stream. Next and Ack are for one
 // goroutine, the sender; the rest may be called by any.

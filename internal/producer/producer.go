@@ -41,6 +41,14 @@ type SubjectChecker interface {
 	CheckSubject(class belfry.Class, subject string) error
 }
 
+// A Sourced producer has several ways to find out, of which it takes the best that
+// it is allowed.
+type Sourced interface {
+	// Source is the way that it takes now, and why no better one, for people; empty
+	// while it takes none. Safe for concurrent use.
+	Source() string
+}
+
 // Send hands messages to the event machine, in order. It may wait while the
 // machine's input is full, which stops this producer and nobody else; it
 // fails only when ctx has ended. It is safe for concurrent use.

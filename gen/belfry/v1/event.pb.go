@@ -2974,6 +2974,7 @@ type ClassInfo struct {
 	Volatile      bool                   `protobuf:"varint,10,opt,name=volatile,proto3" json:"volatile,omitempty"`
 	Optional      bool                   `protobuf:"varint,11,opt,name=optional,proto3" json:"optional,omitempty"`
 	Custom        bool                   `protobuf:"varint,12,opt,name=custom,proto3" json:"custom,omitempty"`
+	Source        string                 `protobuf:"bytes,13,opt,name=source,proto3" json:"source,omitempty"` // how this node finds out now; empty: there is one way only, or nobody watches
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3090,6 +3091,13 @@ func (x *ClassInfo) GetCustom() bool {
 		return x.Custom
 	}
 	return false
+}
+
+func (x *ClassInfo) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
 }
 
 type SendEventRequest struct {
@@ -3595,7 +3603,7 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\x12ListClassesRequest\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\tR\x05class\"E\n" +
 	"\x13ListClassesResponse\x12.\n" +
-	"\aclasses\x18\x01 \x03(\v2\x14.belfry.v1.ClassInfoR\aclasses\"\xa7\x02\n" +
+	"\aclasses\x18\x01 \x03(\v2\x14.belfry.v1.ClassInfoR\aclasses\"\xbf\x02\n" +
 	"\tClassInfo\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\tR\x05class\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x18\n" +
@@ -3609,7 +3617,8 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\bvolatile\x18\n" +
 	" \x01(\bR\bvolatile\x12\x1a\n" +
 	"\boptional\x18\v \x01(\bR\boptional\x12\x16\n" +
-	"\x06custom\x18\f \x01(\bR\x06custom\"\x87\x01\n" +
+	"\x06custom\x18\f \x01(\bR\x06custom\x12\x16\n" +
+	"\x06source\x18\r \x01(\tR\x06source\"\x87\x01\n" +
 	"\x10SendEventRequest\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\tR\x05class\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12+\n" +

@@ -12,7 +12,12 @@ import (
 	"github.com/belfry-ha/belfry/internal/producer/producertest"
 )
 
-func TestConformance(t *testing.T) { // not parallel: it counts goroutines
+func TestConformance(t *testing.T) { conformance(t, process.New()) }
+
+func TestConformanceOfTheScan(t *testing.T) { conformance(t, process.Scanning()) }
+
+func conformance(t *testing.T, p *process.Producer) { // not parallel: it counts goroutines
+	t.Helper()
 	path := program(t)
 	worker := start(t, path, "exit 0")
 	dead := func() {
@@ -27,7 +32,7 @@ func TestConformance(t *testing.T) { // not parallel: it counts goroutines
 		default:
 		}
 	}
-	producertest.Run(t, process.New(), producertest.Fixture{
+	producertest.Run(t, p, producertest.Fixture{
 		Class:     process.Class,
 		Subject:   "exe=" + path,
 		Cause:     dead,
@@ -37,7 +42,7 @@ func TestConformance(t *testing.T) { // not parallel: it counts goroutines
 		Malformed: "nginx",
 		Rounds:    100, // each looks through /proc
 	})
-	producertest.Run(t, process.New(), producertest.Fixture{
+	producertest.Run(t, p, producertest.Fixture{
 		Class:     process.Class,
 		Subject:   pid(worker),
 		Absent:    "pid=4194304", // the greatest pid_max: numbers stay below it

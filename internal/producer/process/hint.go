@@ -28,7 +28,7 @@ type hints struct {
 // listen asks for a hint. That is a help only: where it fails, a search each
 // second goes on.
 func (s *session) listen(t *target) {
-	if t.subject.kind != byExe {
+	if t.subject.kind != byExe || s.connector != nil {
 		return
 	}
 	h := &s.hints

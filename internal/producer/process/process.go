@@ -31,14 +31,24 @@ const (
 // it is posted as unknown: the parent has not asked for it and we may not.
 const reapedWithin = time.Second
 
-// A Producer has no state between two calls of Run and is safe for concurrent use.
-type Producer struct{ units Units }
+// A Producer has no state between two calls of Run but how it finds processes, and
+// is safe for concurrent use after WithUnits.
+type Producer struct {
+	units   Units
+	connect func() (*connector, error)
+	ways    ways
+}
 
 // New makes a Producer that refuses unit=.
-func New() *Producer { return &Producer{units: noUnits{}} }
+func New() *Producer {
+	return &Producer{units: noUnits{}, connect: func() (*connector, error) { return openConnector(connectorBuffer) }}
+}
 
-// WithUnits makes one that asks units for the main processes of services.
-func (*Producer) WithUnits(units Units) *Producer { return &Producer{units: units} }
+// WithUnits makes it ask units for the main processes of services.
+func (p *Producer) WithUnits(units Units) *Producer {
+	p.units = units
+	return p
+}
 
 // Name is the folder's.
 func (*Producer) Name() string { return "process" }
@@ -89,7 +99,7 @@ func (p *Producer) Run(ctx context.Context, requests <-chan producer.Request, se
 			}
 		}
 	})
-	s := newSession(poll, p.units, send)
+	s := newSession(poll, p, send)
 	defer func() { // wait, which close ends, before the descriptors go
 		cancel()
 		poll.close()

@@ -213,7 +213,7 @@ func TestARegistrationByExeOutlivesTheProcess(t *testing.T) {
 func TestAProcessThatLivesShorterThanTheSearchIntervalIsSeen(t *testing.T) {
 	t.Parallel()
 	path := program(t)
-	d := producertest.Start(t, process.New())
+	d := producertest.Start(t, process.Scanning())
 	d.Watch(event.Watch{Class: process.Class, Subject: "exe=" + path, Wait: true})
 	for range 3 {
 		d.Quiet(3 * time.Second) // past the time of close attention
@@ -241,15 +241,17 @@ func TestOfAServerAndItsWorkersTheServerIsMeant(t *testing.T) {
 
 func TestExecOfAnotherProgramTakesTheIdentifierAway(t *testing.T) {
 	t.Parallel()
-	path := program(t)
-	c := start(t, path, "exec sleep 600")
-	d := producertest.Start(t, process.New())
-	d.Watch(event.Watch{Class: process.Class, Subject: "exe=" + path})
-	a := associated(t, d, c)
-	c.release()
-	if got := producertest.NextOf[event.Invalidate](d); got.Instance != a.Instance {
-		t.Errorf("invalidate %+v, want instance %s", got, a.Instance)
-	}
+	inBothWays(t, func(t *testing.T, p *process.Producer, _ string) {
+		path := program(t)
+		c := start(t, path, "exec sleep 600")
+		d := producertest.Start(t, p)
+		d.Watch(event.Watch{Class: process.Class, Subject: "exe=" + path})
+		a := associated(t, d, c)
+		c.release()
+		if got := producertest.NextOf[event.Invalidate](d); got.Instance != a.Instance {
+			t.Errorf("invalidate %+v, want instance %s", got, a.Instance)
+		}
+	})
 }
 
 func TestAnUpgradedExecutableIsStillTheOneThatRuns(t *testing.T) {

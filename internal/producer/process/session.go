@@ -26,6 +26,11 @@ type session struct {
 	last    uint64             // token
 	hints   hints
 
+	connect   func() (*connector, error)
+	connector *connector       // nil: there is none, or nobody needs it
+	attending map[*target]bool // who needs it
+	ways      *ways
+
 	units    Units
 	mains    Mains          // nil: no service is followed
 	followed map[string]int // services, and by how many targets
@@ -41,6 +46,7 @@ type target struct {
 	closely time.Time     // look closely until then
 	hint    time.Duration // after a hint: until the next search; zero: none
 	had     bool          // it held one before, and is not refused any more
+	doubt   bool          // one may have come and gone unseen: the next count is a lower bound
 	next    turn          // byUnit: that was found last
 	over    turn          // byUnit: that has ended
 }
@@ -62,11 +68,12 @@ type held struct {
 
 func (h *held) instance() string { return stat{pid: h.pid, start: h.start}.instance() }
 
-func newSession(poll *poller, units Units, send producer.Send) *session {
+func newSession(poll *poller, p *Producer, send producer.Send) *session {
 	return &session{
 		poll: poll, send: send, targets: map[event.WatchID]*target{}, tokens: map[uint64]*target{},
-		hints: hints{fd: -1, who: map[*target]bool{}},
-		units: units, followed: map[string]int{}, news: make(chan struct{}, 1),
+		hints:   hints{fd: -1, who: map[*target]bool{}},
+		connect: p.connect, attending: map[*target]bool{}, ways: &p.ways,
+		units: p.units, followed: map[string]int{}, news: make(chan struct{}, 1),
 	}
 }
 
@@ -93,10 +100,11 @@ func (s *session) watch(now time.Time, w event.Watch) error {
 	t := &target{watch: w, subject: sub}
 	s.targets[w.ID] = t
 	s.follow(t)
+	s.attend(t) // before the search, so that nothing comes in between
 	if err := s.locate(now, t, new(shared)); err != nil {
 		return err
 	}
-	t.again(now)
+	t.again(now, s.connector != nil)
 	return nil
 }
 
@@ -110,6 +118,7 @@ func (s *session) forget(t *target) {
 	s.drop(t)
 	s.unlisten(t)
 	s.unfollow(t)
+	s.unattend(t)
 	delete(s.targets, t.watch.ID)
 }
 
@@ -149,17 +158,19 @@ func (s *session) advance(now time.Time) error {
 		if err := s.locate(now, t, &once); err != nil {
 			return err
 		}
-		t.again(now)
+		t.again(now, s.connector != nil)
 	}
 	return nil
 }
 
 // again says when to look next: closely after an exit, else each second where
 // something may come or change without a process that ends.
-func (t *target) again(now time.Time) {
+func (t *target) again(now time.Time, told bool) {
 	switch {
 	case t.subject.kind == byUnit:
 		t.search = time.Time{} // systemd tells
+	case told && t.subject.kind == byExe, told && t.subject.kind == byCmdline && t.held == nil:
+		t.search = now.Add(t.beside())
 	case t.held == nil && t.hint > 0:
 		t.search = now.Add(t.hint)
 		if t.hint *= 2; t.hint > lastHint {
@@ -189,8 +200,14 @@ func (s *session) renewed(now time.Time) error {
 // ended takes what the poller reports.
 func (s *session) ended(now time.Time, tokens []uint64) error {
 	for _, token := range tokens {
-		if token == hintToken {
+		switch token {
+		case hintToken:
 			if err := s.hinted(now); err != nil {
+				return err
+			}
+			continue
+		case connectorToken:
+			if err := s.executed(now); err != nil {
 				return err
 			}
 			continue
@@ -236,8 +253,12 @@ func (s *session) post(now time.Time, t *target, how exit) error {
 	}
 	entry, instance := t.watch.Entry, h.instance()
 	s.drop(t)
+	doubt := t.doubt
+	t.doubt = false
 	messages := []event.Message{
-		event.Post{Entry: entry, Occurrence: belfry.Occurrence{Event: belfry.EventID{Instance: instance}, Time: at, Data: b}},
+		event.Post{Entry: entry, Occurrence: belfry.Occurrence{
+			Event: belfry.EventID{Instance: instance}, Time: at, Data: b, LowerBound: doubt,
+		}},
 		event.Invalidate{Entry: entry, Instance: instance},
 	}
 	if !t.subject.follows() {
@@ -253,7 +274,7 @@ func (s *session) post(now time.Time, t *target, how exit) error {
 	if err := s.locate(now, t, new(shared)); err != nil {
 		return err
 	}
-	t.again(now)
+	t.again(now, s.connector != nil)
 	return nil
 }
 

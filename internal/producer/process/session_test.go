@@ -25,7 +25,7 @@ func TestANumberThatIsUsedAgainIsNotTheSameProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer poll.close()
-	s := newSession(poll, noUnits{}, func(...event.Message) error { return nil })
+	s := newSession(poll, New(), func(...event.Message) error { return nil })
 	defer s.close()
 	self, err := readStat(os.Getpid())
 	if err != nil {
@@ -70,7 +70,7 @@ func TestAnExitIsToldBeforeItsSuccessor(t *testing.T) {
 			defer poll.close()
 			var said []event.Message
 			mains := &answers{}
-			s := newSession(poll, mains, func(m ...event.Message) error { said = append(said, m...); return nil })
+			s := newSession(poll, New().WithUnits(mains), func(m ...event.Message) error { said = append(said, m...); return nil })
 			defer s.close()
 			file := filepath.Join(t.TempDir(), "pid")
 			name := func(pid int) {
@@ -117,7 +117,7 @@ func TestAnExitIsToldBeforeItsSuccessor(t *testing.T) {
 // have the number by then.
 func TestAMainProcessThatEndedIsNotFoundAgain(t *testing.T) {
 	t.Parallel()
-	s := newSession(nil, noUnits{}, nil)
+	s := newSession(nil, New(), nil)
 	s.mains = &answers{pid: os.Getpid(), started: 5}
 	one := &target{subject: subject{kind: byUnit, unit: "web.service"}, over: turn{os.Getpid(), 5}}
 	if found, err := s.findMain(one); !errors.Is(err, belfry.ErrNoEvent) {
