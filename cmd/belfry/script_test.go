@@ -151,6 +151,11 @@ func lacks(need string) string {
 		return lacksLoop()
 	case "exit-status":
 		return lacksExitStatus()
+	case "ns_last_pid":
+		if _, err := os.Stat("/proc/sys/kernel/ns_last_pid"); err != nil {
+			return need
+		}
+		return ""
 	case "cgroup2", "memcg":
 		return lacksCgroups(need == "memcg")
 	}
