@@ -210,6 +210,7 @@ type watcher struct {
 	node    string           // likewise: the agent's own
 	got     uint64           // notifications
 	cursor  belfry.Cursor
+	refused refusals
 }
 
 // askNodes asks for the members only if --node names some: who has single rights
@@ -285,6 +286,10 @@ func (w *watcher) subscribe(ctx context.Context, c *client.Client, list []belfry
 		}
 		w.tellCoverage(r, registered)
 	}
+	if err := w.refused.err(); err != nil {
+		stream.Close()
+		return nil, err
+	}
 	return stream, nil
 }
 
@@ -307,35 +312,18 @@ func registerError(r belfry.Registration, err error) error {
 	return &belfry.Error{Node: e.Node, Subject: s, Err: failure{text, e.Err}}
 }
 
-// tellCoverage names the nodes whose events will not come.
-func (w *watcher) tellCoverage(r belfry.Registration, registered client.Registered) {
-	for _, c := range registered.Coverage {
-		s := selector{class: r.Class, subject: r.Subject}
-		switch c.State {
-		case client.CoverageRefused:
-			w.notef("%s does not deliver %s: %v", c.NodeName, s, c.Err)
-		case client.CoverageUnreachable:
-			w.notef("%s can not be reached; its events of %s come when it is back", c.NodeName, s)
-		}
-	}
-}
-
-// tellRefused names a node that refuses what it was asked for only after the
-// registration was in force, as a producer does that looks first.
-func (w *watcher) tellRefused(n *belfry.Notification) {
-	if client.CoverageState(n.Code) == client.CoverageRefused {
-		w.notef("%s does not deliver %s: %s", w.nodeName(n), selector{class: string(n.Event.Class), subject: n.Event.Subject}, n.Reason)
-	}
-}
-
 // run hands on one notification after the other.
 func (w *watcher) run(ctx context.Context, stream *client.Stream) error {
 	for {
 		n, err := stream.Next(ctx)
 		if err == nil {
-			if n.Kind == belfry.KindCoverage && !w.verbose {
-				w.tellRefused(&n)
-				continue // about the registration, not about an event
+			if n.Kind == belfry.KindCoverage {
+				if err := w.tellRefused(&n); err != nil {
+					return err
+				}
+				if !w.verbose {
+					continue // about the registration, not about an event
+				}
 			}
 			w.cursor = stream.Cursor()
 			err = w.deliver(ctx, &n)
