@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"net"
 	"sync"
@@ -47,7 +48,11 @@ type notedCredentials struct {
 func (n *notedCredentials) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	secured, info, err := n.TransportCredentials.ClientHandshake(ctx, authority, conn)
 	if err != nil {
-		n.dialer.note(err)
+		if errors.As(err, new(x509.UnknownAuthorityError)) {
+			n.dialer.note(unknownAuthority{err})
+		} else {
+			n.dialer.note(err)
+		}
 		return secured, info, err
 	}
 	return &notedConn{secured, n.dialer}, info, nil
@@ -88,3 +93,8 @@ const lastWord = 100 * time.Millisecond
 type refusedCertificate struct{ error }
 
 func (r refusedCertificate) Unwrap() error { return r.error }
+
+// unknownAuthority is why a client did not take the certificate of a server.
+type unknownAuthority struct{ error }
+
+func (u unknownAuthority) Unwrap() error { return u.error }

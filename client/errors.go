@@ -76,6 +76,8 @@ func (c *Client) noAgent(cause error) error {
 	switch {
 	case errors.As(cause, new(refusedCertificate)):
 		return fmt.Errorf("%w: the agent at %s does not take this certificate (%w); a client that was removed, or whose certificate has ended, joins again with a token (belfry token create --role ROLE)", belfry.ErrPermission, c.target, cause)
+	case errors.As(cause, new(unknownAuthority)):
+		return fmt.Errorf("%w: the agent at %s is under an authority that this client does not know (%w); where it was replaced (belfry ca rotate), the client joins again with a token (belfry token create --role ROLE)", belfry.ErrPermission, c.target, cause)
 	case cause == nil:
 		return fmt.Errorf("%w at %s: the connection broke; %s", belfry.ErrNoAgent, c.target, remedy)
 	case errors.Is(cause, fs.ErrPermission):

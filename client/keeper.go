@@ -38,8 +38,9 @@ type keeper struct {
 	welcome bool      // since the last break
 }
 
-// maxRefused is how often an agent must refuse the certificate until a stream
-// gives up: one that has just started may not know yet that the client joined.
+// maxRefused is how often an agent must refuse the certificate, or show one that
+// the client can not judge, until a stream gives up: one that has just started may
+// not know yet that the client joined.
 const maxRefused = 5 // within about 3 s
 
 // run connects again and again until the stream is closed or the agent says
@@ -57,7 +58,7 @@ func (k *keeper) run(ctx context.Context) {
 			return
 		}
 		reason := k.errorOf(err)
-		if errors.As(reason, new(refusedCertificate)) {
+		if errors.As(reason, new(refusedCertificate)) || errors.As(reason, new(unknownAuthority)) {
 			refused++
 		}
 		if k.welcome {

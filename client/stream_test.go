@@ -124,16 +124,23 @@ func TestReconnectingDoublesFrom100MillisecondsTo5Seconds(t *testing.T) {
 	})
 }
 
-// TestAStreamGivesUpWhenItsCertificateIsRefused again and again, with the reason;
-// an agent that has just started may refuse it for a moment.
+// TestAStreamGivesUpWhenItsCertificateIsRefused again and again, or it does not
+// know who signed the agent's, with the reason; an agent that has just started may
+// refuse it for a moment.
 func TestAStreamGivesUpWhenItsCertificateIsRefused(t *testing.T) {
 	t.Parallel()
+	givesUp(t, refusedCertificate{errBroken})
+	givesUp(t, unknownAuthority{errBroken})
+}
+
+func givesUp(t *testing.T, cause error) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		a := newFakeAgent()
 		s, l := start(t, a, belfry.Registration{Class: "user.x"})
 		defer s.Close()
 		refuse := func(times int) {
-			a.setAway(fmt.Errorf("%w: %w", belfry.ErrPermission, refusedCertificate{errBroken}))
+			a.setAway(fmt.Errorf("%w: %w", belfry.ErrPermission, cause))
 			l.broken <- errBroken
 			for i := range times {
 				if got := <-a.links; got != nil {
