@@ -58,13 +58,13 @@ func (a *Agent) admitHolder(ctx context.Context, req *belfryv1.JoinRequest, toke
 	if err != nil {
 		return nil, err
 	}
+	if err := a.majority(); err != nil {
+		return nil, err
+	}
 	if token.Role != roleNode {
 		return a.admitClient(ctx, who)
 	}
 	if err := security.CheckSealingKey(public, req.GetSealing(), req.GetSealingSignature()); err != nil {
-		return nil, err
-	}
-	if err := a.majority(); err != nil {
 		return nil, err
 	}
 	return a.admitNode(ctx, who)

@@ -283,7 +283,7 @@ func askToJoin(ctx context.Context, token security.Token, address string, from n
 			return resp, nil
 		case ctx.Err() != nil: // what was in the way before tells more than that time ran out
 			return nil, fmt.Errorf("%w: %s: %w", context.Cause(ctx), address, last)
-		case !errors.Is(err, belfry.ErrUnknown):
+		case !errors.Is(err, belfry.ErrUnknown) && !errors.Is(err, belfry.ErrRestricted):
 			return nil, err
 		}
 		last = err

@@ -30,8 +30,8 @@ type Door struct {
 
 // OpenDoor connects to HOST:PORT, if from is valid with that source address,
 // and returns when the other side has proved itself as cfg wants it: then it
-// can be asked. The errors of Door's methods wrap ErrUnknown where asking again
-// may help, what cfg's verification says, or what the member tells.
+// can be asked. The errors of Door's methods wrap ErrUnknown or ErrRestricted
+// where asking again may help, what cfg's verification says, or what the member tells.
 func OpenDoor(ctx context.Context, address string, from netip.Addr, cfg *tls.Config) (*Door, error) {
 	d := &Door{}
 	cfg = cfg.Clone()
@@ -108,7 +108,11 @@ func (d *Door) explain(err error) error {
 	if !ok {
 		sentinel = belfry.ErrUnsupported
 	}
-	return fmt.Errorf("%w: %s", sentinel, strings.TrimPrefix(s.Message(), sentinel.Error()+": "))
+	text := s.Message()
+	if rest, ok := strings.CutPrefix(text, belfry.ErrRestricted.Error()+": "); ok && s.Code() == codes.Unavailable {
+		sentinel, text = belfry.ErrRestricted, rest
+	}
+	return fmt.Errorf("%w: %s", sentinel, strings.TrimPrefix(text, sentinel.Error()+": "))
 }
 
 // doorSentinels are what the codes of answers mean here.
