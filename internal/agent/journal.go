@@ -28,7 +28,8 @@ const (
 	journalQueue   = 16_384  // notifications
 	journalPayload = 16 << 20
 
-	journalRetryFirst = time.Second // after a commit that failed
+	journalPace       = 5 * time.Millisecond // from one commit to the next: docs/adr/0020-journal-pace.md
+	journalRetryFirst = time.Second          // after a commit that failed
 	journalRetryMost  = 30 * time.Second
 	journalLook       = 5 * time.Second  // at age and state, while nothing happens
 	journalCalm       = 10 * time.Second // without trouble, until the state is ok again
@@ -134,10 +135,13 @@ func (r *recorder) activate(ctx context.Context) {
 	}
 }
 
-// run commits batch after batch until ctx ends.
+// run commits batch after batch until ctx ends. What comes while the disk is
+// given its pause goes into the next commit; a queue that holds more than one
+// batch makes no pause.
 func (r *recorder) run(ctx context.Context) {
 	for {
 		b, err := r.next(ctx)
+		begun := time.Now()
 		switch {
 		case err == nil:
 		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
@@ -153,6 +157,21 @@ func (r *recorder) run(ctx context.Context) {
 		r.consumer.Ack(b.Number)
 		r.count(&b)
 		r.calm()
+		if b.Drained && !pause(ctx, journalPace-time.Since(begun)) {
+			return
+		}
+	}
+}
+
+// pause waits for d; false: ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -172,11 +191,7 @@ func (r *recorder) commit(ctx context.Context, batch []belfry.Notification) bool
 			return true
 		}
 		r.failures.Add(1)
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !pause(ctx, wait) {
 			return false
 		}
 	}

@@ -176,6 +176,25 @@ func TestADiskThatFailsIsTriedAgain(t *testing.T) {
 	}
 }
 
+// TestTheDiskIsGivenAPause between commits that each had all there was, so that
+// events that come one by one do not cost a commit each.
+func TestTheDiskIsGivenAPause(t *testing.T) {
+	t.Parallel()
+	r, disk := startRecorder(t, t.TempDir(), 1)
+	close(disk.syncs)
+	begun, had := time.Now(), r.commits.Load()
+	for i := range 20 {
+		post(t, r, i, i+1, 1)
+		if _, err := r.flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	took, n := time.Since(begun), r.commits.Load()-had
+	if n < 20 || took < time.Duration(n-1)*journalPace {
+		t.Errorf("%d commits within %v; want one for each event that is waited for, %v apart", n, took, journalPace)
+	}
+}
+
 // TestARestartTellsTheTimeWithoutAnAgent, once, to whoever comes with a cursor.
 func TestARestartTellsTheTimeWithoutAnAgent(t *testing.T) {
 	t.Parallel()
