@@ -41,6 +41,11 @@ const (
 // maxResponse is the most that an agent sends in one message (security.md).
 const maxResponse = 4 << 20
 
+// flowWindow is what the agent may send on one stream before it has been read,
+// in bytes. Fixed: to find a window that grows, the library asks the other side
+// with a ping at each message that comes alone.
+const flowWindow = 256 << 10
+
 // An Option changes how Dial connects.
 type Option func(*options)
 
@@ -103,6 +108,8 @@ func Dial(ctx context.Context, target string, opts ...Option) (*Client, error) {
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponse)),
+		grpc.WithStaticStreamWindowSize(flowWindow),
+		grpc.WithStaticConnWindowSize(2 * flowWindow),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: backoffMin, Multiplier: 2, Jitter: 0.2, MaxDelay: backoffMax},
 			MinConnectTimeout: backoffMax,

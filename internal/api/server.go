@@ -27,7 +27,8 @@ const (
 	maxResponse  = 4 << 20 // bytes
 	maxStreams   = 128     // per connection
 	maxHeaders   = 16 << 10
-	callRate     = 2000 // requests a second and local connection, or remote client
+	flowWindow   = 256 << 10 // bytes of a stream not read yet; fixed, since finding a better one takes a ping for each message
+	callRate     = 2000      // requests a second and local connection, or remote client
 	callBurst    = 4000
 	denialRate   = 10              // denials logged in a second
 	helloTimeout = 5 * time.Second // for the first request of a stream or connection
@@ -177,6 +178,8 @@ func (s *Server) ServerOptions() []grpc.ServerOption {
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.ConnectionTimeout(helloTimeout),
+		grpc.StaticStreamWindowSize(flowWindow),
+		grpc.StaticConnWindowSize(2 * flowWindow),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	}
 }
