@@ -56,6 +56,36 @@ second() {
 	ok 'another machine joins and leaves'
 }
 
+# follow has a service killed twice that systemd starts again: two ends of the
+# service, by whichever process it is, and its states in between.
+follow() {
+	cat >/etc/systemd/system/worker.service <<-'UNIT'
+		[Service]
+		ExecStart=sleep 600
+		Restart=always
+		RestartSec=200ms
+	UNIT
+	quiet systemctl daemon-reload
+	quiet systemctl start dbus worker
+	belfry watch process.exit:unit=worker.service --count 2 --no-snapshot >/exits 2>&1 &
+	belfry watch unit.state:worker.service --no-snapshot >/states 2>&1 &
+	watching=$!
+	soon 'belfry registration list | grep -q "process.exit.* active "'
+	soon 'belfry registration list | grep -q "unit.state.* active "'
+	for end in 1 2; do
+		was=$(systemctl show -P MainPID worker)
+		kill -KILL "$was"
+		soon "grep -q 'seq $end .*pid=$was ' /exits"
+		soon "[ \"\$(systemctl show -P MainPID worker)\" -gt 0 ] && [ \"\$(systemctl show -P MainPID worker)\" != $was ]"
+	done
+	is 'ends told' "$(wc -l </exits)" 2
+	soon 'grep -q "active=activating sub=auto-restart result=signal" /states'
+	quiet systemctl stop worker
+	soon 'tail -n 1 /states | grep -q "active=inactive"'
+	kill $watching
+	ok 'a service is followed over restarts, by its main process and by its states'
+}
+
 # leave removes and purges; settings go with the second, state with neither.
 leave() {
 	dpkg -L belfry >/files
@@ -114,7 +144,7 @@ running() {
 	is 'capabilities' "$(sed -n 's/^Cap...:.//p' "/proc/$(unit MainPID)/status" | sort -u)" 0000000000000000
 	ok 'starts after belfry init, without capabilities'
 	second
-
+	follow
 
 	sleep 600 & process=$!
 	touch /etc/watched

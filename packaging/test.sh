@@ -1,7 +1,7 @@
 #!/bin/sh
 # Tries the packages in a Debian 12 to which nothing else was done, first one
 # that does not run, then one whose own systemd runs (inside.sh). Needs root and
-# debootstrap; the first time it makes that system in .bin/debian12.
+# debootstrap; the first time it makes that system in .bin/debian12-dbus.
 set -eu
 cd "$(dirname "$0")/.."
 for need in debootstrap dpkg-deb rpm unshare; do
@@ -9,10 +9,10 @@ for need in debootstrap dpkg-deb rpm unshare; do
 done
 [ "$(id -u)" = 0 ] || { echo 'needs: root' >&2; exit 1; }
 
-base=.bin/debian12
+base=.bin/debian12-dbus
 if [ ! -d $base ]; then
 	rm -rf $base.new
-	debootstrap --variant=minbase --include=systemd bookworm $base.new >.bin/debian12.log
+	debootstrap --variant=minbase --include=systemd,dbus bookworm $base.new >$base.log
 	mv $base.new $base
 fi
 work=$(mktemp -d)
