@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/bench/stats"
+	"github.com/belfry-ha/belfry/client"
+)
+
+const (
+	localExits  = 200
+	localWrites = 1000
+	// localRest is before each, so that it finds a system at rest.
+	localRest = 2 * time.Millisecond
+	// localTimeout is for one that is never told.
+	localTimeout = 5 * time.Second
+)
+
+// An informant is told that something has happened. close ends it.
+type informant struct {
+	next  func() error // waits for the next time
+	close func()
+}
+
+// measureLocal takes the time from a cause to a program on the same node that
+// is told of it, next to what the kernel takes to tell a program itself.
+func measureLocal(ctx context.Context, b *bench) ([]row, error) {
+	dir, err := os.MkdirTemp("", "belfry-bench-local-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	c, err := client.Dial(ctx, b.agents.socket("a"))
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	agent := func(class, subject string) (informant, error) {
+		return askAgent(ctx, c, belfry.Registration{Class: class, Subject: subject})
+	}
+	exits, err := b.beside(ctx, "process exit", "pidfd", target{Ratio: 1.36}, target{Ratio: 1.41},
+		func() ([]float64, error) { return exitTimes(ctx, b.scaled(localExits), askPidfd) },
+		func() ([]float64, error) {
+			return exitTimes(ctx, b.scaled(localExits), func(pid int) (informant, error) { return agent("process.exit", fmt.Sprintf("pid=%d", pid)) })
+		})
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, "written")
+	writes, err := b.beside(ctx, "file write", "inotify", target{Ratio: 5}, target{Ratio: 3.7},
+		func() ([]float64, error) { return writeTimes(ctx, b.scaled(localWrites), file, askInotify) },
+		func() ([]float64, error) {
+			return writeTimes(ctx, b.scaled(localWrites), file, func(path string) (informant, error) { return agent("file.modify", path) })
+		})
+	return append(exits, writes...), err
+}
+
+// beside runs both in turn. Each returns its times in µs.
+func (b *bench) beside(ctx context.Context, what, peer string, p50, p99 target, floor, own func() ([]float64, error)) ([]row, error) {
+	rows := []row{{Work: what + ", p50", Target: p50}, {Work: what + ", p99", Target: p99}}
+	for i := range rows {
+		rows[i].Unit, rows[i].Hops, rows[i].Peer = "µs", "0 : 1", "bare "+peer
+	}
+	once := func(measure func() ([]float64, error), put func(r *row, v float64)) func(context.Context) error {
+		return func(context.Context) error {
+			took, err := measure()
+			if err != nil {
+				return err
+			}
+			for i, v := range stats.Quantiles(took, 0.5, 0.99) {
+				put(&rows[i], v)
+			}
+			return nil
+		}
+	}
+	err := b.turns(ctx, what,
+		once(floor, func(r *row, v float64) { r.Theirs = append(r.Theirs, v) }),
+		once(own, func(r *row, v float64) { r.Ours = append(r.Ours, v) }))
+	return rows, err
+}
+
+// exitTimes kills processes one by one.
+func exitTimes(ctx context.Context, n int, ask func(pid int) (informant, error)) ([]float64, error) {
+	var times []float64
+	for range n {
+		cmd := exec.CommandContext(ctx, "sleep", "60")
+		if err := cmd.Start(); err != nil {
+			return nil, err
+		}
+		i, err := ask(cmd.Process.Pid)
+		if err == nil {
+			var took time.Duration
+			took, err = timeOf(ctx, i, cmd.Process.Kill)
+			times = append(times, float64(took)/1e3)
+			i.close()
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return times, nil
+}
+
+// writeTimes writes to one file again and again.
+func writeTimes(ctx context.Context, n int, path string, ask func(path string) (informant, error)) ([]float64, error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	i, err := ask(path)
+	if err != nil {
+		return nil, err
+	}
+	defer i.close()
+	var times []float64
+	for range n {
+		took, err := timeOf(ctx, i, func() error {
+			_, err := f.WriteAt([]byte{1}, 0)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		times = append(times, float64(took)/1e3)
+	}
+	return times, nil
+}
+
+// timeOf is how long after the cause the informant is told.
+func timeOf(ctx context.Context, i informant, cause func() error) (time.Duration, error) {
+	type told struct {
+		at  time.Time
+		err error
+	}
+	done := make(chan told, 1)
+	go func() {
+		err := i.next()
+		done <- told{time.Now(), err}
+	}()
+	time.Sleep(localRest)
+	begin := time.Now()
+	if err := cause(); err != nil {
+		return 0, err
+	}
+	timer := time.NewTimer(localTimeout)
+	defer timer.Stop()
+	select {
+	case t := <-done:
+		return t.at.Sub(begin), t.err
+	case <-timer.C:
+		return 0, fmt.Errorf("not told within %s", localTimeout)
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// askAgent registers at an agent; it returns when the registration is in force.
+func askAgent(ctx context.Context, c *client.Client, r belfry.Registration) (informant, error) {
+	s, err := c.Register(ctx, r)
+	if err != nil {
+		return informant{}, err
+	}
+	next := func() error {
+		for {
+			if n, err := s.Next(ctx); err != nil || n.Kind == belfry.KindOccurrence {
+				return err
+			}
+		}
+	}
+	return informant{next, s.Close}, nil
+}
+
+// askPidfd waits for a process as the kernel offers it to a program.
+func askPidfd(pid int) (informant, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return informant{}, fmt.Errorf("pidfd_open: %w", err)
+	}
+	next := func() error {
+		for {
+			_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(localTimeout/time.Millisecond))
+			if err != unix.EINTR {
+				return err
+			}
+		}
+	}
+	return informant{next, func() { _ = unix.Close(fd) }}, nil
+}
+
+// askInotify does the same for a file.
+func askInotify(path string) (informant, error) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	if err != nil {
+		return informant{}, fmt.Errorf("inotify_init1: %w", err)
+	}
+	if _, err := unix.InotifyAddWatch(fd, path, unix.IN_MODIFY); err != nil {
+		_ = unix.Close(fd)
+		return informant{}, fmt.Errorf("inotify_add_watch %s: %w", path, err)
+	}
+	room := make([]byte, 4096)
+	next := func() error {
+		for {
+			if _, err := unix.Read(fd, room); err != unix.EINTR {
+				return err
+			}
+		}
+	}
+	return informant{next, func() { _ = unix.Close(fd) }}, nil
+}
