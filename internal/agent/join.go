@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -73,31 +74,44 @@ func Join(ctx context.Context, place func() (Place, error), opts JoinOptions) (J
 		if opts.Address == "" {
 			return Joined{}, fmt.Errorf("%w: ADDRESS is missing: HOST or HOST:PORT of a member", belfry.ErrUsage)
 		}
-		return joinClient(ctx, token, doorAddress(opts.Address), opts)
+		address, err := doorAddress(opts.Address)
+		if err != nil {
+			return Joined{}, err
+		}
+		return joinClient(ctx, token, address, opts)
 	}
 	p, err := place()
 	if err != nil {
 		return Joined{}, err
 	}
-	address := doorAddress(opts.Address)
 	if opts.Address == "" {
 		opts.Say("waiting at %s, port %d, to be told where the cluster is", p.Addresses[0].Addr(), p.HeartbeatPort)
-		if address, err = awaitAnnounce(ctx, token, p); err != nil {
+		opts.Address, err = awaitAnnounce(ctx, token, p)
+		if err != nil {
 			return Joined{}, err
 		}
+	}
+	address, err := doorAddress(opts.Address)
+	if err != nil {
+		return Joined{}, err
 	}
 	return joinNode(ctx, token, address, p, opts)
 }
 
-// doorAddress gives an address of a member its port.
-func doorAddress(address string) string {
-	if _, _, err := net.SplitHostPort(address); err == nil {
-		return address
-	}
+// doorAddress checks an address of a member, HOST or HOST:PORT, and gives it its
+// port.
+func doorAddress(address string) (string, error) {
 	if addr, err := netip.ParseAddr(address); err == nil {
-		return netip.AddrPortFrom(addr, defaultStreamsPort).String()
+		return netip.AddrPortFrom(addr, defaultStreamsPort).String(), nil
 	}
-	return net.JoinHostPort(address, strconv.Itoa(defaultStreamsPort))
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		host, port = address, strconv.Itoa(defaultStreamsPort)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); host == "" || strings.ContainsAny(host, " \t[]/") || err != nil || n == 0 {
+		return "", fmt.Errorf("%w: address %q: want HOST or HOST:PORT of a member, with a port of 1 to 65535", belfry.ErrUsage, address)
+	}
+	return net.JoinHostPort(host, port), nil
 }
 
 const defaultStreamsPort = 7432
@@ -283,16 +297,26 @@ func askToJoin(ctx context.Context, token security.Token, address string, from n
 			return resp, nil
 		case ctx.Err() != nil: // what was in the way before tells more than that time ran out
 			return nil, fmt.Errorf("%w: %s: %w", context.Cause(ctx), address, last)
-		case !errors.Is(err, belfry.ErrUnknown) && !errors.Is(err, belfry.ErrRestricted):
+		case !mayPass(err):
 			return nil, err
 		}
 		last = err
-		opts.Say("%s: %v; asking again", address, err)
+		opts.Say("%s: %s; asking again", address, strings.TrimPrefix(err.Error(), belfry.ErrUnknown.Error()+": "))
 		select {
 		case <-ctx.Done():
 		case <-time.After(joinRetry):
 		}
 	}
+}
+
+// mayPass tells of the error of one try whether the next may do better.
+func mayPass(err error) bool {
+	for _, passing := range []error{belfry.ErrNoAgent, belfry.ErrUnknown, belfry.ErrRestricted} {
+		if errors.Is(err, passing) {
+			return true
+		}
+	}
+	return false
 }
 
 func askOnce(ctx context.Context, token security.Token, address string, from netip.Addr, j *security.Joiner, req *belfryv1.JoinRequest) (*belfryv1.JoinResponse, error) {

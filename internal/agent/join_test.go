@@ -3,10 +3,12 @@ package agent
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -21,6 +23,7 @@ import (
 	"github.com/belfry-ha/belfry/client"
 	"github.com/belfry-ha/belfry/internal/config"
 	"github.com/belfry-ha/belfry/internal/security"
+	"github.com/belfry-ha/belfry/internal/transport"
 	"github.com/belfry-ha/belfry/internal/wire"
 )
 
@@ -835,4 +838,33 @@ func forgedAnnounce(t *testing.T, a *Agent) []byte {
 		t.Fatal(err)
 	}
 	return datagram
+}
+
+func TestDoorAddress(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]string{
+		"10.0.0.1": "10.0.0.1:7432", "10.0.0.1:80": "10.0.0.1:80", "::1": "[::1]:7432", "[::1]:80": "[::1]:80",
+		"node1.example": "node1.example:7432", "node1:65535": "node1:65535",
+		"10.0.0.1:65536": "", "10.0.0.1:0": "", "10.0.0.1:": "", "10.0.0.1:http": "", ":80": "", "[::1": "", "a b": "", "http://a": "",
+	} {
+		got, err := doorAddress(given)
+		if got != want || (want == "") != errors.Is(err, belfry.ErrUsage) {
+			t.Errorf("%q: %q, %v; want %q", given, got, err, want)
+		}
+	}
+}
+
+// TestADoorThatNobodyOpens: nothing was sent, so nothing is unknown.
+func TestADoorThatNobodyOpens(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	_, err = transport.OpenDoor(t.Context(), address, netip.Addr{}, &tls.Config{VerifyConnection: func(tls.ConnectionState) error { return nil }})
+	if !errors.Is(err, belfry.ErrNoAgent) || err.Error() != "no agent: connection refused" {
+		t.Errorf("%v; want no agent, with the system's word", err)
+	}
 }

@@ -41,7 +41,7 @@ var (
 	metricPause         = metric("own_pause_seconds", "Longest pause of this node that is remembered.")
 	metricIsolated      = metric("isolated", "1 while this node misses most of its peers and reaches nobody else.")
 	metricRejected      = metric("datagrams_rejected_total", "Datagrams, and claims in them, that were dropped before they could change anything.", "reason")
-	metricDatagrams     = metric("datagrams_total", "Datagrams sent, and received and accepted.", "direction")
+	metricDatagrams     = metric("datagrams_total", "Datagrams sent, and received; those that were rejected are among these.", "direction")
 	metricSendErrors    = metric("datagram_send_errors_total", "Datagrams that this machine's kernel did not take.", "reason")
 	metricAddressLosses = metric("address_losses_total", "How often a heartbeat address of this node vanished from its machine.")
 	metricEvents        = metric("events_total", "Occurrences that entered the event machine.", "class")

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -26,12 +27,14 @@ type Door struct {
 	client belfryv1.JoinServiceClient
 	state  tls.ConnectionState
 	doubt  error // why the other side was not believed; the library only says that there is no connection
+	closed error // why nobody answered
 }
 
 // OpenDoor connects to HOST:PORT, if from is valid with that source address,
 // and returns when the other side has proved itself as cfg wants it: then it
-// can be asked. The errors of Door's methods wrap ErrUnknown or ErrRestricted
-// where asking again may help, what cfg's verification says, or what the member tells.
+// can be asked. The errors of Door's methods wrap ErrNoAgent, ErrUnknown or
+// ErrRestricted where asking again may help, what cfg's verification says, or
+// what the member tells. With ErrNoAgent nothing was sent.
 func OpenDoor(ctx context.Context, address string, from netip.Addr, cfg *tls.Config) (*Door, error) {
 	d := &Door{}
 	cfg = cfg.Clone()
@@ -48,7 +51,9 @@ func OpenDoor(ctx context.Context, address string, from netip.Addr, cfg *tls.Con
 	d.conn, err = grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(credentials.NewTLS(cfg)),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "tcp", addr)
+			var conn net.Conn
+			conn, d.closed = dialer.DialContext(ctx, "tcp", addr)
+			return conn, d.closed
 		}))
 	if err != nil {
 		return nil, fmt.Errorf("%w: address %q: %w", belfry.ErrUsage, address, err)
@@ -108,11 +113,27 @@ func (d *Door) explain(err error) error {
 	if !ok {
 		sentinel = belfry.ErrUnsupported
 	}
+	if sentinel == belfry.ErrUnknown && d.closed != nil {
+		return fmt.Errorf("%w: %w", belfry.ErrNoAgent, withoutDialled(d.closed))
+	}
 	text := s.Message()
 	if rest, ok := strings.CutPrefix(text, belfry.ErrRestricted.Error()+": "); ok && s.Code() == codes.Unavailable {
 		sentinel, text = belfry.ErrRestricted, rest
 	}
 	return fmt.Errorf("%w: %s", sentinel, strings.TrimPrefix(text, sentinel.Error()+": "))
+}
+
+// withoutDialled leaves out what was dialled, which the caller names.
+func withoutDialled(err error) error {
+	var number syscall.Errno
+	if errors.As(err, &number) {
+		return number
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
 }
 
 // doorSentinels are what the codes of answers mean here.
