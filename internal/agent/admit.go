@@ -184,7 +184,7 @@ func (a *Agent) admitNode(ctx context.Context, who applicant) (*belfryv1.JoinRes
 	}
 	who.node.ID = a.newNodeID([]byte(who.node.Key))
 	req := &belfryv1.IssueCertificateRequest{NodeId: who.node.ID[:], Csr: who.csr}
-	if table.holders(table.CA[0].Digest()) < caHolders && len(table.CAKeys) > 0 {
+	if table.holders(table.CA[0].Digest()) < caHolders && !table.offline() {
 		req.Sealing = who.node.Sealing
 	}
 	issued, err := a.issue(ctx, req)

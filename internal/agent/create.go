@@ -123,6 +123,11 @@ func (t *Table) holders(ca Digest) (n int) {
 	return n
 }
 
+// offline tells whether the authority's key is kept out of the cluster. Where
+// the last nodes that held it were removed it is not: another authority takes
+// its place.
+func (t *Table) offline() bool { return len(t.CA) > 0 && len(t.CAKeys) == 0 && !t.Exposed }
+
 // dropKeys forgets the sealed keys of an authority that counts no more.
 func (t *Table) dropKeys(ca Digest) {
 	t.CAKeys = slices.DeleteFunc(t.CAKeys, func(k SealedKey) bool { return k.CA == ca })

@@ -263,10 +263,17 @@ func (t *Table) checkRotation(status *belfryv1.GetStatusResponse, found *finding
 // checkHolders judges how many nodes can sign, and whether one is there while
 // a certificate is near its end. A cluster whose authority is offline has none.
 func (t *Table) checkHolders(status *belfryv1.GetStatusResponse, now time.Time, found *findings) {
-	if len(t.CA) == 0 || len(t.CAKeys) == 0 {
+	if len(t.CA) == 0 || t.offline() {
+		return
+	}
+	if len(t.CAKeys) == 0 {
+		found.add(LevelWarning, "the nodes that held the authority's key were removed: nobody can join, and no certificate is renewed; another authority takes its place by itself while more than half of the members are up, else bring some back")
 		return
 	}
 	ca := t.CA[0].Digest()
+	if len(t.CA) > 1 && t.holders(ca) == 0 {
+		return // nobody needs it any more; checkRotation tells the rest
+	}
 	if have, want := t.holders(ca), min(caHolders, len(t.Nodes)); have < want {
 		found.add(LevelWarning, "%d of %d nodes hold the authority's key; another gets it by itself when the node that leads and one that holds it are up", have, want)
 	}

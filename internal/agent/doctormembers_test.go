@@ -181,6 +181,15 @@ func TestDoctorTellsWhatTheAuthorityWaitsFor(t *testing.T) {
 		}, "b has not renewed its certificate"},
 		{"one holder of two", func(table *Table, _ *belfryv1.GetStatusResponse) { table.CAKeys = table.CAKeys[:1] }, "1 of 2 nodes hold the authority's key"},
 		{"no holder, much time", func(_ *Table, status *belfryv1.GetStatusResponse) { status.Nodes[1].Report = nil }, ""},
+		{"all holders removed", func(table *Table, _ *belfryv1.GetStatusResponse) {
+			table.CAKeys, table.Exposed = nil, true
+		}, "the nodes that held the authority's key were removed: nobody can join"},
+		{"another takes the place of theirs", func(table *Table, _ *belfryv1.GetStatusResponse) {
+			table.CAKeys, table.CA, table.CANext = nil, append(table.CA, next), true
+			for _, n := range table.Nodes {
+				table.CAKeys = append(table.CAKeys, SealedKey{CA: next.Digest(), Holder: n.ID})
+			}
+		}, ""},
 		{"offline authority", func(table *Table, status *belfryv1.GetStatusResponse) {
 			table.CAKeys = nil
 			status.Nodes[0].Report.CertificateEnd = timestamppb.New(now)

@@ -67,8 +67,11 @@ func (a *Agent) issue(ctx context.Context, req *belfryv1.IssueCertificateRequest
 		return resp, err
 	}
 	table := a.members.Table()
-	if len(table.CA) > 0 && len(table.CAKeys) == 0 {
+	if table.offline() {
 		return a.issueOffline(table, req)
+	}
+	if len(table.CAKeys) == 0 {
+		return nil, fmt.Errorf("%w: the nodes that held the authority's key were removed; another one takes its place once more than half of the members are up and know it", belfry.ErrUnknown)
 	}
 	errs := []error{err}
 	for _, k := range table.CAKeys {

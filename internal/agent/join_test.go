@@ -559,6 +559,39 @@ func TestWhoHeldTheAuthoritysKeyTakesNothingAlong(t *testing.T) {
 	}
 }
 
+// TestAllWhoHeldTheAuthoritysKeyAreGone: the rest makes another authority, and
+// a node can join.
+func TestAllWhoHeldTheAuthoritysKeyAreGone(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 6)
+	formed(t, m[:5])
+	old := m[0].agent.members.Table().CA[0].Digest()
+	for _, gone := range m[:3] {
+		gone.stop(t)
+	}
+	left := m[3].agent
+	for _, name := range []string{"n1", "n2", "n3"} {
+		if _, err := m[3].dial(t).RemoveNodeByForce(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for end := time.Now().Add(testTimeout); ; {
+		left.doDuties(t.Context())
+		table := m[4].agent.members.Table()
+		if len(table.CA) == 1 && table.CA[0].Digest() != old {
+			if n := table.holders(table.CA[0].Digest()); n != 2 || table.Exposed {
+				t.Errorf("%d nodes hold the new authority's key, exposed %t; want 2, false", n, table.Exposed)
+			}
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d authorities count, the first is new: %t", len(table.CA), table.CA[0].Digest() != old)
+		}
+	}
+	m[5].mustJoin(t, m[3])
+	m[4].waitHolds(t, "n4", "n5", "n6")
+}
+
 // TestACertificateThatEndedWhileAsleepIsRenewed gives a node that does not run
 // a certificate of long ago.
 func TestACertificateThatEndedWhileAsleepIsRenewed(t *testing.T) {

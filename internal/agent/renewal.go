@@ -157,7 +157,7 @@ func (a *Agent) followAuthorities(t *Table) {
 func (a *Agent) RotateCA(ctx context.Context) (*belfryv1.RotateCAResponse, error) {
 	table := a.members.Table()
 	switch {
-	case len(table.CA) == 0 || len(table.CAKeys) == 0:
+	case len(table.CA) == 0 || table.offline():
 		return nil, fmt.Errorf("%w: the authority's key is not in the cluster; it can not be replaced from here", belfry.ErrUnsupported)
 	case len(table.CA) > 1:
 		return nil, fmt.Errorf("%w: the authority is being replaced; wait until every node has renewed, belfry doctor tells which has not", belfry.ErrConflict)
@@ -188,7 +188,7 @@ func (a *Agent) RotateCA(ctx context.Context) (*belfryv1.RotateCAResponse, error
 // removed, and gives the key to another node when fewer hold it than should.
 func (a *Agent) careForCA(ctx context.Context) error {
 	table := a.members.Table()
-	if len(table.CA) != 1 || len(table.CAKeys) == 0 {
+	if len(table.CA) != 1 || table.offline() {
 		return nil
 	}
 	if table.Exposed {
