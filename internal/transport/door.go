@@ -113,7 +113,7 @@ func (d *Door) explain(err error) error {
 	if !ok {
 		sentinel = belfry.ErrUnsupported
 	}
-	if sentinel == belfry.ErrUnknown && d.closed != nil {
+	if s.Code() == codes.Unavailable && d.closed != nil {
 		return fmt.Errorf("%w: %w", belfry.ErrNoAgent, withoutDialled(d.closed))
 	}
 	text := s.Message()
