@@ -18,6 +18,7 @@ import (
 	"net"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -25,6 +26,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/belfry-ha/belfry"
@@ -262,15 +264,41 @@ func (c *Client) Registrations(ctx context.Context, node string) (*belfryv1.List
 // 1). data is a JSON object or nil. The answer says how many registrations it
 // matched. ErrUsage, ErrPermission or ErrLimit.
 func (c *Client) Send(ctx context.Context, class, subject string, data []byte, repeat uint64) (*belfryv1.SendEventResponse, error) {
-	req := &belfryv1.SendEventRequest{Class: class, Subject: subject, Repeat: repeat}
-	if data != nil {
-		var err error
-		if req.Data, err = object(data); err != nil {
-			return nil, &belfry.Error{Op: "SendEvent", Subject: class, Err: err}
-		}
+	req, err := sendRequest(class, subject, data, repeat)
+	if err != nil {
+		return nil, err
 	}
 	resp, err := c.events.SendEvent(ctx, req)
 	return resp, c.errorOf(err)
+}
+
+// What the agent takes of one event. It is refused here already, because a
+// request that is too large ends a stream, and with it what others have posted.
+const (
+	maxName = 8 << 10 // bytes of class and subject
+	maxData = 4 << 10 // bytes of data, on the wire
+)
+
+func sendRequest(class, subject string, data []byte, repeat uint64) (*belfryv1.SendEventRequest, error) {
+	req := &belfryv1.SendEventRequest{Class: class, Subject: subject, Repeat: repeat}
+	var err error
+	if data != nil {
+		req.Data, err = object(data)
+	}
+	switch {
+	case err != nil:
+	case len(class)+len(subject) > maxName:
+		err = &remote{text: fmt.Sprintf("class and subject have %d bytes; a subject has at most 4096", len(class)+len(subject)), sentinel: belfry.ErrUsage}
+		class = strings.ToValidUTF8(class[:min(len(class), 64)], "?")
+	case !utf8.ValidString(class) || !utf8.ValidString(subject):
+		class, err = strings.ToValidUTF8(class, "?"), &remote{text: fmt.Sprintf("class or subject is not UTF-8: %q", class+":"+subject), sentinel: belfry.ErrUsage}
+	case proto.Size(req.Data) > maxData:
+		err = &remote{text: belfry.ErrLimit.Error() + fmt.Sprintf(": the data has %d bytes; at most %d", proto.Size(req.Data), maxData), sentinel: belfry.ErrLimit}
+	}
+	if err != nil {
+		return nil, &belfry.Error{Op: "SendEvent", Subject: class, Err: err}
+	}
+	return req, nil
 }
 
 func object(data []byte) (*structpb.Struct, error) {

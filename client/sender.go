@@ -7,13 +7,17 @@ import (
 	"net"
 	"sync"
 
-	"github.com/belfry-ha/belfry"
+	"google.golang.org/protobuf/proto"
+
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
 
 const (
 	maxPosted = 4096 // events that wait for their answer; Post waits beyond it
 	maxEvents = 1024 // in one request; the agent takes no more
+	// maxRequest is the bytes of events in one request, at most what the agent
+	// takes less one event.
+	maxRequest = 512 << 10
 )
 
 // A Sender posts events of classes below user without waiting for each: what
@@ -64,15 +68,12 @@ func (c *Client) Sender(ctx context.Context) (*Sender, error) {
 // others are on their way. The error is that of ctx, of data, or the first one
 // of an event that was posted before.
 func (s *Sender) Post(ctx context.Context, class, subject string, data []byte, repeat uint64) error {
-	req := &belfryv1.SendEventRequest{Class: class, Subject: subject, Repeat: repeat}
-	if data != nil {
-		var err error
-		if req.Data, err = object(data); err != nil {
-			return &belfry.Error{Op: "SendEvent", Subject: class, Err: err}
-		}
+	req, err := sendRequest(class, subject, data, repeat)
+	if err != nil {
+		return err
 	}
 	s.mu.Lock()
-	err := s.err
+	err = s.err
 	if err == nil {
 		s.posted++
 	}
@@ -153,19 +154,34 @@ type sendStream interface {
 func (s *Sender) send(ctx context.Context, stream sendStream) {
 	req := &belfryv1.SendEventsRequest{}
 	for {
+		size := 0
+		add := func(e *belfryv1.SendEventRequest) {
+			req.Events = append(req.Events, e)
+			size += sizeOf(e)
+		}
+		req.Events = req.GetEvents()[:0]
 		select {
 		case e := <-s.queue:
-			req.Events = append(req.Events[:0], e)
+			add(e)
 		case <-ctx.Done():
 			return
 		}
-		for len(req.GetEvents()) < maxEvents && len(s.queue) > 0 {
-			req.Events = append(req.Events, <-s.queue)
+		for len(req.GetEvents()) < maxEvents && size < maxRequest && len(s.queue) > 0 {
+			add(<-s.queue)
 		}
 		if stream.Send(req) != nil {
 			return // receive knows why
 		}
 	}
+}
+
+// sizeOf is about what an event takes in a request, and not less.
+func sizeOf(e *belfryv1.SendEventRequest) int {
+	size := 32 + len(e.GetClass()) + len(e.GetSubject())
+	if e.Data != nil { // most have none
+		size += proto.Size(e.GetData())
+	}
+	return size
 }
 
 func (s *Sender) receive(stream sendStream) {

@@ -3,9 +3,13 @@ package client
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 
+	"google.golang.org/protobuf/proto"
+
+	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
 
@@ -69,4 +73,66 @@ func TestFlushReturnsWhenTheLastPostIsGivenUp(t *testing.T) {
 			t.Fatal("flush waits although nothing is under way")
 		}
 	})
+}
+
+// TestWhatNoAgentTakesIsRefusedHere: a request that is too large would end the
+// stream, and what others have posted with it.
+func TestWhatNoAgentTakesIsRefusedHere(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", maxName)
+	for _, tt := range []struct {
+		class, subject, data string
+		is                   error
+		text                 string
+	}{
+		{"user.x", "", `{"a":"` + long + `"}`, belfry.ErrLimit, "SendEvent: user.x: limit reached: the data has 8204 bytes; at most 4096"},
+		{"user.x", long, "", belfry.ErrUsage, "SendEvent: user.x: class and subject have 8198 bytes; a subject has at most 4096"},
+		{"user.x", "\xff", "", belfry.ErrUsage, `SendEvent: user.x: class or subject is not UTF-8: "user.x:\xff"`},
+		{"user.x", "", `{"a":`, belfry.ErrUsage, "SendEvent: user.x: data is not JSON: byte 5: unexpected end of JSON input"},
+		{"user.x", "a", `{"a":"` + long[:4000] + `"}`, nil, ""},
+	} {
+		var data []byte
+		if tt.data != "" {
+			data = []byte(tt.data)
+		}
+		_, err := sendRequest(tt.class, tt.subject, data, 1)
+		if !errors.Is(err, tt.is) || err != nil && err.Error() != tt.text {
+			t.Errorf("%.10s: %v; want %q", tt.subject+tt.data, err, tt.text)
+		}
+	}
+}
+
+// TestARequestIsBounded, however much waits to be posted.
+func TestARequestIsBounded(t *testing.T) {
+	t.Parallel()
+	data, err := object([]byte(`{"a":"` + strings.Repeat("x", 4000) + `"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Sender{queue: make(chan *belfryv1.SendEventRequest, maxPosted), done: make(chan struct{}), progress: make(chan struct{})}
+	for range maxPosted {
+		s.queue <- &belfryv1.SendEventRequest{Class: "user.x", Subject: strings.Repeat("y", 4000), Data: data}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	sent := &sentRequests{until: maxPosted, done: cancel}
+	s.send(ctx, sent)
+	if sent.events != maxPosted || sent.largest > 1<<20 {
+		t.Errorf("%d events, the largest request has %d bytes; want %d, 1 MiB at most", sent.events, sent.largest, maxPosted)
+	}
+}
+
+// sentRequests is a stream that nobody answers.
+type sentRequests struct {
+	sendStream
+	until, events, largest int
+	done                   func()
+}
+
+func (s *sentRequests) Send(req *belfryv1.SendEventsRequest) error {
+	s.events += len(req.GetEvents())
+	s.largest = max(s.largest, proto.Size(req))
+	if s.events >= s.until {
+		s.done()
+	}
+	return nil
 }
