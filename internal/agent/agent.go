@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/api"
 	"github.com/belfry-ha/belfry/internal/cluster"
 	"github.com/belfry-ha/belfry/internal/config"
@@ -217,12 +219,17 @@ func (a *Agent) newEvents() error {
 	a.nodes = node.New()
 	a.links = link.New(a.watchPeers)
 	table := a.members.Table()
-	a.notices = node.NewNotices(table.Name, a.id.node.Name, table.nodeNames())
 	systemd := unit.NewSystemd(unit.Options{})
 	producers := []producer.Producer{
 		process.New().WithUnits(units{systemd}), file.New(), filesystem.New(), pressure.New(), sysctl.New(),
-		timer.New(), adapter.New(), disk.New(), unit.New(systemd), a.nodes, a.notices, a.links, user.New(),
+		timer.New(), adapter.New(), disk.New(), unit.New(systemd), a.nodes, a.links, user.New(),
 	}
+	var names []string
+	for _, p := range producers {
+		names = append(names, p.Name())
+	}
+	a.notices = node.NewNotices(table.Name, a.id.node.Name, table.nodeNames(), names)
+	producers = append(producers, a.notices)
 	var classes []belfry.ClassInfo
 	for _, p := range producers {
 		classes = append(classes, p.Classes()...)
@@ -250,7 +257,7 @@ func (a *Agent) newEvents() error {
 // connectProducers makes the runner of the producers, between which and the
 // event loop stands what knows whose the events are.
 func (a *Agent) connectProducers(producers []producer.Producer, log *slog.Logger) {
-	a.runner = producer.NewRunner(producer.RunnerOptions{Producers: producers, Send: a.produced, Logger: log})
+	a.runner = producer.NewRunner(producer.RunnerOptions{Producers: producers, Send: a.produced, Failed: a.producerFailed, Logger: log})
 	a.events.watch = func(watches []event.Watch) {
 		a.identified.watch(watches)
 		for _, w := range a.runner.Watch(watches) { // the machine knows no other classes
@@ -261,6 +268,12 @@ func (a *Agent) connectProducers(producers []producer.Producer, log *slog.Logger
 		a.runner.Unwatch(unwatches)
 		a.identified.unwatch(unwatches)
 	}
+}
+
+// producerFailed tells of a producer that is started again.
+func (a *Agent) producerFailed(name, reason string, restarts uint64) {
+	a.notices.Tell(node.ProducerFailed, name, time.Now(), belfry.EdgeFailing,
+		&belfryv1.ProducerFailed{Producer: name, Reason: reason, Restarts: uint32(min(restarts, math.MaxUint32))})
 }
 
 // subjectChecker asks the producer of a class whether a subject has its form.

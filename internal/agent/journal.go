@@ -39,7 +39,7 @@ const (
 // watches them: what its cluster finds out, which costs nothing (a link that is
 // asked for is heard more closely, so links are not among them); and of all
 // others those that somebody watches.
-var alwaysRecorded = []string{"node.*", "cluster.*", "security.*", "agent.*", "journal.*", "*"}
+var alwaysRecorded = []string{"node.*", "cluster.*", "security.*", "agent.*", "producer.*", "journal.*", "*"}
 
 // A recorder takes the events to the journal. It is a consumer of the event
 // loop like any other, so that a disk that is slow or full holds up nothing:

@@ -18,7 +18,7 @@ import (
 )
 
 // The classes of Notices. The subject of cluster.nontransitive is the name of
-// the cluster; that of all others is a node.
+// the cluster, that of producer.failed a producer; that of all others is a node.
 const (
 	Restarted     belfry.Class = "node.restarted"
 	WasDown       belfry.Class = "node.was-down"
@@ -30,6 +30,8 @@ const (
 	Certificate   belfry.Class = "security.certificate"
 	ConfigRefused belfry.Class = "agent.config-refused"
 	JournalState  belfry.Class = "journal.state"
+
+	ProducerFailed belfry.Class = "producer.failed"
 )
 
 // awaitFor is how long an added node's notice waits for those who asked for
@@ -39,7 +41,7 @@ const awaitFor = 5 * time.Second
 // Notices serves what the cluster machine says beside verdicts: things that
 // happen once and have no state. Like Producer it watches nothing itself.
 type Notices struct {
-	cluster, self string
+	fixed map[belfry.Class][]string // subjects of the classes that have the same ones for ever
 
 	mu      sync.Mutex
 	nodes   []string // sorted
@@ -62,9 +64,17 @@ type notice struct {
 }
 
 // NewNotices makes a producer for a cluster with these nodes, of which self is
-// this one. Names are the subjects there are.
-func NewNotices(cluster, self string, nodes []string) *Notices {
-	return &Notices{cluster: cluster, self: self, nodes: slices.Sorted(slices.Values(nodes)), wake: make(chan struct{}, 1)}
+// this one, and an agent with these other producers. Names are the subjects
+// there are.
+func NewNotices(cluster, self string, nodes, producers []string) *Notices {
+	own := []string{self}
+	return &Notices{
+		fixed: map[belfry.Class][]string{
+			WasDown: own, Isolated: own, JournalState: own, Nontransitive: {cluster},
+			ProducerFailed: slices.Sorted(slices.Values(producers)),
+		},
+		nodes: slices.Sorted(slices.Values(nodes)), wake: make(chan struct{}, 1),
+	}
 }
 
 // Name is for listings.
@@ -91,6 +101,7 @@ func (*Notices) Classes() []belfry.ClassInfo {
 			Class: JournalState, Kind: belfry.State, Summary: "the journal of a node takes what happens, or its disk does not", Subject: "NODE",
 			Data: "belfry.v1.JournalState", Globs: true, Remote: true, Optional: true,
 		},
+		class(ProducerFailed, "what watches the operating system for some classes does not work, and is started again", "PRODUCER", "ProducerFailed"),
 		class(Nontransitive, "nodes that are up do not reach each other, or do so again", "CLUSTER", "ClusterNontransitive"),
 	}
 }
@@ -195,11 +206,8 @@ type awaited struct {
 
 // subjects are those that a class has now.
 func (s *noticeSession) subjects(class belfry.Class) []string {
-	switch class {
-	case WasDown, Isolated, JournalState:
-		return []string{s.producer.self}
-	case Nontransitive:
-		return []string{s.producer.cluster}
+	if fixed, ok := s.producer.fixed[class]; ok {
+		return fixed
 	}
 	return s.nodes
 }
@@ -295,7 +303,7 @@ func (s *noticeSession) follow(nodes []string) error {
 	s.nodes = nodes
 	for _, id := range slices.Sorted(maps.Keys(s.watches)) {
 		w := s.watches[id]
-		if w.Class == WasDown || w.Class == Isolated || w.Class == JournalState || w.Class == Nontransitive {
+		if _, fixed := s.producer.fixed[w.Class]; fixed {
 			continue
 		}
 		if err := s.refresh(w, old); err != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 func TestNoticesConform(t *testing.T) { // not parallel: it counts goroutines
-	p := node.NewNotices("dev", "a", []string{"b", "a"})
+	p := node.NewNotices("dev", "a", []string{"b", "a"}, []string{"file"})
 	restart := func() {
 		p.Tell(node.Restarted, "b", time.Now(), belfry.EdgeNone, &belfryv1.NodeRestarted{Node: "b", Incarnation: 2})
 	}
