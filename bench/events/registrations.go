@@ -52,10 +52,17 @@ func measureRegistrations(ctx context.Context, b *bench) ([]row, error) {
 		return nil, err
 	}
 	name := commas(int64(n)) + " idle registrations, "
+	together := func(all []float64) (mib []float64) {
+		for _, v := range all {
+			mib = append(mib, v*float64(n)/1024)
+		}
+		return mib
+	}
 	swap := fmt.Sprintf("identifier changes, %s registrations, ", commas(swapRegistrations))
 	return []row{
 		{Work: name + "each for an event of its own", Unit: "KiB each, resident", Peer: natsCore, Theirs: theirs, Ours: each, Target: target{Own: 0.5}},
 		{Work: name + "all for one event", Unit: "KiB each, resident", Peer: natsCore, Theirs: theirs, Ours: one, Target: target{Own: 0.5}},
+		{Work: name + "all for one event, together", Unit: "MiB, resident", Peer: natsCore, Theirs: together(theirs), Ours: together(one), Target: target{Own: 64}},
 		{Work: swap + "longest that it is blocked", Unit: "µs", Ours: blocked[0], Target: target{Own: 1000}, Note: fmt.Sprintf("%d events posted between two changes, all delivered, none lost and none twice", swapLoad)},
 		{Work: swap + "median", Unit: "µs", Ours: blocked[1]},
 	}, nil

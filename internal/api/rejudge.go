@@ -34,7 +34,8 @@ func (s *Server) rejudge(h *held) error {
 		subject.Role = role
 		return s.deny(subject, opRegister, &belfry.Error{Op: opRegister, Err: refusal(subject, "to observe takes "+belfry.RoleReader.String())})
 	}
-	for number, r := range h.parts.all() {
+	for number, noted := range h.parts.all() {
+		r := noted.registration()
 		if s.ownOnly(subject, r) {
 			s.consumers.own.put(r, h, number)
 		}
@@ -83,7 +84,18 @@ func (j *judgedStreams) all() []*judgedStream {
 // use.
 type parts struct {
 	mu sync.Mutex
-	of map[uint32]belfry.Registration
+	of map[uint32]part
+}
+
+// A part is what a registration is judged by. There may be 10,000 of a
+// consumer, so nothing else is kept.
+type part struct {
+	class, subject string
+	scope          belfry.Scope
+}
+
+func (p part) registration() belfry.Registration {
+	return belfry.Registration{Class: p.class, Subject: p.subject, Scope: p.scope}
 }
 
 // put notes a registration unless its number is taken.
@@ -94,18 +106,19 @@ func (p *parts) put(number uint32, r belfry.Registration) (noted bool) {
 		return false
 	}
 	if p.of == nil {
-		p.of = map[uint32]belfry.Registration{}
+		p.of = map[uint32]part{}
 	}
-	p.of[number] = r
+	p.of[number] = part{r.Class, r.Subject, r.Scope}
 	return true
 }
 
+// drop returns what [Server.judgeClass] looks at.
 func (p *parts) drop(number uint32) (r belfry.Registration, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r, known = p.of[number]
+	noted, known := p.of[number]
 	delete(p.of, number)
-	return r, known
+	return noted.registration(), known
 }
 
 func (p *parts) has(number uint32) bool {
@@ -116,7 +129,7 @@ func (p *parts) has(number uint32) bool {
 }
 
 // all is a copy.
-func (p *parts) all() map[uint32]belfry.Registration {
+func (p *parts) all() map[uint32]part {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return maps.Clone(p.of)

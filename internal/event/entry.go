@@ -165,6 +165,9 @@ func (e *entry) setState(now time.Time, s belfry.EntryState) {
 
 // addPlain attaches a plain registration; it begins with what comes next.
 func (e *entry) addPlain(r *registration) {
+	if r.queue == nil && !r.consumer.remote() {
+		e.machine.share(r, e)
+	}
 	r.entry, r.taken, r.slot = e, e.sequence, len(e.plain)
 	e.plain = append(e.plain, r)
 	e.clean(r)

@@ -16,7 +16,7 @@ type Judge struct {
 // NewJudge checks a registration as a Machine does. Rules about time are
 // refused: what is past is over.
 func NewJudge(cfg Config, spec belfry.Registration) (*Judge, error) {
-	j := &Judge{self: cfg.Node, reg: registration{spec: spec}}
+	j := &Judge{self: cfg.Node, reg: *newRegistration(nil, &spec)}
 	m := &Machine{cfg: cfg, classes: newClassTable(cfg.Classes)}
 	if err := m.resolve(&j.reg); err != nil {
 		return nil, err

@@ -38,6 +38,7 @@ type Machine struct {
 	out     Output
 
 	entries   map[EntryID]*entry
+	nothing   elaborate // of all plain registrations; never written
 	index     map[key]*entry
 	last      *entry // of the previous Post: producers post in bursts
 	nextEntry EntryID

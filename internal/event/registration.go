@@ -1,6 +1,7 @@
 package event
 
 import (
+	"reflect"
 	"slices"
 	"time"
 
@@ -11,11 +12,10 @@ import (
 // node, no rules) is a position in its entry's ring; any other has a queue of
 // its own and one attachment for each event that it gets.
 type registration struct {
+	*order
 	consumer *consumer
 	number   uint32
 	onlooker bool // it counts as nobody's
-	spec     belfry.Registration
-	wish     wish
 
 	// of a plain one
 	entry *entry
@@ -27,19 +27,9 @@ type registration struct {
 	snap  *state // the state to begin with
 
 	// of any other
-	queue       *queue
-	attachments []*attachment
-	snapshots   []*attachment // with a state to begin with
-	filter      Filter
-	filterBad   bool       // its error has been reported
-	patterns    []*pattern // that it holds
-	home        *entry     // the one entry it names, if it names one
-
-	interests []*interest // of a peer's registration
-
-	// of scope cluster
-	want     *want
-	coverage []coverage
+	*elaborate
+	queue *queue
+	home  *entry // the one entry it names, if it names one
 
 	request RequestID // not answered yet
 	awaits  awaited   // why not
@@ -50,6 +40,43 @@ type registration struct {
 	rest    []belfry.Notification // of a plain one that has left
 	ended   *ending               // its event is gone: one last notification
 	gaps    uint64
+}
+
+// An order is what a registration asks for. It never changes once it is in
+// force, so that plain ones that ask the same of one entry share it: most
+// registrations of a large node are such, and nothing happens for them.
+type order struct {
+	spec belfry.Registration
+	wish wish
+}
+
+// An elaborate part is what plain registrations have nothing in. They all share
+// an empty one.
+type elaborate struct {
+	attachments []*attachment
+	snapshots   []*attachment // with a state to begin with
+	filter      Filter
+	filterBad   bool       // its error has been reported
+	patterns    []*pattern // that it holds
+
+	interests []*interest // of a peer's registration
+
+	// of scope cluster
+	want     *want
+	coverage []coverage
+}
+
+// newRegistration makes one with parts of its own.
+func newRegistration(c *consumer, spec *belfry.Registration) *registration {
+	return &registration{order: &order{spec: *spec}, elaborate: &elaborate{}, consumer: c}
+}
+
+// share gives up the parts that others have just so.
+func (m *Machine) share(r *registration, e *entry) {
+	r.elaborate = &m.nothing
+	if len(e.plain) > 0 && e.plain[0].order != r.order && reflect.DeepEqual(e.plain[0].spec, r.spec) {
+		r.order = e.plain[0].order
+	}
 }
 
 // An ending is the last notification of a registration.
@@ -107,7 +134,8 @@ func (m *Machine) register(now time.Time, msg *Register) {
 		fail(refusal(belfry.ErrLimit, "this node has %d registrations; no more are allowed", m.registrations))
 		return
 	}
-	r := &registration{consumer: c, number: msg.Number, onlooker: msg.LookOn, spec: msg.Registration, request: msg.Request}
+	r := newRegistration(c, &msg.Registration)
+	r.number, r.onlooker, r.request = msg.Number, msg.LookOn, msg.Request
 	if err := m.resolve(r); err != nil {
 		fail(err)
 		return
@@ -267,7 +295,9 @@ func (m *Machine) leave(now time.Time, r *registration) {
 		m.leaveCluster(r)
 	}
 	held := r.patterns
-	r.patterns = nil
+	if len(held) > 0 {
+		r.patterns = nil
+	}
 	for _, p := range held {
 		p.local = slices.DeleteFunc(p.local, func(q *registration) bool { return q == r })
 		m.releasePattern(p)

@@ -28,7 +28,8 @@ func (i *interest) holdsEntry(info *belfry.ClassInfo) bool {
 }
 
 func (i *interest) passive(info *belfry.ClassInfo) bool {
-	r := registration{spec: belfry.Registration{Class: i.Class, Threshold: i.Threshold}, wish: i.wish}
+	r := newRegistration(nil, &belfry.Registration{Class: i.Class, Threshold: i.Threshold})
+	r.wish = i.wish
 	return r.passive(info)
 }
 
@@ -205,7 +206,8 @@ func (e *entry) remoteOf(p *peer) *registration {
 // class a queue in which nothing merges, because the peer judges each
 // crossing by the thresholds of its own consumers.
 func (m *Machine) newRemote(e *entry, i *interest) *registration {
-	r := &registration{consumer: m.remoteConsumer(i.peer), home: e}
+	r := newRegistration(m.remoteConsumer(i.peer), &belfry.Registration{})
+	r.home = e
 	r.spec.Snapshot = e.info.Kind == belfry.State
 	e.remotes = append(e.remotes, r)
 	if e.info.Kind != belfry.Value {
