@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -184,7 +185,34 @@ func (d doctor) keys() (Level, string) {
 	if keys == nil {
 		return level, text
 	}
+	if text := d.sealing(keys); text != "" {
+		return LevelWarning, text
+	}
 	return LevelOK, fmt.Sprintf("of node %s, readable by their owner only", keys.Node)
+}
+
+// sealing says what is wrong with the key that opens the authority's. What else
+// is wrong with keys or table the checks of these say.
+func (d doctor) sealing(keys *security.Keys) string {
+	members, err := OpenMembers(d.settings.State)
+	if err != nil {
+		return ""
+	}
+	n, listed := members.Table().Node(keys.Node)
+	if !listed || len(n.Sealing) == 0 {
+		return ""
+	}
+	dir := filepath.Join(d.settings.State, keysDir)
+	const remedy = "this node can not sign for the authority; put the file back from a copy, or take the node out with belfry leave and join again"
+	switch key, err := security.LoadSealingKey(dir); {
+	case err != nil:
+		return err.Error() + "; " + remedy
+	case key == nil:
+		return fmt.Sprintf("%s has no sealing key: %s", dir, remedy)
+	case !bytes.Equal(key.Public(), n.Sealing):
+		return fmt.Sprintf("the sealing key in %s is not the one that the members know: %s", dir, remedy)
+	}
+	return ""
 }
 
 func (d doctor) certificate() (Level, string) {

@@ -33,6 +33,8 @@ func TestDoctorFindsWhatWasBroken(t *testing.T) {
 		{name: "nothing", now: hours(0)},
 		{"open directory", func(dir string) error { return os.Chmod(dir, 0o750) }, hours(0), "state", LevelFailure, "has mode 0750, others can look into it; run: chmod 700 STATE"},
 		{"open key", func(dir string) error { return os.Chmod(filepath.Join(dir, "keys", "node.key"), 0o644) }, hours(0), "keys", LevelFailure, "node.key has mode 0644, others could use it; run: chmod 600"},
+		{"no sealing key", func(dir string) error { return os.Remove(filepath.Join(dir, "keys", "seal.key")) }, hours(0), "keys", LevelWarning, "STATE/keys has no sealing key: this node can not sign"},
+		{"another sealing key", otherSealingKey, hours(0), "keys", LevelWarning, "the sealing key in STATE/keys is not the one that the members know"},
 		{"certificate near its end", nil, hours(21 * 24), "certificate", LevelWarning, "has not been renewed; see that a member that holds"},
 		{"certificate at its end", nil, hours(31 * 24), "certificate", LevelFailure, "streams are refused; if that clock is ahead"},
 		{"old secret", func(dir string) error {
@@ -66,6 +68,18 @@ func TestDoctorFindsWhatWasBroken(t *testing.T) {
 		}
 		stopAgent(t, a)
 	}
+}
+
+func otherSealingKey(dir string) error {
+	keys := filepath.Join(dir, keysDir)
+	key, err := security.NewSealingKey()
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(keys, "seal.key")); err != nil {
+		return err
+	}
+	return security.WriteSealingKey(keys, key)
 }
 
 // noAgent is the status of an agent that does not run.

@@ -132,7 +132,7 @@ func (d doctor) table() (*Table, *security.Keys, findings) {
 		return nil, nil, findings{{Level: LevelFailure, Text: err.Error()}}
 	}
 	if err != nil {
-		return nil, nil, findings{{Level: LevelFailure, Text: err.Error() + "; stop the agent and copy the file from another member, which has the same"}}
+		return nil, nil, findings{{Level: LevelFailure, Text: err.Error()}}
 	}
 	return members.Table(), keys, nil
 }

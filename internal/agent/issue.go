@@ -29,7 +29,11 @@ func (a *Agent) signer() (*security.CA, error) {
 	if err != nil {
 		return nil, err
 	}
-	return security.OpenCA(authorities[0], table.CAKeys[i].Sealed, a.sealing)
+	opened, err := security.OpenCA(authorities[0], table.CAKeys[i].Sealed, a.sealing)
+	if err != nil { // another one can sign
+		return nil, fmt.Errorf("%w: %w", belfry.ErrNotFound, err)
+	}
+	return opened, nil
 }
 
 // issueHere signs at this node.

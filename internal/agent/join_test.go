@@ -559,6 +559,22 @@ func TestWhoHeldTheAuthoritysKeyTakesNothingAlong(t *testing.T) {
 	}
 }
 
+// TestWhoCanNotOpenTheAuthoritysKeyAsksAnother: the leader's sealing key is not
+// the one to which the authority's was sealed.
+func TestWhoCanNotOpenTheAuthoritysKeyAsksAnother(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 3)
+	formed(t, m[:2])
+	m[0].stop(t)
+	if err := otherSealingKey(m[0].State); err != nil {
+		t.Fatal(err)
+	}
+	m[0].start(t)
+	m[0].waitHolds(t, "n1", "n2")
+	m[0].waitConnected(t, 1)
+	m[2].mustJoin(t, m[0])
+}
+
 // TestAllWhoHeldTheAuthoritysKeyAreGone: the rest makes another authority, and
 // a node can join.
 func TestAllWhoHeldTheAuthoritysKeyAreGone(t *testing.T) {

@@ -122,7 +122,7 @@ func OpenMembers(state string) (Membership, error) {
 	}
 	table, err := decodeTable(data)
 	if err != nil {
-		return nil, fmt.Errorf("member table %s: %w", path, err)
+		return nil, fmt.Errorf("member table %s: %w; stop the agent and copy the file from another member, which has the same", path, err)
 	}
 	m := &fileMembership{state: state}
 	m.table.Store(table)
