@@ -19,6 +19,7 @@ const (
 	Regressed                  // older than what this node has seen: a restored copy; as Damaged
 	Settling                   // this machine has started anew: wait [SettleTime], call Settled
 	TooFew                     // no majority of the disks answers: call again when they are back
+	Undecided                  // no record says what is committed: Load finds out
 	Lost                       // the disk does not hold what it said was durable: call again
 )
 
@@ -33,6 +34,7 @@ var faults = map[Fault]struct {
 	Regressed: {belfry.ErrRestricted, "holds less than this node has seen there", "repair it with `belfry repository fsck`"},
 	Settling:  {belfry.ErrRestricted, "writes from before the restart of this machine may still land", "wait 30 s"},
 	TooFew:    {belfry.ErrRestricted, "too few disks answer", "bring a majority of them back, or replace them"},
+	Undecided: {belfry.ErrStale, "no record says which value is committed", "load it instead of polling"},
 	Lost:      {belfry.ErrStale, "the disk lost what it had reported as durable", "try again; replace it if this comes back"},
 }
 

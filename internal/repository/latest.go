@@ -40,7 +40,7 @@ func (s *Store) newest(op string, disks []*replica, counts func(*Record) bool) (
 			return counts(r) && !slices.Contains(dropped, r.version())
 		})
 		if len(best) == 0 {
-			return Snapshot{}, fail(op, s.header.Repository.String(), Damaged)
+			return Snapshot{}, fail(op, s.header.Repository.String(), s.nothing(disks))
 		}
 		found, err := s.read(best)
 		if err == nil {
@@ -66,6 +66,18 @@ func (s *Store) newest(op string, disks []*replica, counts func(*Record) bool) (
 			dropped = append(dropped, best[0].record.version())
 		}
 	}
+}
+
+// nothing says why no value was found. Records without the chosen mark are
+// usual: a host that claims again before it seals leaves none.
+func (s *Store) nothing(disks []*replica) Fault {
+	switch all := s.greatest(disks, func(*Record) bool { return true }); {
+	case len(all) == 0:
+		return Damaged
+	case all[0].record.version().Before(s.floor):
+		return Regressed
+	}
+	return Undecided
 }
 
 // above tells whether any valid record reaches what this node has seen.
@@ -162,7 +174,7 @@ func (s *Store) changed(from []candidate) (bool, error) {
 
 // Poll is the newest value that a record says is chosen, or that one of the
 // named digests is of: those an authenticated notice has told of. It writes
-// nothing and may lag.
+// nothing and may lag. Undecided: there is nothing of the kind now.
 func (s *Store) Poll(named ...Digest) (Snapshot, error) {
 	disks, err := s.each("poll", s.replicas, s.refresh)
 	if err != nil {

@@ -78,7 +78,9 @@ func (s *Store) open(r *replica) error {
 			return Damaged
 		}
 	}
-	if newest.Sequence > 0 && newest.Boot != s.cfg.Boot && !s.settled {
+	if newest.Boot != s.cfg.Boot && !s.settled {
+		// Also without any record: the very first write of the dead kernel may
+		// be the one that still lands.
 		s.settling = true
 	}
 	r.opened = true

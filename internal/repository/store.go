@@ -105,8 +105,8 @@ func (s *Store) Reopen() error {
 	return err
 }
 
-// Settling tells that this host must not write yet: its newest record is of
-// another boot of the machine, whose last writes may still land.
+// Settling tells that this host must not write yet: its newest record is not of
+// this boot of the machine, so that the last writes of another may still land.
 func (s *Store) Settling() bool { return s.settling && !s.cfg.Local }
 
 // Settled says that [SettleTime] has passed since Open.
