@@ -50,7 +50,7 @@ test: deps .bin/testsum
 ifdef SHORT
 	@.bin/testsum -race off -- -short -vet=all
 else
-	@.bin/testsum -race off -modules internal/sim,internal/event -- -count=1 -timeout 10m
+	@.bin/testsum -race off -modules internal/sim,internal/event,internal/repository -- -count=1 -timeout 10m
 	@.bin/testsum -modules .,tools -- -vet=all -count=1 -parallel 4 -timeout 14m
 endif
 
