@@ -6,4 +6,5 @@ package repository_test
 const (
 	scheduleSeeds = 500
 	imageRounds   = 4
+	flipStep      = 61
 )

@@ -138,3 +138,12 @@ func (p *Port) step(b []byte, off int64, w *late) error {
 	}
 	return nil
 }
+
+// Content is what any host reads.
+func (d *Disk) Content() []byte { return d.cache }
+
+// Flip turns one bit, as a bad disk does.
+func (d *Disk) Flip(bit int64) {
+	d.cache[bit/8] ^= 1 << (bit % 8)
+	d.durable[bit/8] ^= 1 << (bit % 8)
+}
