@@ -421,7 +421,7 @@ func TestEveryFlippedBitOfAnImageIsDetected(t *testing.T) {
 	if problems := repository.Check(d.Open()); len(problems) > 0 {
 		t.Fatalf("before any bit is flipped: %v", problems)
 	}
-	cfg := config(-1, 9)
+	cfg := config(-1, 5)
 	cfg.Admit = remembering()
 	isFree := free(d, h.Layout)
 	flipped := 0
