@@ -66,6 +66,10 @@ func (d *Disk) lose(rng *rand.Rand) {
 	d.order = d.order[:0]
 }
 
+// forget is what a failed flush may do: pages that could not be written stay in
+// the cache as clean ones, so that no later flush writes them (fsync(2)).
+func (d *Disk) forget() { d.order = d.order[:0] }
+
 // Port is a disk as one host reaches it.
 type Port struct {
 	disk *Disk
