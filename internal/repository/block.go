@@ -14,9 +14,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // What a block is not. These stay inside: they are counted, or become a Fault.
 var (
-	errEmpty  = errors.New("block is empty")
-	errBlock  = errors.New("block is not valid")
-	errSigner = errors.New("signer is not a member")
+	errEmpty = errors.New("block is empty")
+	errBlock = errors.New("block is not valid")
 )
 
 func blockError(format string, args ...any) error {

@@ -118,8 +118,8 @@ func CrashUpdates(seed uint64, count *Images) error {
 		if rng.IntN(2) == 0 { // many sectors
 			proposed = append(proposed, bytes.Repeat(op[:], rng.IntN(1200)/opSize)...)
 		}
-		base := repository.Snapshot{}
-		if base, err = store.Claim(); err != nil {
+		base, err := store.Claim()
+		if err != nil {
 			return err
 		}
 		if !bytes.Equal(base.Document, acked) {
