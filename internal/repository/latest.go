@@ -39,6 +39,9 @@ func (s *Store) newest(op string, disks []*replica, counts func(*Record) bool) (
 		best := s.greatest(disks, func(r *Record) bool {
 			return counts(r) && !slices.Contains(dropped, r.version())
 		})
+		if len(best) == 0 && s.fresh {
+			return Snapshot{}, nil
+		}
 		if len(best) == 0 {
 			return Snapshot{}, fail(op, s.header.Repository.String(), s.nothing(disks))
 		}

@@ -125,14 +125,13 @@ func (s *Store) readAll(r *replica) error {
 // sameEpoch checks that the boot record is the one that was opened.
 func (s *Store) sameEpoch(r *replica) error {
 	block := r.area[:BlockSize]
-	if bytes.Equal(block, r.header) {
+	if s.fresh || bytes.Equal(block, r.header) {
 		return nil
 	}
-	h, err := DecodeHeader(block, r.dev.Size())
-	if err != nil { // torn, or damaged: the other copy counts
-		if h, err = ReadHeader(r.dev); err != nil {
-			return err
-		}
+	// Torn, damaged, or written by one who has slept: both copies tell.
+	h, err := ReadHeader(r.dev)
+	if err != nil {
+		return err
 	}
 	if h.Repository != s.header.Repository || h.Disk() != r.uuid || h.Epoch != s.header.Epoch {
 		return Moved

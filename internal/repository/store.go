@@ -26,7 +26,12 @@ type Config struct {
 	// Local: all hosts are agents of this machine. What one of its kernels has
 	// left unwritten is gone, so nothing need settle.
 	Local bool
-	Held  Version // newest this node has seen before; zero: none
+	// Settled: SettleTime has passed since the agent began in this boot.
+	Settled bool
+	// Moving tells whether a document begins the next epoch: then nothing follows
+	// it in this one. Nil: none does.
+	Moving func(doc []byte) bool
+	Held   Version // newest this node has seen before; zero: none
 }
 
 // Store is the repository on one to three disks, for one host. It is not for
@@ -46,13 +51,14 @@ type Store struct {
 	floor    Version  // what is less was restored from a copy
 	settling bool
 	settled  bool
+	fresh    bool // the boot record is not there yet: see Complete
 }
 
 // Open opens the disks of one repository, in any order. A majority of those
 // that the newest boot record names must be there; disks of older epochs and
 // other ones are left alone.
 func Open(cfg Config, devices ...Device) (*Store, error) {
-	s := &Store{cfg: cfg, floor: cfg.Held}
+	s := &Store{cfg: cfg, floor: cfg.Held, settled: cfg.Settled}
 	headers := make([]Header, len(devices))
 	var problems []error
 	for i, d := range devices {
@@ -256,6 +262,9 @@ func (s *Store) Commit(doc []byte, op OpID) (Version, error) {
 	if len(doc) == 0 || int64(len(doc)) > s.header.Layout.SlotSize {
 		return Version{}, fail("commit", s.header.Repository.String(), fmt.Errorf(
 			"%w: a document of %d bytes; 1 to %d, the slot size of the repository", belfry.ErrLimit, len(doc), s.header.Layout.SlotSize))
+	}
+	if s.cfg.Moving != nil && !s.fresh && s.cfg.Moving(s.base.Document) {
+		return Version{}, fail("commit", s.header.Repository.String(), Moved)
 	}
 	return s.accept(Snapshot{
 		Version:  Version{Generation: s.base.Generation + 1, Digest: sha256.Sum256(doc)},

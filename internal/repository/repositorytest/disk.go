@@ -98,6 +98,11 @@ func (w *late) land(rng *rand.Rand) {
 // Open is a port without any trouble.
 func (d *Disk) Open() *Port { return &Port{disk: d} }
 
+// Before is a port that calls a function before each call takes effect.
+func Before(d *Disk, call func()) *Port {
+	return &Port{d, func(*late) error { call(); return nil }}
+}
+
 // Size is the size of the medium in bytes.
 func (p *Port) Size() int64 { return int64(len(p.disk.cache)) }
 
