@@ -120,6 +120,19 @@ func TestCompletionThatSleepsChangesNothing(t *testing.T) {
 	}
 }
 
+// The last of those who complete may come when others work on already.
+func TestCompletionKeepsWhatCameAfterTheMove(t *testing.T) {
+	t.Parallel()
+	d, moves := inPlace(t)
+	complete(t, settled(0), moves[0], d.Open())
+	a := open(t, config(0, 0), d.Open())
+	cas(t, a, load(t, a).Version, "after", 9)
+	complete(t, settled(1), moves[0], d.Open())
+	if got := load(t, a); string(got.Document) != "after" || got.Generation != 4 {
+		t.Errorf("got %q, generation %d", got.Document, got.Generation)
+	}
+}
+
 func TestMoveOntoTheOldAreasIsRefused(t *testing.T) {
 	t.Parallel()
 	d, moves := inPlace(t)

@@ -31,6 +31,11 @@ func CrashMove(seed uint64, disks int, count *Images) error {
 	check := func(*late) error {
 		return all[0].images(rng, func(image []byte) error {
 			count.Count++
+			if disks == 1 {
+				if err := leadsSomewhere(image); err != nil {
+					return err
+				}
+			}
 			devices := []repository.Device{NewDisk(image).Open()}
 			for _, d := range all[1:] {
 				devices = append(devices, NewDisk(d.cache).Open())
@@ -48,6 +53,23 @@ func CrashMove(seed uint64, disks int, count *Images) error {
 		return err
 	}
 	return check(nil)
+}
+
+// leadsSomewhere: where there is a boot record there is a repository.
+func leadsSomewhere(image []byte) error {
+	d := NewDisk(image)
+	if _, err := repository.ReadHeader(d.Open()); err != nil {
+		return nil // none: as before the move
+	}
+	store, err := repository.Open(config(1, 1, 0), d.Open())
+	if err != nil {
+		return err
+	}
+	if err := store.Settled(); err != nil {
+		return err
+	}
+	_, err = store.Load()
+	return err
 }
 
 // completed has host 1 complete the move, and then update.
