@@ -152,6 +152,9 @@ func (s *Stream) Home() (cluster, node string) {
 // Register adds a registration and waits until it is in force or refused. The
 // error wraps the sentinel of the refusal; the stream goes on either way.
 func (s *Stream) Register(ctx context.Context, r belfry.Registration) (Registered, error) {
+	if err := sendable(r); err != nil {
+		return Registered{}, err
+	}
 	past := !r.Since.IsZero()
 	w := &wish{registration: r, answer: make(chan answer, 1), replaying: past, telling: past}
 	answered := w.answer
