@@ -88,7 +88,10 @@ func (a *Agent) spend(ctx context.Context, req *belfryv1.JoinRequest) (JoinToken
 // missed counts a wrong secret and says what is wrong, for the log only: who is
 // refused is told nothing.
 func (a *Agent) missed(ctx context.Context, token JoinToken, id string) error {
-	wrong := fmt.Errorf("%w: no token %s with this secret", belfry.ErrPermission, id)
+	wrong := fmt.Errorf("%w: wrong secret for token %s", belfry.ErrPermission, id)
+	if token.ID == "" {
+		wrong = fmt.Errorf("%w: no token %s: it was used or revoked, has ended, or is of nobody here", belfry.ErrPermission, id)
+	}
 	switch {
 	case token.Wrong > 0:
 		return token.usedUp()

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
 
 // Operations that are one of many in a call.
@@ -38,12 +39,32 @@ func (s *Server) audit(ctx context.Context, op, target string, generation uint64
 }
 
 // auditDenied keeps a refusal. The log of the agent has a rate of its own.
-func (s *Server) auditDenied(subject Subject, op string, err error) {
-	r := AuditRecord{Subject: subject.String(), Role: subject.Role.String(), Right: rightOf(op), Operation: op, Denied: err}
-	if of := (*belfry.Error)(nil); errors.As(err, &of) {
+func (s *Server) auditDenied(subject Subject, op, target string, err error) {
+	r := AuditRecord{Subject: subject.String(), Role: subject.Role.String(), Right: rightOf(op), Operation: op, Target: target, Denied: err}
+	if of := (*belfry.Error)(nil); target == "" && errors.As(err, &of) {
 		r.Target = of.Subject
 	}
 	s.opts.Audit(r)
+}
+
+// wanted is what a request is about, as its caller names it: of one that is
+// denied nobody looks it up.
+func wanted(req any) string {
+	switch req := req.(type) {
+	case *belfryv1.SetGrantRequest:
+		return grantText(req)
+	case interface{ GetPath() string }:
+		return req.GetPath()
+	case interface{ GetNode() string }:
+		return req.GetNode()
+	case interface{ GetName() string }:
+		return req.GetName()
+	case interface{ GetId() string }:
+		return req.GetId()
+	case interface{ GetHandler() string }:
+		return req.GetHandler()
+	}
+	return ""
 }
 
 // rightOf is the right that an operation takes, empty for what is neither a

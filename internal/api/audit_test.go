@@ -57,7 +57,7 @@ func TestDoneAndDeniedAreAudited(t *testing.T) {
 	}
 	want := []string{
 		`uid 1001, operator: StopNode (operate) "a" 8 denied=false`,
-		`uid 1001, operator: RevokeToken (admit) "" 0 denied=true`,
+		`uid 1001, operator: RevokeToken (admit) "x" 0 denied=true`,
 		`uid 1000, reader: register (observe) "process.exit:x" 0 denied=true`,
 	}
 	mu.Lock()

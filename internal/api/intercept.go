@@ -19,8 +19,8 @@ import (
 )
 
 // admit identifies the caller, charges its connection and judges the method.
-// Every call passes here, from whichever listener.
-func (s *Server) admit(ctx context.Context, method string) (context.Context, error) {
+// Every call passes here, from whichever listener. req is nil of a stream.
+func (s *Server) admit(ctx context.Context, method string, req any) (context.Context, error) {
 	op := operation(method)
 	if seen, ok := ctx.Value(seenKey{}).(*atomic.Bool); ok {
 		seen.Store(true)
@@ -29,7 +29,7 @@ func (s *Server) admit(ctx context.Context, method string) (context.Context, err
 		subject, calls, err := s.identify(ctx)
 		if err != nil {
 			s.denied.Add(1)
-			s.auditDenied(subject, op, err)
+			s.auditDenied(subject, op, wanted(req), err)
 			return nil, statusOf(&belfry.Error{Op: op, Err: err})
 		}
 		if !calls.take(time.Now(), 1) {
@@ -39,7 +39,7 @@ func (s *Server) admit(ctx context.Context, method string) (context.Context, err
 		}
 		ctx = withSubject(ctx, subject)
 	}
-	if err := s.judge(subjectFrom(ctx), method); err != nil {
+	if err := s.judge(subjectFrom(ctx), method, wanted(req)); err != nil {
 		return nil, statusOf(err)
 	}
 	return ctx, nil
@@ -47,9 +47,9 @@ func (s *Server) admit(ctx context.Context, method string) (context.Context, err
 
 // deny counts a refusal, and logs it unless there are too many to read. It
 // returns err.
-func (s *Server) deny(subject Subject, op string, err error) error {
+func (s *Server) deny(subject Subject, op, target string, err error) error {
 	s.denied.Add(1)
-	s.auditDenied(subject, op, err)
+	s.auditDenied(subject, op, target, err)
 	if !s.denials.take(time.Now(), 1) {
 		s.suppressed.Add(1)
 		return err
@@ -100,7 +100,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	}
 	s.calls.Add(1)
 	defer func() { s.answered.Store(time.Now().UnixNano()); s.calls.Add(-1) }()
-	ctx, err := s.admit(ctx, info.FullMethod)
+	ctx, err := s.admit(ctx, info.FullMethod, req)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	if !ours(info.FullMethod) {
 		return handler(srv, stream)
 	}
-	ctx, err := s.admit(stream.Context(), info.FullMethod)
+	ctx, err := s.admit(stream.Context(), info.FullMethod, nil)
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	defer end(nil)
 	o := &judgedStream{subject: subjectFrom(ctx), method: info.FullMethod, end: end}
 	defer s.streams.add(o)()
-	if err := s.judge(o.subject, o.method); err != nil { // a right that was lost before it was among those that are judged again
+	if err := s.judge(o.subject, o.method, ""); err != nil { // a right that was lost before it was among those that are judged again
 		return statusOf(err)
 	}
 	err = handler(srv, &identifiedStream{ServerStream: stream, ctx: ctx, malformed: &s.malformed})

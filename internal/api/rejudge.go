@@ -16,7 +16,7 @@ import (
 // begun to answer otherwise.
 func (s *Server) Rejudge() {
 	for _, o := range s.streams.all() {
-		if err := s.judge(o.subject, o.method); err != nil {
+		if err := s.judge(o.subject, o.method, ""); err != nil {
 			o.end(err)
 		}
 	}
@@ -32,7 +32,7 @@ func (s *Server) rejudge(h *held) error {
 	role, ok := s.opts.Decide(subject, Ask{Right: belfry.RightObserve, Entry: true})
 	if !ok {
 		subject.Role = role
-		return s.deny(subject, opRegister, &belfry.Error{Op: opRegister, Err: refusal(subject, "to observe takes "+belfry.RoleReader.String())})
+		return s.deny(subject, opRegister, "", &belfry.Error{Op: opRegister, Err: refusal(subject, "to observe takes "+belfry.RoleReader.String())})
 	}
 	for number, noted := range h.parts.all() {
 		r := noted.registration()

@@ -97,12 +97,12 @@ type Ask struct {
 	Entry  bool   // whether any part of this right may be granted at all; the parts are asked for later
 }
 
-// judge says whether a subject may call a method.
-func (s *Server) judge(subject Subject, method string) error {
+// judge says whether a subject may call a method; target is for the audit log.
+func (s *Server) judge(subject Subject, method, target string) error {
 	rule, known := rights[method]
 	op := operation(method)
 	if !known {
-		return s.deny(subject, op, &belfry.Error{Op: op, Err: fmt.Errorf("%w: no role may call %s", belfry.ErrPermission, method)})
+		return s.deny(subject, op, target, &belfry.Error{Op: op, Err: fmt.Errorf("%w: no role may call %s", belfry.ErrPermission, method)})
 	}
 	ask := Ask{Right: rule.right, Entry: rule.parts}
 	role, ok := s.opts.Decide(subject, ask)
@@ -110,7 +110,7 @@ func (s *Server) judge(subject Subject, method string) error {
 		return nil
 	}
 	subject.Role = role
-	return s.deny(subject, op, &belfry.Error{Op: op, Err: refusal(subject, "it takes "+s.least(ask).String())})
+	return s.deny(subject, op, target, &belfry.Error{Op: op, Err: refusal(subject, "it takes "+s.least(ask).String())})
 }
 
 // least is the least powerful role that would do.
@@ -154,7 +154,7 @@ func (s *Server) judgeClass(subject Subject, r belfry.Registration) error {
 		takes += ", unless it is its own, and that can not be told"
 	}
 	err := refusal(subject, takes)
-	return s.deny(subject, opRegister, &belfry.Error{Op: opRegister, Subject: selector(r), Err: err})
+	return s.deny(subject, opRegister, selector(r), &belfry.Error{Op: opRegister, Subject: selector(r), Err: err})
 }
 
 // judgeSend says whether a subject may send an event of a class.
@@ -166,7 +166,7 @@ func (s *Server) judgeSend(subject Subject, req *belfryv1.SendEventRequest) erro
 	}
 	subject.Role = role
 	err := refusal(subject, fmt.Sprintf("to send %s takes %s, or a grant", class, belfry.RoleOperator))
-	return s.deny(subject, opSend, sendError(req, err))
+	return s.deny(subject, opSend, "", sendError(req, err))
 }
 
 // subjectKey is the key of the Subject in a context.

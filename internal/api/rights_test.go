@@ -91,7 +91,7 @@ PeerService.Connect         members
 				}
 				for role := belfry.RoleNone; role <= belfry.RoleAdmin; role++ {
 					cell := "-"
-					if s.judge(Subject{UID: 1000, Role: role}, full) == nil {
+					if s.judge(Subject{UID: 1000, Role: role}, full, "") == nil {
 						cell = "yes"
 					}
 					row += fmt.Sprintf(" %-*s", len(role.String()), cell)
@@ -183,7 +183,7 @@ func TestARequestRateHoldsForEachConnection(t *testing.T) {
 	s := New(Options{Decide: byRole})
 	call := func(calls *bucket) error {
 		ctx := peer.NewContext(t.Context(), &peer.Peer{AuthInfo: localAuth{subject: admin, calls: calls}})
-		_, err := s.admit(ctx, belfryv1.NodeService_GetStatus_FullMethodName)
+		_, err := s.admit(ctx, belfryv1.NodeService_GetStatus_FullMethodName, nil)
 		return err
 	}
 	slow := newBucket(0, 2, now)
@@ -218,7 +218,7 @@ func TestARequestRateHoldsForEachRemoteClient(t *testing.T) {
 	}})
 	call := func(client string) error {
 		ctx := peer.NewContext(t.Context(), &peer.Peer{AuthInfo: credentials.TLSInfo{State: tls.ConnectionState{ServerName: client}}})
-		_, err := s.admit(ctx, belfryv1.NodeService_GetStatus_FullMethodName)
+		_, err := s.admit(ctx, belfryv1.NodeService_GetStatus_FullMethodName, nil)
 		return err
 	}
 	if err := call("one"); err != nil {

@@ -219,7 +219,7 @@ func (s *Server) end(g *grpc.Server) {
 func (s *Server) identifyLocal(conn net.Conn) (Subject, error) {
 	subject, err := s.opts.Identify(conn)
 	if err != nil {
-		err = s.deny(subject, "connect", err)
+		err = s.deny(subject, "connect", "", err)
 	}
 	return subject, err
 }

@@ -33,7 +33,7 @@ func (w *web) stream(rw http.ResponseWriter, r *http.Request) {
 	subject := subjectFrom(r.Context())
 	registrations, err := parseStream(r.URL.Query())
 	if err == nil {
-		err = w.s.judge(subject, belfryv1.EventService_Subscribe_FullMethodName)
+		err = w.s.judge(subject, belfryv1.EventService_Subscribe_FullMethodName, "")
 	}
 	if err != nil {
 		writeError(rw, err)

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -137,6 +138,9 @@ func SignRequest(file, keyFile string, now time.Time) (Identity, string, error) 
 }
 
 func signRequest(file, keyFile string, now time.Time) (id Identity, to string, err error) {
+	if !strings.HasSuffix(file, requestSuffix) { // its mode is not judged: something else would be closed to others
+		return id, "", fmt.Errorf("%w: %s is no request for a signature; one lies in keys/requests of the member that was asked, and ends in %s", belfry.ErrUsage, file, requestSuffix)
+	}
 	r, err := readRequest(file)
 	if err != nil {
 		return id, "", err
