@@ -4,7 +4,7 @@ package repository_test
 
 // A schedule has one goroutine; the run without -race plays all of them.
 const (
-	scheduleSeeds = 500
-	imageRounds   = 4
-	flipStep      = 61
+	scheduleSeeds = 100
+	imageRounds   = 1
+	flipStep      = 509
 )
