@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -73,8 +72,10 @@ func (a *app) showTop(ctx context.Context, in *os.File, feed *topFeed) error {
 	model.fetch = func(t topTarget) tea.Cmd {
 		return func() tea.Msg { return detailsOf(ctx, feed.client, t) }
 	}
-	program := tea.NewProgram(model, tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(a.out.file),
+	program := tea.NewProgram(model, tea.WithInput(in), tea.WithOutput(a.out.file),
 		tea.WithFPS(topFrames), tea.WithoutSignalHandler(), tea.WithEnvironment(a.topEnvironment()))
+	// Not WithContext: a program that is killed closes its input while it reads it.
+	defer context.AfterFunc(ctx, program.Quit)()
 	watching, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -84,13 +85,10 @@ func (a *app) showTop(ctx context.Context, in *os.File, feed *topFeed) error {
 	_, err := program.Run()
 	stop()
 	<-done
-	switch {
-	case errors.Is(err, tea.ErrProgramKilled) && ctx.Err() != nil:
-		return ctx.Err()
-	case err != nil:
+	if err != nil {
 		return fmt.Errorf("terminal: %w", err)
 	}
-	return nil
+	return ctx.Err()
 }
 
 // topEnvironment is the environment without what --color overrules.
