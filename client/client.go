@@ -302,6 +302,9 @@ func sendRequest(class, subject string, data []byte, repeat uint64) (*belfryv1.S
 }
 
 func object(data []byte) (*structpb.Struct, error) {
+	if !utf8.Valid(data) { // encoding/json would put other characters there
+		return nil, &remote{text: "data is not UTF-8", sentinel: belfry.ErrUsage}
+	}
 	var fields map[string]any
 	err := json.Unmarshal(data, &fields)
 	var syntax *json.SyntaxError

@@ -88,6 +88,7 @@ func TestWhatNoAgentTakesIsRefusedHere(t *testing.T) {
 		{"user.x", "", `{"a":"` + long + `"}`, belfry.ErrLimit, "SendEvent: user.x: limit reached: the data has 8204 bytes; at most 4096"},
 		{"user.x", long, "", belfry.ErrUsage, "SendEvent: user.x: class and subject have 8198 bytes; a subject has at most 4096"},
 		{"user.x", "\xff", "", belfry.ErrUsage, `SendEvent: user.x: class or subject is not UTF-8: "user.x:\xff"`},
+		{"user.x", "", "{\"a\":\"\xff\"}", belfry.ErrUsage, "SendEvent: user.x: data is not UTF-8"},
 		{"user.x", "", `{"a":`, belfry.ErrUsage, "SendEvent: user.x: data is not JSON: byte 5: unexpected end of JSON input"},
 		{"user.x", "a", `{"a":"` + long[:4000] + `"}`, nil, ""},
 	} {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -191,6 +192,9 @@ func newEmission(name, data string, hasData bool, repeat uint64) (emission, erro
 		return e, nil
 	}
 	var object map[string]any
+	if !utf8.ValidString(data) {
+		return emission{}, usagef("--data: not UTF-8")
+	}
 	if err := json.Unmarshal([]byte(data), &object); err != nil || object == nil {
 		return emission{}, usagef("--data: not a JSON object%s; for example '{\"ok\": true}'", jsonFault(err))
 	}
