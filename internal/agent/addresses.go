@@ -80,6 +80,23 @@ func prefixOf(interfaces []net.Interface, addr netip.Addr) (netip.Prefix, bool) 
 	return netip.Prefix{}, false
 }
 
+// faultOf is what is wrong with the interface that has an address; empty:
+// nothing, or there is none.
+func faultOf(interfaces []net.Interface, addr netip.Addr) string {
+	for _, i := range interfaces {
+		for _, p := range prefixesOf(i) {
+			switch {
+			case p.Addr() != addr:
+			case i.Flags&net.FlagUp == 0:
+				return fmt.Sprintf("%s is set down; run: ip link set %s up", i.Name, i.Name)
+			case i.Flags&net.FlagRunning == 0:
+				return i.Name + " has no carrier; look at its cable and at the other end"
+			}
+		}
+	}
+	return ""
+}
+
 func prefixesOf(i net.Interface) (prefixes []netip.Prefix) {
 	addrs, err := i.Addrs()
 	if err != nil { // it has just gone

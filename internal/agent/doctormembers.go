@@ -151,22 +151,27 @@ func (d doctor) addresses() findings {
 	if err != nil {
 		return findings{{Level: LevelUnknown, Text: err.Error() + "; run belfry doctor where the agent runs"}}
 	}
-	own := func(addr netip.Addr) (netip.Prefix, bool) { return prefixOf(interfaces, addr) }
+	own := func(addr netip.Addr) (netip.Prefix, string, bool) {
+		prefix, here := prefixOf(interfaces, addr)
+		return prefix, faultOf(interfaces, addr), here
+	}
 	return table.checkAddresses(keys.Node, own)
 }
 
 // checkAddresses judges those of one member; own finds the prefix that this
-// machine has for an address.
-func (t *Table) checkAddresses(self belfry.NodeID, own func(netip.Addr) (netip.Prefix, bool)) (found findings) {
+// machine has for an address, and what is wrong with its interface.
+func (t *Table) checkAddresses(self belfry.NodeID, own func(netip.Addr) (prefix netip.Prefix, fault string, here bool)) (found findings) {
 	node, _ := t.Node(self)
 	var names []string
 	for _, network := range node.Networks {
 		addr := network.Heartbeat.Addr()
 		names = append(names, network.Name+" "+addr.String())
-		prefix, here := own(addr)
+		prefix, fault, here := own(addr)
 		switch {
 		case !here:
 			found.add(LevelFailure, "%s: %s is not an address of this machine, no heartbeat leaves from it; give it back to an interface (ip address). If the address has changed for good, belfry node remove %s and join again. If this machine, or its state, is a copy of another, that would remove the original: stop this agent instead, and remove its state directory", network.Name, addr, node.Name)
+		case fault != "":
+			found.add(LevelWarning, "%s: no heartbeat leaves from %s: %s", network.Name, addr, fault)
 		case network.Bits != 0 && !addr.IsLoopback() && prefix.Bits() != network.Bits:
 			found.add(LevelWarning, "%s: %s has the prefix /%d here, /%d in the member table; correct the interface's, or remove this node and join again", network.Name, addr, prefix.Bits(), network.Bits)
 		}

@@ -94,22 +94,24 @@ func TestDoctorComparesAddresses(t *testing.T) {
 	}{
 		{"10.0.0.1/24", "10.0.0.2/24", "10.0.0.1/24", LevelOK, "net1 10.0.0.1"},
 		{"10.0.0.1/24", "10.0.0.2/24", "", LevelFailure, "10.0.0.1 is not an address of this machine"},
+		{"10.0.0.1/24", "10.0.0.2/24", "10.0.0.1/24 eth2 is set down", LevelWarning, "net1: no heartbeat leaves from 10.0.0.1: eth2 is set down"},
 		{"10.0.0.1/24", "10.0.0.2/24", "10.0.0.1/16", LevelWarning, "has the prefix /16 here, /24 in the member table"},
 		{"10.0.0.1/24", "10.0.0.1/24", "10.0.0.1/24", LevelFailure, "b has the address 10.0.0.1:7431 too"},
 		{"10.0.0.1/24", "10.0.1.2/24", "10.0.0.1/24", LevelWarning, "b is in 10.0.1.0/24 there, in 10.0.0.0/24 here"},
 	} {
 		table := testTable(t)
 		table.Nodes[0].Networks, table.Nodes[1].Networks = []Network{at(tt.mine)}, []Network{at(tt.its)}
-		own := func(netip.Addr) (netip.Prefix, bool) {
-			p, err := netip.ParsePrefix(tt.here)
-			return p, err == nil
+		here, fault, _ := strings.Cut(tt.here, " ")
+		own := func(netip.Addr) (netip.Prefix, string, bool) {
+			p, err := netip.ParsePrefix(here)
+			return p, fault, err == nil
 		}
 		sole(t, tt.text, table.checkAddresses(table.Nodes[0].ID, own), tt.level, tt.text)
 	}
 	apart := testTable(t)
 	apart.Nodes[0].Networks, apart.Nodes[1].Networks = []Network{at("10.0.0.1/24")}, []Network{at("10.0.9.2/24")}
 	apart.Nodes[1].Networks[0].Name = "net2"
-	here := func(netip.Addr) (netip.Prefix, bool) { return netip.MustParsePrefix("10.0.0.1/24"), true }
+	here := func(netip.Addr) (netip.Prefix, string, bool) { return netip.MustParsePrefix("10.0.0.1/24"), "", true }
 	sole(t, "apart", apart.checkAddresses(apart.Nodes[0].ID, here), LevelWarning, "no network in common with b, which has 10.0.9.2/24, this node has 10.0.0.1/24")
 }
 
