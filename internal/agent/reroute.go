@@ -21,25 +21,38 @@ func (a *Agent) reroute(peer belfry.NodeID) {
 }
 
 // failedLinks are those of a peer that carry nothing in one direction at least,
-// while another one is well. There are none when the peer itself may be silent:
-// the end of its stream is then evidence that must not be thrown away.
+// while another one is well. A link that flaps has failed beside one that does
+// not, and is well enough, as long as it works, where there is no other. There
+// are none when the peer itself may be silent: the end of its stream is then
+// evidence that must not be thrown away.
 func failedLinks(links []cluster.LinkStatus, peer belfry.NodeID) (failed []cluster.LinkStatus) {
-	well := false
+	var steady, flapping bool // one that is well
 	for _, l := range links {
-		if l.Peer != peer {
-			continue
+		// A peer that is silent on all links reaches the deviation that is
+		// allowed on all of them at about the same time.
+		if l.Peer == peer && l.Works && 2*l.Deviation < l.MaxDeviation {
+			steady = steady || l.State != belfry.LinkFlapping
+			flapping = flapping || l.State == belfry.LinkFlapping
 		}
-		switch l.State {
-		case belfry.LinkUp, belfry.LinkDegraded:
-			// A peer that is silent on all links reaches the deviation that is
-			// allowed on all of them at about the same time.
-			well = well || 2*l.Deviation < l.MaxDeviation
-		case belfry.LinkDown, belfry.LinkOneWayIn, belfry.LinkOneWayOut, belfry.LinkAdminDown, belfry.LinkNoCarrier, belfry.LinkFlapping:
+	}
+	if !steady && !flapping {
+		return nil
+	}
+	for _, l := range links {
+		if l.Peer == peer && hasFailed(l, steady) {
 			failed = append(failed, l)
 		}
 	}
-	if !well {
-		return nil
-	}
 	return failed
+}
+
+// hasFailed judges one link, beside one that is well and does not flap, or not.
+func hasFailed(l cluster.LinkStatus, steady bool) bool {
+	switch l.State {
+	case belfry.LinkDown, belfry.LinkOneWayIn, belfry.LinkOneWayOut, belfry.LinkAdminDown, belfry.LinkNoCarrier:
+		return true
+	case belfry.LinkFlapping:
+		return steady || !l.Works
+	}
+	return false
 }
