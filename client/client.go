@@ -10,6 +10,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -275,25 +276,33 @@ func (c *Client) Send(ctx context.Context, class, subject string, data []byte, r
 // What the agent takes of one event. It is refused here already, because a
 // request that is too large ends a stream, and with it what others have posted.
 const (
-	maxName = 8 << 10 // bytes of class and subject
+	maxText = 4 << 10 // bytes of a subject, or of an expression
 	maxData = 4 << 10 // bytes of data, on the wire
 )
 
+// unfit says why a text can not be sent; nil: it can.
+func unfit(name, text string) error {
+	switch {
+	case len(text) > maxText:
+		return &remote{text: fmt.Sprintf("the %s has %d bytes; at most %d", name, len(text), maxText), sentinel: belfry.ErrUsage}
+	case !utf8.ValidString(text):
+		return &remote{text: fmt.Sprintf("the %s is not UTF-8: %q", name, text), sentinel: belfry.ErrUsage}
+	}
+	return nil
+}
+
 func sendRequest(class, subject string, data []byte, repeat uint64) (*belfryv1.SendEventRequest, error) {
 	req := &belfryv1.SendEventRequest{Class: class, Subject: subject, Repeat: repeat}
-	var err error
-	if data != nil {
-		req.Data, err = object(data)
+	if err := cmp.Or(unfit("class", class), unfit("subject", subject)); err != nil {
+		return nil, &belfry.Error{Op: "SendEvent", Err: err}
 	}
-	switch {
-	case err != nil:
-	case len(class)+len(subject) > maxName:
-		err = &remote{text: fmt.Sprintf("class and subject have %d bytes; a subject has at most 4096", len(class)+len(subject)), sentinel: belfry.ErrUsage}
-		class = strings.ToValidUTF8(class[:min(len(class), 64)], "?")
-	case !utf8.ValidString(class) || !utf8.ValidString(subject):
-		class, err = strings.ToValidUTF8(class, "?"), &remote{text: fmt.Sprintf("class or subject is not UTF-8: %q", class+":"+subject), sentinel: belfry.ErrUsage}
-	case proto.Size(req.Data) > maxData:
-		err = &remote{text: belfry.ErrLimit.Error() + fmt.Sprintf(": the data has %d bytes; at most %d", proto.Size(req.Data), maxData), sentinel: belfry.ErrLimit}
+	if data == nil {
+		return req, nil
+	}
+	var err error
+	req.Data, err = object(data)
+	if size := proto.Size(req.GetData()); err == nil && size > maxData {
+		err = &remote{text: belfry.ErrLimit.Error() + fmt.Sprintf(": the data has %d bytes; at most %d", size, maxData), sentinel: belfry.ErrLimit}
 	}
 	if err != nil {
 		return nil, &belfry.Error{Op: "SendEvent", Subject: class, Err: err}

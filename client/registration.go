@@ -1,8 +1,7 @@
 package client
 
 import (
-	"fmt"
-	"unicode/utf8"
+	"cmp"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -13,23 +12,12 @@ import (
 // sendable refuses what no message can carry: the agent would never hear of it,
 // or end the stream, and with it all other registrations.
 func sendable(r belfry.Registration) error {
-	for _, text := range []struct{ name, is string }{{"class", r.Class}, {"subject", r.Subject}, {"expression", r.Filter}} {
-		var wrong string
-		switch {
-		case len(text.is) > maxText:
-			wrong = fmt.Sprintf("the %s has %d bytes; at most %d", text.name, len(text.is), maxText)
-		case !utf8.ValidString(text.is):
-			wrong = fmt.Sprintf("the %s is not UTF-8: %q", text.name, text.is)
-		default:
-			continue
-		}
-		return &belfry.Error{Op: "Register", Err: &remote{text: wrong, sentinel: belfry.ErrUsage}}
+	err := cmp.Or(unfit("class", r.Class), unfit("subject", r.Subject), unfit("expression", r.Filter))
+	if err == nil {
+		return nil
 	}
-	return nil
+	return &belfry.Error{Op: "Register", Err: err}
 }
-
-// maxText is the most bytes that an agent takes of a subject, or of a filter.
-const maxText = 4 << 10
 
 // registrationOf is the wire form of a wish.
 func registrationOf(r belfry.Registration) *belfryv1.Registration {

@@ -79,15 +79,15 @@ func TestFlushReturnsWhenTheLastPostIsGivenUp(t *testing.T) {
 // stream, and what others have posted with it.
 func TestWhatNoAgentTakesIsRefusedHere(t *testing.T) {
 	t.Parallel()
-	long := strings.Repeat("x", maxName)
+	long := strings.Repeat("x", 2*maxData)
 	for _, tt := range []struct {
 		class, subject, data string
 		is                   error
 		text                 string
 	}{
 		{"user.x", "", `{"a":"` + long + `"}`, belfry.ErrLimit, "SendEvent: user.x: limit reached: the data has 8204 bytes; at most 4096"},
-		{"user.x", long, "", belfry.ErrUsage, "SendEvent: user.x: class and subject have 8198 bytes; a subject has at most 4096"},
-		{"user.x", "\xff", "", belfry.ErrUsage, `SendEvent: user.x: class or subject is not UTF-8: "user.x:\xff"`},
+		{"user.x", long, "", belfry.ErrUsage, "SendEvent: the subject has 8192 bytes; at most 4096"},
+		{"user.x", "\xff", "", belfry.ErrUsage, `SendEvent: the subject is not UTF-8: "\xff"`},
 		{"user.x", "", "{\"a\":\"\xff\"}", belfry.ErrUsage, "SendEvent: user.x: data is not UTF-8"},
 		{"user.x", "", `{"a":`, belfry.ErrUsage, "SendEvent: user.x: data is not JSON: byte 5: unexpected end of JSON input"},
 		{"user.x", "a", `{"a":"` + long[:4000] + `"}`, nil, ""},

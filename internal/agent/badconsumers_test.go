@@ -275,6 +275,6 @@ func TestOneConsumerAsksForTooMuch(t *testing.T) {
 		if n := len(list.GetEntries()); n < 100 {
 			break
 		}
-		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // what another process holds is asked
+		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // of an agent, whose list is asked
 	}
 }

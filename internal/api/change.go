@@ -102,16 +102,6 @@ func (s *Server) auditAsked(ctx context.Context, op string, req, resp proto.Mess
 
 // targetOf is what a change was done to.
 func targetOf(req, resp proto.Message) string {
-	switch req := req.(type) {
-	case *belfryv1.SetConfigRequest:
-		return req.GetPath()
-	case *belfryv1.SetGrantRequest:
-		return grantText(req)
-	case *belfryv1.RemoveClientRequest:
-		return req.GetName()
-	case *belfryv1.RevokeTokenRequest:
-		return req.GetId()
-	}
 	switch resp := resp.(type) {
 	case *belfryv1.StopNodeResponse:
 		return resp.GetNodeName()
@@ -124,5 +114,5 @@ func targetOf(req, resp proto.Message) string {
 	case *belfryv1.RotateCAResponse:
 		return resp.GetFingerprint()
 	}
-	return ""
+	return wanted(req)
 }

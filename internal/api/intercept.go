@@ -45,8 +45,8 @@ func (s *Server) admit(ctx context.Context, method string, req any) (context.Con
 	return ctx, nil
 }
 
-// deny counts a refusal, and logs it unless there are too many to read. It
-// returns err.
+// deny counts a refusal, and logs it unless there are too many to read. target
+// is for the audit log; empty: the subject of err. It returns err.
 func (s *Server) deny(subject Subject, op, target string, err error) error {
 	s.denied.Add(1)
 	s.auditDenied(subject, op, target, err)

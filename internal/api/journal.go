@@ -64,7 +64,7 @@ func (s *Server) judgePast(subject Subject, r belfry.Registration) error {
 	}
 	if s.ownOnly(subject, r) {
 		err := fmt.Errorf("%w: %s may observe %s as its own, but not what was before; leave --since out", belfry.ErrPermission, subject, selector(r))
-		return s.deny(subject, opRegister, selector(r), &belfry.Error{Op: opRegister, Subject: selector(r), Err: err})
+		return s.deny(subject, opRegister, "", &belfry.Error{Op: opRegister, Subject: selector(r), Err: err})
 	}
 	return nil
 }

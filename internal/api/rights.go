@@ -154,7 +154,7 @@ func (s *Server) judgeClass(subject Subject, r belfry.Registration) error {
 		takes += ", unless it is its own, and that can not be told"
 	}
 	err := refusal(subject, takes)
-	return s.deny(subject, opRegister, selector(r), &belfry.Error{Op: opRegister, Subject: selector(r), Err: err})
+	return s.deny(subject, opRegister, "", &belfry.Error{Op: opRegister, Subject: selector(r), Err: err})
 }
 
 // judgeSend says whether a subject may send an event of a class.

@@ -295,7 +295,7 @@ func (m *Machine) leave(now time.Time, r *registration) {
 		m.leaveCluster(r)
 	}
 	held := r.patterns
-	if len(held) > 0 {
+	if len(held) > 0 { // else the part may be the one that is shared
 		r.patterns = nil
 	}
 	for _, p := range held {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"google.golang.org/grpc"
@@ -27,14 +28,13 @@ type Door struct {
 	client belfryv1.JoinServiceClient
 	state  tls.ConnectionState
 	doubt  error // why the other side was not believed; the library only says that there is no connection
-	closed error // why nobody answered
 }
 
 // OpenDoor connects to HOST:PORT, if from is valid with that source address,
 // and returns when the other side has proved itself as cfg wants it: then it
-// can be asked. The errors of Door's methods wrap ErrNoAgent, ErrUnknown or
-// ErrRestricted where asking again may help, what cfg's verification says, or
-// what the member tells. With ErrNoAgent nothing was sent.
+// can be asked. It wraps ErrNoAgent if nobody could be reached. The errors of
+// Door's methods wrap ErrUnknown or ErrRestricted where asking again may help,
+// what cfg's verification says, or what the member tells.
 func OpenDoor(ctx context.Context, address string, from netip.Addr, cfg *tls.Config) (*Door, error) {
 	d := &Door{}
 	cfg = cfg.Clone()
@@ -48,12 +48,13 @@ func OpenDoor(ctx context.Context, address string, from netip.Addr, cfg *tls.Con
 		dialer.LocalAddr = &net.TCPAddr{IP: from.AsSlice()}
 	}
 	var err error
+	var unreached atomic.Pointer[error] // by the last dial: the library dials in goroutines of its own
 	d.conn, err = grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(credentials.NewTLS(cfg)),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-			var conn net.Conn
-			conn, d.closed = dialer.DialContext(ctx, "tcp", addr)
-			return conn, d.closed
+			conn, err := dialer.DialContext(ctx, "tcp", addr)
+			unreached.Store(&err)
+			return conn, err
 		}))
 	if err != nil {
 		return nil, fmt.Errorf("%w: address %q: %w", belfry.ErrUsage, address, err)
@@ -66,7 +67,11 @@ func OpenDoor(ctx context.Context, address string, from netip.Addr, cfg *tls.Con
 		err = fmt.Errorf("%w: no TLS", belfry.ErrPermission)
 	}
 	if err != nil {
-		err = d.explain(err)
+		if why := unreached.Load(); why != nil && *why != nil && status.Code(err) == codes.Unavailable {
+			err = fmt.Errorf("%w: %w", belfry.ErrNoAgent, withoutDialled(*why))
+		} else {
+			err = d.explain(err)
+		}
 		return nil, errors.Join(err, d.Close())
 	}
 	d.state = auth.State
@@ -112,9 +117,6 @@ func (d *Door) explain(err error) error {
 	sentinel, ok := doorSentinels[s.Code()]
 	if !ok {
 		sentinel = belfry.ErrUnsupported
-	}
-	if s.Code() == codes.Unavailable && d.closed != nil {
-		return fmt.Errorf("%w: %w", belfry.ErrNoAgent, withoutDialled(d.closed))
 	}
 	text := s.Message()
 	if rest, ok := strings.CutPrefix(text, belfry.ErrRestricted.Error()+": "); ok && s.Code() == codes.Unavailable {
