@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -295,8 +296,9 @@ func askToJoin(ctx context.Context, token security.Token, address string, from n
 		switch {
 		case err == nil:
 			return resp, nil
-		case ctx.Err() != nil: // what was in the way before tells more than that time ran out
-			return nil, fmt.Errorf("%w: %s: %w", context.Cause(ctx), address, last)
+		case ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded): // the call may see the end of the time before ctx does
+			// What was in the way before tells more than that time ran out.
+			return nil, fmt.Errorf("%w: %s: %w", cmp.Or(context.Cause(ctx), context.DeadlineExceeded), address, last)
 		case !mayPass(err):
 			return nil, err
 		}

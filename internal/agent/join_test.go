@@ -189,6 +189,19 @@ func formedAt(t *testing.T, begin time.Time, machines []*machine) {
 	}
 }
 
+// waitAuthority returns when one authority counts, whose key no removed node has.
+func (m *machine) waitAuthority(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(testTimeout); ; m.agent.doDuties(t.Context()) {
+		if table := m.agent.members.Table(); len(table.CA) == 1 && !table.Exposed {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s: the authority is not replaced", m.Name)
+		}
+	}
+}
+
 // waitConnected returns when the agent has so many streams.
 func (m *machine) waitConnected(t *testing.T, want int) {
 	t.Helper()

@@ -51,6 +51,7 @@ func TestAMachineThatHasLeftSaysSo(t *testing.T) {
 				t.Errorf("%s: %s %s: %s; want %s with %q", m[i].Name, f.Level, f.Check, f.Text, levels[j], want)
 			}
 		}
+		m[0].waitAuthority(t) // else it may be replaced between the token and the join
 		m[i].mustJoin(t, m[0])
 		if !missing(filepath.Join(m[i].State, leftFile)) {
 			t.Errorf("%s: the wish to leave outlives the next join", m[i].Name)
