@@ -395,6 +395,8 @@ func (a *Agent) passChanges(ctx context.Context, changes []cluster.Change) error
 		case cluster.LinkChange:
 			a.log.Info("link", "peer", a.nameOf(c.Peer), "network", c.Network, "from", c.From, "state", c.To, "reason", c.Reason)
 			a.reroute(c.Peer)
+		case cluster.LinkFailed:
+			a.reroute(c.Peer)
 		case cluster.ContactChange:
 			a.log.Info("contact", "peer", c.Name, "up", c.Up, "reason", c.Reason, "links_up", c.LinksUp, "links_total", c.LinksTotal)
 		case cluster.Restarted:

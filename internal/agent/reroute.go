@@ -16,7 +16,11 @@ func (a *Agent) reroute(peer belfry.NodeID) {
 	var links []cluster.LinkStatus
 	a.cluster.call(func(m *cluster.Machine) { links = m.Links(time.Now()) })
 	for _, l := range failedLinks(links, peer) {
-		a.streams.Reroute(peer, l.Local.Addr(), l.Remote.Addr(), l.Since)
+		since := l.Since
+		if l.Failed.After(since) {
+			since = l.Failed // one that flaps has failed again
+		}
+		a.streams.Reroute(peer, l.Local.Addr(), l.Remote.Addr(), since)
 	}
 }
 

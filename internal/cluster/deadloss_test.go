@@ -55,6 +55,42 @@ func TestADeadLinkThatFlapsLosesAll(t *testing.T) {
 	}
 }
 
+// A flapping link that dies once more is no new state, and is told of: a stream
+// may run over it.
+func TestALinkThatFlapsTellsWhenItFails(t *testing.T) {
+	t.Parallel()
+	net := settled(1, 2, 2)
+	a, b := net.host("a"), net.host("b")
+	to, from := net.wire(a, b, 1), net.wire(b, a, 1)
+	cut := func(cut bool) {
+		to.cut, from.cut = cut, cut
+		net.run(8 * time.Second)
+	}
+	for range 2 {
+		cut(true)
+		cut(false)
+	}
+	var news []LinkFailed
+	net.trace = func(h *host, c Change) {
+		if c, ok := c.(LinkFailed); ok && h == a {
+			news = append(news, c)
+		}
+	}
+	since, at := lossesOf(net).Since, net.now
+	cut(true)
+	cut(false)
+	l := lossesOf(net)
+	if l.State != belfry.LinkFlapping || !l.Since.Equal(since) || !l.Works {
+		t.Fatalf("%v since %v, works %v; want flapping since %v that works", l.State, l.Since, l.Works, since)
+	}
+	if len(news) != 1 || news[0].Peer != nodeID(b.number) || news[0].Index != 1 || news[0].Network != "net2" {
+		t.Fatalf("told %+v, want one failure of net2 to b", news)
+	}
+	if late := news[0].At.Sub(at); late <= 0 || late > 5*time.Second || !l.Failed.Equal(news[0].At) {
+		t.Errorf("told %v after the cut, and failed at %v; want 5 s at most and the same", late, l.Failed)
+	}
+}
+
 // A carrier that is there again is no reception.
 func TestALinkThatIsNotHeardAgainLosesAll(t *testing.T) {
 	t.Parallel()

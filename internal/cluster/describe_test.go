@@ -31,6 +31,8 @@ func (n *network) describe(h *host, c Change) string {
 		fmt.Fprintf(&b, "%s %v -> %v (%v)", c.Name, c.From, c.To, c.Cause)
 	case LinkChange:
 		fmt.Fprintf(&b, "link %s/%s %v -> %v, %s", n.name(c.Peer), c.Network, c.From, c.To, c.Reason)
+	case LinkFailed:
+		fmt.Fprintf(&b, "link %s/%s flaps and works no longer", n.name(c.Peer), c.Network)
 	case ContactChange:
 		fmt.Fprintf(&b, "contact %s %s, %d of %d links: %s", c.Name, map[bool]string{true: "up", false: "down"}[c.Up], c.LinksUp, c.LinksTotal, c.Reason)
 	case Restarted:

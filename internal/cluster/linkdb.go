@@ -18,10 +18,11 @@ type LinkStatus struct {
 	State   belfry.LinkState
 	Since   time.Time
 	Reason  string
-	Version uint64 // of the database when state or reason last changed
-	Rx      bool   // the peer is heard
-	Works   bool   // it counts as up: both ways, and not only for a moment
-	TwoWay  bool   // it works in both directions now, whatever its state is called
+	Version uint64    // of the database when state or reason last changed
+	Rx      bool      // the peer is heard
+	Failed  time.Time // when it last ceased to work; zero: it never did
+	Works   bool      // it counts as up: both ways, and not only for a moment
+	TwoWay  bool      // it works in both directions now, whatever its state is called
 
 	Interface string // of this node; empty: not known
 	Speed     uint64 // Mbit/s; 0: not known
@@ -92,7 +93,7 @@ func (m *Machine) linkStatus(now time.Time, p *member, r *row) LinkStatus {
 	path := m.path(r)
 	s := LinkStatus{
 		Peer: p.ID, PeerName: p.Name, Link: r.link,
-		State: r.shown.state, Since: r.shown.since, Reason: r.shown.reason, Version: r.version, Rx: r.rx(), Works: r.shown.works, TwoWay: r.usable(),
+		State: r.shown.state, Since: r.shown.since, Reason: r.shown.reason, Version: r.version, Rx: r.rx(), Failed: r.shown.failed, Works: r.shown.works, TwoWay: r.usable(),
 		Sent: r.sent, LastTx: r.lastTx, LastRx: r.lastRx, LastEcho: r.lastEcho,
 		HighestSeq: r.seq.highest, Received: r.seq.received, Lost: r.seq.lost,
 		Reordered: r.seq.reordered, Duplicate: r.seq.duplicate, Loss: r.seq.loss(), RecentLoss: r.recentLoss(),

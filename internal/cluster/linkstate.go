@@ -13,7 +13,8 @@ type shown struct {
 	state  belfry.LinkState
 	since  time.Time
 	reason string
-	works  bool // it carries what it should; while unknown, as before
+	works  bool      // it carries what it should; while unknown, as before
+	failed time.Time // when it last ceased to work; zero: never
 }
 
 // A Transition is one change of a link that was shown.
@@ -115,11 +116,14 @@ func (r *row) rx() bool {
 }
 
 // show brings what a row says up to date and tells what changed. A link that
-// flaps is silent about its single changes.
+// flaps says of its single changes only that it works no longer.
 func (m *Machine) show(now time.Time, p *member, r *row) {
 	state, reason := m.meaning(now, r)
 	worked := r.shown.works
 	r.shown.works = r.works(now, p, state)
+	if worked && !r.shown.works {
+		r.shown.failed = now
+	}
 	if state == r.shown.state && reason == r.shown.reason {
 		if r.shown.works != worked {
 			m.contact(now, p, reason)
@@ -131,6 +135,9 @@ func (m *Machine) show(now time.Time, p *member, r *row) {
 	m.version++
 	r.version = m.version
 	if from == state {
+		if state == belfry.LinkFlapping && worked && !r.shown.works {
+			m.out.Changes = append(m.out.Changes, LinkFailed{Peer: r.id.Peer, Index: r.id.Index, Network: r.link.Network, At: now})
+		}
 		m.contact(now, p, reason)
 		return
 	}

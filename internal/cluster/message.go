@@ -264,6 +264,15 @@ type LinkChange struct {
 	PeerState belfry.LinkState // what the peer held of the link last
 }
 
+// LinkFailed says that a link that flaps, and worked, works no longer. It is no
+// new state: those who are told of states are spared the flapping.
+type LinkFailed struct {
+	Peer    belfry.NodeID
+	Index   uint8
+	Network string
+	At      time.Time
+}
+
 // A ContactChange says that the first link to a peer works, or that the last
 // one does so no longer. It is not a verdict: others may hear the peer.
 type ContactChange struct {
@@ -313,6 +322,7 @@ type NonTransitive struct {
 
 func (NodeChange) change()    {}
 func (LinkChange) change()    {}
+func (LinkFailed) change()    {}
 func (ContactChange) change() {}
 func (Restarted) change()     {}
 func (WasDown) change()       {}

@@ -221,8 +221,9 @@ func (s *script) nodes(names []string) {
 	s.n.networks = networks
 	s.n.trace = func(h *host, c Change) {
 		_, link := c.(LinkChange)
+		_, failed := c.(LinkFailed)
 		_, contact := c.(ContactChange)
-		if !link && !contact || s.links {
+		if !link && !failed && !contact || s.links {
 			s.lines.WriteString(s.n.describe(h, c) + "\n")
 		}
 	}

@@ -70,6 +70,9 @@ func (s *simulation) changed(h *host, change cluster.Change) {
 		s.trace(h, 'l', uint64(numberOf(c.Peer))<<16|uint64(c.Index)<<8|uint64(c.To), []byte(c.Reason))
 		s.check.link(s, h, c)
 		return
+	case cluster.LinkFailed:
+		s.trace(h, 'f', uint64(numberOf(c.Peer))<<8|uint64(c.Index), nil)
+		return
 	case cluster.ContactChange:
 		s.trace(h, 'g', uint64(numberOf(c.Peer))<<8|uint64(c.LinksUp), []byte(c.Reason))
 		s.check.contact(s, h, c)

@@ -29,6 +29,10 @@ const (
 	backoffLast  = 2 * time.Second
 	quickDials   = 10
 	dialTimeout  = time.Second // of TCP, per address
+	// handshakeFirst is how long the first dial in a row waits for TLS and the
+	// hello: a network may go away in the middle, and the next address is of
+	// another one. Later dials are more patient, for a peer that is busy.
+	handshakeFirst = 2 * time.Second
 	// settled is how long a stream lasts that is worth a quick dial after it.
 	settled = time.Second
 )
@@ -45,6 +49,15 @@ func backOff(n int) time.Duration {
 	return d*3/4 + rand.N(d/2)
 }
 
+// handshakePatience is how long dial number n in a row waits, from 1.
+func handshakePatience(n int) time.Duration {
+	d := handshakeFirst
+	for range n - 1 {
+		d = min(2*d, handshakeTimeout)
+	}
+	return d
+}
+
 // dialLoop keeps a stream to the peer until ctx ends.
 func (r *remote) dialLoop(ctx context.Context) {
 	timer := time.NewTimer(backOff(0))
@@ -57,7 +70,7 @@ func (r *remote) dialLoop(ctx context.Context) {
 		case <-r.wake:
 		case <-timer.C:
 		}
-		lasted, err := r.dial(ctx, turn)
+		lasted, err := r.dial(ctx, turn, handshakePatience(n))
 		turn++
 		if err != nil && ctx.Err() == nil {
 			r.troubled(err)
@@ -78,9 +91,9 @@ func (r *remote) dialLoop(ctx context.Context) {
 	}
 }
 
-// dial tries one address. It returns nil when a stream was there and has
-// ended, and how long it was.
-func (r *remote) dial(ctx context.Context, turn int) (lasted time.Duration, err error) {
+// dial tries one address, on which the peer has to answer within patience. It
+// returns nil when a stream was there and has ended, and how long it was.
+func (r *remote) dial(ctx context.Context, turn int, patience time.Duration) (lasted time.Duration, err error) {
 	r.mu.Lock()
 	addrs := r.addrs
 	r.mu.Unlock()
@@ -104,14 +117,16 @@ func (r *remote) dial(ctx context.Context, turn int) (lasted time.Duration, err 
 	// The stream outlives ctx, to say goodbye; until there is one ctx ends it.
 	streaming, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
-	timer := time.AfterFunc(handshakeTimeout, abort)
+	timer := time.AfterFunc(patience, abort)
 	stop := context.AfterFunc(ctx, abort)
 	s, err := r.greet(streaming, cc, hostOf(conn.RemoteAddr()), func() { abort(); _ = conn.Close() })
-	if late := !timer.Stop(); err == nil && (late || !stop()) {
+	late, left := !timer.Stop(), !stop()
+	switch {
+	case late:
+		return 0, fmt.Errorf("no answer from %v within %v", conn.RemoteAddr(), patience)
+	case left:
 		return 0, context.Canceled
-	}
-	if err != nil {
-		stop()
+	case err != nil:
 		return 0, err
 	}
 	if err := r.install(s, nil); err != nil {

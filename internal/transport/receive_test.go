@@ -124,6 +124,17 @@ func TestOneLineASecondAndReasonStandsForAll(t *testing.T) {
 	}
 }
 
+func TestThePatienceWithAHandshakeGrows(t *testing.T) {
+	t.Parallel()
+	var got []time.Duration
+	for n := range 5 {
+		got = append(got, handshakePatience(n+1))
+	}
+	if diff := cmp.Diff([]time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second, 10 * time.Second, 10 * time.Second}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestBackOffIsQuickFirstAndBoundedLater(t *testing.T) {
 	t.Parallel()
 	within := func(n int, low, high time.Duration) {

@@ -327,6 +327,26 @@ func TestADialerGoesOnToTheNextAddress(t *testing.T) {
 	_ = conn.Close()
 }
 
+// TestADialerLeavesAnAddressThatDoesNotAnswer: its network may have gone away
+// after the connection was there, and the acknowledgements with it.
+func TestADialerLeavesAnAddressThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	c := newStreamCluster(t, 2)
+	silent, err := net.Listen("tcp4", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	low := c.start(t, 0, startOptions{alone: true})
+	high := c.start(t, 1, startOptions{})
+	began := time.Now()
+	low.SetPeers([]transport.StreamPeer{{ID: high.id, Addrs: []netip.AddrPort{silent.Addr().(*net.TCPAddr).AddrPort(), c.addrs[1]}}})
+	low.wantUp(t, high.id, 1)
+	if took := time.Since(began); took >= 8*time.Second {
+		t.Errorf("a stream after %v, want about 2 s", took)
+	}
+}
+
 // TestABatchThatIsTooLargeHoldsUpNoLaterOne: it is lost, and what is lost with
 // it is the introduction of its entry too.
 func TestABatchThatIsTooLargeHoldsUpNoLaterOne(t *testing.T) {
