@@ -114,8 +114,7 @@ func (a *app) removeClient(ctx context.Context, c *client.Client, name string, d
 func (a *app) completeClient(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	var names []string
 	if len(args) == 0 {
-		a.timeout = 500 * time.Millisecond // a shell that waits is worse than one that knows nothing
-		_ = a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+		a.complete(cmd, func(ctx context.Context, c *client.Client) error {
 			clients, err := c.Clients(ctx)
 			for _, info := range clients {
 				names = append(names, info.GetName())

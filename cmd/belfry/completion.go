@@ -1,12 +1,22 @@
 package main
 
 import (
+	"context"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/belfry-ha/belfry/client"
 	"github.com/belfry-ha/belfry/internal/config"
 )
+
+// complete asks the agent for what the shell can offer; where none answers the
+// shell offers nothing.
+func (a *app) complete(cmd *cobra.Command, ask func(context.Context, *client.Client) error) {
+	a.timeout = 500 * time.Millisecond // a shell that waits is worse than one that knows nothing
+	_ = a.ask(cmd.Context(), ask)
+}
 
 func newCompletionCommand(a *app) *cobra.Command {
 	shells := []string{"bash", "zsh", "fish"}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -81,8 +80,7 @@ that does not run takes it when it is back. PATH is SECTION.NAME.`,
 func (a *app) completeSetting(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	var paths []string
 	if len(args) == 0 {
-		a.timeout = 500 * time.Millisecond // a shell that waits is worse than one that knows nothing
-		_ = a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+		a.complete(cmd, func(ctx context.Context, c *client.Client) error {
 			answer, err := c.Config(ctx, "")
 			for _, s := range answer.GetSettings() {
 				paths = append(paths, s.GetPath())

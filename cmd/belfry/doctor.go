@@ -43,10 +43,10 @@ func newDoctorCommand(a *app) *cobra.Command {
 		Short: "Check this machine's agent, running or not, and say what to do",
 		Long: `Check this machine's agent, running or not, and say what to do. Without
 names all checks are made: ` + strings.Join(agent.Checks, ", ") + `.
-Nothing is changed. Run it as the user of the agent. clock, members, limits and
-journal need an agent that answers; without one they say so and are unknown. It
-is asked at --socket, else at the socket of the file that --config names, else at
-$BELFRY_SOCKET, else at that of the settings.
+Nothing is changed. Run it as the user of the agent. clock, streams, links,
+members, limits and journal need an agent that answers; without one they say so
+and are unknown. It is asked at --socket, else at the socket of the file that
+--config names, else at $BELFRY_SOCKET, else at that of the settings.
 
 The exit status is 1 if there is a failure, with --strict also if there is a
 warning or if a check could not be made. With -o nagios it is 0 ok, 1 warning,
@@ -74,7 +74,7 @@ warning or if a check could not be made. With -o nagios it is 0 ok, 1 warning,
 			if len(args) == 0 {
 				args = agent.Checks
 			}
-			return a.doctor(agent.Diagnose(settings, time.Now(), args, a.askStatus(cmd.Context(), settings.Socket.Path)), strict)
+			return a.doctor(agent.Diagnose(settings, time.Now(), args, a.askAgent(cmd.Context(), settings.Socket.Path)), strict)
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "file with the agent's settings (default "+packagedSettings+" if it is there)")
@@ -82,17 +82,36 @@ warning or if a check could not be made. With -o nagios it is 0 ok, 1 warning,
 	return cmd
 }
 
-// askStatus asks the agent at this socket.
-func (a *app) askStatus(ctx context.Context, socket string) func() (*belfryv1.GetStatusResponse, error) {
-	return func() (*belfryv1.GetStatusResponse, error) {
+// askAgent asks the agent at this socket.
+func (a *app) askAgent(ctx context.Context, socket string) agent.Ask {
+	var status *belfryv1.GetStatusResponse
+	var links []*belfryv1.Link
+	ask := func(what func(context.Context, *client.Client) error) error {
 		ctx, cancel := a.request(ctx)
 		defer cancel()
 		c, err := client.Dial(ctx, "unix:"+socket)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		defer c.Close()
-		return c.Status(ctx)
+		return what(ctx, c)
+	}
+	return agent.Ask{
+		Status: func() (*belfryv1.GetStatusResponse, error) {
+			err := ask(func(ctx context.Context, c *client.Client) (err error) {
+				status, err = c.Status(ctx)
+				return err
+			})
+			return status, err
+		},
+		Links: func() ([]*belfryv1.Link, error) {
+			err := ask(func(ctx context.Context, c *client.Client) error {
+				all, err := c.LinksWhere(ctx, "", client.LinkFilter{})
+				links = all.GetLinks()
+				return err
+			})
+			return links, err
+		},
 	}
 }
 

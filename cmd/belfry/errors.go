@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
 	"syscall"
 
@@ -114,6 +116,7 @@ func (a *app) describe(err error) (int, errorObject) {
 	}
 	if object.Code == "UNKNOWN" && !errors.Is(err, belfry.ErrUnknown) {
 		object.Code = "FAILED" // of this machine: a full disk, a broken file
+		object.Message += remedy(err)
 	}
 	var e *belfry.Error
 	if errors.As(err, &e) {
@@ -130,6 +133,22 @@ func (a *app) describe(err error) (int, errorObject) {
 		}
 	}
 	return exitStatus(err), object
+}
+
+// remedy is what helps where a file of this machine can not be read or written;
+// empty: the error says so itself.
+func remedy(err error) string {
+	switch {
+	case !errors.As(err, new(*fs.PathError)) && !errors.As(err, new(*os.LinkError)):
+		return ""
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return "; make room on that file system and try again"
+	case errors.Is(err, syscall.EROFS):
+		return "; that file system is read-only: mount it for writing, or name another directory"
+	case errors.Is(err, fs.ErrPermission):
+		return "; try again as the owner of that file, or as root"
+	}
+	return ""
 }
 
 // withoutSentinel is the text of err without the words "wrong use", which the

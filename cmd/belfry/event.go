@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -237,8 +236,7 @@ func (a *app) emit(ctx context.Context, c *client.Client, e emission) error {
 // completeClass offers the classes to the shell.
 func (a *app) completeClass(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	var names []string
-	a.timeout = 500 * time.Millisecond
-	_ = a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+	a.complete(cmd, func(ctx context.Context, c *client.Client) error {
 		classes, err := catalogueOf(ctx, c)
 		names = classes.names()
 		return err

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,6 +67,7 @@ says besides whether it works now.` + watchHelp,
 	cmd.Flags().StringVar(&node, "node", "", "the node whose links to list (default this one)")
 	cmd.Flags().BoolVar(&watch, "watch", false, "go on with what changes, until interrupted")
 	f.register(a, cmd)
+	_ = cmd.RegisterFlagCompletionFunc("node", a.completeNode)
 	return cmd
 }
 
@@ -78,6 +80,9 @@ func newLinkShowCommand(a *app) *cobra.Command {
 		Example: "  belfry link show b\n  belfry link show b/net1 -o json\n  belfry link show b/net1 --watch",
 		Args:    exactly(1, "PEER or PEER/NETWORK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if peer, network, both := strings.Cut(args[0], "/"); both && network == "" {
+				return usagef("%s: no network after the /; all links to a node are belfry link show %s", args[0], peer)
+			}
 			if watch {
 				return a.watchPeer(cmd.Context(), args[0])
 			}
@@ -93,10 +98,46 @@ func newLinkShowCommand(a *app) *cobra.Command {
 
 func (a *app) linkList(ctx context.Context, c *client.Client, node string, filter client.LinkFilter) error {
 	links, err := a.linksWhere(ctx, c, node, filter)
+	if err == nil && len(links.GetLinks()) == 0 {
+		err = noSuchLinks(ctx, c, node, filter)
+	}
 	if err != nil {
 		return err
 	}
 	return a.showLinks(links, linkTable)
+}
+
+// noSuchLinks says which network or interface of a filter no link has, where that
+// is why it leaves none: a name that is mistyped must not look like a quiet node.
+func noSuchLinks(ctx context.Context, c *client.Client, node string, filter client.LinkFilter) error {
+	if len(filter.Networks)+len(filter.Interfaces) == 0 {
+		return nil
+	}
+	all, err := c.LinksWhere(ctx, node, client.LinkFilter{})
+	if err != nil {
+		return err
+	}
+	for _, list := range []struct {
+		what  string
+		named []string
+		of    func(*belfryv1.Link) string
+	}{
+		{"network", filter.Networks, (*belfryv1.Link).GetNetwork},
+		{"interface", filter.Interfaces, (*belfryv1.Link).GetInterface},
+	} {
+		there := map[string]bool{}
+		for _, l := range all.GetLinks() {
+			if name := list.of(l); name != "" {
+				there[name] = true
+			}
+		}
+		for _, name := range list.named {
+			if !there[name] && len(there) > 0 {
+				return failf(belfry.ErrNotFound, "no link has %s %q; one of %s", list.what, name, strings.Join(slices.Sorted(maps.Keys(there)), ", "))
+			}
+		}
+	}
+	return nil
 }
 
 // linksWhere asks for links, and says which nodes there are where one that was

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -8,6 +11,7 @@ import (
 
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/client"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/config"
 )
 
@@ -31,6 +35,25 @@ func (f *linkFilterFlags) register(a *app, cmd *cobra.Command) {
 	}
 	_ = cmd.RegisterFlagCompletionFunc("peer", a.completeNode) // the flags are there
 	_ = cmd.RegisterFlagCompletionFunc("state", complete(linkStates()))
+	_ = cmd.RegisterFlagCompletionFunc("network", a.completeLinkWord((*belfryv1.Link).GetNetwork))
+	_ = cmd.RegisterFlagCompletionFunc("interface", a.completeLinkWord((*belfryv1.Link).GetInterface))
+}
+
+// completeLinkWord proposes what the links of this node have of one kind.
+func (a *app) completeLinkWord(of func(*belfryv1.Link) string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		words := map[string]bool{}
+		a.complete(cmd, func(ctx context.Context, c *client.Client) error {
+			links, err := c.LinksWhere(ctx, "", client.LinkFilter{})
+			for _, l := range links.GetLinks() {
+				if word := of(l); word != "" {
+					words[word] = true
+				}
+			}
+			return err
+		})
+		return slices.Sorted(maps.Keys(words)), cobra.ShellCompDirectiveNoFileComp
+	}
 }
 
 // linkStates are all states of a link, in their order.

@@ -83,6 +83,8 @@ A line is what --metric shows of one link and of what it was.`,
 	cmd.Flags().StringVar(&network, "network", "", "show only this network (default all)")
 	cmd.Flags().BoolVar(&watch, "watch", false, "go on with what changes, until interrupted")
 	cmd.Flags().StringVar(&metric, "metric", metric, "what to show: "+strings.Join(metricNames, ", "))
+	_ = cmd.RegisterFlagCompletionFunc("network", a.completeLinkWord((*belfryv1.Link).GetNetwork)) // the flags are there
+	_ = cmd.RegisterFlagCompletionFunc("metric", cobra.FixedCompletions(metricNames, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

@@ -164,7 +164,7 @@ func (a *app) pollMatrix(ctx context.Context, metric string, ask func(context.Co
 			return err
 		case !waits:
 			waits = true
-			a.sayf("%s; asking again until it answers", withoutSentinel(err))
+			a.sayf("%s; asking again until it answers", a.plain(err))
 		}
 		if !pause(ctx, watchInterval, nil) {
 			return ctx.Err()

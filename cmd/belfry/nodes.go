@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -42,8 +41,7 @@ func findNode(name string, nodes []*belfryv1.Node) (*belfryv1.Node, bool) {
 func (a *app) completeNode(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	var names []string
 	if len(args) == 0 {
-		a.timeout = 500 * time.Millisecond // a shell that waits is worse than one that knows nothing
-		_ = a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+		a.complete(cmd, func(ctx context.Context, c *client.Client) error {
 			nodes, err := c.Nodes(ctx)
 			for _, n := range nodes {
 				names = append(names, n.GetName())

@@ -76,8 +76,24 @@ whoever needs one is made a new one.`,
 				})
 			})
 		},
+		ValidArgsFunction: a.completeToken,
 	}
 	return newGroup(a, "token", "Make, list and revoke tokens with which nodes and clients join", newTokenCreate(a), list, revoke)
+}
+
+// completeToken offers the ids of the tokens to the shell.
+func (a *app) completeToken(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	var ids []string
+	if len(args) == 0 {
+		a.complete(cmd, func(ctx context.Context, c *client.Client) error {
+			tokens, err := c.Tokens(ctx)
+			for _, token := range tokens {
+				ids = append(ids, token.GetId())
+			}
+			return err
+		})
+	}
+	return ids, cobra.ShellCompDirectiveNoFileComp
 }
 
 func newTokenCreate(a *app) *cobra.Command {
@@ -98,6 +114,9 @@ With --role it is for a client of the API instead of a node.`,
   belfry token create | ssh d belfry join - 10.0.0.1`,
 		Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if ttl == 0 { // which in a request means the usual time
+				return usagef("--ttl 0s: a token can be used for 1m to 24h")
+			}
 			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
 				return a.tokenCreate(ctx, c, client.TokenRequest{TTL: ttl, Name: name, Role: role, Announce: announce})
 			})
@@ -106,6 +125,7 @@ With --role it is for a client of the API instead of a node.`,
 	cmd.Flags().DurationVar(&ttl, "ttl", 15*time.Minute, "how long it can be used, 1m to 24h")
 	cmd.Flags().StringVar(&name, "name", "", "the name that whoever uses it must take (default: any)")
 	cmd.Flags().StringVar(&role, "role", "", "reader, operator or witness: for a client, not a node")
+	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"reader", "operator", "witness"}, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 	cmd.Flags().StringVar(&announce, "announce", "", "ADDRESS of a machine that waits with the token: it is told where the cluster is")
 	return cmd
 }

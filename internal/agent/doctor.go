@@ -43,8 +43,8 @@ type Finding struct {
 }
 
 // Checks are the names of all checks, in the order in which they are made. The
-// last five need an agent that answers.
-var Checks = []string{"state", "keys", "certificate", "secret", "audit", "socket", "addresses", "clock", "streams", "members", "limits", "journal"}
+// last six need an agent that answers.
+var Checks = []string{"state", "keys", "certificate", "secret", "audit", "socket", "addresses", "clock", "streams", "links", "members", "limits", "journal"}
 
 // Ages from which the doctor speaks up (security.md, Keys).
 const (
@@ -53,17 +53,24 @@ const (
 	socketTimeout      = time.Second
 )
 
+// Ask asks the running agent. Each is called once at most.
+type Ask struct {
+	Status func() (*belfryv1.GetStatusResponse, error)
+	Links  func() ([]*belfryv1.Link, error) // all of its own
+}
+
 // Diagnose makes the named checks of the agent with these settings, whether it
-// runs or not; ask gets its status, and is called once at most. It only reads.
+// runs or not; ask gets what it says. It only reads.
 // Names that are not in Checks are left out. A check gives one finding if all is
 // fine, else one for each thing that is not.
-func Diagnose(settings config.Settings, now time.Time, names []string, ask func() (*belfryv1.GetStatusResponse, error)) (found []Finding) {
-	d := doctor{settings: settings, now: now, status: sync.OnceValues(ask)}
+func Diagnose(settings config.Settings, now time.Time, names []string, ask Ask) (found []Finding) {
+	ask.Status = sync.OnceValues(ask.Status)
+	d := doctor{settings: settings, now: now, ask: ask}
 	alone := map[string]func() (Level, string){
 		"state": d.state, "keys": d.keys, "certificate": d.certificate, "secret": d.secret, "audit": d.audit, "socket": d.socket,
 	}
 	shared := map[string]func() findings{
-		"addresses": d.addresses, "clock": d.clock, "streams": d.streams, "members": d.members, "limits": d.limits,
+		"addresses": d.addresses, "clock": d.clock, "streams": d.streams, "links": d.links, "members": d.members, "limits": d.limits,
 		"journal": d.journal,
 	}
 	for _, name := range names {
@@ -86,7 +93,7 @@ func Diagnose(settings config.Settings, now time.Time, names []string, ask func(
 type doctor struct {
 	settings config.Settings
 	now      time.Time
-	status   func() (*belfryv1.GetStatusResponse, error) // of the agent; the same at each call
+	ask      Ask // the same answer at each call
 }
 
 // findings are those of one check, whose name is still to be filled in.

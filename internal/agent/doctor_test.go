@@ -54,7 +54,7 @@ func TestDoctorFindsWhatWasBroken(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for _, f := range Diagnose(settingsOf(n), tt.now, Checks[:7], noAgent) {
+		for _, f := range Diagnose(settingsOf(n), tt.now, Checks[:7], Ask{Status: noAgent}) {
 			spoilt := f.Check == tt.check || tt.name == "open key" && f.Check != "state" && f.Check != "socket" // all others need the keys
 			want := LevelOK
 			if spoilt {
@@ -118,7 +118,7 @@ func TestDoctorWithoutAnyAgentSaysWhatToDo(t *testing.T) {
 	settings := config.Default()
 	settings.State, settings.Socket.Path = filepath.Join(dir, "none"), filepath.Join(dir, "s")
 	var got []string
-	for _, f := range Diagnose(settings, time.Now(), []string{"socket", "state", "nonsense", "keys", "clock", "members", "limits", "addresses"}, noAgent) {
+	for _, f := range Diagnose(settings, time.Now(), []string{"socket", "state", "nonsense", "keys", "clock", "members", "limits", "addresses"}, Ask{Status: noAgent}) {
 		got = append(got, fmt.Sprintf("%s %s", f.Level, f.Check))
 	}
 	want := []string{"warning socket", "failure state", "failure keys", "unknown clock", "unknown members", "unknown limits", "unknown addresses"}

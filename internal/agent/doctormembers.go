@@ -27,7 +27,7 @@ const reportLife = 3 * time.Minute
 // agentStatus is what the agent says, with reports that are not too old; else a
 // finding says that it says nothing.
 func (d doctor) agentStatus() (*belfryv1.GetStatusResponse, findings) {
-	status, err := d.status()
+	status, err := d.ask.Status()
 	if ending := d.ending(); err != nil && ending != "" {
 		return nil, findings{{Level: LevelUnknown, Text: "needs an agent, and none runs here: " + ending}}
 	}

@@ -63,12 +63,12 @@ func TestDoctorComparesClocks(t *testing.T) {
 	} {
 		status := statusOf(testTable(t), now)
 		status.Nodes[1].Report.ClockOffset = durationpb.New(tt.offset)
-		d := doctor{now: now, status: func() (*belfryv1.GetStatusResponse, error) { return status, nil }}
+		d := doctor{now: now, ask: Ask{Status: func() (*belfryv1.GetStatusResponse, error) { return status, nil }}}
 		sole(t, tt.offset.String(), d.clock(), tt.level, tt.text)
 	}
 	status := statusOf(testTable(t), now)
 	status.Nodes[1].Report = nil
-	d := doctor{now: now, status: func() (*belfryv1.GetStatusResponse, error) { return status, nil }}
+	d := doctor{now: now, ask: Ask{Status: func() (*belfryv1.GetStatusResponse, error) { return status, nil }}}
 	sole(t, "no answer", d.clock(), LevelUnknown, "b has not said its time")
 	status.Nodes[1].Stream = &belfryv1.PeerStream{ClockOffset: durationpb.New(-time.Hour)}
 	sole(t, "said without a stream", d.clock(), LevelFailure, "b is 1h0m0s behind this node")
@@ -77,7 +77,7 @@ func TestDoctorComparesClocks(t *testing.T) {
 	sole(t, "down", d.clock(), LevelOK, "0 other clocks")
 	status.Nodes[0].Report.Asked = timestamppb.New(now.Add(-reportLife - 1))
 	sole(t, "old reports", d.clock(), LevelUnknown, "this agent has not asked the members")
-	d.status = noAgent
+	d.ask.Status = noAgent
 	sole(t, "no agent", d.clock(), LevelUnknown, "needs an agent that answers: no agent")
 }
 
@@ -311,7 +311,7 @@ func TestDoctorAsksARunningCluster(t *testing.T) {
 		}
 		a.polled.set(a.pollMembers(t.Context()))
 	}
-	for _, f := range Diagnose(settingsOf(nodes[0]), time.Now(), []string{"addresses", "clock"}, ask) {
+	for _, f := range Diagnose(settingsOf(nodes[0]), time.Now(), []string{"addresses", "clock"}, Ask{Status: ask}) {
 		want := map[string]string{"addresses": "net1 127.0.0.1", "clock": "1 other clocks at most"}[f.Check]
 		if f.Level != LevelOK || !strings.Contains(f.Text, want) {
 			t.Errorf("%v; want ok, %s", f, want)

@@ -57,7 +57,7 @@ func (d doctor) noStream(n *belfryv1.Node) string {
 		return text + "; see the log of the agent"
 	case outOfTime(reason):
 		return text + ": " + reason + "; the clock of one of the two machines is wrong, or its certificate has ended: compare date on both, and run belfry doctor certificate there"
-	case strings.Contains(reason, "timeout") || strings.Contains(reason, "timed out") || strings.Contains(reason, "deadline"):
+	case strings.Contains(reason, "no answer") || strings.Contains(reason, "timeout") || strings.Contains(reason, "timed out") || strings.Contains(reason, "deadline"):
 		return text + ": " + reason + "; its TCP port is blocked on the way, or the way carries only small packets: compare the MTU of the interfaces and of what is between them (ping -M do -s 1472)"
 	}
 	return text + ": " + reason

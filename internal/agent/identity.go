@@ -30,7 +30,7 @@ type identity struct {
 func (a *Agent) openState() error {
 	state := a.opts.Config.State
 	if _, err := os.Stat(state); errors.Is(err, fs.ErrNotExist) {
-		return &belfry.Error{Op: "agent", Subject: state, Err: fmt.Errorf("%w: there is no such state directory; name another with the setting state", belfry.ErrNotFound)}
+		return &belfry.Error{Op: "agent", Subject: state, Err: fmt.Errorf("%w: there is no such state directory; belfry init makes it with a cluster, belfry join enters one, and the setting state names another", belfry.ErrNotFound)}
 	}
 	lock, err := lockState(state)
 	if err != nil {

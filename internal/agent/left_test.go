@@ -42,7 +42,7 @@ func TestAMachineThatHasLeftSaysSo(t *testing.T) {
 		}
 		names := []string{"socket", "addresses", "clock", "members"}
 		levels := []Level{LevelWarning, LevelFailure, LevelUnknown, LevelUnknown}
-		found := Diagnose(m[i].settings(), time.Now(), names, noAgent)
+		found := Diagnose(m[i].settings(), time.Now(), names, Ask{Status: noAgent})
 		if len(found) != len(names) {
 			t.Fatalf("%s: %v; want one finding of each of %v", m[i].Name, found, names)
 		}

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/belfry-ha/belfry/client"
-	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/security"
 )
 
@@ -218,7 +217,7 @@ func misuse(t *testing.T, m []*machine, token string, log *notebook) {
 func examine(t *testing.T, m *machine, log *notebook) {
 	t.Helper()
 	look := func() {
-		for _, f := range Diagnose(m.settings(), time.Now(), Checks, func() (*belfryv1.GetStatusResponse, error) { return noAgent() }) {
+		for _, f := range Diagnose(m.settings(), time.Now(), Checks, Ask{Status: noAgent}) {
 			fmt.Fprintln(log, f.Level, f.Check, f.Text)
 		}
 	}

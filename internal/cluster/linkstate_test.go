@@ -106,6 +106,31 @@ func TestOneSlowSpellIsNoDegradation(t *testing.T) {
 	}
 }
 
+// Nor is what comes late in one go: a node that goes on after a pause sends all
+// that had waited.
+func TestABurstIsNoDegradation(t *testing.T) {
+	t.Parallel()
+	var q quality
+	since := time.Duration(0)
+	receive := func(n int, every, trip time.Duration) {
+		for range n {
+			since += every
+			q.trip(trip, 0)
+			q.received(since, 0)
+		}
+	}
+	receive(2*usualLeast*windowSize, 2*time.Second, time.Millisecond)
+	receive(badWindows*windowSize, time.Millisecond, 50*time.Millisecond)
+	receive(goodWindows*windowSize, 100*time.Millisecond, time.Millisecond)
+	if q.degraded {
+		t.Error("a burst of 12 ms was three windows in a row")
+	}
+	receive((badWindows+1)*windowSize, 20*time.Millisecond, 50*time.Millisecond) // the first may have begun before
+	if !q.degraded {
+		t.Error("three windows at the shortest interval do not degrade")
+	}
+}
+
 // What was lost while a link was cut says nothing of the link after it.
 func TestAfterAHealALinkIsNotDegraded(t *testing.T) {
 	t.Parallel()

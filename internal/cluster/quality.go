@@ -20,6 +20,9 @@ const (
 	windowSize  = 4
 	badWindows  = 3
 	goodWindows = 10
+	// A window lasts at least this long, less than four of the shortest intervals:
+	// what a peer sends in one go, as after a pause of its own, is one window.
+	windowLeast = 50 * time.Millisecond
 	// A time is long when it is this many times the usual one, and more.
 	longFactor = 3
 	longMore   = 5 * time.Millisecond
@@ -35,7 +38,8 @@ const (
 type quality struct {
 	score int // loss
 
-	count  int // receptions of this window
+	count  int           // receptions of this window
+	began  time.Duration // the first of them
 	trips  [windowSize]time.Duration
 	delays [windowSize]time.Duration // above the least
 	taken  int                       // round trips and delays of this window
@@ -50,13 +54,17 @@ type quality struct {
 }
 
 // received counts one reception at a time since the machine's start, before
-// which lost numbers were missing, and ends a window with every fourth.
+// which lost numbers were missing, and ends a window with the fourth, or with the
+// first one after windowLeast.
 func (q *quality) received(since time.Duration, lost int) {
 	q.score = min(max(q.score+scoreLost*min(lost, 256)-scoreReceived, 0), scoreMost)
 	if q.score > scoreLimit && !q.degraded {
 		q.degrade("loss of more than a few percent")
 	}
-	if q.count++; q.count == windowSize {
+	if q.count++; q.count == 1 {
+		q.began = since
+	}
+	if q.count >= windowSize && since-q.began >= windowLeast {
 		q.window(since)
 	}
 }
