@@ -116,7 +116,6 @@ func (a *app) describe(err error) (int, errorObject) {
 	}
 	if object.Code == "UNKNOWN" && !errors.Is(err, belfry.ErrUnknown) {
 		object.Code = "FAILED" // of this machine: a full disk, a broken file
-		object.Message += remedy(err)
 	}
 	var e *belfry.Error
 	if errors.As(err, &e) {
@@ -132,6 +131,7 @@ func (a *app) describe(err error) (int, errorObject) {
 			object.Message = e.Subject + ": " + object.Message
 		}
 	}
+	object.Message += remedy(err)
 	return exitStatus(err), object
 }
 
