@@ -201,7 +201,11 @@ func (a *Agent) RemoveNode(ctx context.Context, id belfry.NodeID, dryRun, force 
 	if dryRun {
 		return resp, nil
 	}
-	_, generation, err := a.rotate(ctx, id, func(t *Table) error {
+	commit := a.commit
+	if force {
+		commit = a.commitAlone
+	}
+	_, generation, err := a.rotate(ctx, commit, id, func(t *Table) error {
 		if _, ok := t.Node(id); !ok {
 			return fmt.Errorf("%w: node %s is no member any more", belfry.ErrNotFound, n.Name)
 		}

@@ -24,6 +24,7 @@ func (a *Agent) peerCalls() map[string]peerCall {
 		belfryv1.MemberPeerService_TakeSecret_FullMethodName: answering(a.takeSecret),
 		belfryv1.MemberPeerService_GetSecret_FullMethodName:  answering(a.getSecret),
 		belfryv1.MemberPeerService_GetMember_FullMethodName:  answering(a.getMember),
+		belfryv1.MemberPeerService_Follow_FullMethodName:     answeringWho(a.follow),
 
 		belfryv1.MemberPeerService_IssueCertificate_FullMethodName: answering(a.issueHere),
 		belfryv1.MemberPeerService_GetProgress_FullMethodName:      answering(a.getProgress),

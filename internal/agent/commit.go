@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -53,8 +52,9 @@ func isNotLeader(err error) bool {
 
 // An edit is one change that waits for its generation.
 type edit struct {
-	f    func(*Table) error
-	done chan struct{}
+	f     func(*Table) error
+	alone bool // also without a majority
+	done  chan struct{}
 	// What it came to, once done is closed.
 	changed    bool
 	generation uint64
@@ -73,7 +73,19 @@ type commits struct {
 // when it is durable here and at every member that is up, or when those that
 // are not heard have been waited for. The change is then in force here.
 func (a *Agent) commit(ctx context.Context, f func(*Table) error) (changed bool, generation uint64, err error) {
-	e := &edit{f: f, done: make(chan struct{})}
+	return a.submit(ctx, &edit{f: f, done: make(chan struct{})})
+}
+
+// commitAlone is commit without asking whether more than half of the members are
+// there: somebody has said that they are gone for good.
+func (a *Agent) commitAlone(ctx context.Context, f func(*Table) error) (changed bool, generation uint64, err error) {
+	return a.submit(ctx, &edit{f: f, alone: true, done: make(chan struct{})})
+}
+
+// A committer is commit or commitAlone.
+type committer func(context.Context, func(*Table) error) (changed bool, generation uint64, err error)
+
+func (a *Agent) submit(ctx context.Context, e *edit) (changed bool, generation uint64, err error) {
 	a.commits.mu.Lock()
 	a.commits.waiting = append(a.commits.waiting, e)
 	write := !a.commits.writing
@@ -108,8 +120,19 @@ func (a *Agent) write() {
 	}
 }
 
-// writeGeneration makes one generation of all edits that succeed.
+// writeGeneration makes one generation of all edits that succeed. Those that
+// need a majority fail where none answers.
 func (a *Agent) writeGeneration(batch []*edit) {
+	if err := a.quorum(); err != nil {
+		for _, e := range batch {
+			if !e.alone {
+				e.generation, e.err = a.members.Table().Generation, err
+			}
+		}
+		if batch = slices.DeleteFunc(slices.Clone(batch), func(e *edit) bool { return !e.alone }); len(batch) == 0 {
+			return
+		}
+	}
 	a.config.mu.Lock()
 	old := a.members.Table()
 	changed, err := a.members.Change(a.id.node.ID, false, func(next *Table) error {
@@ -370,38 +393,4 @@ func (a *Agent) forward(ctx context.Context, lead belfry.NodeID, method string, 
 		return ctx.Err()
 	}
 	return a.ask(ctx, lead, method, request, response)
-}
-
-// newcomer is how long a member that was admitted while this agent ran, and that
-// it has never heard, counts neither way in a majority: its agent is about to
-// start.
-const newcomer = 15 * time.Minute
-
-// majority is what a change takes: two halves of a cut cluster must not both
-// make generations, of which one would be lost. Of an even number the half with
-// the lowest number counts. Members that are stopped on purpose do not.
-func (a *Agent) majority() error {
-	verdicts := a.verdicts()
-	a.config.mu.Lock()
-	admitted := maps.Clone(a.config.admitted)
-	a.config.mu.Unlock()
-	up, of, lowest := 0, 0, Node{}
-	for _, n := range a.members.Table().Nodes {
-		isUp := verdicts[n.ID] == belfry.VerdictUp
-		starting := verdicts[n.ID] == belfry.VerdictJoining && time.Since(admitted[n.ID]) < newcomer
-		if !isUp && (starting || n.Stopped) {
-			continue
-		}
-		of++
-		if isUp {
-			up++
-		}
-		if lowest.ID.IsZero() || n.Number < lowest.Number {
-			lowest = n
-		}
-	}
-	if 2*up > of || 2*up == of && verdicts[lowest.ID] == belfry.VerdictUp {
-		return nil
-	}
-	return fmt.Errorf("%w: %d of %d members are up, and more than half must be; bring one back, or take out one that is gone for good: belfry node remove NAME --force", belfry.ErrRestricted, up, of)
 }

@@ -105,7 +105,11 @@ func (a *Agent) change(ctx context.Context, how changing, edit func(*Table) erro
 		changed, err := a.members.Change(a.id.node.ID, true, edit)
 		return api.Changed{Changed: changed, Generation: a.members.Table().Generation}, err
 	}
-	changed, generation, err := a.commit(ctx, edit)
+	commit := a.commit
+	if how.force {
+		commit = a.commitAlone
+	}
+	changed, generation, err := commit(ctx, edit)
 	return api.Changed{Changed: changed, Generation: generation}, err
 }
 

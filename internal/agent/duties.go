@@ -110,7 +110,7 @@ func (a *Agent) leadDuties(ctx context.Context) error {
 	if now.Sub(table.Since) < epochLife {
 		return nil
 	}
-	_, _, err := a.rotate(ctx, belfry.NodeID{}, func(*Table) error { return nil })
+	_, _, err := a.rotate(ctx, a.commit, belfry.NodeID{}, func(*Table) error { return nil })
 	return err
 }
 

@@ -471,7 +471,7 @@ func TestWhoSleptThroughEpochsIsHeardAgain(t *testing.T) {
 	formed(t, m)
 	m[2].stop(t)
 	for want := uint32(2); want <= 5; want++ {
-		if _, _, err := m[0].agent.rotate(t.Context(), belfry.NodeID{}, func(*Table) error { return nil }); err != nil {
+		if _, _, err := m[0].agent.rotate(t.Context(), m[0].agent.commit, belfry.NodeID{}, func(*Table) error { return nil }); err != nil {
 			t.Fatal(err)
 		}
 		for _, other := range m[:2] {

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/tls"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -55,24 +56,21 @@ func (j joinDesk) Renew(ctx context.Context, on tls.ConnectionState, req *belfry
 }
 
 // Membership tells a node that has its key whether it is listed or was removed,
-// and whether another agent has its identity. A key that was forgotten is a
-// stranger's.
+// and whether another agent has its identity. One that is known no more shows its
+// certificate: it was admitted by a leader whose generation was lost in a cut, or
+// was removed so long ago that its key is forgotten.
 func (j joinDesk) Membership(on tls.ConnectionState, req *belfryv1.GetMembershipRequest) (*belfryv1.GetMembershipResponse, error) {
 	id, err := belfry.ParseNodeID(req.GetNodeId())
 	if err != nil {
 		return nil, err
 	}
 	table := j.members.Table()
-	n, listed := table.Node(id)
-	key := n.Key
-	if !listed {
-		former, known := table.removedNode(id)
-		if !known {
-			return nil, fmt.Errorf("%w: node %s is not listed and was not removed", belfry.ErrNotMember, id)
-		}
-		key = former.Key
+	_, listed := table.Node(id)
+	key, err := j.keyOf(table, id, req.GetCertificate())
+	if err != nil {
+		return nil, err
 	}
-	if err := security.CheckProof(on, key.ed25519(), req.GetProof()); err != nil {
+	if err := security.CheckProof(on, key, req.GetProof()); err != nil {
 		return nil, err
 	}
 	resp := &belfryv1.GetMembershipResponse{Removed: !listed, Generation: table.Generation, Time: timestamppb.Now()}
@@ -81,6 +79,20 @@ func (j joinDesk) Membership(on tls.ConnectionState, req *belfryv1.GetMembership
 		resp.Incarnation, resp.Used = uint32(newest), used
 	}
 	return resp, nil
+}
+
+// keyOf is the key of a node that is, was, or was to be a member.
+func (j joinDesk) keyOf(table *Table, id belfry.NodeID, certificate []byte) (ed25519.PublicKey, error) {
+	if n, listed := table.Node(id); listed {
+		return n.Key.ed25519(), nil
+	}
+	if former, known := table.removedNode(id); known {
+		return former.Key.ed25519(), nil
+	}
+	if len(certificate) == 0 {
+		return nil, fmt.Errorf("%w: node %s is not listed and was not removed", belfry.ErrNotMember, id)
+	}
+	return j.keys.now().NodeKey(certificate, id, time.Now())
 }
 
 // identityOf is the key of a request whose holder is at the other end of the

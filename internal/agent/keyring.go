@@ -205,9 +205,10 @@ func (a *Agent) takeSecret(_ context.Context, req *belfryv1.TakeSecretRequest) (
 	return &belfryv1.TakeSecretResponse{}, a.udp.Keys(func(e *wire.Endpoint) error { return e.Learn(req.GetEpoch(), wire.Secret(secret)) })
 }
 
-// rotate begins a new epoch, in one generation with what edit does. without is
-// a node that is not to have the secret. This node is the leader.
-func (a *Agent) rotate(ctx context.Context, without belfry.NodeID, edit func(*Table) error) (changed bool, generation uint64, err error) {
+// rotate begins a new epoch, in one generation with what edit does, by commit or
+// commitAlone. without is a node that is not to have the secret. This node is
+// the leader.
+func (a *Agent) rotate(ctx context.Context, commit committer, without belfry.NodeID, edit func(*Table) error) (changed bool, generation uint64, err error) {
 	a.rotating.Lock()
 	defer a.rotating.Unlock()
 	table := a.members.Table()
@@ -220,7 +221,7 @@ func (a *Agent) rotate(ctx context.Context, without belfry.NodeID, edit func(*Ta
 		timeout = confirmRemovalTimeout
 	}
 	a.spread(ctx, timeout, without, &belfryv1.TakeSecretRequest{Epoch: epoch, Secret: secret[:]})
-	return a.commit(ctx, func(t *Table) error {
+	return commit(ctx, func(t *Table) error {
 		if t.Epoch+1 != epoch {
 			return fmt.Errorf("%w: epoch %d has begun meanwhile; try again", belfry.ErrConflict, t.Epoch)
 		}

@@ -14,8 +14,8 @@ import (
 	"github.com/belfry-ha/belfry/internal/transport"
 )
 
-// A node that was removed while it did not run, or was cut off, is refused by
-// all members, and can not tell that from any other fault. So one that has
+// A node that was removed while it did not run, or was cut off, or whose admission
+// was lost in a cut, is refused by all members, and can not tell that from any other fault. So one that has
 // streams to too few members asks the others whether it still is one, and
 // believes more than half of all others, by its own table: nobody else can end
 // it, and no member alone. They say as well whether another agent has its
@@ -151,6 +151,7 @@ func askWhetherMember(ctx context.Context, address string, keys *security.Keys, 
 	begin := time.Now()
 	answer.GetMembershipResponse, err = door.Membership(ctx, &belfryv1.GetMembershipRequest{
 		NodeId: keys.Node.String(), Proof: proof, Incarnation: uint32(self.incarnation), Boot: uint32(self.boot),
+		Certificate: keys.Certificate.Leaf.Raw,
 	})
 	half := time.Since(begin) / 2
 	answer.ahead = answer.GetTime().AsTime().Sub(begin.Add(half)).Round(time.Millisecond)

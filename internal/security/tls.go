@@ -136,6 +136,25 @@ func (o TLSOptions) verify(state tls.ConnectionState, usage x509.ExtKeyUsage) (I
 	return id, o.Client(id.Client, state.PeerCertificates[0].PublicKey.(ed25519.PublicKey))
 }
 
+// NodeKey is the key of a node's certificate (DER), shown outside of a handshake.
+// It wraps ErrPermission unless the certificate is that node's, and one of this
+// cluster that counts now.
+func (k *Keys) NodeKey(certificate []byte, node belfry.NodeID, now time.Time) (ed25519.PublicKey, error) {
+	leaf, err := x509.ParseCertificate(certificate)
+	if err != nil {
+		return nil, fmt.Errorf("%w: certificate: %w", belfry.ErrPermission, err)
+	}
+	shown := tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}
+	id, err := verifyPeer(shown, k.Cluster, k.roots(), now, x509.ExtKeyUsageClientAuth)
+	switch {
+	case err != nil:
+		return nil, err
+	case id.Client != "" || id.Node != node:
+		return nil, fmt.Errorf("%w: certificate of %s; that of node %s is needed", belfry.ErrPermission, id, node)
+	}
+	return leaf.PublicKey.(ed25519.PublicKey), nil
+}
+
 // verifyPeer judges what needs no configuration: chain, dates, use, key type,
 // name and cluster.
 func verifyPeer(state tls.ConnectionState, cluster belfry.ClusterID, roots *x509.CertPool, now time.Time, usage x509.ExtKeyUsage) (Identity, error) {

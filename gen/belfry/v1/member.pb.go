@@ -1870,11 +1870,14 @@ func (x *RenewResponse) GetCa() [][]byte {
 }
 
 type GetMembershipRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"` // of the node that asks
-	Proof         []byte                 `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`                 // as in JoinRequest, by the node's identity
-	Incarnation   uint32                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`    // of the agent that asks
-	Boot          uint32                 `protobuf:"varint,4,opt,name=boot,proto3" json:"boot,omitempty"`                  // of the same
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	NodeId      string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"` // of the node that asks
+	Proof       []byte                 `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`                 // as in JoinRequest, by the node's identity
+	Incarnation uint32                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`    // of the agent that asks
+	Boot        uint32                 `protobuf:"varint,4,opt,name=boot,proto3" json:"boot,omitempty"`                  // of the same
+	// The node's certificate, DER. One that counts and is of a node that is neither
+	// listed nor known as removed is of one whose admission was lost.
+	Certificate   []byte `protobuf:"bytes,5,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1937,9 +1940,16 @@ func (x *GetMembershipRequest) GetBoot() uint32 {
 	return 0
 }
 
+func (x *GetMembershipRequest) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
 type GetMembershipResponse struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
-	Removed    bool                   `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"`       // it was a member and is none any more; false: it is listed
+	Removed    bool                   `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"`       // it was a member, or was admitted, and is none any more; false: it is listed
 	Generation uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"` // of the member table that says so, the newest here
 	// The newest incarnation that agents with the asker's identity have shown to
 	// this member; 0: none did since its agent started. One above the asker's own
@@ -2178,12 +2188,13 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\"A\n" +
 	"\rRenewResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
-	"\x02ca\x18\x02 \x03(\fR\x02ca\"{\n" +
+	"\x02ca\x18\x02 \x03(\fR\x02ca\"\x9d\x01\n" +
 	"\x14GetMembershipRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\rR\vincarnation\x12\x12\n" +
-	"\x04boot\x18\x04 \x01(\rR\x04boot\"\xb7\x01\n" +
+	"\x04boot\x18\x04 \x01(\rR\x04boot\x12 \n" +
+	"\vcertificate\x18\x05 \x01(\fR\vcertificate\"\xb7\x01\n" +
 	"\x15GetMembershipResponse\x12\x18\n" +
 	"\aremoved\x18\x01 \x01(\bR\aremoved\x12\x1e\n" +
 	"\n" +

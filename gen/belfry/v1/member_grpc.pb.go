@@ -477,8 +477,9 @@ type JoinServiceClient interface {
 	// hears that it was removed while it did not run, or was cut off: no member
 	// takes its certificate any more. It is also how one hears that another agent
 	// has, or had, its identity. Only the holder of the key that is listed
-	// under the node's id, or was when the node was removed, is answered; all
-	// others are refused as by Join.
+	// under the node's id, or was when the node was removed, is answered, and who
+	// shows a certificate of the cluster's authority; all others are refused as by
+	// Join.
 	GetMembership(ctx context.Context, in *GetMembershipRequest, opts ...grpc.CallOption) (*GetMembershipResponse, error)
 }
 
@@ -550,8 +551,9 @@ type JoinServiceServer interface {
 	// hears that it was removed while it did not run, or was cut off: no member
 	// takes its certificate any more. It is also how one hears that another agent
 	// has, or had, its identity. Only the holder of the key that is listed
-	// under the node's id, or was when the node was removed, is answered; all
-	// others are refused as by Join.
+	// under the node's id, or was when the node was removed, is answered, and who
+	// shows a certificate of the cluster's authority; all others are refused as by
+	// Join.
 	GetMembership(context.Context, *GetMembershipRequest) (*GetMembershipResponse, error)
 	mustEmbedUnimplementedJoinServiceServer()
 }

@@ -1580,6 +1580,78 @@ func (x *GetSecretResponse) GetSecret() []byte {
 	return nil
 }
 
+type FollowRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowRequest) Reset() {
+	*x = FollowRequest{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowRequest) ProtoMessage() {}
+
+func (x *FollowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
+func (*FollowRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{24}
+}
+
+type FollowResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowResponse) Reset() {
+	*x = FollowResponse{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowResponse) ProtoMessage() {}
+
+func (x *FollowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
+func (*FollowResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{25}
+}
+
 type GetMemberRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1588,7 +1660,7 @@ type GetMemberRequest struct {
 
 func (x *GetMemberRequest) Reset() {
 	*x = GetMemberRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[24]
+	mi := &file_belfry_v1_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1600,7 +1672,7 @@ func (x *GetMemberRequest) String() string {
 func (*GetMemberRequest) ProtoMessage() {}
 
 func (x *GetMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[24]
+	mi := &file_belfry_v1_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1613,7 +1685,7 @@ func (x *GetMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMemberRequest.ProtoReflect.Descriptor instead.
 func (*GetMemberRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{24}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{26}
 }
 
 type GetMemberResponse struct {
@@ -1629,7 +1701,7 @@ type GetMemberResponse struct {
 
 func (x *GetMemberResponse) Reset() {
 	*x = GetMemberResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[25]
+	mi := &file_belfry_v1_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1641,7 +1713,7 @@ func (x *GetMemberResponse) String() string {
 func (*GetMemberResponse) ProtoMessage() {}
 
 func (x *GetMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[25]
+	mi := &file_belfry_v1_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1654,7 +1726,7 @@ func (x *GetMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMemberResponse.ProtoReflect.Descriptor instead.
 func (*GetMemberResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{25}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetMemberResponse) GetNow() int64 {
@@ -1704,7 +1776,7 @@ type IssueCertificateRequest struct {
 
 func (x *IssueCertificateRequest) Reset() {
 	*x = IssueCertificateRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[26]
+	mi := &file_belfry_v1_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1716,7 +1788,7 @@ func (x *IssueCertificateRequest) String() string {
 func (*IssueCertificateRequest) ProtoMessage() {}
 
 func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[26]
+	mi := &file_belfry_v1_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1729,7 +1801,7 @@ func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateRequest.ProtoReflect.Descriptor instead.
 func (*IssueCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{26}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *IssueCertificateRequest) GetNodeId() []byte {
@@ -1770,7 +1842,7 @@ type IssueCertificateResponse struct {
 
 func (x *IssueCertificateResponse) Reset() {
 	*x = IssueCertificateResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[27]
+	mi := &file_belfry_v1_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +1854,7 @@ func (x *IssueCertificateResponse) String() string {
 func (*IssueCertificateResponse) ProtoMessage() {}
 
 func (x *IssueCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[27]
+	mi := &file_belfry_v1_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +1867,7 @@ func (x *IssueCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateResponse.ProtoReflect.Descriptor instead.
 func (*IssueCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{27}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *IssueCertificateResponse) GetCertificate() []byte {
@@ -1921,7 +1993,9 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\x05epoch\x18\x01 \x01(\rR\x05epoch\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\"+\n" +
 	"\x11GetSecretResponse\x12\x16\n" +
-	"\x06secret\x18\x01 \x01(\fR\x06secret\"\x12\n" +
+	"\x06secret\x18\x01 \x01(\fR\x06secret\"\x0f\n" +
+	"\rFollowRequest\"\x10\n" +
+	"\x0eFollowResponse\"\x12\n" +
 	"\x10GetMemberRequest\"\xa0\x01\n" +
 	"\x11GetMemberResponse\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x03R\x03now\x12\x0e\n" +
@@ -1945,13 +2019,14 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\x16GOODBYE_REASON_RESTART\x10\x02\x12\x18\n" +
 	"\x14GOODBYE_REASON_REKEY\x10\x032S\n" +
 	"\vPeerService\x12D\n" +
-	"\aConnect\x12\x19.belfry.v1.ConnectRequest\x1a\x1a.belfry.v1.ConnectResponse(\x010\x012\xe1\x03\n" +
+	"\aConnect\x12\x19.belfry.v1.ConnectRequest\x1a\x1a.belfry.v1.ConnectResponse(\x010\x012\xa0\x04\n" +
 	"\x11MemberPeerService\x12F\n" +
 	"\tTakeTable\x12\x1b.belfry.v1.TakeTableRequest\x1a\x1c.belfry.v1.TakeTableResponse\x12I\n" +
 	"\n" +
 	"TakeSecret\x12\x1c.belfry.v1.TakeSecretRequest\x1a\x1d.belfry.v1.TakeSecretResponse\x12F\n" +
 	"\tGetSecret\x12\x1b.belfry.v1.GetSecretRequest\x1a\x1c.belfry.v1.GetSecretResponse\x12F\n" +
-	"\tGetMember\x12\x1b.belfry.v1.GetMemberRequest\x1a\x1c.belfry.v1.GetMemberResponse\x12[\n" +
+	"\tGetMember\x12\x1b.belfry.v1.GetMemberRequest\x1a\x1c.belfry.v1.GetMemberResponse\x12=\n" +
+	"\x06Follow\x12\x18.belfry.v1.FollowRequest\x1a\x19.belfry.v1.FollowResponse\x12[\n" +
 	"\x10IssueCertificate\x12\".belfry.v1.IssueCertificateRequest\x1a#.belfry.v1.IssueCertificateResponse\x12L\n" +
 	"\vGetProgress\x12\x1d.belfry.v1.GetProgressRequest\x1a\x1e.belfry.v1.GetProgressResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
 
@@ -1968,7 +2043,7 @@ func file_belfry_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_belfry_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_belfry_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_belfry_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_belfry_v1_peer_proto_goTypes = []any{
 	(GoodbyeReason)(0),               // 0: belfry.v1.GoodbyeReason
 	(*ConnectRequest)(nil),           // 1: belfry.v1.ConnectRequest
@@ -1995,13 +2070,15 @@ var file_belfry_v1_peer_proto_goTypes = []any{
 	(*TakeSecretResponse)(nil),       // 22: belfry.v1.TakeSecretResponse
 	(*GetSecretRequest)(nil),         // 23: belfry.v1.GetSecretRequest
 	(*GetSecretResponse)(nil),        // 24: belfry.v1.GetSecretResponse
-	(*GetMemberRequest)(nil),         // 25: belfry.v1.GetMemberRequest
-	(*GetMemberResponse)(nil),        // 26: belfry.v1.GetMemberResponse
-	(*IssueCertificateRequest)(nil),  // 27: belfry.v1.IssueCertificateRequest
-	(*IssueCertificateResponse)(nil), // 28: belfry.v1.IssueCertificateResponse
-	(*Batch)(nil),                    // 29: belfry.v1.Batch
-	(*Ack)(nil),                      // 30: belfry.v1.Ack
-	(*Refusal)(nil),                  // 31: belfry.v1.Refusal
+	(*FollowRequest)(nil),            // 25: belfry.v1.FollowRequest
+	(*FollowResponse)(nil),           // 26: belfry.v1.FollowResponse
+	(*GetMemberRequest)(nil),         // 27: belfry.v1.GetMemberRequest
+	(*GetMemberResponse)(nil),        // 28: belfry.v1.GetMemberResponse
+	(*IssueCertificateRequest)(nil),  // 29: belfry.v1.IssueCertificateRequest
+	(*IssueCertificateResponse)(nil), // 30: belfry.v1.IssueCertificateResponse
+	(*Batch)(nil),                    // 31: belfry.v1.Batch
+	(*Ack)(nil),                      // 32: belfry.v1.Ack
+	(*Refusal)(nil),                  // 33: belfry.v1.Refusal
 }
 var file_belfry_v1_peer_proto_depIdxs = []int32{
 	3,  // 0: belfry.v1.ConnectRequest.frame:type_name -> belfry.v1.PeerFrame
@@ -2011,35 +2088,37 @@ var file_belfry_v1_peer_proto_depIdxs = []int32{
 	6,  // 4: belfry.v1.PeerFrame.interests:type_name -> belfry.v1.Interests
 	8,  // 5: belfry.v1.PeerFrame.interests_ack:type_name -> belfry.v1.InterestsAck
 	10, // 6: belfry.v1.PeerFrame.positions:type_name -> belfry.v1.Positions
-	29, // 7: belfry.v1.PeerFrame.batch:type_name -> belfry.v1.Batch
-	30, // 8: belfry.v1.PeerFrame.ack:type_name -> belfry.v1.Ack
+	31, // 7: belfry.v1.PeerFrame.batch:type_name -> belfry.v1.Batch
+	32, // 8: belfry.v1.PeerFrame.ack:type_name -> belfry.v1.Ack
 	12, // 9: belfry.v1.PeerFrame.call:type_name -> belfry.v1.PeerCall
 	13, // 10: belfry.v1.PeerFrame.reply:type_name -> belfry.v1.PeerReply
 	14, // 11: belfry.v1.PeerFrame.configuration:type_name -> belfry.v1.Configuration
 	0,  // 12: belfry.v1.Goodbye.reason:type_name -> belfry.v1.GoodbyeReason
 	7,  // 13: belfry.v1.Interests.add:type_name -> belfry.v1.Interest
 	9,  // 14: belfry.v1.InterestsAck.refused:type_name -> belfry.v1.InterestRefused
-	31, // 15: belfry.v1.InterestRefused.refusal:type_name -> belfry.v1.Refusal
+	33, // 15: belfry.v1.InterestRefused.refusal:type_name -> belfry.v1.Refusal
 	11, // 16: belfry.v1.Positions.positions:type_name -> belfry.v1.Position
-	31, // 17: belfry.v1.PeerReply.refusal:type_name -> belfry.v1.Refusal
+	33, // 17: belfry.v1.PeerReply.refusal:type_name -> belfry.v1.Refusal
 	16, // 18: belfry.v1.GetProgressRequest.events:type_name -> belfry.v1.ProgressOf
 	18, // 19: belfry.v1.GetProgressResponse.progress:type_name -> belfry.v1.Progress
 	1,  // 20: belfry.v1.PeerService.Connect:input_type -> belfry.v1.ConnectRequest
 	19, // 21: belfry.v1.MemberPeerService.TakeTable:input_type -> belfry.v1.TakeTableRequest
 	21, // 22: belfry.v1.MemberPeerService.TakeSecret:input_type -> belfry.v1.TakeSecretRequest
 	23, // 23: belfry.v1.MemberPeerService.GetSecret:input_type -> belfry.v1.GetSecretRequest
-	25, // 24: belfry.v1.MemberPeerService.GetMember:input_type -> belfry.v1.GetMemberRequest
-	27, // 25: belfry.v1.MemberPeerService.IssueCertificate:input_type -> belfry.v1.IssueCertificateRequest
-	15, // 26: belfry.v1.MemberPeerService.GetProgress:input_type -> belfry.v1.GetProgressRequest
-	2,  // 27: belfry.v1.PeerService.Connect:output_type -> belfry.v1.ConnectResponse
-	20, // 28: belfry.v1.MemberPeerService.TakeTable:output_type -> belfry.v1.TakeTableResponse
-	22, // 29: belfry.v1.MemberPeerService.TakeSecret:output_type -> belfry.v1.TakeSecretResponse
-	24, // 30: belfry.v1.MemberPeerService.GetSecret:output_type -> belfry.v1.GetSecretResponse
-	26, // 31: belfry.v1.MemberPeerService.GetMember:output_type -> belfry.v1.GetMemberResponse
-	28, // 32: belfry.v1.MemberPeerService.IssueCertificate:output_type -> belfry.v1.IssueCertificateResponse
-	17, // 33: belfry.v1.MemberPeerService.GetProgress:output_type -> belfry.v1.GetProgressResponse
-	27, // [27:34] is the sub-list for method output_type
-	20, // [20:27] is the sub-list for method input_type
+	27, // 24: belfry.v1.MemberPeerService.GetMember:input_type -> belfry.v1.GetMemberRequest
+	25, // 25: belfry.v1.MemberPeerService.Follow:input_type -> belfry.v1.FollowRequest
+	29, // 26: belfry.v1.MemberPeerService.IssueCertificate:input_type -> belfry.v1.IssueCertificateRequest
+	15, // 27: belfry.v1.MemberPeerService.GetProgress:input_type -> belfry.v1.GetProgressRequest
+	2,  // 28: belfry.v1.PeerService.Connect:output_type -> belfry.v1.ConnectResponse
+	20, // 29: belfry.v1.MemberPeerService.TakeTable:output_type -> belfry.v1.TakeTableResponse
+	22, // 30: belfry.v1.MemberPeerService.TakeSecret:output_type -> belfry.v1.TakeSecretResponse
+	24, // 31: belfry.v1.MemberPeerService.GetSecret:output_type -> belfry.v1.GetSecretResponse
+	28, // 32: belfry.v1.MemberPeerService.GetMember:output_type -> belfry.v1.GetMemberResponse
+	26, // 33: belfry.v1.MemberPeerService.Follow:output_type -> belfry.v1.FollowResponse
+	30, // 34: belfry.v1.MemberPeerService.IssueCertificate:output_type -> belfry.v1.IssueCertificateResponse
+	17, // 35: belfry.v1.MemberPeerService.GetProgress:output_type -> belfry.v1.GetProgressResponse
+	28, // [28:36] is the sub-list for method output_type
+	20, // [20:28] is the sub-list for method input_type
 	20, // [20:20] is the sub-list for extension type_name
 	20, // [20:20] is the sub-list for extension extendee
 	0,  // [0:20] is the sub-list for field type_name
@@ -2070,7 +2149,7 @@ func file_belfry_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_peer_proto_rawDesc), len(file_belfry_v1_peer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

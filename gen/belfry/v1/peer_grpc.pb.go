@@ -127,6 +127,7 @@ const (
 	MemberPeerService_TakeSecret_FullMethodName       = "/belfry.v1.MemberPeerService/TakeSecret"
 	MemberPeerService_GetSecret_FullMethodName        = "/belfry.v1.MemberPeerService/GetSecret"
 	MemberPeerService_GetMember_FullMethodName        = "/belfry.v1.MemberPeerService/GetMember"
+	MemberPeerService_Follow_FullMethodName           = "/belfry.v1.MemberPeerService/Follow"
 	MemberPeerService_IssueCertificate_FullMethodName = "/belfry.v1.MemberPeerService/IssueCertificate"
 	MemberPeerService_GetProgress_FullMethodName      = "/belfry.v1.MemberPeerService/GetProgress"
 )
@@ -147,6 +148,9 @@ type MemberPeerServiceClient interface {
 	GetSecret(ctx context.Context, in *GetSecretRequest, opts ...grpc.CallOption) (*GetSecretResponse, error)
 	// GetMember asks what a member holds itself: its clock and its certificate.
 	GetMember(ctx context.Context, in *GetMemberRequest, opts ...grpc.CallOption) (*GetMemberResponse, error)
+	// Follow asks whether the member takes the asker for the one that makes the
+	// changes: without more than half of them it makes none.
+	Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (*FollowResponse, error)
 	// IssueCertificate asks a holder of the authority's key for a certificate.
 	IssueCertificate(ctx context.Context, in *IssueCertificateRequest, opts ...grpc.CallOption) (*IssueCertificateResponse, error)
 	// GetProgress asks how far a member's handlers are with some events.
@@ -201,6 +205,16 @@ func (c *memberPeerServiceClient) GetMember(ctx context.Context, in *GetMemberRe
 	return out, nil
 }
 
+func (c *memberPeerServiceClient) Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (*FollowResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FollowResponse)
+	err := c.cc.Invoke(ctx, MemberPeerService_Follow_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *memberPeerServiceClient) IssueCertificate(ctx context.Context, in *IssueCertificateRequest, opts ...grpc.CallOption) (*IssueCertificateResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(IssueCertificateResponse)
@@ -237,6 +251,9 @@ type MemberPeerServiceServer interface {
 	GetSecret(context.Context, *GetSecretRequest) (*GetSecretResponse, error)
 	// GetMember asks what a member holds itself: its clock and its certificate.
 	GetMember(context.Context, *GetMemberRequest) (*GetMemberResponse, error)
+	// Follow asks whether the member takes the asker for the one that makes the
+	// changes: without more than half of them it makes none.
+	Follow(context.Context, *FollowRequest) (*FollowResponse, error)
 	// IssueCertificate asks a holder of the authority's key for a certificate.
 	IssueCertificate(context.Context, *IssueCertificateRequest) (*IssueCertificateResponse, error)
 	// GetProgress asks how far a member's handlers are with some events.
@@ -262,6 +279,9 @@ func (UnimplementedMemberPeerServiceServer) GetSecret(context.Context, *GetSecre
 }
 func (UnimplementedMemberPeerServiceServer) GetMember(context.Context, *GetMemberRequest) (*GetMemberResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetMember not implemented")
+}
+func (UnimplementedMemberPeerServiceServer) Follow(context.Context, *FollowRequest) (*FollowResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Follow not implemented")
 }
 func (UnimplementedMemberPeerServiceServer) IssueCertificate(context.Context, *IssueCertificateRequest) (*IssueCertificateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method IssueCertificate not implemented")
@@ -362,6 +382,24 @@ func _MemberPeerService_GetMember_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _MemberPeerService_Follow_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FollowRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberPeerServiceServer).Follow(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberPeerService_Follow_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberPeerServiceServer).Follow(ctx, req.(*FollowRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _MemberPeerService_IssueCertificate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(IssueCertificateRequest)
 	if err := dec(in); err != nil {
@@ -420,6 +458,10 @@ var MemberPeerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetMember",
 			Handler:    _MemberPeerService_GetMember_Handler,
+		},
+		{
+			MethodName: "Follow",
+			Handler:    _MemberPeerService_Follow_Handler,
 		},
 		{
 			MethodName: "IssueCertificate",
