@@ -48,9 +48,22 @@ type coveredBy struct {
 	ever  bool // it was in force at this incarnation of the peer
 }
 
+// word is what a registration can be told of a want at one peer.
+type word struct {
+	state  CoverageState
+	reason string // of CoverageRefused
+}
+
+func (c *coveredBy) word() word {
+	if c.err == nil {
+		return word{state: c.state}
+	}
+	return word{state: c.state, reason: c.err.Error()}
+}
+
 // coverage is what a registration has been told of one element of want.at.
 type coverage struct {
-	told  CoverageState
+	told  word
 	known bool
 }
 
@@ -312,11 +325,20 @@ func (m *Machine) coverageOf(r *registration) (list []Coverage) {
 		list = append(list, Coverage{Node: m.cfg.Node, State: CoverageInstalled})
 	}
 	r.coverage = make([]coverage, len(r.want.at))
-	for i, c := range r.want.at {
-		r.coverage[i] = coverage{told: c.state, known: true}
-		list = append(list, Coverage{Node: c.peer.node, State: c.state, Err: c.err})
+	for i := range r.want.at {
+		r.coverage[i] = coverage{told: r.want.at[i].word(), known: true}
 	}
-	for _, node := range r.want.nodes {
+	list = append(list, m.coverageElsewhere(r.want)...)
+	slices.SortFunc(list, func(a, b Coverage) int { return a.Node.Compare(b.Node) })
+	return list
+}
+
+// coverageElsewhere is the state of a want at every other node it is for.
+func (m *Machine) coverageElsewhere(w *want) (list []Coverage) {
+	for _, c := range w.at {
+		list = append(list, Coverage{Node: c.peer.node, State: c.state, Since: c.since, Err: c.err})
+	}
+	for _, node := range w.nodes {
 		if node != m.cfg.Node && m.peer(node) == nil {
 			list = append(list, Coverage{Node: node, State: CoverageUnreachable})
 		}
@@ -326,10 +348,11 @@ func (m *Machine) coverageOf(r *registration) (list []Coverage) {
 }
 
 // news tells whether element i of want.at is something to tell. That a node
-// is being asked is not: what comes of it follows.
+// is being asked is not: what comes of it follows. Another reason to refuse is,
+// because the remedy is another one.
 func (r *registration) news(i int) bool {
-	state := r.want.at[i].state
-	return state != CoveragePending && (i >= len(r.coverage) || !r.coverage[i].known || r.coverage[i].told != state)
+	c := &r.want.at[i]
+	return c.state != CoveragePending && (i >= len(r.coverage) || !r.coverage[i].known || r.coverage[i].told != c.word())
 }
 
 func (r *registration) coverageNews() bool {
@@ -360,17 +383,15 @@ func (r *registration) takeCoverage(b *basket) {
 		for i >= len(r.coverage) {
 			r.coverage = append(r.coverage, coverage{})
 		}
-		r.coverage[i] = coverage{told: c.state, known: true}
+		r.coverage[i] = coverage{told: c.word(), known: true}
 		n := belfry.Notification{
 			Kind: belfry.KindCoverage, Registration: r.number, Node: c.peer.node, NodeName: c.peer.name,
 			Incarnation: c.peer.incarnation, Event: belfry.EventID{Class: belfry.Class(r.spec.Class), Subject: r.spec.Subject},
 			FirstTime: c.since.UTC(), Time: c.since.UTC(), Code: int32(c.state), Edge: belfry.EdgeFailing,
+			Reason: r.coverage[i].told.reason,
 		}
 		if c.state == CoverageInstalled {
 			n.Edge = belfry.EdgeRecovered
-		}
-		if c.err != nil {
-			n.Reason = c.err.Error()
 		}
 		b.add(n)
 	}

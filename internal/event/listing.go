@@ -33,7 +33,28 @@ func (m *Machine) Status() Status {
 		s.Interests = append(s.Interests, i)
 	}
 	slices.SortStableFunc(s.Interests, func(a, b InterestStatus) int { return cmp.Compare(a.Name, b.Name) })
+	for _, w := range m.wanted.list {
+		if want := m.wantStatus(w); len(want.Coverage) > 0 { // else no other node is asked
+			s.Wants = append(s.Wants, want)
+		}
+	}
+	slices.SortStableFunc(s.Wants, func(a, b WantStatus) int {
+		return cmp.Or(cmp.Compare(a.Class, b.Class), cmp.Compare(a.Subject, b.Subject))
+	})
 	return s
+}
+
+func (m *Machine) wantStatus(w *want) WantStatus {
+	s := WantStatus{Number: w.Number, Class: w.Class, Subject: w.Subject, Coverage: m.coverageElsewhere(w)}
+	for _, r := range w.regs {
+		s.Consumers = append(s.Consumers, ConsumerStatus{Kind: r.consumer.kind.String(), Name: r.consumer.name, Registration: r.number})
+	}
+	slices.SortStableFunc(s.Consumers, compareConsumers)
+	return s
+}
+
+func compareConsumers(a, b ConsumerStatus) int {
+	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Registration, b.Registration))
 }
 
 // patternStatus lists the local registrations that may match several events,
@@ -96,9 +117,7 @@ func (e *entry) status() EntryStatus {
 		}
 		s.Consumers = append(s.Consumers, r.status(e.locals > 0))
 	}
-	slices.SortStableFunc(s.Consumers, func(a, b ConsumerStatus) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Registration, b.Registration))
-	})
+	slices.SortStableFunc(s.Consumers, compareConsumers)
 	return s
 }
 

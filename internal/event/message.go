@@ -331,7 +331,8 @@ type (
 	Coverage struct {
 		Node  belfry.NodeID
 		State CoverageState
-		Err   error // of CoverageRefused
+		Since time.Time // of the state; zero: this node itself, or one never heard of
+		Err   error     // of CoverageRefused
 	}
 
 	// Refused is an input that had no effect. Err wraps the sentinel.

@@ -260,6 +260,22 @@ func inspect(m *Machine, what string) (string, bool) {
 		for _, i := range s.Interests {
 			fmt.Fprintf(&out, "interests of %s: %d version %d live %v unacked %d queued %d\n", i.Name, i.Interests, i.Version, i.Live, i.Unacknowledged, i.Queued)
 		}
+		for _, want := range s.Wants {
+			fmt.Fprintf(&out, "wants %s:", label(belfry.Class(want.Class), want.Subject))
+			for _, c := range want.Consumers {
+				fmt.Fprintf(&out, " [%s %s/%d]", c.Kind, c.Name, c.Registration)
+			}
+			for _, c := range want.Coverage {
+				fmt.Fprintf(&out, " %s:%s", string(c.Node[15:]), coverageText(c.State))
+				if !c.Since.IsZero() {
+					fmt.Fprintf(&out, " at %s", since(c.Since))
+				}
+				if c.Err != nil {
+					fmt.Fprintf(&out, " (%v)", c.Err)
+				}
+			}
+			out.WriteString("\n")
+		}
 	case "counters":
 		c := m.Counters()
 		fmt.Fprintf(&out, "posted %v coalesced %v lost %v stale %d unexplained %d\n", c.Posted, c.Coalesced, c.Lost, c.Stale, c.Unexplained)

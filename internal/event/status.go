@@ -11,6 +11,7 @@ import (
 type Status struct {
 	Entries   []EntryStatus    // by class, then subject
 	Interests []InterestStatus // of peers in this node's events, by name
+	Wants     []WantStatus     // of this node in others' events, by class, then subject
 }
 
 // EntryStatus describes one entry.
@@ -68,6 +69,16 @@ type InterestStatus struct {
 	Since          time.Time
 	Unacknowledged int // batches
 	Queued         int // notifications
+}
+
+// WantStatus is what cluster registrations of this node's own consumers ask of
+// other nodes, and where it is in force.
+type WantStatus struct {
+	Number    uint32 // of the want, never used again
+	Class     string // may be a pattern, as Subject
+	Subject   string
+	Consumers []ConsumerStatus // Kind, Name and Registration only
+	Coverage  []Coverage       // of the other nodes, by NodeID
 }
 
 // Counters only grow. They feed the metrics of ecosystem.md 6.
