@@ -241,7 +241,8 @@ func (c *Client) Classes(ctx context.Context, class string) ([]*belfryv1.ClassIn
 }
 
 // Registrations lists what is registered at a node, by name or id; empty is
-// the agent's own. Another node's listing takes as long as that node does.
+// the agent's own: its entries, and what it asks of other nodes, with those
+// that refuse and their reasons. Another node's listing takes as long as that node does.
 func (c *Client) Registrations(ctx context.Context, node string) (*belfryv1.ListEntriesResponse, error) {
 	var all *belfryv1.ListEntriesResponse
 	for token := ""; ; {
@@ -253,6 +254,7 @@ func (c *Client) Registrations(ctx context.Context, node string) (*belfryv1.List
 			all = resp
 		} else {
 			all.Entries = append(all.Entries, resp.GetEntries()...)
+			all.ClusterRegistrations = append(all.ClusterRegistrations, resp.GetClusterRegistrations()...)
 		}
 		if token = resp.GetNextPageToken(); token == "" {
 			all.NextPageToken = ""

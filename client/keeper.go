@@ -240,6 +240,7 @@ func (k *keeper) answer(number uint32, a answer) {
 		w.got = at(k.origin, p)
 	}
 	if w.answer != nil {
+		w.coverage = slices.Clone(a.registered.Coverage)
 		w.answer <- a
 		w.answer = nil
 		if a.err != nil {
@@ -248,6 +249,9 @@ func (k *keeper) answer(number uint32, a answer) {
 		return
 	}
 	if a.err == nil {
+		if again := coverageAgain(number, w.registration, a.registered.Coverage, time.Now()); len(again) > 0 {
+			k.enqueue(&arrival{own: again, table: &table{}})
+		}
 		return
 	}
 	if w.resuming && !errors.Is(a.err, belfry.ErrNoEvent) {

@@ -72,6 +72,7 @@ type Stream struct {
 type wish struct {
 	registration belfry.Registration
 	answer       chan answer // nil once it has been answered
+	coverage     []Coverage  // as far as the program was told
 
 	replaying bool          // its past has not arrived yet
 	telling   bool          // its past has not been returned yet
@@ -230,9 +231,12 @@ func (s *Stream) Next(ctx context.Context) (belfry.Notification, error) {
 // something new; not ok at its end.
 func (s *Stream) step() (belfry.Notification, bool, error) {
 	a := s.current
-	for ; s.position < len(a.own); s.position++ {
+	for s.position < len(a.own) {
 		n := a.own[s.position]
 		s.position++
+		if n.Kind == belfry.KindCoverage && !s.learn(&n) {
+			continue // as it was before
+		}
 		return n, true, nil
 	}
 	for all := a.batch.GetNotifications(); s.position-len(a.own) < len(all); {
@@ -242,6 +246,9 @@ func (s *Stream) step() (belfry.Notification, bool, error) {
 		if err != nil {
 			s.fail(err)
 			return n, false, err
+		}
+		if n.Kind == belfry.KindCoverage {
+			s.learn(&n)
 		}
 		if s.seen.admit(&n) {
 			if p.GetJournalPosition() > 0 {

@@ -19,6 +19,8 @@ type registrationListView struct {
 	Node      nodeRef        `json:"node" doc:"whose entries these are"`
 	Entries   []entryView    `json:"entries" doc:"by class, then subject"`
 	Interests []interestView `json:"interests" doc:"what other nodes want of this node's events"`
+
+	ClusterRegistrations []clusterRegistrationView `json:"cluster_registrations" doc:"what consumers of this node ask of other nodes, by class, then subject"`
 }
 
 // entryView is one event registration entry in JSON.
@@ -63,7 +65,9 @@ func newRegistrationCommand(a *app) *cobra.Command {
 		Short: "List what is registered, with identifiers and who holds it",
 		Long: `List what is registered at this node, or at another: each event and pattern, an event with its
 present identifier, its sequence number, whether local consumers hold it or
-the listener that stands in for other nodes, and who is registered.`,
+the listener that stands in for other nodes, and who is registered. Then, what
+is asked of other nodes: which of them have it in force, and which refuse it,
+and why.`,
 		Example: "  belfry registration list\n  belfry registration list --node b",
 		Args:    none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -115,6 +119,9 @@ func registrationTable(o *output, answer *belfryv1.ListEntriesResponse, now time
 	t.write(o)
 	if len(answer.GetInterests()) > 0 {
 		fmt.Fprintln(o, "INTERESTS  "+interests(answer.GetInterests(), now))
+	}
+	if len(answer.GetClusterRegistrations()) > 0 {
+		coverageTable(o, answer.GetClusterRegistrations(), now, wide)
 	}
 }
 
@@ -195,5 +202,6 @@ func viewOfRegistrations(answer *belfryv1.ListEntriesResponse) registrationListV
 			Since: jsonTime(when(p.GetSince())), Unacknowledged: p.GetUnacknowledged(), Queued: p.GetQueued(),
 		})
 	}
+	view.ClusterRegistrations = viewOfClusterRegistrations(answer.GetClusterRegistrations())
 	return view
 }

@@ -159,6 +159,34 @@ func testEntries() *belfryv1.ListEntriesResponse {
 	return &belfryv1.ListEntriesResponse{
 		NodeName: "b", Entries: []*belfryv1.RegistrationEntry{nginx, pg, build},
 		Interests: []*belfryv1.PeerInterests{{NodeName: "a", Version: 14, Interests: 2, State: "live"}, parked},
+
+		ClusterRegistrations: testClusterRegistrations(),
+	}
+}
+
+func testClusterRegistrations() []*belfryv1.ClusterRegistration {
+	at := func(node string, state belfryv1.CoverageState, ago time.Duration, why string) *belfryv1.Coverage {
+		c := &belfryv1.Coverage{NodeName: node, State: state}
+		if ago > 0 {
+			set(&c.Since, noon.Add(-ago))
+		}
+		if why != "" {
+			c.Refusal = &belfryv1.Refusal{Code: "UNSUPPORTED", Message: why}
+		}
+		return c
+	}
+	const installed, refused = belfryv1.CoverageState_COVERAGE_STATE_INSTALLED, belfryv1.CoverageState_COVERAGE_STATE_REFUSED
+	const pending, unreachable = belfryv1.CoverageState_COVERAGE_STATE_PENDING, belfryv1.CoverageState_COVERAGE_STATE_UNREACHABLE
+	const why = "the kernel has no PSI; boot it with psi=1"
+	return []*belfryv1.ClusterRegistration{
+		{
+			Number: 7, Class: "node.*", Consumers: []*belfryv1.EntryConsumer{{Kind: "handler", Name: "page-me"}},
+			Coverage: []*belfryv1.Coverage{at("d", installed, time.Minute, ""), at("a", installed, time.Hour, ""), at("e", unreachable, 0, "")},
+		},
+		{
+			Number: 3, Class: "pressure.cpu", Subject: "some", Consumers: []*belfryv1.EntryConsumer{{Kind: "stream", Name: "pid 812 watch"}},
+			Coverage: []*belfryv1.Coverage{at("a", refused, 4*time.Second, why), at("c", refused, 4*time.Second, why), at("d", refused, 4*time.Second, "no\x1b right"), at("e", pending, time.Second, "")},
+		},
 	}
 }
 

@@ -95,17 +95,14 @@ func nodeName(view ClusterView, id belfry.NodeID) string {
 	return id.String()
 }
 
-// coverage tells where a cluster registration is in force.
-func (s *Server) coverage(all []event.Coverage) []*belfryv1.Coverage {
-	if len(all) == 0 {
-		return nil
-	}
-	view := s.opts.Cluster.View()
+// coverageOf tells where a cluster registration is in force.
+func coverageOf(view ClusterView, all []event.Coverage) []*belfryv1.Coverage {
 	result := make([]*belfryv1.Coverage, len(all))
 	for i, c := range all {
 		result[i] = &belfryv1.Coverage{
 			NodeId: c.Node.String(), NodeName: nodeName(view, c.Node),
 			State: belfryv1.CoverageState(c.State) + belfryv1.CoverageState_COVERAGE_STATE_PENDING,
+			Since: timestamp(c.Since),
 		}
 		if c.Err != nil {
 			result[i].Refusal = refusalOf(c.Err)

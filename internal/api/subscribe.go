@@ -264,7 +264,10 @@ func (sub *subscription) registerOne(ctx context.Context, m *belfryv1.Register) 
 			Refused: &belfryv1.Refused{Number: m.GetNumber(), Refusal: refusalOf(err)},
 		}})
 	}
-	registered := &belfryv1.Registered{Number: m.GetNumber(), Coverage: sub.s.coverage(answer.Coverage)}
+	registered := &belfryv1.Registered{Number: m.GetNumber()}
+	if len(answer.Coverage) > 0 {
+		registered.Coverage = coverageOf(sub.s.opts.Cluster.View(), answer.Coverage)
+	}
 	if sub.s.resumable(sub.subject, r) {
 		registered.JournalPosition = before
 	}

@@ -954,6 +954,7 @@ type Coverage struct {
 	NodeName      string                 `protobuf:"bytes,2,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
 	State         CoverageState          `protobuf:"varint,3,opt,name=state,proto3,enum=belfry.v1.CoverageState" json:"state,omitempty"`
 	Refusal       *Refusal               `protobuf:"bytes,4,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"` // of the state; unset: this node itself, or one never heard of
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1012,6 +1013,13 @@ func (x *Coverage) GetState() CoverageState {
 func (x *Coverage) GetRefusal() *Refusal {
 	if x != nil {
 		return x.Refusal
+	}
+	return nil
+}
+
+func (x *Coverage) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
 	}
 	return nil
 }
@@ -2497,14 +2505,15 @@ func (x *ListEntriesRequest) GetPageToken() string {
 }
 
 type ListEntriesResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	NodeName      string                 `protobuf:"bytes,2,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
-	Entries       []*RegistrationEntry   `protobuf:"bytes,3,rep,name=entries,proto3" json:"entries,omitempty"`
-	Interests     []*PeerInterests       `protobuf:"bytes,4,rep,name=interests,proto3" json:"interests,omitempty"`
-	NextPageToken string                 `protobuf:"bytes,5,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	NodeId               string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	NodeName             string                 `protobuf:"bytes,2,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	Entries              []*RegistrationEntry   `protobuf:"bytes,3,rep,name=entries,proto3" json:"entries,omitempty"`
+	Interests            []*PeerInterests       `protobuf:"bytes,4,rep,name=interests,proto3" json:"interests,omitempty"`
+	NextPageToken        string                 `protobuf:"bytes,5,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	ClusterRegistrations []*ClusterRegistration `protobuf:"bytes,6,rep,name=cluster_registrations,json=clusterRegistrations,proto3" json:"cluster_registrations,omitempty"` // after the entries
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *ListEntriesResponse) Reset() {
@@ -2572,6 +2581,99 @@ func (x *ListEntriesResponse) GetNextPageToken() string {
 	return ""
 }
 
+func (x *ListEntriesResponse) GetClusterRegistrations() []*ClusterRegistration {
+	if x != nil {
+		return x.ClusterRegistrations
+	}
+	return nil
+}
+
+// ClusterRegistration is what consumers of this node ask of other nodes, and
+// where it is in force.
+type ClusterRegistration struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Number         uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"` // of this node, never used again
+	Class          string                 `protobuf:"bytes,2,opt,name=class,proto3" json:"class,omitempty"`    // may be a pattern, as the subject
+	Subject        string                 `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
+	Consumers      []*EntryConsumer       `protobuf:"bytes,4,rep,name=consumers,proto3" json:"consumers,omitempty"` // at most 10,000 of them
+	ConsumersTotal uint32                 `protobuf:"varint,5,opt,name=consumers_total,json=consumersTotal,proto3" json:"consumers_total,omitempty"`
+	Coverage       []*Coverage            `protobuf:"bytes,6,rep,name=coverage,proto3" json:"coverage,omitempty"` // of the other nodes that are asked
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ClusterRegistration) Reset() {
+	*x = ClusterRegistration{}
+	mi := &file_belfry_v1_event_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterRegistration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterRegistration) ProtoMessage() {}
+
+func (x *ClusterRegistration) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_event_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterRegistration.ProtoReflect.Descriptor instead.
+func (*ClusterRegistration) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ClusterRegistration) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *ClusterRegistration) GetClass() string {
+	if x != nil {
+		return x.Class
+	}
+	return ""
+}
+
+func (x *ClusterRegistration) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *ClusterRegistration) GetConsumers() []*EntryConsumer {
+	if x != nil {
+		return x.Consumers
+	}
+	return nil
+}
+
+func (x *ClusterRegistration) GetConsumersTotal() uint32 {
+	if x != nil {
+		return x.ConsumersTotal
+	}
+	return 0
+}
+
+func (x *ClusterRegistration) GetCoverage() []*Coverage {
+	if x != nil {
+		return x.Coverage
+	}
+	return nil
+}
+
 type RegistrationEntry struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Entry          uint64                 `protobuf:"varint,1,opt,name=entry,proto3" json:"entry,omitempty"`
@@ -2590,7 +2692,7 @@ type RegistrationEntry struct {
 
 func (x *RegistrationEntry) Reset() {
 	*x = RegistrationEntry{}
-	mi := &file_belfry_v1_event_proto_msgTypes[26]
+	mi := &file_belfry_v1_event_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2602,7 +2704,7 @@ func (x *RegistrationEntry) String() string {
 func (*RegistrationEntry) ProtoMessage() {}
 
 func (x *RegistrationEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[26]
+	mi := &file_belfry_v1_event_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2615,7 +2717,7 @@ func (x *RegistrationEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistrationEntry.ProtoReflect.Descriptor instead.
 func (*RegistrationEntry) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{26}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RegistrationEntry) GetEntry() uint64 {
@@ -2702,7 +2804,7 @@ type EntryConsumer struct {
 
 func (x *EntryConsumer) Reset() {
 	*x = EntryConsumer{}
-	mi := &file_belfry_v1_event_proto_msgTypes[27]
+	mi := &file_belfry_v1_event_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2714,7 +2816,7 @@ func (x *EntryConsumer) String() string {
 func (*EntryConsumer) ProtoMessage() {}
 
 func (x *EntryConsumer) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[27]
+	mi := &file_belfry_v1_event_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2727,7 +2829,7 @@ func (x *EntryConsumer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryConsumer.ProtoReflect.Descriptor instead.
 func (*EntryConsumer) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{27}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *EntryConsumer) GetKind() string {
@@ -2788,7 +2890,7 @@ type PeerInterests struct {
 
 func (x *PeerInterests) Reset() {
 	*x = PeerInterests{}
-	mi := &file_belfry_v1_event_proto_msgTypes[28]
+	mi := &file_belfry_v1_event_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2800,7 +2902,7 @@ func (x *PeerInterests) String() string {
 func (*PeerInterests) ProtoMessage() {}
 
 func (x *PeerInterests) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[28]
+	mi := &file_belfry_v1_event_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2813,7 +2915,7 @@ func (x *PeerInterests) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerInterests.ProtoReflect.Descriptor instead.
 func (*PeerInterests) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{28}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PeerInterests) GetNodeId() string {
@@ -2881,7 +2983,7 @@ type ListClassesRequest struct {
 
 func (x *ListClassesRequest) Reset() {
 	*x = ListClassesRequest{}
-	mi := &file_belfry_v1_event_proto_msgTypes[29]
+	mi := &file_belfry_v1_event_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2893,7 +2995,7 @@ func (x *ListClassesRequest) String() string {
 func (*ListClassesRequest) ProtoMessage() {}
 
 func (x *ListClassesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[29]
+	mi := &file_belfry_v1_event_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2906,7 +3008,7 @@ func (x *ListClassesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClassesRequest.ProtoReflect.Descriptor instead.
 func (*ListClassesRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{29}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListClassesRequest) GetClass() string {
@@ -2925,7 +3027,7 @@ type ListClassesResponse struct {
 
 func (x *ListClassesResponse) Reset() {
 	*x = ListClassesResponse{}
-	mi := &file_belfry_v1_event_proto_msgTypes[30]
+	mi := &file_belfry_v1_event_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2937,7 +3039,7 @@ func (x *ListClassesResponse) String() string {
 func (*ListClassesResponse) ProtoMessage() {}
 
 func (x *ListClassesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[30]
+	mi := &file_belfry_v1_event_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2950,7 +3052,7 @@ func (x *ListClassesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClassesResponse.ProtoReflect.Descriptor instead.
 func (*ListClassesResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{30}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListClassesResponse) GetClasses() []*ClassInfo {
@@ -2981,7 +3083,7 @@ type ClassInfo struct {
 
 func (x *ClassInfo) Reset() {
 	*x = ClassInfo{}
-	mi := &file_belfry_v1_event_proto_msgTypes[31]
+	mi := &file_belfry_v1_event_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2993,7 +3095,7 @@ func (x *ClassInfo) String() string {
 func (*ClassInfo) ProtoMessage() {}
 
 func (x *ClassInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[31]
+	mi := &file_belfry_v1_event_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3006,7 +3108,7 @@ func (x *ClassInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassInfo.ProtoReflect.Descriptor instead.
 func (*ClassInfo) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{31}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ClassInfo) GetClass() string {
@@ -3112,7 +3214,7 @@ type SendEventRequest struct {
 
 func (x *SendEventRequest) Reset() {
 	*x = SendEventRequest{}
-	mi := &file_belfry_v1_event_proto_msgTypes[32]
+	mi := &file_belfry_v1_event_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3124,7 +3226,7 @@ func (x *SendEventRequest) String() string {
 func (*SendEventRequest) ProtoMessage() {}
 
 func (x *SendEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[32]
+	mi := &file_belfry_v1_event_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3137,7 +3239,7 @@ func (x *SendEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendEventRequest.ProtoReflect.Descriptor instead.
 func (*SendEventRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{32}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SendEventRequest) GetClass() string {
@@ -3180,7 +3282,7 @@ type SendEventResponse struct {
 
 func (x *SendEventResponse) Reset() {
 	*x = SendEventResponse{}
-	mi := &file_belfry_v1_event_proto_msgTypes[33]
+	mi := &file_belfry_v1_event_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3192,7 +3294,7 @@ func (x *SendEventResponse) String() string {
 func (*SendEventResponse) ProtoMessage() {}
 
 func (x *SendEventResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[33]
+	mi := &file_belfry_v1_event_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3205,7 +3307,7 @@ func (x *SendEventResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendEventResponse.ProtoReflect.Descriptor instead.
 func (*SendEventResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{33}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SendEventResponse) GetNodeName() string {
@@ -3245,7 +3347,7 @@ type SendEventsRequest struct {
 
 func (x *SendEventsRequest) Reset() {
 	*x = SendEventsRequest{}
-	mi := &file_belfry_v1_event_proto_msgTypes[34]
+	mi := &file_belfry_v1_event_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3257,7 +3359,7 @@ func (x *SendEventsRequest) String() string {
 func (*SendEventsRequest) ProtoMessage() {}
 
 func (x *SendEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[34]
+	mi := &file_belfry_v1_event_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3270,7 +3372,7 @@ func (x *SendEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendEventsRequest.ProtoReflect.Descriptor instead.
 func (*SendEventsRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{34}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SendEventsRequest) GetEvents() []*SendEventRequest {
@@ -3289,7 +3391,7 @@ type SendEventsResponse struct {
 
 func (x *SendEventsResponse) Reset() {
 	*x = SendEventsResponse{}
-	mi := &file_belfry_v1_event_proto_msgTypes[35]
+	mi := &file_belfry_v1_event_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3301,7 +3403,7 @@ func (x *SendEventsResponse) String() string {
 func (*SendEventsResponse) ProtoMessage() {}
 
 func (x *SendEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[35]
+	mi := &file_belfry_v1_event_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3314,7 +3416,7 @@ func (x *SendEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendEventsResponse.ProtoReflect.Descriptor instead.
 func (*SendEventsResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{35}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SendEventsResponse) GetResults() []*SendResult {
@@ -3334,7 +3436,7 @@ type SendResult struct {
 
 func (x *SendResult) Reset() {
 	*x = SendResult{}
-	mi := &file_belfry_v1_event_proto_msgTypes[36]
+	mi := &file_belfry_v1_event_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3346,7 +3448,7 @@ func (x *SendResult) String() string {
 func (*SendResult) ProtoMessage() {}
 
 func (x *SendResult) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_event_proto_msgTypes[36]
+	mi := &file_belfry_v1_event_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3359,7 +3461,7 @@ func (x *SendResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendResult.ProtoReflect.Descriptor instead.
 func (*SendResult) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_event_proto_rawDescGZIP(), []int{36}
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SendResult) GetMatched() uint32 {
@@ -3423,12 +3525,13 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"Registered\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12/\n" +
 	"\bcoverage\x18\x02 \x03(\v2\x13.belfry.v1.CoverageR\bcoverage\x12)\n" +
-	"\x10journal_position\x18\x03 \x01(\x04R\x0fjournalPosition\"\x9e\x01\n" +
+	"\x10journal_position\x18\x03 \x01(\x04R\x0fjournalPosition\"\xd0\x01\n" +
 	"\bCoverage\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12.\n" +
 	"\x05state\x18\x03 \x01(\x0e2\x18.belfry.v1.CoverageStateR\x05state\x12,\n" +
-	"\arefusal\x18\x04 \x01(\v2\x12.belfry.v1.RefusalR\arefusal\"O\n" +
+	"\arefusal\x18\x04 \x01(\v2\x12.belfry.v1.RefusalR\arefusal\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"O\n" +
 	"\aRefused\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12,\n" +
 	"\arefusal\x18\x02 \x01(\v2\x12.belfry.v1.RefusalR\arefusal\"u\n" +
@@ -3563,13 +3666,21 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"\xe3\x01\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\xb8\x02\n" +
 	"\x13ListEntriesResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x126\n" +
 	"\aentries\x18\x03 \x03(\v2\x1c.belfry.v1.RegistrationEntryR\aentries\x126\n" +
 	"\tinterests\x18\x04 \x03(\v2\x18.belfry.v1.PeerInterestsR\tinterests\x12&\n" +
-	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\"\xd7\x02\n" +
+	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\x12S\n" +
+	"\x15cluster_registrations\x18\x06 \x03(\v2\x1e.belfry.v1.ClusterRegistrationR\x14clusterRegistrations\"\xef\x01\n" +
+	"\x13ClusterRegistration\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12\x14\n" +
+	"\x05class\x18\x02 \x01(\tR\x05class\x12\x18\n" +
+	"\asubject\x18\x03 \x01(\tR\asubject\x126\n" +
+	"\tconsumers\x18\x04 \x03(\v2\x18.belfry.v1.EntryConsumerR\tconsumers\x12'\n" +
+	"\x0fconsumers_total\x18\x05 \x01(\rR\x0econsumersTotal\x12/\n" +
+	"\bcoverage\x18\x06 \x03(\v2\x13.belfry.v1.CoverageR\bcoverage\"\xd7\x02\n" +
 	"\x11RegistrationEntry\x12\x14\n" +
 	"\x05entry\x18\x01 \x01(\x04R\x05entry\x12\x14\n" +
 	"\x05class\x18\x02 \x01(\tR\x05class\x12\x18\n" +
@@ -3699,7 +3810,7 @@ func file_belfry_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_belfry_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_belfry_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_belfry_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_belfry_v1_event_proto_goTypes = []any{
 	(CoverageState)(0),            // 0: belfry.v1.CoverageState
 	(Scope)(0),                    // 1: belfry.v1.Scope
@@ -3733,20 +3844,21 @@ var file_belfry_v1_event_proto_goTypes = []any{
 	(*ListEventsResponse)(nil),    // 29: belfry.v1.ListEventsResponse
 	(*ListEntriesRequest)(nil),    // 30: belfry.v1.ListEntriesRequest
 	(*ListEntriesResponse)(nil),   // 31: belfry.v1.ListEntriesResponse
-	(*RegistrationEntry)(nil),     // 32: belfry.v1.RegistrationEntry
-	(*EntryConsumer)(nil),         // 33: belfry.v1.EntryConsumer
-	(*PeerInterests)(nil),         // 34: belfry.v1.PeerInterests
-	(*ListClassesRequest)(nil),    // 35: belfry.v1.ListClassesRequest
-	(*ListClassesResponse)(nil),   // 36: belfry.v1.ListClassesResponse
-	(*ClassInfo)(nil),             // 37: belfry.v1.ClassInfo
-	(*SendEventRequest)(nil),      // 38: belfry.v1.SendEventRequest
-	(*SendEventResponse)(nil),     // 39: belfry.v1.SendEventResponse
-	(*SendEventsRequest)(nil),     // 40: belfry.v1.SendEventsRequest
-	(*SendEventsResponse)(nil),    // 41: belfry.v1.SendEventsResponse
-	(*SendResult)(nil),            // 42: belfry.v1.SendResult
-	(*durationpb.Duration)(nil),   // 43: google.protobuf.Duration
+	(*ClusterRegistration)(nil),   // 32: belfry.v1.ClusterRegistration
+	(*RegistrationEntry)(nil),     // 33: belfry.v1.RegistrationEntry
+	(*EntryConsumer)(nil),         // 34: belfry.v1.EntryConsumer
+	(*PeerInterests)(nil),         // 35: belfry.v1.PeerInterests
+	(*ListClassesRequest)(nil),    // 36: belfry.v1.ListClassesRequest
+	(*ListClassesResponse)(nil),   // 37: belfry.v1.ListClassesResponse
+	(*ClassInfo)(nil),             // 38: belfry.v1.ClassInfo
+	(*SendEventRequest)(nil),      // 39: belfry.v1.SendEventRequest
+	(*SendEventResponse)(nil),     // 40: belfry.v1.SendEventResponse
+	(*SendEventsRequest)(nil),     // 41: belfry.v1.SendEventsRequest
+	(*SendEventsResponse)(nil),    // 42: belfry.v1.SendEventsResponse
+	(*SendResult)(nil),            // 43: belfry.v1.SendResult
 	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),       // 45: google.protobuf.Struct
+	(*durationpb.Duration)(nil),   // 45: google.protobuf.Duration
+	(*structpb.Struct)(nil),       // 46: google.protobuf.Struct
 }
 var file_belfry_v1_event_proto_depIdxs = []int32{
 	7,  // 0: belfry.v1.SubscribeRequest.hello:type_name -> belfry.v1.Hello
@@ -3761,64 +3873,68 @@ var file_belfry_v1_event_proto_depIdxs = []int32{
 	14, // 9: belfry.v1.Registered.coverage:type_name -> belfry.v1.Coverage
 	0,  // 10: belfry.v1.Coverage.state:type_name -> belfry.v1.CoverageState
 	16, // 11: belfry.v1.Coverage.refusal:type_name -> belfry.v1.Refusal
-	16, // 12: belfry.v1.Refused.refusal:type_name -> belfry.v1.Refusal
-	1,  // 13: belfry.v1.Registration.scope:type_name -> belfry.v1.Scope
-	2,  // 14: belfry.v1.Registration.edge:type_name -> belfry.v1.EdgeFilter
-	43, // 15: belfry.v1.Registration.hold:type_name -> google.protobuf.Duration
-	43, // 16: belfry.v1.Registration.min_interval:type_name -> google.protobuf.Duration
-	19, // 17: belfry.v1.Registration.flap:type_name -> belfry.v1.Flap
-	18, // 18: belfry.v1.Registration.since:type_name -> belfry.v1.Since
-	44, // 19: belfry.v1.Since.time:type_name -> google.protobuf.Timestamp
-	43, // 20: belfry.v1.Flap.window:type_name -> google.protobuf.Duration
-	22, // 21: belfry.v1.Batch.entries:type_name -> belfry.v1.Entry
-	23, // 22: belfry.v1.Batch.notifications:type_name -> belfry.v1.Notification
-	21, // 23: belfry.v1.Batch.replay:type_name -> belfry.v1.Replay
-	4,  // 24: belfry.v1.Notification.kind:type_name -> belfry.v1.Kind
-	3,  // 25: belfry.v1.Notification.edge:type_name -> belfry.v1.Edge
-	24, // 26: belfry.v1.Notification.gap:type_name -> belfry.v1.Gap
-	5,  // 27: belfry.v1.Gap.reason:type_name -> belfry.v1.GapReason
-	17, // 28: belfry.v1.WatchRequest.registration:type_name -> belfry.v1.Registration
-	44, // 29: belfry.v1.WatchResponse.first_time:type_name -> google.protobuf.Timestamp
-	44, // 30: belfry.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
-	45, // 31: belfry.v1.WatchResponse.data:type_name -> google.protobuf.Struct
-	27, // 32: belfry.v1.WatchResponse.gap:type_name -> belfry.v1.WatchGap
-	44, // 33: belfry.v1.WatchGap.from:type_name -> google.protobuf.Timestamp
-	44, // 34: belfry.v1.WatchGap.to:type_name -> google.protobuf.Timestamp
-	17, // 35: belfry.v1.ListEventsRequest.registrations:type_name -> belfry.v1.Registration
-	18, // 36: belfry.v1.ListEventsRequest.since:type_name -> belfry.v1.Since
-	44, // 37: belfry.v1.ListEventsRequest.until:type_name -> google.protobuf.Timestamp
-	22, // 38: belfry.v1.ListEventsResponse.entries:type_name -> belfry.v1.Entry
-	23, // 39: belfry.v1.ListEventsResponse.notifications:type_name -> belfry.v1.Notification
-	32, // 40: belfry.v1.ListEntriesResponse.entries:type_name -> belfry.v1.RegistrationEntry
-	34, // 41: belfry.v1.ListEntriesResponse.interests:type_name -> belfry.v1.PeerInterests
-	44, // 42: belfry.v1.RegistrationEntry.since:type_name -> google.protobuf.Timestamp
-	33, // 43: belfry.v1.RegistrationEntry.consumers:type_name -> belfry.v1.EntryConsumer
-	44, // 44: belfry.v1.PeerInterests.since:type_name -> google.protobuf.Timestamp
-	37, // 45: belfry.v1.ListClassesResponse.classes:type_name -> belfry.v1.ClassInfo
-	45, // 46: belfry.v1.SendEventRequest.data:type_name -> google.protobuf.Struct
-	43, // 47: belfry.v1.SendEventResponse.took:type_name -> google.protobuf.Duration
-	38, // 48: belfry.v1.SendEventsRequest.events:type_name -> belfry.v1.SendEventRequest
-	42, // 49: belfry.v1.SendEventsResponse.results:type_name -> belfry.v1.SendResult
-	16, // 50: belfry.v1.SendResult.refusal:type_name -> belfry.v1.Refusal
-	6,  // 51: belfry.v1.EventService.Subscribe:input_type -> belfry.v1.SubscribeRequest
-	25, // 52: belfry.v1.EventService.Watch:input_type -> belfry.v1.WatchRequest
-	30, // 53: belfry.v1.EventService.ListEntries:input_type -> belfry.v1.ListEntriesRequest
-	35, // 54: belfry.v1.EventService.ListClasses:input_type -> belfry.v1.ListClassesRequest
-	28, // 55: belfry.v1.EventService.ListEvents:input_type -> belfry.v1.ListEventsRequest
-	38, // 56: belfry.v1.EventService.SendEvent:input_type -> belfry.v1.SendEventRequest
-	40, // 57: belfry.v1.EventService.SendEvents:input_type -> belfry.v1.SendEventsRequest
-	11, // 58: belfry.v1.EventService.Subscribe:output_type -> belfry.v1.SubscribeResponse
-	26, // 59: belfry.v1.EventService.Watch:output_type -> belfry.v1.WatchResponse
-	31, // 60: belfry.v1.EventService.ListEntries:output_type -> belfry.v1.ListEntriesResponse
-	36, // 61: belfry.v1.EventService.ListClasses:output_type -> belfry.v1.ListClassesResponse
-	29, // 62: belfry.v1.EventService.ListEvents:output_type -> belfry.v1.ListEventsResponse
-	39, // 63: belfry.v1.EventService.SendEvent:output_type -> belfry.v1.SendEventResponse
-	41, // 64: belfry.v1.EventService.SendEvents:output_type -> belfry.v1.SendEventsResponse
-	58, // [58:65] is the sub-list for method output_type
-	51, // [51:58] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	44, // 12: belfry.v1.Coverage.since:type_name -> google.protobuf.Timestamp
+	16, // 13: belfry.v1.Refused.refusal:type_name -> belfry.v1.Refusal
+	1,  // 14: belfry.v1.Registration.scope:type_name -> belfry.v1.Scope
+	2,  // 15: belfry.v1.Registration.edge:type_name -> belfry.v1.EdgeFilter
+	45, // 16: belfry.v1.Registration.hold:type_name -> google.protobuf.Duration
+	45, // 17: belfry.v1.Registration.min_interval:type_name -> google.protobuf.Duration
+	19, // 18: belfry.v1.Registration.flap:type_name -> belfry.v1.Flap
+	18, // 19: belfry.v1.Registration.since:type_name -> belfry.v1.Since
+	44, // 20: belfry.v1.Since.time:type_name -> google.protobuf.Timestamp
+	45, // 21: belfry.v1.Flap.window:type_name -> google.protobuf.Duration
+	22, // 22: belfry.v1.Batch.entries:type_name -> belfry.v1.Entry
+	23, // 23: belfry.v1.Batch.notifications:type_name -> belfry.v1.Notification
+	21, // 24: belfry.v1.Batch.replay:type_name -> belfry.v1.Replay
+	4,  // 25: belfry.v1.Notification.kind:type_name -> belfry.v1.Kind
+	3,  // 26: belfry.v1.Notification.edge:type_name -> belfry.v1.Edge
+	24, // 27: belfry.v1.Notification.gap:type_name -> belfry.v1.Gap
+	5,  // 28: belfry.v1.Gap.reason:type_name -> belfry.v1.GapReason
+	17, // 29: belfry.v1.WatchRequest.registration:type_name -> belfry.v1.Registration
+	44, // 30: belfry.v1.WatchResponse.first_time:type_name -> google.protobuf.Timestamp
+	44, // 31: belfry.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
+	46, // 32: belfry.v1.WatchResponse.data:type_name -> google.protobuf.Struct
+	27, // 33: belfry.v1.WatchResponse.gap:type_name -> belfry.v1.WatchGap
+	44, // 34: belfry.v1.WatchGap.from:type_name -> google.protobuf.Timestamp
+	44, // 35: belfry.v1.WatchGap.to:type_name -> google.protobuf.Timestamp
+	17, // 36: belfry.v1.ListEventsRequest.registrations:type_name -> belfry.v1.Registration
+	18, // 37: belfry.v1.ListEventsRequest.since:type_name -> belfry.v1.Since
+	44, // 38: belfry.v1.ListEventsRequest.until:type_name -> google.protobuf.Timestamp
+	22, // 39: belfry.v1.ListEventsResponse.entries:type_name -> belfry.v1.Entry
+	23, // 40: belfry.v1.ListEventsResponse.notifications:type_name -> belfry.v1.Notification
+	33, // 41: belfry.v1.ListEntriesResponse.entries:type_name -> belfry.v1.RegistrationEntry
+	35, // 42: belfry.v1.ListEntriesResponse.interests:type_name -> belfry.v1.PeerInterests
+	32, // 43: belfry.v1.ListEntriesResponse.cluster_registrations:type_name -> belfry.v1.ClusterRegistration
+	34, // 44: belfry.v1.ClusterRegistration.consumers:type_name -> belfry.v1.EntryConsumer
+	14, // 45: belfry.v1.ClusterRegistration.coverage:type_name -> belfry.v1.Coverage
+	44, // 46: belfry.v1.RegistrationEntry.since:type_name -> google.protobuf.Timestamp
+	34, // 47: belfry.v1.RegistrationEntry.consumers:type_name -> belfry.v1.EntryConsumer
+	44, // 48: belfry.v1.PeerInterests.since:type_name -> google.protobuf.Timestamp
+	38, // 49: belfry.v1.ListClassesResponse.classes:type_name -> belfry.v1.ClassInfo
+	46, // 50: belfry.v1.SendEventRequest.data:type_name -> google.protobuf.Struct
+	45, // 51: belfry.v1.SendEventResponse.took:type_name -> google.protobuf.Duration
+	39, // 52: belfry.v1.SendEventsRequest.events:type_name -> belfry.v1.SendEventRequest
+	43, // 53: belfry.v1.SendEventsResponse.results:type_name -> belfry.v1.SendResult
+	16, // 54: belfry.v1.SendResult.refusal:type_name -> belfry.v1.Refusal
+	6,  // 55: belfry.v1.EventService.Subscribe:input_type -> belfry.v1.SubscribeRequest
+	25, // 56: belfry.v1.EventService.Watch:input_type -> belfry.v1.WatchRequest
+	30, // 57: belfry.v1.EventService.ListEntries:input_type -> belfry.v1.ListEntriesRequest
+	36, // 58: belfry.v1.EventService.ListClasses:input_type -> belfry.v1.ListClassesRequest
+	28, // 59: belfry.v1.EventService.ListEvents:input_type -> belfry.v1.ListEventsRequest
+	39, // 60: belfry.v1.EventService.SendEvent:input_type -> belfry.v1.SendEventRequest
+	41, // 61: belfry.v1.EventService.SendEvents:input_type -> belfry.v1.SendEventsRequest
+	11, // 62: belfry.v1.EventService.Subscribe:output_type -> belfry.v1.SubscribeResponse
+	26, // 63: belfry.v1.EventService.Watch:output_type -> belfry.v1.WatchResponse
+	31, // 64: belfry.v1.EventService.ListEntries:output_type -> belfry.v1.ListEntriesResponse
+	37, // 65: belfry.v1.EventService.ListClasses:output_type -> belfry.v1.ListClassesResponse
+	29, // 66: belfry.v1.EventService.ListEvents:output_type -> belfry.v1.ListEventsResponse
+	40, // 67: belfry.v1.EventService.SendEvent:output_type -> belfry.v1.SendEventResponse
+	42, // 68: belfry.v1.EventService.SendEvents:output_type -> belfry.v1.SendEventsResponse
+	62, // [62:69] is the sub-list for method output_type
+	55, // [55:62] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_event_proto_init() }
@@ -3850,7 +3966,7 @@ func file_belfry_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_event_proto_rawDesc), len(file_belfry_v1_event_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   37,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
