@@ -15,7 +15,7 @@ type clusterRegistrationView struct {
 	Class     string         `json:"class" doc:"class or pattern of classes"`
 	Subject   string         `json:"subject" doc:"what the user named; may be a pattern"`
 	Consumers []askerView    `json:"consumers" doc:"who is registered"`
-	Coverage  []coverageView `json:"coverage" doc:"where it is in force: one for each other node that is asked"`
+	Coverage  []coverageView `json:"coverage" doc:"where it is in force: one for each other node that is asked, by name"`
 }
 
 // askerView is one consumer of what is asked of other nodes in JSON.
@@ -48,7 +48,8 @@ var coverageWords = []struct {
 }
 
 // coverageTable has a row for each registration and state. Nodes of which the
-// same is to be said share one.
+// same is to be said share one: those that have it in force, and those that
+// ceased to together, for one reason.
 func coverageTable(o *output, list []*belfryv1.ClusterRegistration, now time.Time, wide bool) {
 	heads := "COVERAGE NODES EVENT CONSUMERS REASON"
 	if wide {
@@ -57,10 +58,13 @@ func coverageTable(o *output, list []*belfryv1.ClusterRegistration, now time.Tim
 	t := newTable(heads)
 	for _, w := range coverageWords {
 		for _, r := range list {
-			for _, g := range coverageGroups(r, w.state, w.word, now) {
-				name := selector{class: r.GetClass(), subject: r.GetSubject()}
+			for _, g := range coverageGroups(r, w.state) {
+				name, state := selector{class: r.GetClass(), subject: r.GetSubject()}, w.word
+				if !g.since.IsZero() {
+					state += " " + sinceText(now, g.since)
+				}
 				row := []cell{
-					{g.state, w.color}, {text: strings.Join(g.nodes, ", ")},
+					{state, w.color}, {text: strings.Join(g.nodes, ", ")},
 					{text: name.String()}, {text: consumers(r.GetConsumers())}, {text: g.reason},
 				}
 				if wide {
@@ -75,25 +79,30 @@ func coverageTable(o *output, list []*belfryv1.ClusterRegistration, now time.Tim
 
 // coverageGroup are nodes of which the same is to be said.
 type coverageGroup struct {
-	state, reason string
-	nodes         []string
+	reason string
+	since  time.Time // of the first one; zero: never heard of, or in force
+	nodes  []string
+}
+
+// takes tells whether one more node belongs to the group.
+func (g *coverageGroup) takes(reason string, since time.Time) bool {
+	return g.reason == reason && g.since.IsZero() == since.IsZero() && g.since.Sub(since).Abs() < time.Second
 }
 
 // coverageGroups are those of one state.
-func coverageGroups(r *belfryv1.ClusterRegistration, state belfryv1.CoverageState, word string, now time.Time) (groups []coverageGroup) {
+func coverageGroups(r *belfryv1.ClusterRegistration, state belfryv1.CoverageState) (groups []coverageGroup) {
 	for _, c := range r.GetCoverage() {
 		if c.GetState() != state {
 			continue
 		}
-		text := word
-		if since := when(c.GetSince()); !since.IsZero() && state != belfryv1.CoverageState_COVERAGE_STATE_INSTALLED {
-			text += " " + sinceText(now, since)
+		since, reason := when(c.GetSince()), c.GetRefusal().GetMessage()
+		if state == belfryv1.CoverageState_COVERAGE_STATE_INSTALLED {
+			since = time.Time{}
 		}
-		reason := c.GetRefusal().GetMessage()
-		i := slices.IndexFunc(groups, func(g coverageGroup) bool { return g.state == text && g.reason == reason })
+		i := slices.IndexFunc(groups, func(g coverageGroup) bool { return g.takes(reason, since) })
 		if i < 0 {
 			i = len(groups)
-			groups = append(groups, coverageGroup{state: text, reason: reason})
+			groups = append(groups, coverageGroup{reason: reason, since: since})
 		}
 		groups[i].nodes = append(groups[i].nodes, c.GetNodeName())
 	}
@@ -125,6 +134,7 @@ func viewOfClusterRegistrations(list []*belfryv1.ClusterRegistration) []clusterR
 			}
 			view.Coverage = append(view.Coverage, one)
 		}
+		slices.SortStableFunc(view.Coverage, func(a, b coverageView) int { return strings.Compare(a.Node, b.Node) })
 		views = append(views, view)
 	}
 	return views

@@ -185,7 +185,7 @@ func testClusterRegistrations() []*belfryv1.ClusterRegistration {
 		},
 		{
 			Number: 3, Class: "pressure.cpu", Subject: "some", Consumers: []*belfryv1.EntryConsumer{{Kind: "stream", Name: "pid 812 watch"}},
-			Coverage: []*belfryv1.Coverage{at("a", refused, 4*time.Second, why), at("c", refused, 4*time.Second, why), at("d", refused, 4*time.Second, "no\x1b right"), at("e", pending, time.Second, "")},
+			Coverage: []*belfryv1.Coverage{at("a", refused, 4*time.Second, why), at("c", refused, 4*time.Second+time.Millisecond, why), at("b", refused, 9*time.Second, why), at("d", refused, 4*time.Second, "no\x1b right"), at("e", pending, time.Second, "")},
 		},
 	}
 }
