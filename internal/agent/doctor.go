@@ -43,8 +43,8 @@ type Finding struct {
 }
 
 // Checks are the names of all checks, in the order in which they are made. The
-// last six need an agent that answers.
-var Checks = []string{"state", "keys", "certificate", "secret", "audit", "socket", "addresses", "clock", "streams", "links", "members", "limits", "journal"}
+// last seven need an agent that answers.
+var Checks = []string{"state", "keys", "certificate", "secret", "audit", "socket", "addresses", "clock", "streams", "links", "members", "limits", "journal", "producers"}
 
 // Ages from which the doctor speaks up (security.md, Keys).
 const (
@@ -71,7 +71,7 @@ func Diagnose(settings config.Settings, now time.Time, names []string, ask Ask) 
 	}
 	shared := map[string]func() findings{
 		"addresses": d.addresses, "clock": d.clock, "streams": d.streams, "links": d.links, "members": d.members, "limits": d.limits,
-		"journal": d.journal,
+		"journal": d.journal, "producers": d.producers,
 	}
 	for _, name := range names {
 		var list findings

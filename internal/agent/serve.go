@@ -58,8 +58,10 @@ func (a *Agent) apiOptions() api.Options {
 		},
 		Decide: a.decide,
 		Owns:   a.owns,
-		Audit:  a.audit,
-		Logger: a.log,
+
+		Producers: func() *belfryv1.ProducersStatus { return producersStatus(a.runner.Running()) },
+		Audit:     a.audit,
+		Logger:    a.log,
 	}
 }
 

@@ -30,7 +30,7 @@ func (n *nodeService) GetStatus(context.Context, *belfryv1.GetStatusRequest) (*b
 		Time: timestamppb.New(view.Time), Generation: view.Generation,
 		Nodes: nodesOf(view),
 	}
-	resp.Journal = n.s.opts.Journal.Status()
+	resp.Journal, resp.Producers = n.s.opts.Journal.Status(), n.s.opts.Producers()
 	var oldest time.Duration
 	for i := range view.Nodes {
 		if view.Nodes[i].Verdict == belfry.VerdictUp {

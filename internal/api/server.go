@@ -44,6 +44,10 @@ type Options struct {
 	Journal  Journal
 	Leader   Leader // nil: this node makes all changes
 
+	// Producers says how what watches the operating system is doing. It is called
+	// from many goroutines. Nil: it is not told.
+	Producers func() *belfryv1.ProducersStatus
+
 	// Joins lets in who has no certificate, on connections that are a Guest's.
 	// Nil Guest: there are none.
 	Joins Joins
@@ -120,6 +124,9 @@ func New(opts Options) *Server {
 	}
 	if opts.Journal == nil {
 		opts.Journal = noJournal{}
+	}
+	if opts.Producers == nil {
+		opts.Producers = func() *belfryv1.ProducersStatus { return nil }
 	}
 	if opts.Leader == nil {
 		opts.Leader = alone{}

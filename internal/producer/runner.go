@@ -117,9 +117,10 @@ func (r *Runner) Stop() {
 // Status says how one producer is.
 type Status struct {
 	Name     string
-	Up       bool   // it runs now; false also while nobody watches
-	Watches  int    // that stand
-	Restarts uint64 // after failures, since the Runner was made
+	Up       bool     // it runs now; false also while nobody watches
+	Watches  int      // that stand
+	Restarts uint64   // after failures, since the Runner was made
+	Trouble  *Trouble // nil: it works, or nobody watches
 }
 
 // Running is the status of every producer, in the order of the options.

@@ -33,6 +33,8 @@ type supervised struct {
 	wake     chan struct{}      // capacity 1: pending or standing changed
 	restarts uint64
 	closed   bool
+	began    time.Time // the present or last call of Run
+	failures failures
 
 	instances instances
 }
@@ -93,7 +95,7 @@ func (s *supervised) close() {
 func (s *supervised) status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Status{Name: s.producer.Name(), Up: s.up, Watches: len(s.standing), Restarts: s.restarts}
+	return Status{Name: s.producer.Name(), Up: s.up, Watches: len(s.standing), Restarts: s.restarts, Trouble: s.trouble(time.Now())}
 }
 
 func (s *supervised) signal() {
@@ -107,7 +109,6 @@ func (s *supervised) signal() {
 func (s *supervised) supervise(ctx context.Context) {
 	backOff := firstBackOff
 	for s.begin() {
-		began := time.Now()
 		asked, err := s.run(ctx)
 		if asked { // to stop: what it says about that does not matter
 			continue
@@ -115,11 +116,12 @@ func (s *supervised) supervise(ctx context.Context) {
 		if err == nil {
 			err = errors.New("it stopped by itself")
 		}
-		if time.Since(began) > greatestBackOff {
+		if time.Since(s.began) > greatestBackOff { // only this goroutine writes it
 			backOff = firstBackOff
 		}
-		s.failed(ctx, err)
-		s.pause(ctx, backOff+rand.N(backOff/4+1))
+		pause := backOff + rand.N(backOff/4+1)
+		s.failed(ctx, err, pause)
+		s.pause(ctx, pause)
 		backOff = min(2*backOff, greatestBackOff)
 	}
 }
@@ -131,7 +133,7 @@ func (s *supervised) begin() bool {
 	defer s.mu.Unlock()
 	if len(s.standing) == 0 { // nobody watches, or the Runner stops
 		s.stop()
-		s.alive, s.stop = false, nil
+		s.alive, s.stop, s.failures = false, nil, failures{}
 		return false
 	}
 	s.pending = requests{by: map[event.WatchID]Request{}, told: map[event.WatchID]event.EntryID{}}
@@ -146,7 +148,7 @@ func (s *supervised) begin() bool {
 func (s *supervised) run(ctx context.Context) (asked bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	s.mu.Lock()
-	s.idle, s.up = cancel, true
+	s.idle, s.up, s.began = cancel, true, time.Now()
 	if len(s.standing) == 0 { // the last watch ended since begin
 		cancel()
 	}
@@ -160,6 +162,7 @@ func (s *supervised) run(ctx context.Context) (asked bool, err error) {
 	feeder.Wait()
 	s.mu.Lock()
 	s.idle, s.up = nil, false
+	s.failures.ended(time.Since(s.began))
 	s.mu.Unlock()
 	return asked, err
 }
@@ -216,8 +219,9 @@ func (s *supervised) send(ctx context.Context, messages []event.Message) error {
 
 // failed takes the identifiers away that the producer had given: nobody
 // watches them now, and what they name may change until it runs again.
-func (s *supervised) failed(ctx context.Context, err error) {
+func (s *supervised) failed(ctx context.Context, err error, pause time.Duration) {
 	s.mu.Lock()
+	s.failures.note(time.Now(), err.Error(), pause)
 	s.restarts++
 	restarts := s.restarts
 	messages := s.instances.lose()

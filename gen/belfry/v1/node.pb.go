@@ -74,6 +74,7 @@ type GetStatusResponse struct {
 	Time          *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=time,proto3" json:"time,omitempty"`              // of the answer
 	Generation    uint64                 `protobuf:"varint,12,opt,name=generation,proto3" json:"generation,omitempty"` // of the member table
 	Journal       *JournalStatus         `protobuf:"bytes,13,opt,name=journal,proto3" json:"journal,omitempty"`        // of who answers
+	Producers     *ProducersStatus       `protobuf:"bytes,14,opt,name=producers,proto3" json:"producers,omitempty"`    // of who answers
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -199,6 +200,160 @@ func (x *GetStatusResponse) GetJournal() *JournalStatus {
 	return nil
 }
 
+func (x *GetStatusResponse) GetProducers() *ProducersStatus {
+	if x != nil {
+		return x.Producers
+	}
+	return nil
+}
+
+// ProducersStatus is how what watches the operating system is doing.
+type ProducersStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Running       uint32                 `protobuf:"varint,1,opt,name=running,proto3" json:"running,omitempty"` // those that somebody watches by, and that work
+	Failing       []*FailingProducer     `protobuf:"bytes,2,rep,name=failing,proto3" json:"failing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProducersStatus) Reset() {
+	*x = ProducersStatus{}
+	mi := &file_belfry_v1_node_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProducersStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProducersStatus) ProtoMessage() {}
+
+func (x *ProducersStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_node_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProducersStatus.ProtoReflect.Descriptor instead.
+func (*ProducersStatus) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ProducersStatus) GetRunning() uint32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *ProducersStatus) GetFailing() []*FailingProducer {
+	if x != nil {
+		return x.Failing
+	}
+	return nil
+}
+
+// FailingProducer failed, and has not proven since that it works again.
+type FailingProducer struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Name     string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`          // the subject of producer.failed
+	Reason   string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`      // of the last failure
+	Since    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`        // of the first one
+	Failures uint64                 `protobuf:"varint,4,opt,name=failures,proto3" json:"failures,omitempty"` // since then
+	Next     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=next,proto3" json:"next,omitempty"`          // when it is started again; unset: it has been
+	// CLASS:SUBJECT of what it does not tell of meanwhile: the first 10.
+	Watched       []string `protobuf:"bytes,6,rep,name=watched,proto3" json:"watched,omitempty"`
+	WatchedTotal  uint32   `protobuf:"varint,7,opt,name=watched_total,json=watchedTotal,proto3" json:"watched_total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailingProducer) Reset() {
+	*x = FailingProducer{}
+	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailingProducer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailingProducer) ProtoMessage() {}
+
+func (x *FailingProducer) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailingProducer.ProtoReflect.Descriptor instead.
+func (*FailingProducer) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *FailingProducer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *FailingProducer) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *FailingProducer) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *FailingProducer) GetFailures() uint64 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *FailingProducer) GetNext() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
+func (x *FailingProducer) GetWatched() []string {
+	if x != nil {
+		return x.Watched
+	}
+	return nil
+}
+
+func (x *FailingProducer) GetWatchedTotal() uint32 {
+	if x != nil {
+		return x.WatchedTotal
+	}
+	return 0
+}
+
 // JournalStatus is how a node's journal is doing.
 type JournalStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -214,7 +369,7 @@ type JournalStatus struct {
 
 func (x *JournalStatus) Reset() {
 	*x = JournalStatus{}
-	mi := &file_belfry_v1_node_proto_msgTypes[2]
+	mi := &file_belfry_v1_node_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -226,7 +381,7 @@ func (x *JournalStatus) String() string {
 func (*JournalStatus) ProtoMessage() {}
 
 func (x *JournalStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[2]
+	mi := &file_belfry_v1_node_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -239,7 +394,7 @@ func (x *JournalStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalStatus.ProtoReflect.Descriptor instead.
 func (*JournalStatus) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{2}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *JournalStatus) GetState() string {
@@ -315,7 +470,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	mi := &file_belfry_v1_node_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -327,7 +482,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	mi := &file_belfry_v1_node_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -340,7 +495,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{3}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Node) GetId() string {
@@ -520,7 +675,7 @@ type PeerStream struct {
 
 func (x *PeerStream) Reset() {
 	*x = PeerStream{}
-	mi := &file_belfry_v1_node_proto_msgTypes[4]
+	mi := &file_belfry_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -532,7 +687,7 @@ func (x *PeerStream) String() string {
 func (*PeerStream) ProtoMessage() {}
 
 func (x *PeerStream) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[4]
+	mi := &file_belfry_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -545,7 +700,7 @@ func (x *PeerStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStream.ProtoReflect.Descriptor instead.
 func (*PeerStream) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PeerStream) GetUp() bool {
@@ -599,7 +754,7 @@ type MemberReport struct {
 
 func (x *MemberReport) Reset() {
 	*x = MemberReport{}
-	mi := &file_belfry_v1_node_proto_msgTypes[5]
+	mi := &file_belfry_v1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -611,7 +766,7 @@ func (x *MemberReport) String() string {
 func (*MemberReport) ProtoMessage() {}
 
 func (x *MemberReport) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[5]
+	mi := &file_belfry_v1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -624,7 +779,7 @@ func (x *MemberReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReport.ProtoReflect.Descriptor instead.
 func (*MemberReport) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *MemberReport) GetAsked() *timestamppb.Timestamp {
@@ -679,7 +834,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[6]
+	mi := &file_belfry_v1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -691,7 +846,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[6]
+	mi := &file_belfry_v1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -704,7 +859,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListNodesRequest) GetPageSize() uint32 {
@@ -731,7 +886,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[7]
+	mi := &file_belfry_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -743,7 +898,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[7]
+	mi := &file_belfry_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -756,7 +911,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -782,7 +937,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[8]
+	mi := &file_belfry_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +949,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[8]
+	mi := &file_belfry_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +962,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetNodeRequest) GetNode() string {
@@ -827,7 +982,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[9]
+	mi := &file_belfry_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -839,7 +994,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[9]
+	mi := &file_belfry_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -852,7 +1007,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetNodeResponse) GetNode() *Node {
@@ -881,7 +1036,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_belfry_v1_node_proto_msgTypes[10]
+	mi := &file_belfry_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -893,7 +1048,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[10]
+	mi := &file_belfry_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -906,7 +1061,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Evidence) GetTime() *timestamppb.Timestamp {
@@ -947,7 +1102,7 @@ type StopNodeRequest struct {
 
 func (x *StopNodeRequest) Reset() {
 	*x = StopNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[11]
+	mi := &file_belfry_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -959,7 +1114,7 @@ func (x *StopNodeRequest) String() string {
 func (*StopNodeRequest) ProtoMessage() {}
 
 func (x *StopNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[11]
+	mi := &file_belfry_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -972,7 +1127,7 @@ func (x *StopNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopNodeRequest.ProtoReflect.Descriptor instead.
 func (*StopNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StopNodeRequest) GetNode() string {
@@ -1003,7 +1158,7 @@ type StopNodeResponse struct {
 
 func (x *StopNodeResponse) Reset() {
 	*x = StopNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[12]
+	mi := &file_belfry_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1015,7 +1170,7 @@ func (x *StopNodeResponse) String() string {
 func (*StopNodeResponse) ProtoMessage() {}
 
 func (x *StopNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[12]
+	mi := &file_belfry_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1028,7 +1183,7 @@ func (x *StopNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopNodeResponse.ProtoReflect.Descriptor instead.
 func (*StopNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StopNodeResponse) GetNodeId() string {
@@ -1083,7 +1238,7 @@ type StartNodeRequest struct {
 
 func (x *StartNodeRequest) Reset() {
 	*x = StartNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[13]
+	mi := &file_belfry_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1250,7 @@ func (x *StartNodeRequest) String() string {
 func (*StartNodeRequest) ProtoMessage() {}
 
 func (x *StartNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[13]
+	mi := &file_belfry_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1263,7 @@ func (x *StartNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartNodeRequest.ProtoReflect.Descriptor instead.
 func (*StartNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StartNodeRequest) GetNode() string {
@@ -1138,7 +1293,7 @@ type StartNodeResponse struct {
 
 func (x *StartNodeResponse) Reset() {
 	*x = StartNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[14]
+	mi := &file_belfry_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1150,7 +1305,7 @@ func (x *StartNodeResponse) String() string {
 func (*StartNodeResponse) ProtoMessage() {}
 
 func (x *StartNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[14]
+	mi := &file_belfry_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1163,7 +1318,7 @@ func (x *StartNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartNodeResponse.ProtoReflect.Descriptor instead.
 func (*StartNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StartNodeResponse) GetNodeId() string {
@@ -1206,7 +1361,7 @@ var File_belfry_v1_node_proto protoreflect.FileDescriptor
 const file_belfry_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"\x14belfry/v1/node.proto\x12\tbelfry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xea\x03\n" +
+	"\x10GetStatusRequest\"\xa4\x04\n" +
 	"\x11GetStatusResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12!\n" +
@@ -1227,7 +1382,19 @@ const file_belfry_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\f \x01(\x04R\n" +
 	"generation\x122\n" +
-	"\ajournal\x18\r \x01(\v2\x18.belfry.v1.JournalStatusR\ajournal\"\xb7\x01\n" +
+	"\ajournal\x18\r \x01(\v2\x18.belfry.v1.JournalStatusR\ajournal\x128\n" +
+	"\tproducers\x18\x0e \x01(\v2\x1a.belfry.v1.ProducersStatusR\tproducers\"a\n" +
+	"\x0fProducersStatus\x12\x18\n" +
+	"\arunning\x18\x01 \x01(\rR\arunning\x124\n" +
+	"\afailing\x18\x02 \x03(\v2\x1a.belfry.v1.FailingProducerR\afailing\"\xfa\x01\n" +
+	"\x0fFailingProducer\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
+	"\bfailures\x18\x04 \x01(\x04R\bfailures\x12.\n" +
+	"\x04next\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04next\x12\x18\n" +
+	"\awatched\x18\x06 \x03(\tR\awatched\x12#\n" +
+	"\rwatched_total\x18\a \x01(\rR\fwatchedTotal\"\xb7\x01\n" +
 	"\rJournalStatus\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x122\n" +
@@ -1338,65 +1505,71 @@ func file_belfry_v1_node_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_node_proto_rawDescData
 }
 
-var file_belfry_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_belfry_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_belfry_v1_node_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: belfry.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: belfry.v1.GetStatusResponse
-	(*JournalStatus)(nil),         // 2: belfry.v1.JournalStatus
-	(*Node)(nil),                  // 3: belfry.v1.Node
-	(*PeerStream)(nil),            // 4: belfry.v1.PeerStream
-	(*MemberReport)(nil),          // 5: belfry.v1.MemberReport
-	(*ListNodesRequest)(nil),      // 6: belfry.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),     // 7: belfry.v1.ListNodesResponse
-	(*GetNodeRequest)(nil),        // 8: belfry.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),       // 9: belfry.v1.GetNodeResponse
-	(*Evidence)(nil),              // 10: belfry.v1.Evidence
-	(*StopNodeRequest)(nil),       // 11: belfry.v1.StopNodeRequest
-	(*StopNodeResponse)(nil),      // 12: belfry.v1.StopNodeResponse
-	(*StartNodeRequest)(nil),      // 13: belfry.v1.StartNodeRequest
-	(*StartNodeResponse)(nil),     // 14: belfry.v1.StartNodeResponse
-	(*durationpb.Duration)(nil),   // 15: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*ProducersStatus)(nil),       // 2: belfry.v1.ProducersStatus
+	(*FailingProducer)(nil),       // 3: belfry.v1.FailingProducer
+	(*JournalStatus)(nil),         // 4: belfry.v1.JournalStatus
+	(*Node)(nil),                  // 5: belfry.v1.Node
+	(*PeerStream)(nil),            // 6: belfry.v1.PeerStream
+	(*MemberReport)(nil),          // 7: belfry.v1.MemberReport
+	(*ListNodesRequest)(nil),      // 8: belfry.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),     // 9: belfry.v1.ListNodesResponse
+	(*GetNodeRequest)(nil),        // 10: belfry.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),       // 11: belfry.v1.GetNodeResponse
+	(*Evidence)(nil),              // 12: belfry.v1.Evidence
+	(*StopNodeRequest)(nil),       // 13: belfry.v1.StopNodeRequest
+	(*StopNodeResponse)(nil),      // 14: belfry.v1.StopNodeResponse
+	(*StartNodeRequest)(nil),      // 15: belfry.v1.StartNodeRequest
+	(*StartNodeResponse)(nil),     // 16: belfry.v1.StartNodeResponse
+	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
 }
 var file_belfry_v1_node_proto_depIdxs = []int32{
-	15, // 0: belfry.v1.GetStatusResponse.oldest_fact:type_name -> google.protobuf.Duration
-	3,  // 1: belfry.v1.GetStatusResponse.nodes:type_name -> belfry.v1.Node
-	16, // 2: belfry.v1.GetStatusResponse.time:type_name -> google.protobuf.Timestamp
-	2,  // 3: belfry.v1.GetStatusResponse.journal:type_name -> belfry.v1.JournalStatus
-	16, // 4: belfry.v1.JournalStatus.oldest:type_name -> google.protobuf.Timestamp
-	16, // 5: belfry.v1.Node.since:type_name -> google.protobuf.Timestamp
-	16, // 6: belfry.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
-	15, // 7: belfry.v1.Node.interval:type_name -> google.protobuf.Duration
-	15, // 8: belfry.v1.Node.max_wait:type_name -> google.protobuf.Duration
-	16, // 9: belfry.v1.Node.started:type_name -> google.protobuf.Timestamp
-	15, // 10: belfry.v1.Node.age:type_name -> google.protobuf.Duration
-	5,  // 11: belfry.v1.Node.report:type_name -> belfry.v1.MemberReport
-	4,  // 12: belfry.v1.Node.stream:type_name -> belfry.v1.PeerStream
-	16, // 13: belfry.v1.Node.duplicate:type_name -> google.protobuf.Timestamp
-	16, // 14: belfry.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
-	15, // 15: belfry.v1.PeerStream.clock_offset:type_name -> google.protobuf.Duration
-	16, // 16: belfry.v1.MemberReport.asked:type_name -> google.protobuf.Timestamp
-	15, // 17: belfry.v1.MemberReport.clock_offset:type_name -> google.protobuf.Duration
-	16, // 18: belfry.v1.MemberReport.certificate_end:type_name -> google.protobuf.Timestamp
-	3,  // 19: belfry.v1.ListNodesResponse.nodes:type_name -> belfry.v1.Node
-	3,  // 20: belfry.v1.GetNodeResponse.node:type_name -> belfry.v1.Node
-	10, // 21: belfry.v1.GetNodeResponse.evidence:type_name -> belfry.v1.Evidence
-	16, // 22: belfry.v1.Evidence.time:type_name -> google.protobuf.Timestamp
-	0,  // 23: belfry.v1.NodeService.GetStatus:input_type -> belfry.v1.GetStatusRequest
-	6,  // 24: belfry.v1.NodeService.ListNodes:input_type -> belfry.v1.ListNodesRequest
-	8,  // 25: belfry.v1.NodeService.GetNode:input_type -> belfry.v1.GetNodeRequest
-	11, // 26: belfry.v1.NodeService.StopNode:input_type -> belfry.v1.StopNodeRequest
-	13, // 27: belfry.v1.NodeService.StartNode:input_type -> belfry.v1.StartNodeRequest
-	1,  // 28: belfry.v1.NodeService.GetStatus:output_type -> belfry.v1.GetStatusResponse
-	7,  // 29: belfry.v1.NodeService.ListNodes:output_type -> belfry.v1.ListNodesResponse
-	9,  // 30: belfry.v1.NodeService.GetNode:output_type -> belfry.v1.GetNodeResponse
-	12, // 31: belfry.v1.NodeService.StopNode:output_type -> belfry.v1.StopNodeResponse
-	14, // 32: belfry.v1.NodeService.StartNode:output_type -> belfry.v1.StartNodeResponse
-	28, // [28:33] is the sub-list for method output_type
-	23, // [23:28] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	17, // 0: belfry.v1.GetStatusResponse.oldest_fact:type_name -> google.protobuf.Duration
+	5,  // 1: belfry.v1.GetStatusResponse.nodes:type_name -> belfry.v1.Node
+	18, // 2: belfry.v1.GetStatusResponse.time:type_name -> google.protobuf.Timestamp
+	4,  // 3: belfry.v1.GetStatusResponse.journal:type_name -> belfry.v1.JournalStatus
+	2,  // 4: belfry.v1.GetStatusResponse.producers:type_name -> belfry.v1.ProducersStatus
+	3,  // 5: belfry.v1.ProducersStatus.failing:type_name -> belfry.v1.FailingProducer
+	18, // 6: belfry.v1.FailingProducer.since:type_name -> google.protobuf.Timestamp
+	18, // 7: belfry.v1.FailingProducer.next:type_name -> google.protobuf.Timestamp
+	18, // 8: belfry.v1.JournalStatus.oldest:type_name -> google.protobuf.Timestamp
+	18, // 9: belfry.v1.Node.since:type_name -> google.protobuf.Timestamp
+	18, // 10: belfry.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
+	17, // 11: belfry.v1.Node.interval:type_name -> google.protobuf.Duration
+	17, // 12: belfry.v1.Node.max_wait:type_name -> google.protobuf.Duration
+	18, // 13: belfry.v1.Node.started:type_name -> google.protobuf.Timestamp
+	17, // 14: belfry.v1.Node.age:type_name -> google.protobuf.Duration
+	7,  // 15: belfry.v1.Node.report:type_name -> belfry.v1.MemberReport
+	6,  // 16: belfry.v1.Node.stream:type_name -> belfry.v1.PeerStream
+	18, // 17: belfry.v1.Node.duplicate:type_name -> google.protobuf.Timestamp
+	18, // 18: belfry.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
+	17, // 19: belfry.v1.PeerStream.clock_offset:type_name -> google.protobuf.Duration
+	18, // 20: belfry.v1.MemberReport.asked:type_name -> google.protobuf.Timestamp
+	17, // 21: belfry.v1.MemberReport.clock_offset:type_name -> google.protobuf.Duration
+	18, // 22: belfry.v1.MemberReport.certificate_end:type_name -> google.protobuf.Timestamp
+	5,  // 23: belfry.v1.ListNodesResponse.nodes:type_name -> belfry.v1.Node
+	5,  // 24: belfry.v1.GetNodeResponse.node:type_name -> belfry.v1.Node
+	12, // 25: belfry.v1.GetNodeResponse.evidence:type_name -> belfry.v1.Evidence
+	18, // 26: belfry.v1.Evidence.time:type_name -> google.protobuf.Timestamp
+	0,  // 27: belfry.v1.NodeService.GetStatus:input_type -> belfry.v1.GetStatusRequest
+	8,  // 28: belfry.v1.NodeService.ListNodes:input_type -> belfry.v1.ListNodesRequest
+	10, // 29: belfry.v1.NodeService.GetNode:input_type -> belfry.v1.GetNodeRequest
+	13, // 30: belfry.v1.NodeService.StopNode:input_type -> belfry.v1.StopNodeRequest
+	15, // 31: belfry.v1.NodeService.StartNode:input_type -> belfry.v1.StartNodeRequest
+	1,  // 32: belfry.v1.NodeService.GetStatus:output_type -> belfry.v1.GetStatusResponse
+	9,  // 33: belfry.v1.NodeService.ListNodes:output_type -> belfry.v1.ListNodesResponse
+	11, // 34: belfry.v1.NodeService.GetNode:output_type -> belfry.v1.GetNodeResponse
+	14, // 35: belfry.v1.NodeService.StopNode:output_type -> belfry.v1.StopNodeResponse
+	16, // 36: belfry.v1.NodeService.StartNode:output_type -> belfry.v1.StartNodeResponse
+	32, // [32:37] is the sub-list for method output_type
+	27, // [27:32] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_node_proto_init() }
@@ -1410,7 +1583,7 @@ func file_belfry_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_node_proto_rawDesc), len(file_belfry_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
