@@ -21,7 +21,7 @@ func unknownNode(name string, nodes []*belfryv1.Node, sentinel error) error {
 	for _, n := range nodes {
 		known = append(known, n.GetName())
 	}
-	if near, ok := config.Nearest(name, known); ok && len(known) > 3 {
+	if near, ok := config.Nearest(name, known); ok && len(known) > 3 && len(name) > 1 { // of one letter any other is near
 		return failf(sentinel, "unknown node %q; did you mean %s?", name, near)
 	}
 	return failf(sentinel, "unknown node %q; one of %s", name, strings.Join(known, ", "))

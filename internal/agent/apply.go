@@ -66,7 +66,6 @@ func (a *Agent) membersChanged(old, table *Table) {
 	for _, n := range old.Nodes {
 		if _, ok := table.Node(n.ID); !ok {
 			a.log.Info("node removed", "peer", n.Name, "generation", table.Generation)
-			a.tellEvents(event.PeerGone{Node: n.ID})
 			delete(a.config.admitted, n.ID)
 		}
 	}
@@ -82,6 +81,11 @@ func (a *Agent) membersChanged(old, table *Table) {
 		a.log.Error("peers not taken", "generation", table.Generation, "err", err) // the table was validated
 	}
 	a.streams.SetPeers(streamPeers(table, a.id.node))
+	for _, n := range old.Nodes { // when no stream can come to them any more
+		if _, ok := table.Node(n.ID); !ok {
+			a.tellEvents(event.PeerRemoved{Node: n.ID})
+		}
+	}
 }
 
 // tellMembership posts who came and who went.

@@ -392,5 +392,10 @@ func (a *Agent) forward(ctx context.Context, lead belfry.NodeID, method string, 
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return a.ask(ctx, lead, method, request, response)
+	err := a.ask(ctx, lead, method, request, response)
+	var call *belfry.Error
+	if errors.As(err, &call) && call.Subject == method && call.Err != nil {
+		err = call.Err // what it says, as if this node had said it
+	}
+	return err
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -186,6 +187,9 @@ const noKeys = "there are no keys yet"
 
 func (d doctor) keys() (Level, string) {
 	keys, level, text := d.load()
+	if text == noKeys && !missing(filepath.Join(d.settings.State, joiningDir)) {
+		return LevelFailure, "belfry join or belfry init was cut off in " + d.settings.State + ": run it again and it goes on, a join with the same token as long as that counts, or with a new one"
+	}
 	if text == noKeys {
 		return LevelFailure, d.settings.State + " belongs to no cluster; belfry init makes one, belfry join TOKEN enters one"
 	}
@@ -261,7 +265,7 @@ func (d doctor) audit() (Level, string) {
 	if keys == nil {
 		return level, text
 	}
-	sum, err := security.CheckAudit(d.settings.State, keys.Public())
+	sum, err := security.CheckAudit(d.settings.State, keys.Public(), formerKeys(d.settings.State)...)
 	switch {
 	case errors.Is(err, belfry.ErrNotFound):
 		return LevelWarning, err.Error()
@@ -273,6 +277,20 @@ func (d doctor) audit() (Level, string) {
 		return LevelWarning, fmt.Sprintf("records %d to %d, whole, but %d of them tell of records that found no room; give the state directory's disk some", sum.First, sum.Last, sum.Lost)
 	}
 	return LevelOK, fmt.Sprintf("records %d to %d, signed up to %d", sum.First, sum.Last, sum.Signed)
+}
+
+// formerKeys are the identities that the directory had before.
+func formerKeys(state string) (former []ed25519.PublicKey) {
+	entries, err := os.ReadDir(filepath.Join(state, formerDir))
+	if err != nil { // it had none
+		return nil
+	}
+	for _, e := range entries {
+		if keys, err := security.Load(filepath.Join(state, formerDir, e.Name(), keysDir)); err == nil {
+			former = append(former, keys.Public())
+		}
+	}
+	return former
 }
 
 func (d doctor) socket() (Level, string) {

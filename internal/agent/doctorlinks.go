@@ -88,7 +88,10 @@ func linkRemedy(l *belfryv1.Link) string {
 	show := fmt.Sprintf("belfry link show %s/%s has its figures", l.GetPeer(), l.GetNetwork())
 	switch l.GetState() {
 	case belfry.LinkAdminDown.String():
-		return fmt.Sprintf("set the interface up: ip link set dev %s up", cmp.Or(l.GetInterface(), "NAME"))
+		if l.GetInterface() == "" {
+			return "this machine needs the address that the cluster knows: belfry doctor addresses tells which"
+		}
+		return fmt.Sprintf("set the interface up: ip link set dev %s up", l.GetInterface())
 	case belfry.LinkNoCarrier.String():
 		return fmt.Sprintf("see to the cable of %s and the port at its other end", cmp.Or(l.GetInterface(), "the interface"))
 	case belfry.LinkOneWayIn.String():

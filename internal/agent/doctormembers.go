@@ -260,7 +260,7 @@ func (t *Table) checkRotation(status *belfryv1.GetStatusResponse, found *finding
 		case report == nil:
 			found.add(LevelWarning, "the authority is being replaced, which waits for %s; start its agent, or take it out with belfry node remove %s", n.GetName(), n.GetName())
 		case !t.CANext && report.GetAuthority() != string(signs):
-			found.add(LevelWarning, "the authority is being replaced, and %s has not renewed its certificate; it does within the hour, else see its log", n.GetName())
+			found.add(LevelWarning, "the authority is being replaced, and %s has not said that it renewed its certificate; it does within the hour, and members are asked once a minute; else see its log", n.GetName())
 		}
 	}
 }

@@ -180,7 +180,7 @@ func TestDoctorTellsWhatTheAuthorityWaitsFor(t *testing.T) {
 		{"one has not renewed", func(table *Table, status *belfryv1.GetStatusResponse) {
 			table.CA = append(table.CA, next)
 			status.Nodes[1].Report.Authority = strings.Repeat("0", 64)
-		}, "b has not renewed its certificate"},
+		}, "b has not said that it renewed its certificate"},
 		{"one holder of two", func(table *Table, _ *belfryv1.GetStatusResponse) { table.CAKeys = table.CAKeys[:1] }, "1 of 2 nodes hold the authority's key"},
 		{"no holder, much time", func(_ *Table, status *belfryv1.GetStatusResponse) { status.Nodes[1].Report = nil }, ""},
 		{"all holders removed", func(table *Table, _ *belfryv1.GetStatusResponse) {

@@ -93,7 +93,7 @@ func (a *Agent) ownRow(t *Table, keys *security.Keys) (Node, error) {
 		return Node{}, err
 	}
 	if settings.Node.Name != "" && settings.Node.Name != node.Name {
-		return Node{}, fmt.Errorf("%w: node.name is %q, but the cluster knows this node as %q; set node.name so, or leave it out", belfry.ErrUsage, settings.Node.Name, node.Name)
+		return Node{}, fmt.Errorf("%w: node.name is %q, but the cluster knows the node of this state directory as %q; set node.name so, or leave it out; if this is a copy of that node's state, remove it and let this machine join with a token of its own", belfry.ErrUsage, settings.Node.Name, node.Name)
 	}
 	for _, n := range node.Networks {
 		if int(n.Heartbeat.Port()) != settings.Ports.Heartbeat {

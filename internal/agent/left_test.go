@@ -56,6 +56,12 @@ func TestAMachineThatHasLeftSaysSo(t *testing.T) {
 		if !missing(filepath.Join(m[i].State, leftFile)) {
 			t.Errorf("%s: the wish to leave outlives the next join", m[i].Name)
 		}
+		// The log goes on, and was signed by the identity that is gone.
+		for _, f := range Diagnose(m[i].settings(), time.Now(), []string{"audit"}, Ask{Status: noAgent}) {
+			if f.Level != LevelOK {
+				t.Errorf("%s after the next join: %s audit: %s", m[i].Name, f.Level, f.Text)
+			}
+		}
 	}
 	m[0].waitHolds(t, "n1", "n2", "n3")
 }

@@ -336,6 +336,9 @@ func (m *Machine) coverageOf(r *registration) (list []Coverage) {
 // coverageElsewhere is the state of a want at every other node it is for.
 func (m *Machine) coverageElsewhere(w *want) (list []Coverage) {
 	for _, c := range w.at {
+		if m.peer(c.peer.node) != c.peer { // removed since
+			continue
+		}
 		list = append(list, Coverage{Node: c.peer.node, State: c.state, Since: c.since, Err: c.err})
 	}
 	for _, node := range w.nodes {

@@ -180,6 +180,8 @@ func (m *Machine) receiveConsumer(now time.Time, msg Message) {
 		m.peerLost(now, msg.Node)
 	case PeerGone:
 		m.peerGone(now, msg.Node)
+	case PeerRemoved:
+		m.peerRemoved(now, msg.Node)
 	case PeerReady:
 		m.peerReady(msg.Node)
 	case PeerReceived:

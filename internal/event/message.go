@@ -195,6 +195,10 @@ type (
 	// (R8) and its entries are no longer covered.
 	PeerGone struct{ Node belfry.NodeID }
 
+	// PeerRemoved says that the node is a member no more: it does not come back,
+	// and no registration waits for it.
+	PeerRemoved struct{ Node belfry.NodeID }
+
 	// PeerReady says that the stream's sender is free for one more Batch.
 	// Interests and acknowledgements do not wait for it.
 	PeerReady struct{ Node belfry.NodeID }
@@ -373,6 +377,7 @@ func (Resume) message()       {}
 func (PeerUp) message()       {}
 func (PeerLost) message()     {}
 func (PeerGone) message()     {}
+func (PeerRemoved) message()  {}
 func (PeerReady) message()    {}
 func (PeerReceived) message() {}
 

@@ -136,6 +136,15 @@ func (m *Machine) peerGone(now time.Time, node belfry.NodeID) {
 	m.uncover(now, p)
 }
 
+// peerRemoved forgets a node that is no member any more. What its events have
+// told stays with the registrations that were told; new ones hear nothing of it.
+func (m *Machine) peerRemoved(now time.Time, node belfry.NodeID) {
+	m.peerGone(now, node)
+	if i, known := m.findPeer(node); known {
+		m.peers = slices.Delete(m.peers, i, i+1)
+	}
+}
+
 func (m *Machine) peerReady(node belfry.NodeID) {
 	if p := m.peer(node); p != nil && p.live {
 		m.remoteConsumer(p).beReady()

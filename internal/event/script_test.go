@@ -140,7 +140,7 @@ func (w *world) do(t *testing.T, line string) string {
 		}
 		w.machines[f[1]] = scriptMachine(f[1], inc, w.now)
 		return ""
-	case "join", "cut", "gone": // both sides: join a b
+	case "join", "cut", "gone", "removed": // both sides: join a b
 		w.stream(f[0], f[1], f[2])
 		w.settle(&out)
 		return out.String()
@@ -196,6 +196,8 @@ func (w *world) stream(what, a, b string) {
 			from.Receive(w.now, PeerLost{Node: scriptNode(to)})
 		case "gone":
 			from.Receive(w.now, PeerGone{Node: scriptNode(to)})
+		case "removed":
+			from.Receive(w.now, PeerRemoved{Node: scriptNode(to)})
 		}
 		w.streams[pair[0]+">"+pair[1]] = what == "join"
 	}

@@ -24,7 +24,12 @@ var auditPublic = auditKey.Public().(ed25519.PublicKey)
 
 func openAudit(t *testing.T, dir string, size int64) *AuditLog {
 	t.Helper()
-	log, err := OpenAuditLog(AuditOptions{Dir: dir, Sign: func(m []byte) []byte { return ed25519.Sign(auditKey, m) }, maxSize: size})
+	return openAuditBy(t, dir, size, auditKey)
+}
+
+func openAuditBy(t *testing.T, dir string, size int64, key ed25519.PrivateKey) *AuditLog {
+	t.Helper()
+	log, err := OpenAuditLog(AuditOptions{Dir: dir, Sign: func(m []byte) []byte { return ed25519.Sign(key, m) }, maxSize: size})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +39,11 @@ func openAudit(t *testing.T, dir string, size int64) *AuditLog {
 // writeAudit writes records as one run of an agent does.
 func writeAudit(t *testing.T, dir string, size int64, records ...Record) {
 	t.Helper()
-	log := openAudit(t, dir, size)
+	writeAuditTo(t, openAudit(t, dir, size), size, records...)
+}
+
+func writeAuditTo(t *testing.T, log *AuditLog, size int64, records ...Record) {
+	t.Helper()
 	for _, r := range records {
 		log.Audit(r)
 		if size != 0 { // else all go into one file
@@ -200,6 +209,30 @@ func TestALogThatIsTakenAwayIsWrittenAnew(t *testing.T) {
 	}
 }
 
+// TestALogIsWholeOverAChangeOfIdentity: the node left and joined again. What the
+// former identity signs after that is not the node's.
+func TestALogIsWholeOverAChangeOfIdentity(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	former := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{8}, ed25519.SeedSize))
+	formerPublic := former.Public().(ed25519.PublicKey)
+	writeAuditTo(t, openAuditBy(t, dir, 0, former), 0, auditRecords(1)...)
+	if sum, err := CheckAudit(dir, auditPublic, formerPublic); err != nil || sum.Signed != 2 {
+		t.Errorf("before the present identity has signed: %+v, %v", sum, err)
+	}
+	writeAudit(t, dir, 0, auditRecords(1)...)
+	if sum, err := CheckAudit(dir, auditPublic, formerPublic); err != nil || sum.Last != 4 || sum.Signed != 4 {
+		t.Errorf("%+v, %v; want four records, signed up to the last", sum, err)
+	}
+	if sum, err := CheckAudit(dir, auditPublic); !errors.Is(err, belfry.ErrPermission) {
+		t.Errorf("without the former key: %+v, %v; want a broken chain", sum, err)
+	}
+	writeAuditTo(t, openAuditBy(t, dir, 0, former), 0, auditRecords(1)...)
+	if sum, err := CheckAudit(dir, auditPublic, formerPublic); !errors.Is(err, belfry.ErrPermission) || sum.Signed != 4 {
+		t.Errorf("the former identity signs again: %+v, %v; want a broken chain after record 4", sum, err)
+	}
+}
+
 func TestALineThatACrashLeftIsCutOffAndTheCutRecorded(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -286,16 +319,17 @@ func FuzzAuditChain(f *testing.F) {
 	f.Add(bytes.TrimSuffix(first, newline), "\xff\n\"", "belfry1.belfry1.abc")
 	f.Fuzz(func(t *testing.T, text []byte, subject, result string) {
 		var written, read chain
+		signers := []ed25519.PublicKey{auditPublic}
 		own, err := written.append(nil, Record{Subject: subject, Result: result}.clean(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		own = bytes.TrimSuffix(own, newline)
-		if _, err := read.follow(own, true, auditPublic); err != nil || read != written || bytes.ContainsAny(own, "\n") {
+		if _, err := read.follow(own, true, &signers); err != nil || read != written || bytes.ContainsAny(own, "\n") {
 			t.Fatalf("%q is not followed: %v", own, err)
 		}
 		before := read
-		l, err := read.follow(text, true, auditPublic)
+		l, err := read.follow(text, true, &signers)
 		switch {
 		case err != nil && read != before:
 			t.Fatalf("%q was refused and moved the chain", text)

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -68,7 +69,7 @@ var errBroken = errors.New("the chain is broken")
 
 // follow checks that text is the next line. started is false for the first
 // line that is left: if older files are gone, nothing is known before it.
-func (c *chain) follow(text []byte, started bool, key ed25519.PublicKey) (line, error) {
+func (c *chain) follow(text []byte, started bool, signers *[]ed25519.PublicKey) (line, error) {
 	l, err := parseLine(text)
 	if err != nil {
 		return l, err
@@ -83,8 +84,15 @@ func (c *chain) follow(text []byte, started bool, key ed25519.PublicKey) (line, 
 		return l, fmt.Errorf("%w: the line before is not the one that was written", errBroken)
 	case l.Operation == opCheckpoint:
 		signature, err := hex.DecodeString(l.Signature)
-		if err != nil || !ed25519.Verify(key, checkpointText(l.N, [sha256.Size]byte(prev)), signature) {
+		signed := func(key ed25519.PublicKey) bool {
+			return ed25519.Verify(key, checkpointText(l.N, [sha256.Size]byte(prev)), signature)
+		}
+		by := slices.IndexFunc(*signers, signed)
+		if err != nil || by < 0 {
 			return l, fmt.Errorf("%w: the checkpoint is not signed by this node", errBroken)
+		}
+		if by == 0 { // the present identity
+			*signers = (*signers)[:1]
 		}
 	}
 	c.n, c.hash = l.N, sha256.Sum256(text)

@@ -24,16 +24,19 @@ type AuditSummary struct {
 }
 
 // CheckAudit follows the chain through the files of a state directory, with
-// the public key of the node's identity. The agent may be writing: an
+// the public key of the node's identity, and those of the identities that it had
+// there before: none of them counts any more where a later one has signed. The
+// agent may be writing: an
 // unfinished last line is not judged. The error names the file and the first
 // line that does not fit; the summary is of all before it. It wraps
 // ErrPermission for a broken chain and ErrNotFound where there is no log.
 //
 // What is cut off at the end, checkpoint included, shows only in a comparison
 // with a number that was noted before.
-func CheckAudit(dir string, key ed25519.PublicKey) (AuditSummary, error) {
+func CheckAudit(dir string, key ed25519.PublicKey, former ...ed25519.PublicKey) (AuditSummary, error) {
 	var sum AuditSummary
 	var c chain
+	signers := append([]ed25519.PublicKey{key}, former...)
 	files := 0
 	for i := auditFiles - 1; i >= 0; i-- {
 		name := olderAudit(dir, i)
@@ -45,7 +48,7 @@ func CheckAudit(dir string, key ed25519.PublicKey) (AuditSummary, error) {
 			return sum, fmt.Errorf("audit log: %w", err)
 		}
 		files++
-		err = checkAuditFile(f, name, &c, &sum, key)
+		err = checkAuditFile(f, name, &c, &sum, &signers)
 		if err = errors.Join(err, f.Close()); err != nil {
 			return sum, err
 		}
@@ -60,7 +63,7 @@ func CheckAudit(dir string, key ed25519.PublicKey) (AuditSummary, error) {
 	return sum, nil
 }
 
-func checkAuditFile(f io.Reader, name string, c *chain, sum *AuditSummary, key ed25519.PublicKey) error {
+func checkAuditFile(f io.Reader, name string, c *chain, sum *AuditSummary, signers *[]ed25519.PublicKey) error {
 	lines := bufio.NewReaderSize(f, maxAuditLine+1)
 	for number := 1; ; number++ {
 		text, err := lines.ReadSlice('\n')
@@ -73,7 +76,7 @@ func checkAuditFile(f io.Reader, name string, c *chain, sum *AuditSummary, key e
 			return fmt.Errorf("audit log: %w", err)
 		}
 		text = bytes.TrimSuffix(text, newline)
-		l, err := c.follow(text, sum.First != 0, key)
+		l, err := c.follow(text, sum.First != 0, signers)
 		if err != nil {
 			return brokenAt(name, number, c.n, err)
 		}

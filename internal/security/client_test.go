@@ -33,7 +33,7 @@ func TestCreatedClientIsLetIn(t *testing.T) {
 	}
 	other := newTown(t)
 	_, _, _, err = shake(t, NodeServerConfig(other.options(0)), ClientConfig(opts))
-	check(t, "client at another cluster", err, "unknown authority")
+	check(t, "client at another cluster", err, "an authority that this identity does not know")
 }
 
 func TestLoadClientRefusesWhatDoesNotFit(t *testing.T) {

@@ -98,8 +98,11 @@ func ClientConfig(opts ClientOptions) *tls.Config {
 	roots := pool(opts.CA)
 	cfg.VerifyConnection = func(state tls.ConnectionState) error {
 		id, err := verifyPeer(state, opts.Cluster, roots, now(), x509.ExtKeyUsageServerAuth)
-		if err == nil && id.Client != "" {
+		switch {
+		case err == nil && id.Client != "":
 			err = fmt.Errorf("%w: %s answers; a node of the cluster should", belfry.ErrPermission, id)
+		case errors.As(err, new(x509.UnknownAuthorityError)):
+			err = fmt.Errorf("%w: the node shows a certificate of an authority that this identity does not know: the cluster's was replaced, or it is another cluster; make a token there (belfry token create --role ROLE --name NAME) and join with it once more", belfry.ErrPermission)
 		}
 		return refuse(err)
 	}

@@ -334,7 +334,7 @@ func TestClientsAreLetInByNameOnly(t *testing.T) {
 	_, _, err, _ = shake(t, NodeServerConfig(onlyNodes), tn.client(t, "web"))
 	check(t, "port for nodes", err, "only nodes are let in here")
 	_, _, _, err = shake(t, NodeServerConfig(other.options(0)), tn.client(t, "web"))
-	check(t, "client at another cluster", err, "unknown authority")
+	check(t, "client at another cluster", err, "an authority that this identity does not know")
 }
 
 // A client's certificate must not do as a server's, even one whose use was

@@ -145,7 +145,7 @@ func TestAPatternFindsLinksAndRowsThatEndLoseTheirIdentifier(t *testing.T) {
 		d.Watch(event.Watch{Class: link.Class, Subject: "b/net2"})
 		expect(t, d, `associate 2 b/net2 ""->"up" code 1 recovered`)
 		p.Update(view("c", "net2"))
-		expect(t, d, "found c/net2", "invalidate 2")
+		expect(t, d, "found c/net2", `post 2 b/net2 "up"->"unknown" code 6 -`, "invalidate 2")
 		p.Update(view("b", "net2"))
 		expect(t, d, "found b/net2", `associate 2 b/net2 ""->"up" code 1 recovered`)
 	})

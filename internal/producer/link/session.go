@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/internal/event"
@@ -143,7 +144,7 @@ func (s *session) change(i item) error {
 }
 
 // update takes a new set of links and peers: those that came are found, those
-// that went lose their identifier.
+// that went are unknown from now on (cluster.md 10) and lose their identifier.
 func (s *session) update(states map[key]belfry.Occurrence) error {
 	old := s.states
 	s.states = states
@@ -169,11 +170,14 @@ func (s *session) refresh(w event.Watch, old map[key]belfry.Occurrence) error {
 	}
 	k := key{w.Class, w.Subject}
 	state, is := s.states[k]
-	_, was := old[k]
+	before, was := old[k]
 	switch {
 	case is && !was:
 		return s.associate(w, state)
 	case was && !is:
+		if err := s.send(event.Post{Entry: w.Entry, Occurrence: k.unwatched(belfry.LinkState(before.Code), time.Now())}); err != nil {
+			return err
+		}
 		return s.send(event.Invalidate{Entry: w.Entry})
 	}
 	return nil

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -76,6 +77,19 @@ func (s *ContactState) occurrence(from string) belfry.Occurrence {
 		Peer: s.Peer, From: from, To: s.State.String(), Reason: s.Reason,
 		LinksUp: uint32(max(s.LinksUp, 0)), LinksTotal: uint32(max(s.LinksTotal, 0)),
 	})
+}
+
+// unwatched is the last word on a link, or a peer, that this node hears no more,
+// because the peer is not watched any longer or is no member.
+func (k key) unwatched(from belfry.LinkState, at time.Time) belfry.Occurrence {
+	const why = "not watched any longer"
+	peer, network, _ := strings.Cut(k.subject, "/")
+	if k.class == Contact {
+		s := ContactState{Peer: peer, State: belfry.LinkUnknown, Reason: why, Since: at}
+		return s.occurrence(from.String())
+	}
+	s := State{Peer: peer, Network: network, State: belfry.LinkUnknown, Reason: why, Since: at, PeerState: belfry.LinkUnknown}
+	return s.occurrence(from.String())
 }
 
 func occurrence(state belfry.LinkState, at time.Time, data proto.Message) belfry.Occurrence {
