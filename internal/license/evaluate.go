@@ -173,7 +173,7 @@ func (in *Input) candidates() []candidate {
 			here: l.Binding.holdsOn(in.Cluster, in.Node), covered: slices.Contains(Covered(l, in.Members), in.Node),
 		}
 		for _, a := range in.Activations {
-			if a.License == l.ID && later(a.Time, c.activation.Time) < 0 {
+			if a.License == l.ID && cmp.Or(later(a.Time, c.activation.Time), a.Node.Compare(c.activation.Node)) < 0 {
 				c.activation = a
 			}
 		}
