@@ -247,11 +247,12 @@ func dearmor(label string, text []byte) ([]byte, error) {
 		return nil, wrong("not one PEM block %s; want its first line first, its last line last, nothing beside them", label)
 	}
 	raw := make([]byte, base64.StdEncoding.DecodedLen(len(body)))
-	n, err := base64.StdEncoding.Strict().Decode(raw, body)
+	n, err := base64.StdEncoding.Decode(raw, body)
 	if err != nil {
 		return nil, wrong("not base64 inside the block: %v; want no PEM headers and no second block", err)
 	}
-	// The decoder passes over line ends, wherever they are.
+	// The decoder passes over line ends wherever they are, and over bits that
+	// mean nothing.
 	if raw = raw[:n]; !bytes.Equal(armor(label, raw), text) {
 		return nil, wrong("lines are not as they were written; want %d characters a line and no white space", lineWidth)
 	}

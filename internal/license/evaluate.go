@@ -90,7 +90,8 @@ func (in *Input) best(candidates []candidate, at time.Time) (best *candidate, wh
 }
 
 // until is the first instant after now with another state. The state changes
-// at few instants: those at which something of a license begins or ends.
+// at few instants: those at which a license begins (and takes the place of
+// another one) or ends.
 func (in *Input) until(candidates []candidate, state belfry.LicenseState, now time.Time) time.Time {
 	var instants []time.Time
 	if !in.LastRead.IsZero() {
@@ -102,9 +103,6 @@ func (in *Input) until(candidates []candidate, state belfry.LicenseState, now ti
 			continue
 		}
 		instants = append(instants, c.license.NotBefore, c.license.end(), c.license.graceEnd())
-		if c.successor != "" {
-			instants = append(instants, c.replaced)
-		}
 	}
 	slices.SortFunc(instants, time.Time.Compare)
 	for _, at := range slices.Compact(instants) {
