@@ -9,7 +9,8 @@ import (
 
 // Admit tells whether a file may be added to the document: what `license
 // unlock` asks before anything is written or sent, so that what is refused
-// leaves no trace (P1). Of in, Product and Files are those before; Product may
+// leaves no trace (P1). The text is as [Tidy] gives it, and goes into the
+// document as it is. Of in, Product and Files are those before; Product may
 // be empty, and else the license must be of it.
 //
 // Admitted is what holds somewhere in this cluster now or later: a license

@@ -170,11 +170,10 @@ func (f Signed[T]) message() []byte {
 
 func sign[T content[T]](c T, key ed25519.PrivateKey) (f Signed[T], err error) {
 	k := c.kind()
-	public, ok := key.Public().(ed25519.PublicKey)
-	if len(key) != ed25519.PrivateKeySize || !ok {
+	if len(key) != ed25519.PrivateKeySize {
 		return f, fail("sign", k.what, fmt.Errorf("%w: a key of %d bytes; want an Ed25519 private key", belfry.ErrUsage, len(key)))
 	}
-	made := Signed[T]{content: c.normal(), key: KeyIDOf(public)}
+	made := Signed[T]{content: c.normal(), key: KeyIDOf(ed25519.PublicKey(key[ed25519.SeedSize:]))} // RFC 8032: seed, then public key
 	if err := made.content.check(); err != nil {
 		return f, fail("sign", k.what, err)
 	}

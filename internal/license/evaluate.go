@@ -44,7 +44,7 @@ type Input struct {
 type Verdict struct {
 	State belfry.LicenseState
 	// Until is the first instant at which the state is another one if nothing
-	// but time passes; zero: never.
+	// but time passes, on from Time; zero: never.
 	Until      time.Time
 	Reason     string     // why, and what would be right, for people
 	License    ID         // the license that decides; empty: none of the product can be read

@@ -28,6 +28,7 @@ const (
 	maxCustomer  = 256       // bytes
 	maxList      = 1024      // features, superseded licenses, bound nodes
 	maxGraceDays = 366       // days
+	maxYear      = 9990      // so that the end of grace has four digits too
 	maxNumber    = 1<<53 - 1 // the largest that every JSON reader holds (RFC 8259 6)
 )
 
@@ -37,7 +38,7 @@ const (
 type ID string
 
 // A License is what an issuer grants. Names (product, edition, features) have
-// the form of an [ID]; times are whole seconds UTC from 1970 to 9999, and the
+// the form of an [ID]; times are whole seconds UTC from 1970 to 9990, and the
 // zero time means none. It is the payload of a file: see [Sign] for its bytes.
 type License struct {
 	ID       ID       `json:"license_id"`
@@ -202,8 +203,8 @@ func checkTime(field string, t time.Time) error {
 	switch {
 	case t.IsZero():
 		return nil
-	case t.Year() < 1970 || t.Year() > 9999:
-		return wrong("%s is in the year %d; want 1970 to 9999", field, t.Year())
+	case t.Year() < 1970 || t.Year() > maxYear:
+		return wrong("%s is in the year %d; want 1970 to %d", field, t.Year(), maxYear)
 	case t.Nanosecond() != 0:
 		return wrong("%s has parts of a second; want whole seconds", field)
 	}
