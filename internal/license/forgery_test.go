@@ -22,10 +22,10 @@ type forger struct {
 // inside, or its JSON in a way that keeps it in the right form.
 func (f *forger) forge() []byte {
 	i := f.rng.IntN(len(f.text))
-	switch n := f.rng.IntN(100); {
-	case n < 70:
+	switch n := f.rng.IntN(200); {
+	case n < 170:
 		return f.edit(f.text[i], f.text)
-	case n < 99:
+	case n < 199:
 		return armor(licenses.label, f.edit(f.raw[i], f.raw))
 	}
 	return f.claim(f.raw[i])

@@ -66,7 +66,7 @@ func TestUntilIsWhenTheStateChanges(t *testing.T) {
 		if got := state(end.Add(-1)); got != v.State {
 			t.Fatalf("%s, and %s just before", told(v), got)
 		}
-		for range 40 {
+		for range 20 {
 			between := v.Time.Add(time.Duration(rapid.Int64Range(0, int64(end.Sub(v.Time))-1).Draw(t, "between")))
 			if got := state(between); got != v.State {
 				t.Fatalf("%s, and %s at %s", told(v), got, between)
