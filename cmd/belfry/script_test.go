@@ -57,11 +57,23 @@ func patience() {
 // scriptLimit bounds one script, with all its agents.
 const scriptLimit = time.Minute
 
+// underRace are the scripts that play with -race too, which is several times
+// slower: together they run every loop of an agent.
+var underRace = strings.Fields("cut deadnode demo form handlers identifiers journal linkwatch net_links overflow remote server")
+
 // TestScripts plays testdata/script/*.txtar with the real program: real
-// agents, sockets, processes and files.
+// agents, sockets, processes and files. With -race only some of them play,
+// unless BELFRY_TEST_SCRIPTS is all: make test makes a run of each kind.
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	testscript.Run(t, scriptParams("script", 13*scriptLimit)) // less than make test gives the package
+	params := scriptParams("script", 19*scriptLimit) // less than make test gives the package
+	if raceDetector() && os.Getenv("BELFRY_TEST_SCRIPTS") != "all" {
+		for _, name := range underRace {
+			params.Files = append(params.Files, filepath.Join(params.Dir, name+".txtar"))
+		}
+		params.Dir = ""
+	}
+	testscript.Run(t, params)
 }
 
 func scriptParams(dir string, limit time.Duration) testscript.Params {

@@ -260,6 +260,9 @@ func TestPagesSessions(t *testing.T) {
 	if missing := lacks("agents"); missing != "" {
 		t.Skip("needs: " + missing)
 	}
+	if raceDetector() && os.Getenv("BELFRY_TEST_SCRIPTS") != "all" {
+		t.Skip("needs: a run without -race")
+	}
 	root := filepath.Join("..", "..")
 	folders, err := filepath.Glob(filepath.Join(root, "internal", "producer", "*", ""))
 	if err != nil {

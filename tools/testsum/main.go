@@ -2,7 +2,7 @@
 // them: the output of what failed, the list of what was skipped and why, and
 // as its last line `N passed, N failed, N skipped`.
 //
-//	testsum [-modules .,tools] [-race auto|on|off] [-allow FILE] [flags of go test]
+//	testsum [-modules .,tools] [-packages ./...] [-race auto|on|off] [-allow FILE] [flags of go test]
 //
 // Its exit status is 1 when a test failed, a package did not build, or nothing
 // ran; with BELFRY_TEST_REQUIRE=all also when a test was skipped that the file
@@ -23,10 +23,11 @@ import (
 
 func main() {
 	modules := flag.String("modules", ".", "folders of the modules to test, separated by commas")
+	packages := flag.String("packages", "./...", "patterns of the packages of each module, separated by commas")
 	race := flag.String("race", "auto", "auto, on or off; auto: on where a C compiler works")
 	allow := flag.String("allow", "testdata/allowed_skips.txt", "list of the tests that may be skipped")
 	flag.Parse()
-	if err := run(strings.Split(*modules, ","), *race, *allow, flag.Args()); err != nil {
+	if err := run(strings.Split(*modules, ","), strings.Split(*packages, ","), *race, *allow, flag.Args()); err != nil {
 		if !errors.Is(err, errFailed) {
 			fmt.Fprintln(os.Stderr, "testsum:", err)
 		}
@@ -37,7 +38,7 @@ func main() {
 // errFailed: the tests did not pass, and the output has said so.
 var errFailed = errors.New("tests failed")
 
-func run(modules []string, race, allow string, flags []string) error {
+func run(modules, packages []string, race, allow string, flags []string) error {
 	var note string
 	switch race {
 	case "auto":
@@ -60,7 +61,7 @@ func run(modules []string, race, allow string, flags []string) error {
 	sum := newSummary(os.Stdout)
 	var broken error
 	for _, module := range modules {
-		if err := test(sum, module, flags); err != nil {
+		if err := test(sum, module, packages, flags); err != nil {
 			broken = errors.Join(broken, fmt.Errorf("go test in %s: %w", module, err))
 		}
 	}
@@ -77,9 +78,9 @@ func run(modules []string, race, allow string, flags []string) error {
 }
 
 // test runs go test in one module and feeds what it says to the summary.
-func test(sum *summary, module string, flags []string) error {
+func test(sum *summary, module string, packages, flags []string) error {
 	args := append([]string{"-C", module, "test", "-json"}, flags...)
-	cmd := exec.Command("go", append(args, "./...")...)
+	cmd := exec.Command("go", append(args, packages...)...)
 	cmd.Stderr = os.Stderr
 	if len(flags) > 0 && flags[0] == "-race" {
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=1")

@@ -82,7 +82,7 @@ func TestAnAllowedSkipNeedsAReason(t *testing.T) {
 
 func TestAnUnknownRaceSettingIsRefused(t *testing.T) {
 	t.Parallel()
-	if err := run(nil, "maybe", "", nil); err == nil || !strings.Contains(err.Error(), "want auto, on or off") {
+	if err := run(nil, nil, "maybe", "", nil); err == nil || !strings.Contains(err.Error(), "want auto, on or off") {
 		t.Errorf("got %v", err)
 	}
 }
