@@ -61,7 +61,7 @@ func (p *placeFlags) place() (agent.Place, error) {
 		return agent.Place{}, err
 	}
 	place := agent.Place{
-		State: settings.State, Name: settings.Node.Name, Addresses: addresses,
+		State: settings.State, Name: settings.Node.Name, Named: settings.Node.Name != "", Addresses: addresses,
 		HeartbeatPort: uint16(settings.Ports.Heartbeat), StreamsPort: uint16(settings.Ports.Streams),
 	}
 	if web, err := netip.ParseAddrPort(settings.Web.Listen); err == nil {

@@ -143,6 +143,9 @@ func newApplicant(req *belfryv1.JoinRequest, token JoinToken, public []byte) (ap
 	case !asNode:
 		return who, fmt.Errorf("%w: the token is for a node, not for a client, and is not used up; run belfry join on that machine without --identity, or make a token with --role", belfry.ErrUsage)
 	}
+	if req.GetNamed() && req.GetName() != who.node.Name {
+		return who, fmt.Errorf("%w: the token is for node %s, and node.name says %q on that machine; the token is not used up: set node.name so, or leave it out", belfry.ErrUsage, who.node.Name, req.GetName())
+	}
 	if !validName(who.node.Name) {
 		return who, fmt.Errorf("%w: name %q; 1 to 63 of a-z, 0-9 and -, not first a -", belfry.ErrUsage, who.node.Name)
 	}

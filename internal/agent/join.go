@@ -24,6 +24,7 @@ import (
 type Place struct {
 	State         string // made 0700 if it is not there
 	Name          string
+	Named         bool           // by the settings: its agent takes no other name
 	Addresses     []netip.Prefix // one for each network
 	HeartbeatPort uint16         // UDP
 	StreamsPort   uint16         // TCP
@@ -136,7 +137,7 @@ func joinNode(ctx context.Context, token security.Token, address string, p Place
 	req := &belfryv1.JoinRequest{
 		TokenId: token.ID[:], TokenSecret: token.Secret[:],
 		Sealing: j.Sealing.Public(), SealingSignature: j.SealingSignature(),
-		Name: p.Name, Streams: netip.AddrPortFrom(p.Addresses[0].Addr(), p.StreamsPort).String(),
+		Name: p.Name, Named: p.Named, Streams: netip.AddrPortFrom(p.Addresses[0].Addr(), p.StreamsPort).String(),
 	}
 	for _, a := range p.Addresses {
 		at := netip.AddrPortFrom(a.Addr(), p.HeartbeatPort)
@@ -313,6 +314,9 @@ func askToJoin(ctx context.Context, token security.Token, address string, from n
 
 // mayPass tells of the error of one try whether the next may do better.
 func mayPass(err error) bool {
+	if dns := (*net.DNSError)(nil); errors.As(err, &dns) && dns.IsNotFound {
+		return false // a name that was mistyped
+	}
 	for _, passing := range []error{belfry.ErrNoAgent, belfry.ErrUnknown, belfry.ErrRestricted} {
 		if errors.Is(err, passing) {
 			return true

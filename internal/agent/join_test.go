@@ -340,8 +340,28 @@ func TestATokenOfTheOtherKindIsNotUsedUp(t *testing.T) {
 	if len(table.Tokens) != 2 || len(table.Clients) != 0 || len(table.Nodes) != 2 || table.Generation != before {
 		t.Errorf("%d tokens, %d clients, %d nodes, generation %d; want 2, 0, 2, %d", len(table.Tokens), len(table.Clients), len(table.Nodes), table.Generation, before)
 	}
+	// Nor is one for a name that the machine's settings contradict.
+	ofName := m[0].token(t, client.TokenRequest{Name: "zz"})
+	place := m[2].Place
+	place.Named = true
+	_, err := Join(t.Context(), func() (Place, error) { return place, nil }, JoinOptions{Token: ofName, Address: m[1].address()})
+	if !errors.Is(err, belfry.ErrUsage) || !strings.Contains(err.Error(), `the token is for node zz, and node.name says "n3" on that machine; the token is not used up`) || len(m[0].agent.members.Table().Tokens) != 3 {
+		t.Errorf("a token for another name: %v, %d tokens; want ErrUsage and all three", err, len(m[0].agent.members.Table().Tokens))
+	}
 	if err := errors.Join(asClient(ofClient), asNode(ofNode)); err != nil {
 		t.Errorf("as they are meant: %v", err)
+	}
+}
+
+func TestAJoinDoesNotWaitForAHostThatIsNot(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 2)
+	formed(t, m[:1])
+	token := m[0].token(t, client.TokenRequest{})
+	// No resolver is asked for a name with an empty label.
+	_, err := Join(t.Context(), func() (Place, error) { return m[1].Place, nil }, JoinOptions{Token: token, Address: "nosuch..invalid"})
+	if !errors.Is(err, belfry.ErrNoAgent) || !strings.Contains(err.Error(), "nosuch..invalid") {
+		t.Errorf("%v; want ErrNoAgent with the name", err)
 	}
 }
 

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/cluster"
 	"github.com/belfry-ha/belfry/internal/security"
 	"github.com/belfry-ha/belfry/internal/transport"
 )
@@ -30,6 +32,8 @@ const (
 	// askRarely is how rarely it gets, by doubling, while a member refuses to tell:
 	// each refusal is in that member's audit log.
 	askRarely = 5 * time.Minute
+	// askDeaf is how many are asked of those that may heed another agent.
+	askDeaf = 3
 	// askTimeout bounds what one address of a member can take.
 	askTimeout = 2 * time.Second
 )
@@ -77,20 +81,24 @@ type membershipNews struct {
 }
 
 // askMembership asks those without a stream, one after the other, while their
-// answers can decide it. A stream is a member's word that this node is one, and
-// this agent the one that has its identity.
+// answers can decide it: a stream is a member's word that this node is one. A few
+// that are up and whose datagrams do not come in are asked in any case, whether
+// there is a stream or not: they may heed another agent with this identity.
 func (a *Agent) askMembership(ctx context.Context, table *Table) (news membershipNews) {
-	var silent []Node
-	for _, n := range table.Nodes {
-		if n.ID != a.id.node.ID && !a.streams.Connected(n.ID) {
-			silent = append(silent, n)
+	silent, deaf := a.doubtful(table)
+	others, extra, asked := len(table.Nodes)-1, 0, map[belfry.NodeID]bool{}
+	for i, n := range slices.Concat(silent, deaf) {
+		decides := i < len(silent) && 2*(len(news.by)+len(silent)-i) > others // if all that are left say so
+		switch {
+		case asked[n.ID]:
+			continue
+		case len(news.other.by) > 0 || decides:
+		case i < len(silent) || extra == askDeaf:
+			continue
+		default:
+			extra++
 		}
-	}
-	others := len(table.Nodes) - 1
-	for i, n := range silent {
-		if len(news.other.by) == 0 && 2*(len(news.by)+len(silent)-i) <= others { // also if all that are left say so
-			break
-		}
+		asked[n.ID] = true
 		answer, err := a.membershipAt(ctx, n)
 		if err != nil {
 			news.refused = news.refused || errors.Is(err, belfry.ErrPermission)
@@ -114,6 +122,30 @@ func (a *Agent) askMembership(ctx context.Context, table *Table) (news membershi
 		}
 	}
 	return news
+}
+
+// doubtful are the members without a stream, and those that are up and heard on
+// no link.
+func (a *Agent) doubtful(table *Table) (silent, deaf []Node) {
+	unheard, up := map[belfry.NodeID]bool{}, a.up()
+	a.cluster.call(func(m *cluster.Machine) {
+		for _, c := range m.Contacts() {
+			unheard[c.Peer] = c.Known && !c.Up
+		}
+	})
+	for _, n := range table.Nodes {
+		switch {
+		case n.ID == a.id.node.ID:
+		case !a.streams.Connected(n.ID):
+			silent = append(silent, n)
+			if up[n.ID] {
+				deaf = append(deaf, n)
+			}
+		case up[n.ID] && unheard[n.ID]:
+			deaf = append(deaf, n)
+		}
+	}
+	return silent, deaf
 }
 
 // A memberAnswer is what a member said, and how far its clock is ahead of this

@@ -1493,6 +1493,7 @@ type JoinRequest struct {
 	Streams          string                 `protobuf:"bytes,8,opt,name=streams,proto3" json:"streams,omitempty"`   // HOST:PORT
 	Web              string                 `protobuf:"bytes,9,opt,name=web,proto3" json:"web,omitempty"`           // HOST:PORT
 	Proof            []byte                 `protobuf:"bytes,10,opt,name=proof,proto3" json:"proof,omitempty"`      // that the identity is at the other end of this connection
+	Named            bool                   `protobuf:"varint,11,opt,name=named,proto3" json:"named,omitempty"`     // by the machine's settings: its agent takes no other name
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1595,6 +1596,13 @@ func (x *JoinRequest) GetProof() []byte {
 		return x.Proof
 	}
 	return nil
+}
+
+func (x *JoinRequest) GetNamed() bool {
+	if x != nil {
+		return x.Named
+	}
+	return false
 }
 
 type JoinAddress struct {
@@ -2153,7 +2161,7 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\x05epoch\x18\x03 \x01(\rR\x05epoch\x12\x1e\n" +
 	"\n" +
 	"repository\x18\x04 \x01(\tR\n" +
-	"repository\"\xae\x02\n" +
+	"repository\"\xc4\x02\n" +
 	"\vJoinRequest\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\fR\atokenId\x12!\n" +
 	"\ftoken_secret\x18\x02 \x01(\fR\vtokenSecret\x12\x10\n" +
@@ -2165,7 +2173,8 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\astreams\x18\b \x01(\tR\astreams\x12\x10\n" +
 	"\x03web\x18\t \x01(\tR\x03web\x12\x14\n" +
 	"\x05proof\x18\n" +
-	" \x01(\fR\x05proof\"?\n" +
+	" \x01(\fR\x05proof\x12\x14\n" +
+	"\x05named\x18\v \x01(\bR\x05named\"?\n" +
 	"\vJoinAddress\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
 	"\x06prefix\x18\x02 \x01(\rR\x06prefix\"\x85\x02\n" +
