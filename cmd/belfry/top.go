@@ -30,8 +30,7 @@ links that it hears itself, and the events of nodes and links as it saw them.
 
 ` + topKeys + `
 A change is shown within a second. While no agent answers, the first line says
-since when all below it is stale. There is no pane for handlers, because agents
-have none yet.`,
+since when all below it is stale. Handlers have no pane: belfry handler list.`,
 		Example: "  belfry top\n  belfry top --server node1.example:7432\n  NO_COLOR=1 belfry top",
 		Args:    none,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.top(cmd.Context()) },

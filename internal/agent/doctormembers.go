@@ -265,8 +265,8 @@ func (t *Table) checkRotation(status *belfryv1.GetStatusResponse, found *finding
 	}
 }
 
-// checkHolders judges how many nodes can sign, and whether one is there while
-// a certificate is near its end. A cluster whose authority is offline has none.
+// checkHolders judges how many nodes can sign, and whether one is there. A
+// cluster whose authority is offline has none.
 func (t *Table) checkHolders(status *belfryv1.GetStatusResponse, now time.Time, found *findings) {
 	if len(t.CA) == 0 || t.offline() {
 		return
@@ -290,12 +290,17 @@ func (t *Table) checkHolders(status *belfryv1.GetStatusResponse, now time.Time, 
 			continue
 		}
 		names = append(names, n.GetName())
-		reachable = reachable || n.GetReport() != nil
+		reachable = reachable || n.GetReport() != nil || n.GetVerdict() == belfry.VerdictUp.String()
+	}
+	if reachable {
+		return
 	}
 	ending := slices.ContainsFunc(status.GetNodes(), func(n *belfryv1.Node) bool {
 		return n.GetReport() != nil && n.GetReport().GetCertificateEnd().AsTime().Sub(now) < certificateWarning
 	})
-	if !reachable && ending {
-		found.add(LevelWarning, "no node that holds the authority's key answers, and a certificate ends within 10 days; start one of %s", strings.Join(names, " "))
+	urgent := ""
+	if ending {
+		urgent = ", and a certificate ends within 10 days"
 	}
+	found.add(LevelWarning, "no node that holds the authority's key is up: nobody can join, no certificate is renewed%s; start one of %s", urgent, strings.Join(names, " "))
 }

@@ -183,6 +183,13 @@ func TestDoctorTellsWhatTheAuthorityWaitsFor(t *testing.T) {
 		}, "b has not said that it renewed its certificate"},
 		{"one holder of two", func(table *Table, _ *belfryv1.GetStatusResponse) { table.CAKeys = table.CAKeys[:1] }, "1 of 2 nodes hold the authority's key"},
 		{"no holder, much time", func(_ *Table, status *belfryv1.GetStatusResponse) { status.Nodes[1].Report = nil }, ""},
+		{"no holder is up", func(table *Table, status *belfryv1.GetStatusResponse) {
+			for i := range status.Nodes {
+				table.CAKeys[i].Holder = belfry.NodeID{9}
+			}
+			table.CAKeys = append(table.CAKeys[:1], SealedKey{CA: old.Digest(), Holder: table.Nodes[1].ID})
+			status.Nodes[1].Report, status.Nodes[1].Verdict = nil, "down"
+		}, "no node that holds the authority's key is up: nobody can join, no certificate is renewed; start one of b"},
 		{"all holders removed", func(table *Table, _ *belfryv1.GetStatusResponse) {
 			table.CAKeys, table.Exposed = nil, true
 		}, "the nodes that held the authority's key were removed: nobody can join"},
@@ -214,7 +221,7 @@ func TestDoctorTellsWhatTheAuthorityWaitsFor(t *testing.T) {
 	}
 }
 
-func TestDoctorMissesAHolderFromTenDaysOn(t *testing.T) {
+func TestDoctorMissesAHolderAndFromTenDaysOnSaysThatItIsUrgent(t *testing.T) {
 	t.Parallel()
 	now, ca := time.Now(), Certificate("ca")
 	for _, left := range []time.Duration{certificateWarning, certificateWarning - 1} {
@@ -235,13 +242,17 @@ func TestDoctorMissesAHolderFromTenDaysOn(t *testing.T) {
 			status.Nodes[1].Report.CertificateEnd = timestamppb.New(now.Add(left))
 			var found findings
 			table.checkHolders(status, now, &found)
-			if reachable || left == certificateWarning {
+			if reachable {
 				if len(found) != 0 {
-					t.Errorf("%s left, holder there: %t: %v; want none", left, reachable, found)
+					t.Errorf("%s left, a holder is there: %v; want none", left, found)
 				}
 				continue
 			}
-			sole(t, left.String(), found, LevelWarning, "start one of c d e")
+			want := "no certificate is renewed; start one of c d e"
+			if left < certificateWarning {
+				want = "no certificate is renewed, and a certificate ends within 10 days; start one of c d e"
+			}
+			sole(t, left.String(), found, LevelWarning, want)
 		}
 	}
 }

@@ -125,7 +125,7 @@ func TestARegistrationForAPeerThatIsNotWatchedIsAnInterestUntilItEnds(t *testing
 		d.Watch(event.Watch{Class: link.Contact, Subject: "far"}) // nothing new to ask for
 		expect(t, d, `associate 2 far ""->"up" code 1 recovered`)
 		d.Watch(event.Watch{Class: link.Class, Subject: "nobody/net1"})
-		expect(t, d, `end 3 no such event: no link "nobody/net1"; there are far/net1`)
+		expect(t, d, `end 3 no such event: no link "nobody/net1"; watched now are far/net1, and any other member can be`)
 		d.Stop()
 		want := [][]string{{"far"}, {"far", "nobody"}, {"far"}, nil}
 		if diff := cmp.Diff(want, asked); diff != "" {

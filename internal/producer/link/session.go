@@ -93,7 +93,7 @@ func (s *session) unknown(k key) error {
 	if len(known) == 0 {
 		return fmt.Errorf("%w: no %s %q; this node has none yet", belfry.ErrNoEvent, what, k.subject)
 	}
-	return fmt.Errorf("%w: no %s %q; there are %s", belfry.ErrNoEvent, what, k.subject, strings.Join(known, ", "))
+	return fmt.Errorf("%w: no %s %q; watched now are %s, and any other member can be", belfry.ErrNoEvent, what, k.subject, strings.Join(known, ", "))
 }
 
 func (s *session) found(w event.Watch, subject string) error {
