@@ -251,8 +251,9 @@ func TestBadConsumersHarmNobody(t *testing.T) {
 	formed(t, m)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	// Of each: 1 MiB that is queued, four batches of 256 KiB on their way, and what
-	// the library and the other end hold of them. All there is would be 20 MiB.
+	// Of each: two messages that gRPC has encoded, in buffers of 1 MiB, the one that
+	// it sends and the next; what is queued and unacknowledged, whose data all share.
+	// More rounds need no more. All that is posted would be 10 MiB.
 	const consumers, share = 100, 3 << 20
 	const occurrences, million = 20_000, 1_000_000
 	// The same without bad consumers, before and after, because a machine that
@@ -350,6 +351,7 @@ func watching(ctx context.Context, t *testing.T, c *client.Client) int {
 // heap is what is reachable.
 func heap() int64 {
 	runtime.GC()
+	runtime.GC() // what pools had kept
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
