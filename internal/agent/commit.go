@@ -397,5 +397,8 @@ func (a *Agent) forward(ctx context.Context, lead belfry.NodeID, method string, 
 	if errors.As(err, &call) && call.Subject == method && call.Err != nil {
 		err = call.Err // what it says, as if this node had said it
 	}
+	if errors.Is(err, belfry.ErrUnknown) { // it was asked, and what it did is not known
+		err = fmt.Errorf("%w; the change may be in force: look, and ask again if it is not", err)
+	}
 	return err
 }
