@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -102,5 +103,17 @@ func (p *badProcess) wants(t *testing.T, begin string) {
 func (p *badProcess) kill(t *testing.T) {
 	if err := p.cmd.Process.Kill(); err != nil {
 		t.Errorf("kill -9: %v", err)
+	}
+}
+
+// wantsDeath waits for the end of the process, which must be the kill.
+func (p *badProcess) wantsDeath(t *testing.T) {
+	t.Helper()
+	if p.says.Scan() {
+		t.Errorf("the process says %q after it was killed", p.says.Text())
+	}
+	_ = p.cmd.Wait() // an error, of a process that was killed
+	if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !status.Signaled() || status.Signal() != syscall.SIGKILL {
+		t.Errorf("the process ended with %v; want the kill", p.cmd.ProcessState)
 	}
 }
