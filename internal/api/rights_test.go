@@ -53,6 +53,7 @@ JoinService.Renew           whoever joins
 LinkService.GetLinkMatrix   -    yes    -       yes      yes
 LinkService.ListLinks       -    yes    -       yes      yes
 LinkService.WatchLinks      -    yes    -       yes      yes
+MemberPeerService.Follow    members
 MemberPeerService.GetMember members
 MemberPeerService.GetProgress members
 MemberPeerService.GetSecret members
