@@ -146,8 +146,11 @@ func (m *Machine) plan(now time.Time, r *row) {
 		out.loss = max(out.loss, r.peerLoss)
 	}
 	wish, why := out.interval(&m.cfg.Tunables, share{keff: m.keff(), ringLinks: m.ringLinks(r.link.Network)})
-	if m.byID[r.id.Peer].onRequest(now) {
+	switch q := m.byID[r.id.Peer]; {
+	case q.onRequest(now):
 		wish, why = extraEvery, "interest"
+	case q.held.Verdict == belfry.VerdictJoining && !q.anyHeard() && !slices.Contains(m.paced, q):
+		wish, why = extraEvery, "not started"
 	}
 	r.pace.sending(now, wish)
 	r.adapted(now, p, why)
@@ -155,12 +158,12 @@ func (m *Machine) plan(now time.Time, r *row) {
 }
 
 // keff is the number of peers that the schedule is shared between.
-func (m *Machine) keff() int { return max(1, len(m.peers)) }
+func (m *Machine) keff() int { return max(1, len(m.paced)) }
 
 // ringLinks counts the links to ring peers on one network.
 func (m *Machine) ringLinks(network string) int {
 	n := 0
-	for _, p := range m.peers {
+	for _, p := range m.paced {
 		for _, r := range p.rows {
 			if r.link.Network == network {
 				n++
@@ -173,7 +176,7 @@ func (m *Machine) ringLinks(network string) int {
 // cycle is the shortest interval in use.
 func (m *Machine) cycle() time.Duration {
 	shortest := time.Duration(0)
-	for _, p := range m.peers {
+	for _, p := range m.paced {
 		for _, r := range p.rows {
 			shortest = smallest(shortest, r.pace.interval)
 		}

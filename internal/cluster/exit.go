@@ -32,6 +32,7 @@ func (m *Machine) stream(now time.Time, s Stream) {
 	switch s.Event {
 	case StreamUp:
 		p.exit = exit{dialing: p.exit.dialing}
+		m.meet(now, p)
 	case StreamReset:
 		if p.parked != nil && p.parked.claim.Cause == belfry.CauseProcess {
 			m.release(now, p) // another watcher was faster; this is the proof

@@ -72,7 +72,7 @@ type Adaptation struct {
 	MRT, D       time.Duration
 	Jitter       time.Duration
 	Loss         uint8  // P, 1/255
-	Why          string // what decided on the interval: path, rate, quiet, target, min or max
+	Why          string // what decided on the interval: path, rate, quiet, target, min or max; interest: a program asked; not started: nothing was heard of the peer yet
 }
 
 // Links is all rows, by name of the peer and index.

@@ -26,6 +26,7 @@ type Machine struct {
 	byID    map[belfry.NodeID]*member // those of whom more is held than the table says
 	outside int                       // members that are down or left
 	peers   []*member                 // this node's neighbours, in ring order
+	paced   []*member                 // of these, those that the schedule is shared between
 	watched []*member                 // those with rows, by NodeID
 	fallen  []*member                 // those that are down, by NodeID
 	doubted []*member                 // those that are stalled or unreachable, by NodeID

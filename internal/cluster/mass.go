@@ -53,7 +53,7 @@ func (m *Machine) suspect(now time.Time) {
 			since = minTime(since, p.burst.began)
 		}
 	}
-	if missing < 2 || 2*missing <= len(m.peers) {
+	if missing < 2 || 2*missing <= len(m.paced) {
 		return
 	}
 	s.since, s.next, s.until = since, now, now.Add(max(suspectTime, 4*m.slowestRound()))
@@ -135,7 +135,7 @@ const unmentionedMax = 12
 // mention notes of which third node a heartbeat speaks. In a full mesh each
 // node thus knows who hears whom.
 func (m *Machine) mention(p *member, hb *Heartbeat) {
-	if hb.Probe || hb.Answer || len(m.peers) != m.table.Len()-m.outside-1 {
+	if hb.Probe || hb.Answer || !m.fullMesh() {
 		p.unmentioned = nil
 		return
 	}
@@ -216,7 +216,7 @@ func (p *member) rowsSince() (since time.Time) {
 // another; of several the one with the lowest ids. In a full mesh only, where
 // there are few nodes and all pairs are known.
 func (m *Machine) connected(pairs [][2]belfry.NodeID) []belfry.NodeID {
-	if len(pairs) == 0 || len(m.peers) != m.table.Len()-m.outside-1 {
+	if len(pairs) == 0 || !m.fullMesh() {
 		return nil
 	}
 	var up []belfry.NodeID

@@ -251,6 +251,7 @@ func (m *Machine) removeMember(now time.Time, p *member) {
 // rewatch draws the ring again and begins or ends to watch.
 func (m *Machine) rewatch(now time.Time) {
 	m.peers = m.neighbours(m.self)
+	m.paced = pacing(m.peers)
 	for _, p := range slices.Clone(m.watched) {
 		if m.self.Stopped || !slices.Contains(m.peers, p) && p.held.Verdict != belfry.VerdictDown && !p.guest && !p.extra {
 			// Rows of a node that went down stay: they show how it went, and it
@@ -429,5 +430,5 @@ func (m *Machine) Watches(node belfry.NodeID) bool {
 // others, which a difference of views or an interest makes, are extra.
 func (m *Machine) Neighbour(node belfry.NodeID) bool {
 	p := m.byID[node]
-	return p != nil && slices.Contains(m.peers, p)
+	return p != nil && slices.Contains(m.paced, p)
 }

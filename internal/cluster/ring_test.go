@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -113,5 +114,80 @@ func TestAMemberThatIsStoppedFromTheStartIsOutsideTheRing(t *testing.T) {
 	slices.Sort(got)
 	if want := []belfry.NodeNumber{2, 3}; !slices.Equal(got, want) {
 		t.Errorf("1 watches %v after the start of 3; want %v", got, want)
+	}
+}
+
+// TestMembersThatHaveNotStartedTakeNoPlaceOnTheRing however many are admitted
+// before their agents run: who runs is watched by as many that run as before.
+func TestMembersThatHaveNotStartedTakeNoPlaceOnTheRing(t *testing.T) {
+	t.Parallel()
+	const k = 4
+	var members []Member
+	for n := range belfry.NodeNumber(68) {
+		row := Member{ID: nodeID(n + 1), Number: n + 1}
+		if n%8 == 0 { // nine run
+			row.Up = 1
+		}
+		members = append(members, row)
+	}
+	watched := map[belfry.NodeNumber][]belfry.NodeNumber{}
+	for _, row := range members {
+		cfg := testConfig()
+		cfg.Self, cfg.Number, cfg.Cluster, cfg.Watchers = row.ID, row.Number, belfry.ClusterID{1}, k
+		m := New(cfg, time.Time{}, rand.New(rand.NewPCG(1, 1)))
+		m.Receive(time.Time{}, Members{Table: NewTable(cfg.Cluster, 1, members)})
+		starting := 0
+		for _, p := range m.neighbours(m.self) {
+			if p.held.Verdict == belfry.VerdictJoining {
+				starting++
+			} else {
+				watched[row.Number] = append(watched[row.Number], p.Number)
+			}
+		}
+		if starting > k {
+			t.Errorf("node %d watches %d that have not started, want %d at most", row.Number, starting, k)
+		}
+		if row.Up != 0 && (len(watched[row.Number]) != k || m.keff() != k) {
+			t.Errorf("node %d watches %v of those that run, and paces for %d; want %d", row.Number, watched[row.Number], m.keff(), k)
+		}
+	}
+	for n, peers := range watched {
+		for _, p := range peers {
+			if members[n-1].Up != 0 && !slices.Contains(watched[p], n) {
+				t.Errorf("node %d watches %d, which does not watch it", n, p)
+			}
+		}
+	}
+}
+
+// TestADeathIsNoticedAmongMembersThatHaveNotStarted, and one of them that starts
+// is up soon, though all its neighbours on the ring are no more than names.
+func TestADeathIsNoticedAmongMembersThatHaveNotStarted(t *testing.T) {
+	t.Parallel()
+	var names []string
+	for i := range 60 {
+		names = append(names, fmt.Sprintf("n%02d", i))
+	}
+	net := newNetwork(1, names...)
+	for _, name := range names[:4] {
+		net.boot(net.host(name))
+	}
+	net.run(10 * time.Second)
+	a := net.host("n00")
+	verdict := func(name string) belfry.Verdict { return a.m.find(nodeID(net.host(name).number)).held.Verdict }
+	for _, name := range names[1:4] {
+		if v := verdict(name); v != belfry.VerdictUp {
+			t.Fatalf("%s is %v, want up", name, v)
+		}
+	}
+	net.host("n03").dead = true
+	net.run(10 * time.Second)
+	if v := verdict("n03"); v != belfry.VerdictDown {
+		t.Errorf("n03 is %v 10 s after it fell silent, want down", v)
+	}
+	net.boot(net.host("n30"))
+	net.run(10 * time.Second)
+	if v := verdict("n30"); v != belfry.VerdictUp {
+		t.Errorf("n30 is %v 10 s after its start, want up", v)
 	}
 }

@@ -238,7 +238,8 @@ func (m *Machine) change(now time.Time, p *member, c held) {
 			m.probeFallen(now, p)
 		}
 	}
-	if p.inRing() != wasInRing || c.Verdict == belfry.VerdictLeft {
+	started := (old.Verdict == belfry.VerdictJoining) != (c.Verdict == belfry.VerdictJoining)
+	if p.inRing() != wasInRing || c.Verdict == belfry.VerdictLeft || started {
 		m.rewatch(now)
 	}
 }
