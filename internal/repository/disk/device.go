@@ -1,0 +1,245 @@
+// Package disk puts the repository on real disks: block devices that several
+// machines reach, or a file that the agents of one machine share.
+//
+// A [Device] is one of them with a deadline on each call, a [Finder] finds them
+// by their UUID, and a [Host] is the backend that a node works with.
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/repository"
+)
+
+// Deadline is how long one call of a device may take.
+const Deadline = 2 * time.Second
+
+// maxStuck is how many calls may be over their deadline at a time. Each of them
+// keeps a thread of the kernel's.
+const maxStuck = 2
+
+// Options say how to open a device.
+type Options struct {
+	ReadOnly  bool          // nothing is written: a node without a host slot
+	Exclusive bool          // to format: refuse a block device that is mounted or part of a volume
+	Deadline  time.Duration // of each call; zero: [Deadline]
+}
+
+// A Device is a [repository.Device]: a block device or file. It is safe for
+// concurrent use. Errors name the path, and wrap the kernel's error.
+//
+// After a call has failed, or a write or flush has ended after its deadline, all
+// calls fail until [Device.Reopen]: what the kernel holds of it is not known.
+type Device struct {
+	path string
+	opts Options
+	open opener
+
+	mu      sync.Mutex
+	handle  *handle
+	id      Identity // of what was opened first
+	stuck   int      // calls that are over their deadline and have not ended
+	hung    int      // of these, writes and flushes
+	suspect error    // why it must be reopened; nil: it need not
+	locks   []int    // file descriptors that hold a lock
+	closed  bool
+}
+
+// A handle is closed when the last call on it has ended, so that a call that
+// hangs never meets a file descriptor of something else.
+type handle struct {
+	file
+	calls   int
+	retired bool
+}
+
+// Open opens a block device or a regular file.
+func Open(path string, o Options) (*Device, error) { return openDevice(path, o, openNode) }
+
+func openDevice(path string, o Options, open opener) (*Device, error) {
+	if o.Deadline <= 0 {
+		o.Deadline = Deadline
+	}
+	d := &Device{path: path, opts: o, open: open}
+	if err := d.attach(); err != nil {
+		return nil, fail("open", path, err)
+	}
+	return d, nil
+}
+
+// attach opens the path in the place of what is open. It has a deadline as well:
+// a path to a device that is gone may keep whoever opens it.
+func (d *Device) attach() error {
+	var opened file
+	c := &call{device: d, opens: true, work: func(file) (err error) { opened, err = d.open(d.path, d.opts); return err }}
+	c.late = func() {
+		if opened != nil {
+			_ = opened.close() // nobody has used it
+		}
+	}
+	if err := c.run(nil); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	id := opened.identity()
+	if d.closed {
+		return errors.Join(errClosed, opened.close())
+	}
+	if d.id == (Identity{}) {
+		d.id = id
+	}
+	if id != d.id {
+		return errors.Join(fmt.Errorf("%w: it is %s, and was %s", errChanged, id, d.id), opened.close())
+	}
+	old := d.handle
+	d.handle, d.suspect = &handle{file: opened}, nil
+	return d.retire(old)
+}
+
+// retire closes a handle as soon as nobody uses it. The mutex is held.
+func (d *Device) retire(h *handle) error {
+	if h == nil {
+		return nil
+	}
+	h.retired = true
+	if h.calls > 0 {
+		return nil
+	}
+	return h.close()
+}
+
+// Reopen makes a device usable again after a failed write, if it is still the
+// same. The store must be reopened afterwards. It fails as long as a write has
+// not ended.
+func (d *Device) Reopen() error {
+	if err := d.attach(); err != nil {
+		return fail("reopen", d.path, err)
+	}
+	return nil
+}
+
+// Suspect is why the device must be reopened, or nil.
+func (d *Device) Suspect() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.suspect
+}
+
+// Path is as it was opened.
+func (d *Device) Path() string { return d.path }
+
+// Size is that of the device when it was opened, in bytes.
+func (d *Device) Size() int64 { return d.Identity().Size }
+
+// Identity is that of the device when it was opened.
+func (d *Device) Identity() Identity {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.id
+}
+
+// Buffered tells that the file system refuses direct I/O, so that reads come
+// from this machine's cache: other machines' writes are not seen.
+func (d *Device) Buffered() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.handle.buffered()
+}
+
+// ReadAt reads all of p.
+func (d *Device) ReadAt(p []byte, off int64) error {
+	b, err := d.borrow("read", p, off)
+	if err != nil {
+		return err
+	}
+	c := &call{device: d, buffer: b, work: func(f file) error { return whole(f.readAt, b.bytes, off) }}
+	if err := c.run(d.now()); err != nil {
+		return fail("read", d.path, err)
+	}
+	copy(p, b.bytes)
+	b.give()
+	return nil
+}
+
+// WriteAt writes all of p. It is durable after Flush.
+func (d *Device) WriteAt(p []byte, off int64) error {
+	b, err := d.borrow("write", p, off)
+	if err != nil {
+		return err
+	}
+	copy(b.bytes, p)
+	c := &call{device: d, buffer: b, writes: true, work: func(f file) error { return whole(f.writeAt, b.bytes, off) }}
+	if err := c.run(d.now()); err != nil {
+		return fail("write", d.path, err)
+	}
+	b.give()
+	return nil
+}
+
+// Flush makes durable what was written (fdatasync(2)).
+func (d *Device) Flush() error {
+	c := &call{device: d, writes: true, work: file.sync}
+	if err := c.run(d.now()); err != nil {
+		return fail("flush", d.path, err)
+	}
+	return nil
+}
+
+func (d *Device) now() *handle {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.handle
+}
+
+// borrow takes a buffer for a call, and checks what the interface wants.
+func (d *Device) borrow(op string, p []byte, off int64) (*buffer, error) {
+	if off < 0 || off%repository.BlockSize != 0 || len(p) == 0 || len(p)%repository.BlockSize != 0 || off+int64(len(p)) > d.Size() {
+		return nil, fail(op, d.path, fmt.Errorf("%w: %d bytes at %d of %d; whole blocks of %d within the device",
+			belfry.ErrUsage, len(p), off, d.Size(), repository.BlockSize))
+	}
+	return take(len(p)), nil
+}
+
+// whole wants a transfer of all of p.
+func whole(transfer func([]byte, int64) (int, error), p []byte, off int64) error {
+	n, err := transfer(p, off)
+	if err == nil && n < len(p) {
+		err = fmt.Errorf("%w: %d of %d bytes at %d", errShort, n, len(p), off)
+	}
+	return err
+}
+
+// Close gives the locks back. A call that hangs keeps its file open, and with
+// it the locks: its write may still land.
+func (d *Device) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil
+	}
+	d.closed = true
+	err := d.retire(d.handle)
+	if d.hung == 0 {
+		err = errors.Join(err, d.unlock())
+	}
+	if err != nil {
+		return fail("close", d.path, err)
+	}
+	return nil
+}
+
+// unlock closes what holds the locks. The mutex is held.
+func (d *Device) unlock() (err error) {
+	for _, fd := range d.locks {
+		err = errors.Join(err, unix.Close(fd))
+	}
+	d.locks = nil
+	return err
+}
