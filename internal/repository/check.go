@@ -26,7 +26,7 @@ func Check(d Device) []Problem {
 	if h, err := EncodeHeader(h); err == nil {
 		r.header = h
 	}
-	if err := s.readAll(r); err != nil {
+	if err := s.readAll(r, h.Layout.Hosts); err != nil {
 		return append(problems, Problem{"records", err})
 	}
 	for i := range r.cells {

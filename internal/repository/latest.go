@@ -166,7 +166,7 @@ func (s *Store) changed(from []candidate) (bool, error) {
 	var changed bool
 	for i := range from {
 		if i == 0 || from[i].disk != from[i-1].disk {
-			if err := s.readAll(from[i].disk); err != nil {
+			if err := s.readAll(from[i].disk, s.header.Layout.Hosts); err != nil {
 				return false, err
 			}
 		}

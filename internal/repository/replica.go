@@ -21,7 +21,7 @@ type replica struct {
 	current int       // copy that is the newest valid one; -1: no valid record yet
 	value   Record    // of the current copy; its Generation is zero if there is none
 
-	area  []byte // last read: header A and all records
+	area  []byte // last read: header A, then the records
 	cells []cell // decoded, by position
 }
 
@@ -46,12 +46,12 @@ func (s *Store) place(r *replica, host, number int) place {
 func (s *Store) open(r *replica) error {
 	r.opened = false
 	if s.cfg.Host < 0 {
-		return s.readAll(r)
+		return s.readAll(r, s.header.Layout.Hosts)
 	}
 	if err := r.dev.Flush(); err != nil {
 		return err
 	}
-	if err := s.readAll(r); err != nil {
+	if err := s.readAll(r, s.header.Layout.Hosts); err != nil {
 		return err
 	}
 	r.current, r.value = -1, Record{}
@@ -96,22 +96,31 @@ func (s *Store) mine(c *cell) bool {
 	return c.record.Writer == s.cfg.Node && s.cfg.Own != nil && verified(c.block, s.cfg.Own)
 }
 
-// readAll reads header A and all records at once.
-func (s *Store) readAll(r *replica) error {
+// readAll reads header A and the records of the first host slots, at once where
+// they lie side by side.
+func (s *Store) readAll(r *replica, hosts int) error {
 	l := s.header.Layout
 	if r.area == nil {
-		r.area = make([]byte, l.recordsEnd())
+		r.area = make([]byte, (1+2*l.Hosts)*BlockSize)
 		r.cells = make([]cell, 2*l.Hosts)
 	}
-	if err := r.dev.ReadAt(r.area, 0); err != nil {
+	end := (1 + 2*hosts) * BlockSize
+	if l.RecordOffset > BlockSize {
+		if err := r.dev.ReadAt(r.area[:BlockSize], 0); err != nil {
+			return err
+		}
+		if err := r.dev.ReadAt(r.area[BlockSize:end], l.RecordOffset); err != nil {
+			return err
+		}
+	} else if err := r.dev.ReadAt(r.area[:end], 0); err != nil {
 		return err
 	}
 	if err := s.sameEpoch(r); err != nil {
 		return err
 	}
-	for i := range r.cells {
+	for i := range 2 * hosts {
 		c := &r.cells[i]
-		at := int(l.RecordOffset) + i*BlockSize
+		at := (1 + i) * BlockSize
 		block := r.area[at : at+BlockSize]
 		if c.block != nil && bytes.Equal(block, c.block) {
 			continue

@@ -19,10 +19,11 @@ func scaled(usual int) int {
 	return usual
 }
 
-func play(t *testing.T, disks int, count int) {
+func play(t *testing.T, like repositorytest.Schedule, count int) {
 	t.Helper()
 	for seed := range uint64(count) {
-		s := repositorytest.Schedule{Seed: seed, Disks: disks, Steps: 250}
+		s := like
+		s.Seed = seed
 		if err := s.Run(); err != nil {
 			t.Fatalf("%+v: %v", s, err)
 		}
@@ -32,15 +33,23 @@ func play(t *testing.T, disks int, count int) {
 // Invariants 1 and 3, with any timing of any writer.
 func TestNoScheduleLosesAnUpdate(t *testing.T) {
 	t.Parallel()
-	play(t, 1, scaled(scheduleSeeds))
+	play(t, repositorytest.Schedule{Disks: 1, Steps: 250}, scaled(scheduleSeeds))
 }
 
 func TestNoScheduleOfTwoDisksLosesAnUpdate(t *testing.T) {
 	t.Parallel()
-	play(t, 2, scaled(scheduleSeeds)/10)
+	play(t, repositorytest.Schedule{Disks: 2, Steps: 250}, scaled(scheduleSeeds)/10)
 }
 
 func TestNoScheduleOfThreeDisksLosesAnUpdate(t *testing.T) {
 	t.Parallel()
-	play(t, 3, scaled(scheduleSeeds)/10)
+	play(t, repositorytest.Schedule{Disks: 3, Steps: 250}, scaled(scheduleSeeds)/10)
+}
+
+// A commit reads the slots that were given only; each host gives the next one.
+func TestNoScheduleWithNewHostsLosesAnUpdate(t *testing.T) {
+	t.Parallel()
+	for disks := 1; disks <= 3; disks++ {
+		play(t, repositorytest.Schedule{Disks: disks, Steps: 400, NewHosts: true}, scaled(scheduleSeeds)/[]int{0, 5, 20, 20}[disks])
+	}
 }

@@ -23,6 +23,11 @@ type Config struct {
 	Admit func(signer belfry.NodeID, candidate []byte) (Verify, error)
 	// Holds tells whether a document has op among the last operations.
 	Holds func(doc []byte, op OpID) bool
+	// Slots is how many host slots, from slot 0 on, a document or one before it
+	// has ever given to nodes: it never falls. A node has its slot from a document
+	// that was committed. Then a commit reads the records of these slots only
+	// (DESIGN.md). It is called off the way of the acknowledgement. Nil: all.
+	Slots func(doc []byte) int
 	// Local: all hosts are agents of this machine. What one of its kernels has
 	// left unwritten is gone, so nothing need settle.
 	Local bool
@@ -48,6 +53,7 @@ type Store struct {
 	claimed  Ballot   // may commit in it; zero: claim first
 	base     Snapshot // greatest when claimed, then what was committed since
 	unsealed bool     // base is chosen and no record says so yet
+	slots    int      // that can have a writer as far as base says; of a claim only
 	floor    Version  // what is less was restored from a copy
 	settling bool
 	settled  bool
@@ -164,7 +170,7 @@ func (s *Store) refresh(r *replica) error {
 	if !r.opened {
 		return s.open(r) // a reader has nothing to open: it reads, each time
 	}
-	if err := s.readAll(r); err != nil {
+	if err := s.readAll(r, s.header.Layout.Hosts); err != nil {
 		return err
 	}
 	err := s.readBack(r)
@@ -195,7 +201,7 @@ func (s *Store) Claim() (Snapshot, error) {
 	disks, err = s.each("claim", disks, func(r *replica) error {
 		rec := r.value // the value is unchanged
 		rec.Promised = ballot
-		return s.publish(r, rec, nil)
+		return s.publish(r, rec, nil, s.header.Layout.Hosts)
 	})
 	if err != nil {
 		return Snapshot{}, err
@@ -208,12 +214,21 @@ func (s *Store) Claim() (Snapshot, error) {
 		return Snapshot{}, fail("claim", s.header.Repository.String(), Preempted)
 	}
 	s.claimed, s.base, s.unsealed = ballot, found, false
+	s.slots = s.given(found.Document)
 	return found, nil
 }
 
+// given is how many host slots can have a writer if doc is the value.
+func (s *Store) given(doc []byte) int {
+	if s.cfg.Slots == nil || s.fresh {
+		return s.header.Layout.Hosts
+	}
+	return min(max(s.cfg.Slots(doc), s.cfg.Host+1), s.header.Layout.Hosts)
+}
+
 // publish writes an own record, with its payload if doc is not nil, makes both
-// durable, and reads all records and the own ones back.
-func (s *Store) publish(r *replica, rec Record, doc []byte) error {
+// durable, and reads the records of so many host slots and the own ones back.
+func (s *Store) publish(r *replica, rec Record, doc []byte, hosts int) error {
 	number := 0
 	if r.current == 0 {
 		number = 1
@@ -237,7 +252,7 @@ func (s *Store) publish(r *replica, rec Record, doc []byte) error {
 	if err := r.dev.Flush(); err != nil {
 		return err
 	}
-	if err := s.readAll(r); err != nil {
+	if err := s.readAll(r, hosts); err != nil {
 		return err
 	}
 	r.own[number] = block
@@ -294,7 +309,7 @@ func (s *Store) accept(value Snapshot) (Version, error) {
 		if r.value.Generation > 0 {
 			rec.Slot = 1 - r.value.Slot
 		}
-		return s.publish(r, rec, value.Document)
+		return s.publish(r, rec, value.Document, s.slots)
 	})
 	if err == nil && s.highest(disks) > ballot {
 		err = fail("commit", s.header.Repository.String(), Preempted)
@@ -331,11 +346,12 @@ func (s *Store) Seal() error {
 		return nil
 	}
 	s.unsealed = false
+	s.slots = s.given(s.base.Document)
 	s.sequence++
 	_, err := s.each("seal", s.openDisks(), func(r *replica) error {
 		rec := r.value
 		rec.Chosen = true
-		return s.publish(r, rec, nil)
+		return s.publish(r, rec, nil, s.slots)
 	})
 	return err
 }

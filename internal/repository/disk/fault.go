@@ -58,3 +58,8 @@ func remedied(err error) error {
 func fail(op, path string, err error) error {
 	return &belfry.Error{Op: "repository.disk." + op, Subject: path, Err: remedied(err)}
 }
+
+// taken is for a path where something is already.
+func taken(err error) error {
+	return fmt.Errorf("%w: %w; name a path where nothing is", belfry.ErrExist, err)
+}

@@ -33,6 +33,20 @@ func opID(host, number int) (op repository.OpID) {
 	return op
 }
 
+// giveSlot makes an update one that gives the slot of the next host.
+func giveSlot(op repository.OpID) repository.OpID { op[1] = 1; return op }
+
+// slotsGiven is how many slots a document and those before it have given.
+func slotsGiven(doc []byte) int {
+	slots := 1 // the founder's
+	for ; len(doc) >= opSize; doc = doc[opSize:] {
+		if doc[1] == 1 {
+			slots = max(slots, int(binary.LittleEndian.Uint32(doc[4:]))+1)
+		}
+	}
+	return slots
+}
+
 func nodeID(host int) belfry.NodeID { return belfry.NodeID{0xb, byte(host)} }
 
 // sign is a checksum in the place of a signature: these tests are about order,

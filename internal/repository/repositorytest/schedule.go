@@ -16,6 +16,9 @@ type Schedule struct {
 	Seed  uint64
 	Disks int // 1 to 3
 	Steps int // one step is one call of a disk
+	// NewHosts: only host 0 has a slot at first. Each host gives one to the next,
+	// by an update; a host writes when it has polled a document that says so.
+	NewHosts bool
 }
 
 // errKilled ends the code of a host in the middle of a call.
@@ -23,9 +26,10 @@ var errKilled = errors.New("killed")
 
 // world is 3 to 5 hosts on the same disks, one call after the other.
 type world struct {
-	rng   *rand.Rand
-	disks []*Disk
-	hosts []*host
+	rng      *rand.Rand
+	disks    []*Disk
+	hosts    []*host
+	newHosts bool
 
 	acked   [][]byte // documents that were acknowledged or returned by Load
 	highest int      // length of the longest of them
@@ -44,6 +48,7 @@ type host struct {
 	yield             func(struct{}) bool
 	inFlight          *late
 	late              []*late // of the dead kernel, may still land
+	slotted           bool    // has a slot, as far as it knows
 	settling          int     // steps until nothing lands any more
 	paused            int     // steps
 	updates           int
@@ -52,7 +57,7 @@ type host struct {
 // Run plays the schedule and returns what went wrong: a lost, doubled or forked
 // update, or a value that goes back.
 func (s Schedule) Run() error {
-	w := &world{rng: rand.New(rand.NewPCG(s.Seed, 6))}
+	w := &world{rng: rand.New(rand.NewPCG(s.Seed, 6)), newHosts: s.NewHosts}
 	hosts := 3 + w.rng.IntN(3)
 	var err error
 	if w.disks, err = format(hosts, max(s.Disks, 1)); err != nil {
@@ -60,7 +65,7 @@ func (s Schedule) Run() error {
 	}
 	w.acknowledge(first())
 	for i := range hosts {
-		h := &host{world: w, number: i, incarnation: 1 + i%2, boot: 1}
+		h := &host{world: w, number: i, incarnation: 1 + i%2, boot: 1, slotted: i == 0 || !s.NewHosts}
 		if i == 0 {
 			h.boot, h.incarnation = 0, 2 // the founder goes on without a restart of its machine
 		}
@@ -154,8 +159,12 @@ func (h *host) live() {
 		devices = append(devices, &Port{d, h.before})
 	}
 	for {
-		store, err := repository.Open(config(h.number, h.incarnation, h.boot), devices...)
-		for err == nil {
+		cfg := h.config()
+		store, err := repository.Open(cfg, devices...)
+		if err == nil && cfg.Host < 0 {
+			err = h.await(store)
+		}
+		for err == nil && cfg.Host >= 0 {
 			if store.Settling() {
 				h.settle()
 				err = store.Settled()
@@ -163,9 +172,36 @@ func (h *host) live() {
 			}
 			err = h.work(store)
 		}
-		h.judge(err)
+		if err != nil { // nil: it still waits for its slot, or has it now
+			h.judge(err)
+		}
 		_ = h.before(nil)
 	}
+}
+
+// config is that of a reader until the host knows of its slot.
+func (h *host) config() repository.Config {
+	cfg := config(h.number, h.incarnation, h.boot)
+	if h.newHosts {
+		cfg.Slots = slotsGiven
+	}
+	if !h.slotted {
+		cfg.Host, cfg.Sign = -1, nil
+	}
+	return cfg
+}
+
+// await polls once, for a document that gives this host a slot.
+func (h *host) await(store *repository.Store) error {
+	found, err := store.Poll()
+	if errors.Is(err, repository.Undecided) {
+		return nil
+	}
+	if err == nil {
+		h.polled = append(h.polled, found.Document)
+		h.slotted = slotsGiven(found.Document) > h.number
+	}
+	return err
 }
 
 // settle waits until each late write has landed or is gone.
@@ -243,6 +279,9 @@ func tolerate(err error) error {
 func (h *host) update(store *repository.Store, base repository.Snapshot) error {
 	h.updates++
 	op := opID(h.number+1, h.updates)
+	if h.newHosts && slotsGiven(base.Document) == h.number+1 && h.number+1 < len(h.hosts) {
+		op = giveSlot(op)
+	}
 	begun := h.highest
 	doc := appendOp(base.Document, op)
 	for {
