@@ -198,6 +198,7 @@ func (s *Store) Poll(named ...Digest) (Snapshot, error) {
 // Forget drops what is known of signers: the document that this node holds has
 // changed, and with it what Admit says.
 func (s *Store) Forget() {
+	s.vouched = false
 	for _, r := range s.replicas {
 		for i := range r.cells {
 			c := &r.cells[i]

@@ -19,41 +19,55 @@ type call struct {
 	work   func(file) error
 	late   func() // if it ends after its deadline; may be nil
 
+	handle *handle
+	limit  time.Time
+	done   chan struct{} // closed when it has ended
+
 	// The device's mutex guards these.
 	ended bool
 	over  bool // the deadline has passed, the caller is gone
 	err   error
 }
 
-// run returns what the work returned, or errHung at the deadline.
-func (c *call) run(h *handle) error {
-	d := c.device
-	d.mu.Lock()
-	if err := c.refused(h); err != nil {
-		d.mu.Unlock()
+// run is begin and wait.
+func (c *call) run() error {
+	if err := c.begin(); err != nil {
 		return err
 	}
-	if h != nil {
-		h.calls++
-	}
-	d.mu.Unlock()
+	return c.wait()
+}
 
-	done := make(chan struct{})
+// begin starts the work, unless it is refused.
+func (c *call) begin() error {
+	d := c.device
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := c.refused(); err != nil {
+		return err
+	}
+	c.done, c.limit = make(chan struct{}), time.Now().Add(d.opts.Deadline)
+	var f file
+	if !c.opens {
+		c.handle = d.handle
+		c.handle.calls++
+		f = c.handle.file
+	}
 	go func() {
-		defer close(done)
-		if c.opens {
-			c.end(nil, c.work(nil))
-			return
-		}
-		c.end(h, c.work(h.file))
+		c.end(c.work(f))
+		close(c.done)
 	}()
-	timer := time.NewTimer(d.opts.Deadline)
+	return nil
+}
+
+// wait returns what the work returned, or errHung at the deadline.
+func (c *call) wait() error {
+	timer := time.NewTimer(time.Until(c.limit))
 	defer timer.Stop()
 	select {
-	case <-done:
+	case <-c.done:
 	case <-timer.C:
 	}
-
+	d := c.device
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if c.ended {
@@ -67,8 +81,8 @@ func (c *call) run(h *handle) error {
 	return errHung
 }
 
-// refused says why a call must not be made.
-func (c *call) refused(h *handle) error {
+// refused says why a call must not be made. The mutex is held.
+func (c *call) refused() error {
 	d := c.device
 	switch {
 	case d.closed:
@@ -79,14 +93,12 @@ func (c *call) refused(h *handle) error {
 		return errWaiting
 	case c.opens:
 		return nil
-	case h.retired: // reopened just now
-		return errSuspect
 	}
 	return d.suspect
 }
 
 // end is called when the kernel has given the answer, in time or late.
-func (c *call) end(h *handle, err error) {
+func (c *call) end(err error) {
 	d := c.device
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -97,10 +109,13 @@ func (c *call) end(h *handle, err error) {
 			d.suspect = fmt.Errorf("%w: %w", errSuspect, err)
 		}
 	}
-	if h != nil {
+	if h := c.handle; h != nil {
 		if h.calls--; h.calls == 0 && h.retired {
 			_ = h.close() // whoever retired it is gone
 		}
+	}
+	if c.buffer != nil && (c.writes || c.over) {
+		c.buffer.give() // of a read in time the caller does
 	}
 	if !c.over {
 		return
@@ -114,9 +129,6 @@ func (c *call) end(h *handle, err error) {
 	}
 	if d.closed && d.hung == 0 {
 		_ = d.unlock() // as Close would have
-	}
-	if c.buffer != nil {
-		c.buffer.give()
 	}
 }
 

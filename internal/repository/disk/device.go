@@ -47,6 +47,7 @@ type Device struct {
 	stuck   int      // calls that are over their deadline and have not ended
 	hung    int      // of these, writes and flushes
 	suspect error    // why it must be reopened; nil: it need not
+	begun   []*call  // writes that nobody has waited for yet
 	locks   []int    // file descriptors that hold a lock
 	closed  bool
 }
@@ -83,7 +84,7 @@ func (d *Device) attach() error {
 			_ = opened.close() // nobody has used it
 		}
 	}
-	if err := c.run(nil); err != nil {
+	if err := c.run(); err != nil {
 		return err
 	}
 	d.mu.Lock()
@@ -160,7 +161,10 @@ func (d *Device) ReadAt(p []byte, off int64) error {
 		return err
 	}
 	c := &call{device: d, buffer: b, work: func(f file) error { return whole(f.readAt, b.bytes, off) }}
-	if err := c.run(d.now()); err != nil {
+	if err := d.settle(); err != nil {
+		return fail("write", d.path, err)
+	}
+	if err := c.run(); err != nil {
 		return fail("read", d.path, err)
 	}
 	copy(p, b.bytes)
@@ -168,7 +172,9 @@ func (d *Device) ReadAt(p []byte, off int64) error {
 	return nil
 }
 
-// WriteAt writes all of p. It is durable after Flush.
+// WriteAt begins to write all of p, which the caller may use again at once. It
+// is written, or the error is returned, when the next read or flush returns: a
+// document and its record are on their way at the same time.
 func (d *Device) WriteAt(p []byte, off int64) error {
 	b, err := d.borrow("write", p, off)
 	if err != nil {
@@ -176,26 +182,50 @@ func (d *Device) WriteAt(p []byte, off int64) error {
 	}
 	copy(b.bytes, p)
 	c := &call{device: d, buffer: b, writes: true, work: func(f file) error { return whole(f.writeAt, b.bytes, off) }}
-	if err := c.run(d.now()); err != nil {
+	d.mu.Lock()
+	full := len(d.begun) >= maxStuck
+	d.mu.Unlock()
+	if full {
+		err = d.settle()
+	}
+	if err == nil {
+		err = c.begin()
+	}
+	if err != nil {
 		return fail("write", d.path, err)
 	}
-	b.give()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.begun = append(d.begun, c)
 	return nil
+}
+
+// settle waits for the writes that have begun. After an error none of them
+// counts.
+func (d *Device) settle() error {
+	d.mu.Lock()
+	begun := d.begun
+	d.begun = nil
+	d.mu.Unlock()
+	var problems []error
+	for _, c := range begun {
+		if err := c.wait(); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // Flush makes durable what was written (fdatasync(2)).
 func (d *Device) Flush() error {
+	if err := d.settle(); err != nil {
+		return fail("write", d.path, err)
+	}
 	c := &call{device: d, writes: true, work: file.sync}
-	if err := c.run(d.now()); err != nil {
+	if err := c.run(); err != nil {
 		return fail("flush", d.path, err)
 	}
 	return nil
-}
-
-func (d *Device) now() *handle {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.handle
 }
 
 // borrow takes a buffer for a call, and checks what the interface wants.
@@ -219,13 +249,14 @@ func whole(transfer func([]byte, int64) (int, error), p []byte, off int64) error
 // Close gives the locks back. A call that hangs keeps its file open, and with
 // it the locks: its write may still land.
 func (d *Device) Close() error {
+	begun := d.settle()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		return nil
 	}
 	d.closed = true
-	err := d.retire(d.handle)
+	err := errors.Join(begun, d.retire(d.handle))
 	if d.hung == 0 {
 		err = errors.Join(err, d.unlock())
 	}

@@ -24,7 +24,7 @@ func (d *Device) Lock(off, length int64) error {
 			_ = unix.Close(fd)
 		}
 	}
-	if err := c.run(nil); err != nil {
+	if err := c.run(); err != nil {
 		return fail("lock", d.path, err)
 	}
 	d.mu.Lock()
