@@ -21,7 +21,8 @@ const BlockSize = 4096
 
 // A Device is one block device or file. Offsets and lengths are multiples of
 // [BlockSize]. Each call does all or returns an error, within a deadline of its
-// own (2 s). What was written counts as durable after Flush, not before.
+// own (2 s); the error of a write may be that of the next Flush or ReadAt. What
+// was written counts as durable after Flush, not before.
 type Device interface {
 	ReadAt(p []byte, off int64) error
 	WriteAt(p []byte, off int64) error

@@ -120,6 +120,7 @@ func (d *Device) retire(h *handle) error {
 // same. The store must be reopened afterwards. It fails as long as a write has
 // not ended.
 func (d *Device) Reopen() error {
+	_ = d.settle() // what was on its way belongs to the time before
 	if err := d.attach(); err != nil {
 		return fail("reopen", d.path, err)
 	}

@@ -50,7 +50,10 @@ type node struct {
 // openNode follows links first, and then no more: /dev/disk/by-id has links, and
 // what is swapped for one in between is not opened. Nonblocking, so that neither
 // a FIFO nor a drive without a medium keeps us waiting.
-func openNode(path string, o Options) (file, error) {
+func openNode(path string, o Options) (file, error) { return openWith(path, o, open) }
+
+// openWith is openNode with the call of the kernel given.
+func openWith(path string, o Options, open func(path string, flags int) (int, error)) (file, error) {
 	resolved, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return nil, err

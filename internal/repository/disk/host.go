@@ -192,12 +192,11 @@ func (h *Host) again(err error, attempt int) (time.Duration, bool) {
 		return 0, false
 	case errors.Is(err, repository.Preempted), errors.Is(err, repository.Lost):
 		return repository.BackOff(attempt, h.rng), true
-	case errors.Is(err, repository.TooFew), errors.Is(err, belfry.ErrUnknown):
-		// A device that can be reopened may go on; one that hangs does not.
-		for _, d := range h.devices {
-			if d.Suspect() != nil {
-				return repository.BackOff(attempt, h.rng), true
-			}
+	}
+	// A device that can be reopened may go on; one that hangs does not.
+	for _, d := range h.devices {
+		if d.Suspect() != nil {
+			return repository.BackOff(attempt, h.rng), true
 		}
 	}
 	return 0, false
