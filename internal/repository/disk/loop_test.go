@@ -9,6 +9,10 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/repository"
+	"github.com/belfry-ha/belfry/internal/repository/repositorytest"
 )
 
 // A loop is a block device whose medium is a file (loop(4)).
@@ -110,4 +114,110 @@ func whenFree(t testing.TB, do func() error) {
 			t.Fatal("busy for 10 s")
 		}
 	}
+}
+
+// The medium is taken out while it is in use: the kernel keeps it for who has
+// it open, and nobody else gets it.
+func TestDetachWhileInUse(t *testing.T) {
+	t.Parallel()
+	l := newLoop(t, small().Size())
+	format(t, l.path, small())
+	h, err := OpenHost(hostConfig(l.path, 0, 2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	add(t, h, opID(1, 1))
+	l.detach()
+	add(t, h, opID(1, 2))
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	whenFree(t, func() error {
+		again, err := OpenHost(hostConfig(l.path, 0, 3))
+		if err == nil {
+			again.close()
+			return unix.EBUSY // udev has it open still
+		}
+		if !errors.Is(err, belfry.ErrNotFound) {
+			t.Errorf("without a medium: %v, want %v", err, belfry.ErrNotFound)
+		}
+		return nil
+	})
+	l.attach()
+	wantUpdates(t, l.path, 0, opID(1, 1), opID(1, 2))
+}
+
+// Another medium in the same device is another disk, of the same size or not.
+func TestAnotherMediumInTheDeviceIsRefused(t *testing.T) {
+	t.Parallel()
+	l := newLoop(t, small().Size())
+	d, err := Open(l.path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := d.Identity()
+	if was.Sequence == 0 {
+		t.Skip("needs: diskseq")
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l.detach()
+	l.attach()
+	d, err = Open(l.path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	now := d.Identity()
+	if now.Device != was.Device || now.Size != was.Size || now.Sequence == was.Sequence {
+		t.Errorf("identity %v after %v: want another sequence, and nothing else", now, was)
+	}
+	d.id = was
+	if err := d.Reopen(); !errors.Is(err, errChanged) {
+		t.Errorf("got %v, want %v", err, errChanged)
+	}
+}
+
+// The file below a device is cut: what can not be read is an error, and what
+// was acknowledged is still there when the file has its size again.
+func TestCutMediumWhileInUse(t *testing.T) {
+	t.Parallel()
+	l := newLoop(t, small().Size())
+	format(t, l.path, small())
+	h, err := OpenHost(hostConfig(l.path, 0, 2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.close()
+	add(t, h, opID(1, 1))
+	h.sealing.Wait()
+	if err := os.Truncate(l.file, repository.BlockSize); err != nil {
+		t.Fatal(err)
+	}
+	found, err := h.Load()
+	if err == nil {
+		t.Errorf("loaded generation %d of a medium without records", found.Generation)
+	} else if !errors.Is(err, belfry.ErrRestricted) && !errors.Is(err, belfry.ErrStale) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A device that is mounted or part of a volume is not formatted, and one that
+// is being formatted can not be mounted.
+func TestFormatWantsTheDeviceAlone(t *testing.T) {
+	t.Parallel()
+	l := newLoop(t, small().Size())
+	fd, err := unix.Open(l.path, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	c := config(0, 1)
+	founder := repository.Founder{Node: c.Node, Incarnation: 1, Boot: c.Boot, Sign: c.Sign}
+	err = Format(l.path, true, header(small()), founder, repositorytest.First(), repository.OpID{9})
+	if !errors.Is(err, belfry.ErrExist) || !errors.Is(err, unix.EBUSY) {
+		t.Errorf("got %v, want %v", err, unix.EBUSY)
+	}
+	wantHelpful(t, err, l.path)
 }
