@@ -105,11 +105,7 @@ func (m medium) Size() int64 { return m.identity().Size }
 
 // same tells whether two candidates are ways to the same medium.
 func same(a, b candidate) bool {
-	switch {
-	case a.key == b.key:
-		return true // names of one file
-	case a.world != "" && a.world == b.world:
-		return true // paths to one disk
-	}
-	return a.backing != "" && (a.backing == b.path || a.backing == b.backing) || b.backing != "" && b.backing == a.path
+	none := Identity{}
+	return a.world != "" && a.world == b.world || // paths to one disk
+		a.backing != none && (a.backing == b.key || a.backing == b.backing) || b.backing != none && b.backing == a.key
 }

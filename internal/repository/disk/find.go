@@ -120,10 +120,20 @@ func (f *Finder) seen(all []candidate) bool {
 	})
 }
 
+// candidates are all that is worth reading. Of several names of one thing the
+// first counts.
 func (f *Finder) candidates() ([]candidate, []error) {
 	all, problems := f.blocks()
 	files, more := f.files()
-	return append(all, files...), append(problems, more...)
+	all = append(all, files...)
+	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(a.path, b.path) })
+	seen := map[Identity]bool{}
+	all = slices.DeleteFunc(all, func(c candidate) bool {
+		named := seen[c.key]
+		seen[c.key] = true
+		return named
+	})
+	return all, append(problems, more...)
 }
 
 // look reads the first block of each, so many at once.
@@ -162,7 +172,7 @@ func (f *Finder) look(all []candidate) (r Result) {
 	for id, group := range copies {
 		slices.SortFunc(group, func(a, b answer) int {
 			// A file before loop devices that show it: all agents must lock the same.
-			return cmp.Or(cmp.Compare(a.backing, b.backing), cmp.Compare(a.path, b.path))
+			return cmp.Or(cmp.Compare(a.backing.Inode, b.backing.Inode), cmp.Compare(a.path, b.path))
 		})
 		var distinct []answer
 		for _, a := range group {

@@ -179,8 +179,8 @@ func TestAnotherMediumInTheDeviceIsRefused(t *testing.T) {
 	}
 }
 
-// The file below a device is cut: what can not be read is an error, and what
-// was acknowledged is still there when the file has its size again.
+// The file below a device is cut: what can not be read is an error, or is found
+// to be no value.
 func TestCutMediumWhileInUse(t *testing.T) {
 	t.Parallel()
 	l := newLoop(t, small().Size())
@@ -203,8 +203,8 @@ func TestCutMediumWhileInUse(t *testing.T) {
 	}
 }
 
-// A device that is mounted or part of a volume is not formatted, and one that
-// is being formatted can not be mounted.
+// A device that is mounted or part of a volume is not formatted, whatever one
+// is ready to destroy.
 func TestFormatWantsTheDeviceAlone(t *testing.T) {
 	t.Parallel()
 	l := newLoop(t, small().Size())

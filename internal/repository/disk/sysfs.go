@@ -19,7 +19,7 @@ type candidate struct {
 	path    string
 	key     Identity // as sysfs or stat(2) say
 	world   string   // world-wide name: two paths to one disk have the same
-	backing string   // the file that a loop device shows
+	backing Identity // of the file that a loop device shows
 }
 
 // blocks are the block devices, partitions included, that nothing lies on and
@@ -78,8 +78,8 @@ func (f *Finder) block(name, dir string) (candidate, bool) {
 			break
 		}
 	}
-	if path := attribute(disk, "loop/backing_file"); path != "" && disk == dir {
-		c.backing = path
+	if path := attribute(dir, "loop/backing_file"); path != "" {
+		c.backing, _ = fileIdentity(path) // none: it has lost its name, so that it is not found as a file
 	}
 	return c, true
 }
@@ -106,12 +106,19 @@ func (f *Finder) files() (all []candidate, problems []error) {
 			if filepath.Ext(e.Name()) != Suffix || err != nil {
 				continue
 			}
-			var st unix.Stat_t
-			if err := unix.Stat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size < f.cfg.Least {
-				continue
+			if id, ok := fileIdentity(path); ok && id.Size >= f.cfg.Least {
+				all = append(all, candidate{path: path, key: id})
 			}
-			all = append(all, candidate{path: path, key: Identity{Device: st.Dev, Inode: st.Ino, Size: st.Size}})
 		}
 	}
 	return all, problems
+}
+
+// fileIdentity is of a regular file only.
+func fileIdentity(path string) (Identity, bool) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return Identity{}, false
+	}
+	return Identity{Device: st.Dev, Inode: st.Ino, Size: st.Size}, true
 }
