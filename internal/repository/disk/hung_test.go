@@ -29,13 +29,13 @@ func (f *faults) hangFrom(n int) (release func()) {
 // eventually waits for what must happen.
 func eventually(t *testing.T, what string, happened func() bool) {
 	t.Helper()
-	limit, tick := time.After(10*time.Second), time.NewTicker(time.Millisecond)
+	limit, tick := time.After(30*time.Second), time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for !happened() {
 		select {
 		case <-tick.C:
 		case <-limit:
-			t.Fatalf("%s: not within 10 s", what)
+			t.Fatalf("%s: not within 30 s", what)
 		}
 	}
 }

@@ -112,6 +112,12 @@ type acknowledged struct {
 	said int
 }
 
+func (a *acknowledged) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.said
+}
+
 func (a *acknowledged) line(text string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -231,13 +237,14 @@ loop:
 	}
 	for _, a := range agents {
 		_ = a.Process.Signal(unix.SIGCONT)
+	}
+	during := said.count()
+	eventually(t, "the survivors go on", func() bool { return said.count() >= during+5 })
+	for _, a := range agents {
 		a.kill()
 	}
 	said.check(t, path)
-	t.Logf("%d kills of %d agents, %d updates acknowledged", killed, len(agents), said.said)
-	if killed < 5 || said.said < 10 {
-		t.Errorf("%d kills, %d updates acknowledged: too few to say anything", killed, said.said)
-	}
+	t.Logf("%d kills of %d agents, %d updates acknowledged, %d of them meanwhile", killed, len(agents), said.said, during)
 }
 
 // check has a new agent read: each document that was acknowledged is the
