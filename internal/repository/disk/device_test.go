@@ -233,3 +233,22 @@ func TestOneOfThreeDisksMayFail(t *testing.T) {
 		t.Error("opened with one disk of three")
 	}
 }
+
+// What another machine has written is on the disk, not in our cache.
+func TestReadsAndWritesAreDirect(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		open opener
+		want int
+	}{"direct": {openNode, unix.O_DIRECT}, "refused": {openBuffered, 0}} {
+		f, err := c.open(newFile(t, small()), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.close()
+		flags, err := unix.FcntlInt(uintptr(f.(*node).fd), unix.F_GETFL, 0)
+		if err != nil || flags&unix.O_DIRECT != c.want || f.buffered() != (c.want == 0) {
+			t.Errorf("%s: flags %#x, buffered %v (%v)", name, flags, f.buffered(), err)
+		}
+	}
+}

@@ -100,6 +100,13 @@ func TestAnyCallMayBeTheLast(t *testing.T) {
 				if err == nil {
 					wantUpdates(t, path, n, op)
 				}
+				if !errors.Is(err, belfry.ErrUnknown) {
+					// Then it has happened, or it has not and will not.
+					found, loadErr := again.Load()
+					if loadErr != nil || (err == nil) != repositorytest.Holds(found.Document, op) {
+						t.Errorf("call %d failed: %v, but generation %d is there (%v)", n, err, found.Generation, loadErr)
+					}
+				}
 				if _, err := again.CAS(base.Version, append(base.Document, op[:]...), op); err != nil {
 					t.Fatalf("call %d failed, then again: %v", n, err)
 				}
@@ -211,5 +218,26 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		if errors.Is(err, belfry.ErrLimit) {
 			t.Errorf("%v is taken for a document that is too long", c.err)
 		}
+	}
+}
+
+func TestShortTransferIsAnError(t *testing.T) {
+	t.Parallel()
+	path := newFile(t, small())
+	f := newFaults(t, path)
+	block := make([]byte, repository.BlockSize)
+	for name, call := range map[string]func(*Device) error{
+		"read":  func(d *Device) error { return d.ReadAt(block, 0) },
+		"write": func(d *Device) error { return errors.Join(d.WriteAt(block, 0), d.Flush()) },
+	} {
+		d, err := openDevice(path, Options{}, f.open)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.fail(1, nil, false)
+		if err := call(d); !errors.Is(err, errShort) || !strings.Contains(err.Error(), "2048 of 4096 bytes at 0") {
+			t.Errorf("%s: %v, want %v with both sizes", name, err, errShort)
+		}
+		d.Close()
 	}
 }

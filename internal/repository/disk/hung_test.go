@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -129,6 +130,54 @@ func TestTwoCallsThatHangAreTheLast(t *testing.T) {
 	}
 	release()
 	eventually(t, "the device answers again", func() bool { return d.ReadAt(got, 0) == nil })
+}
+
+// A descriptor that is closed while a call is on its way to the kernel may be
+// that of something else by then.
+func TestHandleIsClosedAfterItsLastCall(t *testing.T) {
+	t.Parallel()
+	release, closed := make(chan struct{}), make(chan struct{})
+	var first atomic.Bool
+	first.Store(true)
+	d, err := openDevice(newFile(t, small()), Options{Deadline: brief}, func(path string, o Options) (file, error) {
+		f, err := openNode(path, o)
+		if err != nil || !first.Swap(false) {
+			return f, err
+		}
+		return &slow{closing{f, closed}, release}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	got := make([]byte, repository.BlockSize)
+	if err := d.ReadAt(got, 0); !errors.Is(err, errHung) {
+		t.Errorf("got %v, want %v", err, errHung)
+	}
+	if err := d.Reopen(); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.ReadAt(got, 0); err != nil {
+		t.Errorf("reopened while a read hangs: %v", err)
+	}
+	select {
+	case <-closed:
+		t.Error("closed while its read hangs")
+	default:
+		close(release)
+		<-closed
+	}
+}
+
+// slow is a file whose reads wait.
+type slow struct {
+	closing
+	release chan struct{}
+}
+
+func (s *slow) readAt(p []byte, off int64) (int, error) {
+	<-s.release
+	return s.file.readAt(p, off)
 }
 
 // A write of ours that still hangs keeps the slot, even if we are gone.
