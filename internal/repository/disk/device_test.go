@@ -189,13 +189,11 @@ func TestFormatDestroysNothingByItself(t *testing.T) {
 	}
 }
 
-// With one of three disks away nothing is lost; with two nothing is done.
-func TestOneOfThreeDisksMayFail(t *testing.T) {
-	t.Parallel()
-	l := small()
-	c := config(0, 1)
+// threeDisks are those of one repository.
+func threeDisks(t *testing.T) (paths []string) {
+	t.Helper()
+	l, c := small(), config(0, 1)
 	founder := repository.Founder{Node: c.Node, Incarnation: 1, Boot: c.Boot, Sign: c.Sign}
-	var paths []string
 	for i := range 3 {
 		h := header(l)
 		h.Disks, h.Index = []repository.UUID{{3}, {4}, {5}}, uint8(i)
@@ -208,6 +206,13 @@ func TestOneOfThreeDisksMayFail(t *testing.T) {
 		}
 		paths = append(paths, path)
 	}
+	return paths
+}
+
+// With one of three disks away nothing is lost; with two nothing is done.
+func TestOneOfThreeDisksMayFail(t *testing.T) {
+	t.Parallel()
+	paths := threeDisks(t)
 	cfg := hostConfig("", 0, 2)
 	cfg.Paths = paths
 	h, err := OpenHost(cfg)
@@ -250,5 +255,45 @@ func TestReadsAndWritesAreDirect(t *testing.T) {
 		if err != nil || flags&unix.O_DIRECT != c.want || f.buffered() != (c.want == 0) {
 			t.Errorf("%s: flags %#x, buffered %v (%v)", name, flags, f.buffered(), err)
 		}
+	}
+}
+
+// A disk that has failed once has the next update, although the others have
+// gone on without it and the claim is theirs.
+func TestDiskThatHasFailedIsBroughtUp(t *testing.T) {
+	t.Parallel()
+	cfg := hostConfig("", 0, 2)
+	cfg.Paths = threeDisks(t)
+	f := newFaults(t, cfg.Paths[0])
+	h, err := openHost(cfg, func(path string, o Options) (file, error) {
+		if path == cfg.Paths[0] {
+			return f.open(path, o)
+		}
+		return openNode(path, o)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.close()
+	base, err := h.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, doc := base.Version, base.Document
+	update := func(n int) (written int) {
+		op := opID(1, n)
+		doc = append(doc, op[:]...)
+		before := f.begun()
+		if v, err = h.CAS(v, doc, op); err != nil {
+			t.Fatal(err)
+		}
+		h.sealing.Wait()
+		return f.begun() - before
+	}
+	usual := update(1)
+	f.fail(1, unix.EIO, false)
+	update(2)
+	if got := update(3); got < usual {
+		t.Errorf("%d writes to the disk that had failed, want %d or more", got, usual)
 	}
 }

@@ -241,3 +241,27 @@ func TestShortTransferIsAnError(t *testing.T) {
 		d.Close()
 	}
 }
+
+// The error of a write that nobody has waited for ends with the reopening.
+func TestReopenedIsWithoutItsPast(t *testing.T) {
+	t.Parallel()
+	path := newFile(t, small())
+	f := newFaults(t, path)
+	d, err := openDevice(path, Options{}, f.open)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	block := make([]byte, repository.BlockSize)
+	f.fail(1, unix.EIO, false)
+	if err := d.WriteAt(block, 0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the write fails", func() bool { return d.Suspect() != nil })
+	if err := d.WriteAt(block, 0); !errors.Is(err, errSuspect) {
+		t.Errorf("got %v, want %v", err, errSuspect)
+	}
+	if err := errors.Join(d.Reopen(), d.WriteAt(block, 0), d.Flush()); err != nil {
+		t.Error(err)
+	}
+}

@@ -202,8 +202,8 @@ func (h *Host) again(err error, attempt int) (time.Duration, bool) {
 	return 0, false
 }
 
-// mend reopens the devices that must be, and then the store: nothing that it
-// knew of them counts. A device that can not be reopened is left to the store,
+// mend reopens the devices that must be, and then the store, so that the next
+// claim includes them. A device that can not be reopened is left to the store,
 // which goes on without it if it has a majority.
 func (h *Host) mend() error {
 	var mended bool
