@@ -26,7 +26,7 @@ type Config struct {
 	// Slots is how many host slots, from slot 0 on, a document or one before it
 	// has ever given to nodes: it never falls. A node has its slot from a document
 	// that was committed. Then a commit reads the records of these slots only
-	// (DESIGN.md). It is called off the way of the acknowledgement. Nil: all.
+	// (DESIGN.md). It is called by a claim and a seal. Nil: all.
 	Slots func(doc []byte) int
 	// Local: all hosts are agents of this machine. What one of its kernels has
 	// left unwritten is gone, so nothing need settle.
