@@ -176,11 +176,21 @@ func TestFormatDestroysNothingByItself(t *testing.T) {
 	add(t, h, opID(1, 1))
 	c := config(0, 1)
 	founder := repository.Founder{Node: c.Node, Incarnation: 1, Boot: c.Boot, Sign: c.Sign}
-	err := Format(path, false, header(small()), founder, repositorytest.First(), repository.OpID{9})
-	if !errors.Is(err, belfry.ErrExist) {
+	for _, destroy := range []bool{true, false} { // an agent is at work
+		err := Format(path, destroy, header(small()), founder, repositorytest.First(), repository.OpID{9})
+		if !errors.Is(err, errInUse) || !errors.Is(err, belfry.ErrExist) {
+			t.Errorf("destroy %v: %v, want %v", destroy, err, errInUse)
+		}
+	}
+	idle := newFile(t, small())
+	err := Format(idle, false, header(small()), founder, repositorytest.First(), repository.OpID{9})
+	if !errors.Is(err, belfry.ErrExist) || errors.Is(err, errInUse) {
 		t.Errorf("got %v, want %v", err, belfry.ErrExist)
 	}
-	wantHelpful(t, err, path)
+	wantHelpful(t, err, idle)
+	if err := Format(idle, true, header(small()), founder, repositorytest.First(), repository.OpID{9}); err != nil {
+		t.Errorf("to be destroyed: %v", err)
+	}
 	if found, err := h.Load(); err != nil || found.Generation != 2 {
 		t.Errorf("generation %d, want 2 (%v)", found.Generation, err)
 	}

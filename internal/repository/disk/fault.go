@@ -19,6 +19,7 @@ var (
 	errSuspect = fmt.Errorf("%w: a call failed, or a write ended late; reopen the device and claim again", belfry.ErrRestricted)
 	errShort   = fmt.Errorf("%w: only a part was transferred; see that the device has its full size", belfry.ErrRestricted)
 	errChanged = fmt.Errorf("%w: not the device that was opened; look for the disk by its UUID", belfry.ErrNotFound)
+	errInUse   = fmt.Errorf("%w: an agent of this machine works on it; stop the agent first", belfry.ErrExist)
 	errClosed  = fmt.Errorf("%w: closed; open it again", belfry.ErrUsage)
 )
 

@@ -36,13 +36,17 @@ func syncFolder(name string) error {
 
 // Format makes a device or file a disk of the repository ([repository.Format]),
 // which nothing else may be using meanwhile. ErrExist: it holds something, and
-// destroy is false, or it is mounted or part of a volume.
+// destroy is false; or it is mounted, part of a volume, or in use by an agent.
 func Format(path string, destroy bool, h repository.Header, founder repository.Founder, doc []byte, op repository.OpID) error {
 	d, err := Open(path, Options{Exclusive: true})
 	if err != nil {
 		return err
 	}
-	if !destroy {
+	err = d.Lock(0, d.Size()) // O_EXCL means nothing for a file
+	if errors.Is(err, repository.Cloned) {
+		err = errInUse
+	}
+	if err == nil && !destroy {
 		err = repository.Inspect(d, h.Layout)
 	}
 	if err == nil {

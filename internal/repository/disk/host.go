@@ -56,12 +56,14 @@ func openHost(cfg HostConfig, open opener) (*Host, error) {
 			problems = append(problems, err)
 			continue
 		}
-		h.devices, devices = append(h.devices, d), append(devices, d)
+		h.devices = append(h.devices, d)
 		err = h.admit(d)
-		if errors.Is(err, repository.Cloned) || errors.Is(err, belfry.ErrUnsupported) {
+		switch {
+		case err == nil:
+			devices = append(devices, d)
+		case errors.Is(err, repository.Cloned), errors.Is(err, belfry.ErrUnsupported):
 			return nil, errors.Join(err, h.close())
-		}
-		if err != nil {
+		default: // without its lock it is not used
 			problems = append(problems, err)
 		}
 	}
