@@ -273,7 +273,7 @@ func TestReadsAndWritesAreDirect(t *testing.T) {
 func TestDiskThatHasFailedIsBroughtUp(t *testing.T) {
 	t.Parallel()
 	cfg := hostConfig("", 0, 2)
-	cfg.Paths = threeDisks(t)
+	cfg.Paths, cfg.Patience = threeDisks(t), patient
 	f := newFaults(t, cfg.Paths[0])
 	h, err := openHost(cfg, func(path string, o Options) (file, error) {
 		if path == cfg.Paths[0] {
@@ -305,5 +305,25 @@ func TestDiskThatHasFailedIsBroughtUp(t *testing.T) {
 	update(2)
 	if got := update(3); got < usual {
 		t.Errorf("%d writes to the disk that had failed, want %d or more", got, usual)
+	}
+}
+
+// A machine that has started anew writes nothing for 30 s, and then does so by
+// itself.
+func TestHostOfANewBootSettles(t *testing.T) {
+	t.Parallel()
+	cfg := hostConfig(newFile(t, small()), 0, 2)
+	cfg.Repository.Local, cfg.Repository.Boot = false, repository.UUID{99}
+	h := newHost(t, cfg)
+	if _, err := h.Load(); !errors.Is(err, repository.Settling) || !h.Settling() {
+		t.Errorf("load: %v, want %v", err, repository.Settling)
+	}
+	if found, err := h.Poll(); err != nil || found.Generation != 1 {
+		t.Errorf("a poll while settling: generation %d, %v", found.Generation, err)
+	}
+	h.opened = h.opened.Add(-repository.SettleTime)
+	add(t, h, opID(1, 1))
+	if h.Settling() {
+		t.Error("settles still")
 	}
 }

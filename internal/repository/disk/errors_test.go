@@ -30,11 +30,13 @@ func TestAnyCallMayFailOnce(t *testing.T) {
 				path := newFile(t, small())
 				f := newFaults(t, path)
 				f.fail(n, errno, false)
-				h, err := openHost(hostConfig(path, 0, 2), f.open)
+				cfg := hostConfig(path, 0, 2)
+				cfg.Patience = patient
+				h, err := openHost(cfg, f.open)
 				if err != nil {
 					failed++
 					wantHelpful(t, err, path)
-					if h, err = openHost(hostConfig(path, 0, 2), f.open); err != nil {
+					if h, err = openHost(cfg, f.open); err != nil {
 						t.Fatalf("call %d failed, then again: %v", n, err)
 					}
 				}

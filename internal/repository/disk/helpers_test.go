@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"encoding/binary"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -74,7 +75,24 @@ func format(t testing.TB, path string, l repository.Layout) {
 // newFile is a repository in a new file.
 func newFile(t testing.TB, l repository.Layout) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "test"+Suffix)
+	return newFileIn(t, t.TempDir(), l)
+}
+
+// memory is a folder whose files no disk keeps waiting, if there is one: for
+// tests with deadlines that are shorter than a busy disk's.
+func memory(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "belfry")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func newFileIn(t testing.TB, dir string, l repository.Layout) string {
+	t.Helper()
+	path := filepath.Join(dir, "test"+Suffix)
 	if err := Create(path, l.Size()); err != nil {
 		t.Fatal(err)
 	}
@@ -82,8 +100,11 @@ func newFile(t testing.TB, l repository.Layout) string {
 	return path
 }
 
+// patient is a deadline that a busy disk keeps.
+const patient = 20 * time.Second
+
 func hostConfig(path string, host, incarnation int) HostConfig {
-	return HostConfig{Repository: config(host, incarnation), Paths: []string{path}}
+	return HostConfig{Repository: config(host, incarnation), Paths: []string{path}, Deadline: patient}
 }
 
 // newHost has the slot of that number until the test ends.

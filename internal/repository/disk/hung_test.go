@@ -11,8 +11,9 @@ import (
 	"github.com/belfry-ha/belfry/internal/repository"
 )
 
-// brief is a deadline that a call which works keeps even on a busy machine.
-const brief = 300 * time.Millisecond
+// brief is a deadline that a call which works keeps in memory, even on a busy
+// machine.
+const brief = 500 * time.Millisecond
 
 // hangFrom has call n and all after it hang until the function is called.
 func (f *faults) hangFrom(n int) (release func()) {
@@ -49,7 +50,7 @@ func (f *faults) begun() int {
 
 func newFaulty(t *testing.T) (*Device, *faults) {
 	t.Helper()
-	path := newFile(t, small())
+	path := newFileIn(t, memory(t), small())
 	f := newFaults(t, path)
 	d, err := openDevice(path, Options{Deadline: brief}, f.open)
 	if err != nil {
@@ -139,7 +140,7 @@ func TestHandleIsClosedAfterItsLastCall(t *testing.T) {
 	release, closed := make(chan struct{}), make(chan struct{})
 	var first atomic.Bool
 	first.Store(true)
-	d, err := openDevice(newFile(t, small()), Options{Deadline: brief}, func(path string, o Options) (file, error) {
+	d, err := openDevice(newFileIn(t, memory(t), small()), Options{Deadline: brief}, func(path string, o Options) (file, error) {
 		f, err := openNode(path, o)
 		if err != nil || !first.Swap(false) {
 			return f, err
@@ -209,7 +210,7 @@ func TestLockOutlivesCloseWhileAWriteHangs(t *testing.T) {
 // An open may hang as well, on a path to a device that is gone.
 func TestOpenHasADeadline(t *testing.T) {
 	t.Parallel()
-	path := newFile(t, small())
+	path := newFileIn(t, memory(t), small())
 	release := make(chan struct{})
 	closed := make(chan struct{})
 	_, err := openDevice(path, Options{Deadline: brief}, func(path string, o Options) (file, error) {
@@ -239,7 +240,7 @@ func (c *closing) close() error {
 func TestHostOutlivesAHungWrite(t *testing.T) {
 	t.Parallel()
 	for n := 1; ; n++ {
-		path := newFile(t, small())
+		path := newFileIn(t, memory(t), small())
 		f := newFaults(t, path)
 		cfg := hostConfig(path, 0, 2)
 		cfg.Deadline = brief
