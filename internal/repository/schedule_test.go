@@ -50,6 +50,6 @@ func TestNoScheduleOfThreeDisksLosesAnUpdate(t *testing.T) {
 func TestNoScheduleWithNewHostsLosesAnUpdate(t *testing.T) {
 	t.Parallel()
 	for disks := 1; disks <= 3; disks++ {
-		play(t, repositorytest.Schedule{Disks: disks, Steps: 400, NewHosts: true}, scaled(scheduleSeeds)/[]int{0, 5, 20, 20}[disks])
+		play(t, repositorytest.Schedule{Disks: disks, Steps: 400, NewHosts: true}, max(scaled(scheduleSeeds)/[]int{0, 10, 40, 40}[disks], 5))
 	}
 }
