@@ -118,7 +118,7 @@ func (d *Device) retire(h *handle) error {
 
 // Reopen makes a device usable again after a failed write, if it is still the
 // same. The store must be reopened afterwards. It fails as long as a write has
-// not ended.
+// not ended. No other call may be under way in another goroutine.
 func (d *Device) Reopen() error {
 	_ = d.settle() // what was on its way belongs to the time before
 	if err := d.attach(); err != nil {

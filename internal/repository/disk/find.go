@@ -2,6 +2,7 @@ package disk
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -91,6 +92,9 @@ func (f *Finder) Find(id repository.UUID) Result {
 	})
 	// A device that is new could be a clone of one that is known.
 	seen := f.seen(all)
+	maps.DeleteFunc(f.known, func(key Identity, _ repository.Header) bool { // is gone
+		return !slices.ContainsFunc(all, func(c candidate) bool { return c.key == key })
+	})
 	f.mu.Unlock()
 	if len(likely) > 0 && seen {
 		r := f.look(likely)
@@ -106,10 +110,8 @@ func (f *Finder) Find(id repository.UUID) Result {
 
 // All reads all devices and files.
 func (f *Finder) All() Result {
-	all, problems := f.candidates()
-	r := f.look(all)
-	r.Problems = append(problems, r.Problems...)
-	return r
+	f.Forget()
+	return f.Find(repository.UUID{})
 }
 
 // seen tells whether each of them has been read before. The mutex is held.

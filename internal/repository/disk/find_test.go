@@ -209,9 +209,19 @@ func TestDeviceFormattedLaterIsFound(t *testing.T) {
 	m.want(f.Find(repository.UUID{1}), 1)
 	m.medium(m.path("dev/sda"), boots(t, 1, 0, 1)) // by another machine: no uevent here
 	m.want(f.Find(repository.UUID{1}), 1, "dev/sda")
+	if len(f.known) != 2 {
+		t.Errorf("%d devices are known, want 2", len(f.known))
+	}
 	// And what is known is read again all the same.
 	m.medium(m.path("dev/sda"), nil)
 	m.want(f.Find(repository.UUID{1}), 1)
+	if err := os.Remove(m.path("sys/class/block/sda")); err != nil {
+		t.Fatal(err)
+	}
+	m.want(f.Find(repository.UUID{2}), 2, "dev/sdb")
+	if len(f.known) != 1 {
+		t.Errorf("%d devices are known, want the one that is there", len(f.known))
+	}
 }
 
 func TestWhatIsLookedAt(t *testing.T) {
