@@ -96,7 +96,7 @@ func TestAnotherMediumIsRefused(t *testing.T) {
 func TestACutFileIsNotWritten(t *testing.T) {
 	t.Parallel()
 	path := newFile(t, small())
-	h, err := OpenHost(hostConfig(path, 0, 2))
+	h, err := OpenHost(impatient(path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func threeDisks(t *testing.T) (paths []string) {
 func TestOneOfThreeDisksMayFail(t *testing.T) {
 	t.Parallel()
 	paths := threeDisks(t)
-	cfg := hostConfig("", 0, 2)
+	cfg := impatient("")
 	cfg.Paths = paths
 	h, err := OpenHost(cfg)
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,7 +26,7 @@ func TestAnyCallMayFailOnce(t *testing.T) {
 			t.Parallel()
 			failed := 0
 			for n := 1; ; n++ {
-				path := newFile(t, small())
+				path := newFileIn(t, memory(t), small())
 				f := newFaults(t, path)
 				f.fail(n, errno, false)
 				cfg := hostConfig(path, 0, 2)
@@ -75,11 +74,9 @@ func TestAnyCallMayBeTheLast(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for n := 1; ; n++ {
-				path := newFile(t, small())
+				path := newFileIn(t, memory(t), small())
 				f := newFaults(t, path)
-				cfg := hostConfig(path, 0, 2)
-				cfg.Patience = 30 * time.Millisecond // nothing gets better by waiting
-				h, err := openHost(cfg, f.open)
+				h, err := openHost(impatient(path), f.open)
 				if err != nil {
 					t.Fatal(err)
 				}

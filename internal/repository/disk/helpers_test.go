@@ -107,6 +107,13 @@ func hostConfig(path string, host, incarnation int) HostConfig {
 	return HostConfig{Repository: config(host, incarnation), Paths: []string{path}, Deadline: patient}
 }
 
+// impatient is host 0 where nothing gets better by waiting.
+func impatient(path string) HostConfig {
+	cfg := hostConfig(path, 0, 2)
+	cfg.Patience = 30 * time.Millisecond
+	return cfg
+}
+
 // newHost has the slot of that number until the test ends.
 func newHost(t testing.TB, cfg HostConfig) *Host {
 	t.Helper()

@@ -185,7 +185,7 @@ func TestCutMediumWhileInUse(t *testing.T) {
 	t.Parallel()
 	l := newLoop(t, small().Size())
 	format(t, l.path, small())
-	h, err := OpenHost(hostConfig(l.path, 0, 2))
+	h, err := OpenHost(impatient(l.path))
 	if err != nil {
 		t.Fatal(err)
 	}
