@@ -44,9 +44,9 @@ func commits(b *testing.B, path string, l repository.Layout, slots int) {
 	}
 	defer control.Close()
 	doc := make([]byte, repository.BlockSize)
-	rand.Read(doc)
+	_, _ = rand.Read(doc)
 	aligned := take(2 * repository.BlockSize).bytes // as direct I/O wants it
-	rand.Read(aligned)
+	_, _ = rand.Read(aligned)
 	base, err := h.Load()
 	if err != nil {
 		b.Fatal(err)
