@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
 
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/internal/repository"
@@ -265,13 +264,4 @@ func (d *Device) Close() error {
 		return fail("close", d.path, err)
 	}
 	return nil
-}
-
-// unlock closes what holds the locks. The mutex is held.
-func (d *Device) unlock() (err error) {
-	for _, fd := range d.locks {
-		err = errors.Join(err, unix.Close(fd))
-	}
-	d.locks = nil
-	return err
 }

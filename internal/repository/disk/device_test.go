@@ -39,6 +39,26 @@ func TestASlotHasOneHost(t *testing.T) {
 	newHost(t, hostConfig(path, 1, 4))
 }
 
+// A process that is being started has our descriptors until it executes its
+// program; the lock does not wait for that.
+func TestCloseGivesTheLockBackAtOnce(t *testing.T) {
+	t.Parallel()
+	path := newFile(t, small())
+	h, err := OpenHost(hostConfig(path, 1, 2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared, err := unix.Dup(h.devices[0].locks[0]) // as fork(2) does
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(shared)
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	newHost(t, hostConfig(path, 1, 3))
+}
+
 // The lock stays when the device is opened anew.
 func TestLockOutlivesReopening(t *testing.T) {
 	t.Parallel()

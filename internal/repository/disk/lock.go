@@ -43,10 +43,7 @@ func lock(d *Device, off, length int64) (int, error) {
 		return -1, errors.Join(fmt.Errorf("%w: it is %s, and was %s", errChanged, id, d.Identity()), f.close())
 	}
 	fd := f.(*node).fd
-	err = again(func() error {
-		return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK,
-			&unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: off, Len: length})
-	})
+	err = setLock(fd, unix.F_WRLCK, off, length)
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 		err = fmt.Errorf("bytes %d to %d are locked by another process of this machine: %w", off, off+length-1, repository.Cloned)
 	}
@@ -54,4 +51,22 @@ func lock(d *Device, off, length int64) (int, error) {
 		return -1, errors.Join(err, f.close())
 	}
 	return fd, nil
+}
+
+func setLock(fd int, kind int16, off, length int64) error {
+	return again(func() error {
+		return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK,
+			&unix.Flock_t{Type: kind, Whence: io.SeekStart, Start: off, Len: length})
+	})
+}
+
+// unlock gives the locks back. Closing alone would not do: a process that is
+// just being started shares the descriptor until it executes its program. The
+// mutex is held.
+func (d *Device) unlock() (err error) {
+	for _, fd := range d.locks {
+		err = errors.Join(err, setLock(fd, unix.F_UNLCK, 0, 0), unix.Close(fd))
+	}
+	d.locks = nil
+	return err
 }
