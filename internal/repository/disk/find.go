@@ -52,10 +52,12 @@ func (r Result) Repository(id repository.UUID) []Found {
 }
 
 // A Finder looks for disks by what is on them: names of devices change. It is
-// safe for concurrent use.
+// safe for concurrent use; who looks waits for who looks already.
 type Finder struct {
 	cfg  FinderConfig
 	open opener
+
+	turn sync.Mutex // held by who looks; before mu
 
 	mu    sync.Mutex
 	known map[Identity]repository.Header // disks that were read before
@@ -84,6 +86,8 @@ func (f *Finder) Forget() {
 // one before; if that is not enough of them it reads all, because a device
 // that held nothing may have been formatted by another machine.
 func (f *Finder) Find(id repository.UUID) Result {
+	f.turn.Lock()
+	defer f.turn.Unlock()
 	all, problems := f.candidates()
 	f.mu.Lock()
 	likely := slices.DeleteFunc(slices.Clone(all), func(c candidate) bool {

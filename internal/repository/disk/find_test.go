@@ -301,6 +301,37 @@ func TestClonesAreRefused(t *testing.T) {
 	m.want(f.Find(repository.UUID{2}), 2)
 }
 
+// A device that another search is reading is no device that hangs.
+func TestSearchesWaitForEachOther(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.device("", "sda", 1, boots(t, 1, 0, 1), nil)
+	release := make(chan struct{})
+	m.hang["sda"] = release
+	f := m.finder()
+	results := make(chan Result, 2)
+	find := func() { results <- f.Find(repository.UUID{1}) }
+	go find()
+	eventually(t, "the first one reads", func() bool { return m.now.Load() > 0 })
+	go find()
+	var got []Result
+	select {
+	case r := <-results: // it must not be there before the other one
+		got = append(got, r)
+	case <-time.After(brief / 5):
+	}
+	close(release)
+	for len(got) < 2 {
+		got = append(got, <-results)
+	}
+	for _, r := range got {
+		m.want(r, 1, "dev/sda")
+		if len(r.Problems) > 0 {
+			t.Errorf("problems %v", r.Problems)
+		}
+	}
+}
+
 func TestDeviceThatChangedMeanwhileIsLeftOut(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
