@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/internal/repository"
 )
