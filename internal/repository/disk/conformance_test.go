@@ -13,7 +13,11 @@ func TestConformanceOfAFile(t *testing.T) {
 	t.Parallel()
 	repositorytest.Run(t, func(t *testing.T) func(int) repository.Backend {
 		path := newFile(t, small())
-		return func(host int) repository.Backend { return newHost(t, hostConfig(path, host, 2)) }
+		return func(host int) repository.Backend {
+			cfg := hostConfig(path, host, 2)
+			cfg.Repository.Slots = func([]byte) int { return 2 }
+			return newHost(t, cfg)
+		}
 	})
 }
 
