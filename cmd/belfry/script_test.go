@@ -66,7 +66,7 @@ var underRace = strings.Fields("cut deadnode demo form handlers identifiers jour
 // unless BELFRY_TEST_SCRIPTS is all: make test makes a run of each kind.
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	params := scriptParams("script", 19*scriptLimit) // less than make test gives the package
+	params := scriptParams("script", 38*scriptLimit) // less than make test gives the package
 	if raceDetector() && os.Getenv("BELFRY_TEST_SCRIPTS") != "all" {
 		for _, name := range underRace {
 			params.Files = append(params.Files, filepath.Join(params.Dir, name+".txtar"))
