@@ -122,3 +122,26 @@ func TestALinkThatWasNeverHeardLosesAll(t *testing.T) {
 		t.Errorf("%v loses %d/255, %d %% of 10 s, %d %% of 600 s, want all", l.State, l.RecentLoss, l.Loss10.lost(), l.Loss600.lost())
 	}
 }
+
+// What a queue on the way held back during an outage comes out of it first. Its
+// age is no round trip: it would stretch the interval, and with it the time to
+// the next verdict, for half a minute.
+func TestWhatAnOutageHeldBackIsNoRoundTrip(t *testing.T) {
+	t.Parallel()
+	net := settled(1, 2, 1)
+	a, b := net.host("a"), net.host("b")
+	net.path(a, b).delay, net.path(b, a).delay = 6*time.Second, 6*time.Second
+	net.run(6100 * time.Millisecond)
+	if l := lossesOf(net); l.State == belfry.LinkUp {
+		t.Fatalf("the link is %v after 6 s without a word", l.State)
+	}
+	net.path(a, b).delay, net.path(b, a).delay = 0, 0
+	net.run(3 * time.Second)
+	for _, h := range []*host{a, b} {
+		for _, l := range h.m.Links(net.now) {
+			if l.State != belfry.LinkUp || l.MRT > 100*time.Millisecond || l.Interval > time.Second {
+				t.Errorf("%s: %v, round trip %v, interval %v; want up, a few ms, 1 s at most", h.name, l.State, l.MRT, l.Interval)
+			}
+		}
+	}
+}

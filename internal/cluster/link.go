@@ -171,11 +171,14 @@ func (r *row) echo(at, start time.Time, p path, hb *Heartbeat, pauseEnd time.Tim
 		r.echoes++
 	}
 	r.unechoed = slices.DeleteFunc(r.unechoed, func(t time.Time) bool { return !t.After(sent.Add(clockUnit)) })
-	if !sent.Add(clockUnit).Before(r.since) {
+	old := sent.Add(clockUnit).Before(r.since)
+	if !old {
 		r.echoed = true
 	}
-	if hb.ExactPause > 0 || sent.Before(pauseEnd) {
-		return // it spans a pause of either side
+	if hb.ExactPause > 0 || sent.Before(pauseEnd) || old {
+		// It spans a pause of either side, or an outage: what a queue held until the
+		// link was there again says nothing of how long its way is.
+		return
 	}
 	r.rtt.sample(age-hb.Hold, r.maxWait(p))
 	r.quality.trip(max(age-hb.Hold, 0), offset(clockAt(start, at), hb.SentAt))
