@@ -44,8 +44,9 @@ func TestTenThousandNodesPlayInAMinute(t *testing.T) {
 	}
 }
 
-// controlUsual is what controlTime was where the minute was decided on.
-const controlUsual = 700 * time.Millisecond
+// controlUsual is the controlTime of a machine on which a minute is the limit. The
+// simulation takes 35 to 40 times the control: 45 s at most there.
+const controlUsual = 1150 * time.Millisecond
 
 // controlTime is how long this machine takes for what a simulation does most: a
 // million entries of a map, and a queue in order of time, in more memory than
