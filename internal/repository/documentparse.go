@@ -2,11 +2,16 @@ package repository
 
 import (
 	"bytes"
+	"encoding"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/belfry-ha/belfry"
 )
@@ -145,9 +150,10 @@ func (p *parser) object(v reflect.Value) error {
 		return err
 	}
 	rules, last := fieldRules[v.Type()], -1
-	missing := func(from, to int) error {
+	missing := func(from, to, pos int) error {
 		for i := from; i < to; i++ {
 			if rules[i].required {
+				p.pos = pos
 				return p.wrong("the field %s is missing", rules[i].name)
 			}
 		}
@@ -160,38 +166,54 @@ func (p *parser) object(v reflect.Value) error {
 			}
 		}
 		start := p.pos
-		name, err := p.name()
+		i, err := p.field(rules, last)
 		if err != nil {
 			return err
 		}
-		i := 0
-		for i < len(rules) && rules[i].name != name {
-			i++
-		}
-		switch {
-		case i == len(rules):
-			p.pos = start
-			return p.wrong("unknown field %.70q; want one of %s", name, namesOf(rules))
-		case i == last:
-			p.pos = start
-			return p.wrong("the field %s is given twice", name)
-		case i < last:
-			p.pos = start
-			return p.wrong("the field %s is given twice, or comes after %s; want it before", name, rules[last].name)
-		}
-		if err := missing(last+1, i); err != nil {
+		name := rules[i].name
+		if err := missing(last+1, i, start); err != nil {
 			return err
 		}
 		last = i
 		if err := p.below(name, v.Field(i), rules[i].limits); err != nil {
 			return err
 		}
+		if !rules[i].required && isEmpty(v.Field(i)) {
+			p.pos = start
+			return p.wrong("the field %s is empty; want it left out", name)
+		}
 	}
-	if err := missing(last+1, len(rules)); err != nil {
+	if err := missing(last+1, len(rules), p.pos); err != nil {
 		return err
 	}
 	p.pos++
 	return nil
+}
+
+// field reads the name of one that comes after the last.
+func (p *parser) field(rules []fieldRule, last int) (int, error) {
+	start := p.pos
+	name, err := p.name()
+	if err != nil {
+		return 0, err
+	}
+	i := slices.IndexFunc(rules, func(r fieldRule) bool { return r.name == name })
+	if i > last {
+		return i, nil
+	}
+	p.pos = start
+	switch i {
+	case -1:
+		return 0, p.wrong("unknown field %.70q; want one of %s", name, strings.Join(namesOf(rules), ", "))
+	case last:
+		return 0, p.wrong("the field %s is given twice", name)
+	}
+	return 0, p.wrong("the field %s is given twice, or comes after %s; want it before", name, rules[last].name)
+}
+
+// isEmpty tells what is not written.
+func isEmpty(v reflect.Value) bool {
+	return v.IsZero() || (v.Kind() == reflect.Slice || v.Kind() == reflect.Map) && v.Len() == 0
 }
 
 func namesOf(rules []fieldRule) (names []string) {
@@ -207,11 +229,12 @@ func (p *parser) name() (name string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if err := json.Unmarshal(token, &name); err != nil {
-		return "", p.wrong("%.70q is no text of JSON", token)
+	text, err := unquoted(token)
+	if err != nil {
+		return "", p.wrong("%.70q: %v", token, err)
 	}
 	p.pos += len(token)
-	return name, p.next(':')
+	return string(text), p.next(':')
 }
 
 func (p *parser) list(v reflect.Value, l limits) error {
@@ -313,14 +336,29 @@ func (p *parser) text(v reflect.Value, l limits) error {
 	if l.length > 0 && len(token) > 6*l.length+2 { // no character takes more
 		return fmt.Errorf("%w: %s: byte %d: %d bytes; at most %d", belfry.ErrLimit, p.place(), p.pos, len(token)-2, l.length)
 	}
-	if err := json.Unmarshal(token, v.Addr().Interface()); err != nil {
+	text, err := unquoted(token)
+	if err != nil {
+		return p.wrong("%.70q: %v", token, err)
+	}
+	switch {
+	case isText(v.Type()):
+		to, _ := v.Addr().Interface().(encoding.TextUnmarshaler)
+		err = to.UnmarshalText(text)
+	case v.Type() == byteList:
+		var raw []byte
+		if raw, err = base64.StdEncoding.AppendDecode(nil, text); err == nil && len(raw) == 0 {
+			err = errors.New("is empty; want base64, or no field")
+		}
+		v.SetBytes(raw)
+	default:
+		v.SetString(string(text))
+	}
+	if err != nil {
 		return p.wrong("%.70q: %v", token, err)
 	}
 	switch {
 	case v.Type() == timeType:
 		err = checkTime(v)
-	case v.Type() == byteList && v.Len() == 0:
-		return p.wrong("is empty; want base64, or no field")
 	case !isText(v.Type()):
 		err = l.check(v)
 	}
@@ -331,18 +369,44 @@ func (p *parser) text(v reflect.Value, l limits) error {
 	return nil
 }
 
+// unquoted is the text of a token.
+func unquoted(token []byte) ([]byte, error) {
+	text := token[1 : len(token)-1]
+	if !utf8.Valid(text) {
+		return nil, errors.New("not UTF-8")
+	}
+	if !bytes.ContainsFunc(text, func(c rune) bool { return c == '\\' || c < ' ' }) {
+		return text, nil
+	}
+	var s string
+	err := json.Unmarshal(token, &s)
+	return []byte(s), err
+}
+
 // scalar reads a number, or true or false.
 func (p *parser) scalar(v reflect.Value) error {
 	end := p.pos
 	for end < len(p.data) && strings.IndexByte(",]}\n", p.data[end]) < 0 {
 		end++
 	}
-	token, want := p.data[p.pos:end], "a whole number in its range"
-	if v.Kind() == reflect.Bool {
-		want = "true or false"
+	token, ok := string(p.data[p.pos:end]), true
+	switch bits := v.Type(); {
+	case v.Kind() == reflect.Bool:
+		if token != "true" && token != "false" {
+			return p.wrong("%.70q; want true or false", token)
+		}
+		v.SetBool(token == "true")
+	case v.CanInt():
+		n, err := strconv.ParseInt(token, 10, bits.Bits())
+		v.SetInt(n)
+		ok = err == nil
+	default:
+		n, err := strconv.ParseUint(token, 10, bits.Bits())
+		v.SetUint(n)
+		ok = err == nil
 	}
-	if err := json.Unmarshal(token, v.Addr().Interface()); err != nil || bytes.Equal(token, []byte("null")) {
-		return p.wrong("%.70q; want %s", token, want)
+	if !ok {
+		return p.wrong("%.70q; want a whole number in its range", token)
 	}
 	p.pos = end
 	return nil
