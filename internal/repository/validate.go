@@ -159,9 +159,16 @@ func (v *validator) name(path, s string) {
 	v.want(s != "" && s[0] != '-' && strings.Trim(s, letters) == "", path, "%q; want 1 to 63 of a-z, 0-9 and -, not first a -", s)
 }
 
-// word wants one of a few, or nothing if that means the first of them.
+// word wants one of a few; the first of them may be no word at all.
 func (v *validator) word(path, s string, known ...string) {
-	v.want(slices.Contains(known, s), path, "%q; want one of %s", s, strings.Join(known, ", "))
+	if slices.Contains(known, s) {
+		return
+	}
+	if known[0] == "" {
+		v.usage(path, "%q; want one of %s, or nothing", s, strings.Join(known[1:], ", "))
+		return
+	}
+	v.usage(path, "%q; want one of %s", s, strings.Join(known, ", "))
 }
 
 // unique wants names that are not used twice; seen is of one list.

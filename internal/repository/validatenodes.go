@@ -94,8 +94,8 @@ func (v *validator) member(path string, n *Node, taken *places) {
 // slot wants one of the host slots, if there are any.
 func (v *validator) slot(path string, slot int) {
 	hosts := MaxHosts
-	if v.Repository.Areas != nil {
-		hosts = v.Repository.Areas.Hosts
+	if a := v.Repository.Areas; a != nil && a.Hosts > 0 && a.Hosts < MaxHosts {
+		hosts = a.Hosts
 	}
 	v.want(slot >= 0 && slot < hosts, path, "%d; want 0 to %d, for %d host slots", slot, hosts-1, hosts)
 }
