@@ -29,12 +29,12 @@ type Change struct {
 // says that they changed.
 func Diff(a, b Document) []Change {
 	d := differ{a: &a, b: &b}
-	d.say("schema", d.fieldChange("the document's", "schema", a.Schema, b.Schema))
+	d.say("schema", changeOf("the document's", "schema", "", a.Schema, b.Schema))
 	d.fields("cluster", "cluster", a.Cluster, b.Cluster)
 	d.nodes()
 	d.former()
-	keyed(&d, list[Network]{"networks", "network", func(n *Network) string { return n.Name }}, a.Networks, b.Networks)
-	keyed(&d, list[Link]{"links", "link", (*Link).name}, a.Links, b.Links)
+	keyed(&d, list[Network]{"networks", "network", func(n *Network) string { return n.Name }, byName}, a.Networks, b.Networks)
+	keyed(&d, list[Link]{"links", "link", (*Link).name, []string{"a", "b", "network"}}, a.Links, b.Links)
 	d.storage()
 	d.tunables()
 	d.services()
@@ -82,10 +82,14 @@ func (d *differ) follows(section, format string, args ...any) {
 
 func (l *Link) name() string { return l.A + " - " + l.B + " on " + l.Network }
 
+// byName is for lists whose entries have one.
+var byName = []string{"name"}
+
 // A list is how to speak of the entries of one.
 type list[T any] struct {
 	section, noun string
 	key           func(*T) string // unique in the list, and known to people
+	in            []string        // fields that it is made of
 }
 
 // keyed compares two lists whose entries have names.
@@ -102,7 +106,7 @@ func keyed[T any](d *differ, l list[T], a, b []T) {
 			d.fields(l.section, subject, *was, *after[k])
 			continue
 		}
-		d.say(l.section, strings.TrimSuffix(subject+" is added: "+shown(*after[k], k), ": "))
+		d.say(l.section, strings.TrimSuffix(subject+" is added: "+shown(*after[k], l.in...), ": "))
 	}
 	d.order(l.section, l.noun, orderOf(a, l.key), orderOf(b, l.key))
 }
@@ -175,9 +179,9 @@ func (d *differ) node(was, is Node) {
 	case is.Intent == "":
 		d.sayf("nodes", "%s is started", is.Name)
 	default: // a word that this agent does not know
-		d.say("nodes", d.fieldChange("node "+is.Name, "intent", was.Intent, is.Intent))
+		d.say("nodes", changeOf("node "+is.Name, "intent", "", was.Intent, is.Intent))
 	}
-	keyed(d, list[Address]{"nodes", "address of " + is.Name + " on", func(a *Address) string { return a.Network }}, was.Addresses, is.Addresses)
+	keyed(d, list[Address]{"nodes", "address of " + is.Name + " on", func(a *Address) string { return a.Network }, []string{"network"}}, was.Addresses, is.Addresses)
 	d.addressesTwice(was, is)
 	was.Name, was.Intent, was.Addresses = is.Name, is.Intent, is.Addresses
 	d.fields("nodes", "node "+is.Name, was, is)
@@ -190,7 +194,7 @@ func (d *differ) addressesTwice(was, is Node) {
 		len(indexed(is.Addresses, func(a *Address) string { return a.Network })) == len(is.Addresses) {
 		return
 	}
-	d.say("nodes", d.fieldChange("node "+is.Name, "addresses", was.Addresses, is.Addresses))
+	d.say("nodes", changeOf("node "+is.Name, "addresses", "", was.Addresses, is.Addresses))
 }
 
 // former says only what does not follow from a node that leaves.
@@ -201,7 +205,7 @@ func (d *differ) former() {
 		gone[n.ID] = after[n.ID] == nil
 	}
 	b := slices.DeleteFunc(slices.Clone(d.b.Former), func(f FormerNode) bool { return gone[f.ID] })
-	keyed(d, list[FormerNode]{"former", "former node", func(f *FormerNode) string { return f.ID.String() }}, d.a.Former, b)
+	keyed(d, list[FormerNode]{"former", "former node", func(f *FormerNode) string { return f.ID.String() }, []string{"id"}}, d.a.Former, b)
 }
 
 func (d *differ) storage() {
@@ -212,7 +216,7 @@ func (d *differ) storage() {
 	}
 	switch x, y := d.a.Moving, d.b.Moving; {
 	case x == nil && y != nil:
-		d.sayf("moving", "the repository moves: %s", shown(*y, ""))
+		d.sayf("moving", "the repository moves: %s", shown(*y))
 		d.follows("moving", "nothing else is changed until the repository has moved to epoch %d", y.Epoch)
 	case x != nil && y == nil:
 		d.sayf("moving", "the repository does not move any more")
@@ -242,15 +246,15 @@ func orDefault(text string, set bool) string {
 	if !set {
 		return "default"
 	}
-	return shown(text, "")
+	return shown(text)
 }
 
 // services are what the cluster does for others.
 func (d *differ) services() {
 	a, b := d.a, d.b
-	keyed(d, list[Resource]{"resources", "resource", func(r *Resource) string { return r.Name }}, a.Resources, b.Resources)
+	keyed(d, list[Resource]{"resources", "resource", resourceName, byName}, a.Resources, b.Resources)
 	d.ended(orderOf(a.Resources, resourceName), orderOf(b.Resources, resourceName), "resources", "clients are told nothing more of %s")
-	keyed(d, list[NetName]{"witness", "net name", func(n *NetName) string { return n.Name }}, a.Witness.NetNames, b.Witness.NetNames)
+	keyed(d, list[NetName]{"witness", "net name", func(n *NetName) string { return n.Name }, byName}, a.Witness.NetNames, b.Witness.NetNames)
 	drained, back := missingIn(b.Witness.Drained, a.Witness.Drained), missingIn(a.Witness.Drained, b.Witness.Drained)
 	for _, n := range drained {
 		d.sayf("witness", "%s is drained", n)
@@ -260,8 +264,8 @@ func (d *differ) services() {
 		d.sayf("witness", "%s is drained no more", n)
 	}
 	d.order("witness", "drained node", a.Witness.Drained, b.Witness.Drained)
-	keyed(d, list[LinkedCluster]{"linked", "linked cluster", func(l *LinkedCluster) string { return l.Name }}, a.Linked, b.Linked)
-	keyed(d, list[Handler]{"handlers", "handler", func(h *Handler) string { return h.Name }}, a.Handlers, b.Handlers)
+	keyed(d, list[LinkedCluster]{"linked", "linked cluster", func(l *LinkedCluster) string { return l.Name }, byName}, a.Linked, b.Linked)
+	keyed(d, list[Handler]{"handlers", "handler", handlerName, byName}, a.Handlers, b.Handlers)
 	d.ended(orderOf(a.Handlers, handlerName), orderOf(b.Handlers, handlerName), "handlers", "handler %s runs no more")
 }
 
@@ -291,11 +295,11 @@ func (d *differ) licenses() {
 	d.texts("licenses", "revocation list", a.Revocations, b.Revocations)
 	keyed(d, list[Activation]{"licenses", "activation of", func(x *Activation) string {
 		return x.License + " on " + x.Node.String() + " at " + x.Time.Format(time.RFC3339Nano)
-	}}, a.Activations, b.Activations)
+	}, []string{"license", "node", "time"}}, a.Activations, b.Activations)
 	keyed(d, list[Issuer]{"licenses", "issuer of", func(x *Issuer) string {
 		return x.Product + " with key " + base64.StdEncoding.EncodeToString(x.Key) // a public one, which people compare
-	}}, a.Issuers, b.Issuers)
-	d.say("licenses", d.fieldChange("licenses", "mark", a.Mark, b.Mark))
+	}, []string{"product"}}, a.Issuers, b.Issuers)
+	d.say("licenses", changeOf("licenses", "mark", "", a.Mark, b.Mark))
 }
 
 // texts counts what comes and goes of texts that are not shown.

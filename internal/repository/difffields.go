@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,19 +31,32 @@ func (d *differ) fields(section, subject string, a, b any) {
 			}
 			continue
 		}
-		d.say(section, d.fieldChange(subject, rule.name, was.Interface(), is.Interface()))
+		d.say(section, changeOf(subject, rule.name, rule.empty, was.Interface(), is.Interface()))
 	}
 }
 
-// fieldChange is empty for values that are written the same.
-func (d *differ) fieldChange(subject, name string, a, b any) string {
+// changeOf is nothing for values that are written the same. An empty one is
+// told by the word for it.
+func changeOf(subject, name, empty string, a, b any) string {
 	x, y := reflect.ValueOf(a), reflect.ValueOf(b)
 	if same(a, b) || (x.Kind() == reflect.Slice || x.Kind() == reflect.Map) && x.Len() == 0 && y.Len() == 0 {
 		return ""
 	}
-	was, is := shown(a, ""), shown(b, "")
-	if was == is || untold[x.Type()] {
+	if untold[x.Type()] {
 		return fmt.Sprintf("%s %s is changed", subject, name)
+	}
+	was, is := shown(a), shown(b)
+	if was == is { // longer texts that begin alike
+		return fmt.Sprintf("%s %s is changed", subject, name)
+	}
+	if isEmpty(x) && empty != "" {
+		was = empty
+	}
+	if isEmpty(y) && empty != "" {
+		is = empty
+	}
+	if was == is {
+		return fmt.Sprintf("%s %s stays %s, written otherwise", subject, name, is)
 	}
 	return fmt.Sprintf("%s %s %s -> %s", subject, name, was, is)
 }
@@ -50,26 +64,26 @@ func (d *differ) fieldChange(subject, name string, a, b any) string {
 // maxShown is how much of a text is said, in bytes.
 const maxShown = 80
 
-// shown is a value as people write it. Of a structure it is what is not empty
-// and not the name that it is already called by.
-func shown(value any, called string) string {
+// shown is a value as people write it. Of a structure it is what is not empty,
+// without fields that have been said already.
+func shown(value any, said ...string) string {
 	v := reflect.ValueOf(value)
 	if v.Kind() == reflect.Pointer {
 		if v.IsNil() {
 			return "none"
 		}
-		return shown(v.Elem().Interface(), called)
+		return shown(v.Elem().Interface(), said...)
 	}
 	if text, ok := shownText(v); ok {
 		return text
 	}
 	switch v.Kind() {
 	case reflect.Struct:
-		return shownFields(v, called)
+		return shownFields(v, said)
 	case reflect.Slice:
 		var all []string
 		for i := range v.Len() {
-			all = append(all, shown(v.Index(i).Interface(), ""))
+			all = append(all, shown(v.Index(i).Interface()))
 		}
 		if len(all) == 0 {
 			return "none"
@@ -121,16 +135,16 @@ func quoted(s string) string {
 	return s
 }
 
-func shownFields(v reflect.Value, called string) string {
+func shownFields(v reflect.Value, said []string) string {
 	var all []string
 	for i, rule := range fieldRules[v.Type()] {
 		f := v.Field(i)
-		if f.IsZero() || rule.secret || untold[f.Type()] {
+		if f.IsZero() || rule.secret || untold[f.Type()] || slices.Contains(said, rule.name) {
 			continue
 		}
-		if s := shown(f.Interface(), ""); s == "yes" {
+		if s := shown(f.Interface()); f.Kind() == reflect.Bool {
 			all = append(all, rule.name)
-		} else if s != called {
+		} else {
 			all = append(all, rule.name+" "+s)
 		}
 	}

@@ -12,7 +12,7 @@ func (d *differ) security() {
 	d.tokens()
 	a, b := d.a.Security, d.b.Security
 	name := func(c *Client) string { return c.Name }
-	keyed(d, list[Client]{"security", "client", name}, withoutKeys(a.Clients), withoutKeys(b.Clients))
+	keyed(d, list[Client]{"security", "client", name, byName}, withoutKeys(a.Clients), withoutKeys(b.Clients))
 	d.clientKeys(a.Clients, b.Clients)
 	d.ended(orderOf(a.Clients, name), orderOf(b.Clients, name), "security", "client %s is refused")
 	for _, s := range missingIn(b.Revoked, a.Revoked) {
@@ -42,8 +42,8 @@ func (d *differ) authorities() {
 		d.follows("security", "certificates under the authority that is removed are refused")
 	}
 	d.order("security", "authority", was, is)
-	d.say("security", d.fieldChange("the second authority", "is to sign", a.CANext, b.CANext))
-	d.say("security", d.fieldChange("the authority's key", "may be known to a node that was removed", a.CAExposed, b.CAExposed))
+	d.say("security", changeOf("the second authority", "is to sign", "", a.CANext, b.CANext))
+	d.say("security", changeOf("the authority's key", "may be known to a node that was removed", "", a.CAExposed, b.CAExposed))
 	if b.CAExposed && !a.CAExposed {
 		d.follows("security", "the authority is replaced")
 	}

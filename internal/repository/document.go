@@ -27,8 +27,8 @@ const (
 //
 // The tag limit bounds a list, text or map: its length; for a list of texts
 // then the length of each, for a map that of its keys and that of its values.
-// The tag secret marks what [Diff] never shows; the tag lines what may hold
-// line ends. A document is a value: who changes one copies first what it
+// The tag secret marks what [Diff] never shows, the tag empty is what it says
+// of nothing, the tag lines marks what may hold line ends. A document is a value: who changes one copies first what it
 // shares with others.
 type Document struct {
 	Schema     uint32            `json:"schema"`
@@ -77,15 +77,15 @@ type Node struct {
 	Number      belfry.NodeNumber `json:"number"`         // on the wire; from 1, unique
 	Slot        *int              `json:"slot,omitempty"` // on the disks, from 0; nil: none, it only reads
 	Zone        string            `json:"zone,omitempty" limit:"63"`
-	Key         []byte            `json:"key" limit:"32"`                     // Ed25519: its identity
-	Sealing     []byte            `json:"sealing,omitempty" limit:"32"`       // X25519: what is sealed to it
-	Certificate []byte            `json:"certificate,omitempty" limit:"4096"` // DER; empty: only the node has it
-	Addresses   []Address         `json:"addresses,omitempty" limit:"16"`     // one for each of its networks
-	Streams     netip.AddrPort    `json:"streams"`                            // TCP
-	Web         netip.AddrPort    `json:"web,omitzero"`                       // only shown
-	Intent      string            `json:"intent,omitempty" limit:"16"`        // [IntentStopped] or empty
-	Capacity    Capacity          `json:"capacity,omitzero"`                  // that licenses count
-	Joined      Moment            `json:"joined,omitzero"`                    // zero: made with the cluster, or not known
+	Key         []byte            `json:"key" limit:"32"`                              // Ed25519: its identity
+	Sealing     []byte            `json:"sealing,omitempty" limit:"32"`                // X25519: what is sealed to it
+	Certificate []byte            `json:"certificate,omitempty" limit:"4096"`          // DER; empty: only the node has it
+	Addresses   []Address         `json:"addresses,omitempty" limit:"16"`              // one for each of its networks
+	Streams     netip.AddrPort    `json:"streams"`                                     // TCP
+	Web         netip.AddrPort    `json:"web,omitzero"`                                // only shown
+	Intent      string            `json:"intent,omitempty" limit:"16" empty:"running"` // [IntentStopped] or empty
+	Capacity    Capacity          `json:"capacity,omitzero"`                           // that licenses count
+	Joined      Moment            `json:"joined,omitzero"`                             // zero: made with the cluster, or not known
 }
 
 // IntentStopped holds a node left until it is started (cluster.md 11).
@@ -133,9 +133,9 @@ type Link struct {
 	A        string         `json:"a" limit:"63"` // name of a node
 	B        string         `json:"b" limit:"63"` // that of another, after A in the alphabet
 	Network  string         `json:"network" limit:"63"`
-	Disabled bool           `json:"disabled,omitzero"`  // no heartbeats
-	Priority *int           `json:"priority,omitempty"` // nil: the network's
-	AtA      netip.AddrPort `json:"at_a,omitzero"`      // where A is heard by B; set with AtB or not at all
+	Disabled bool           `json:"disabled,omitzero"`                  // no heartbeats
+	Priority *int           `json:"priority,omitempty" empty:"default"` // nil: the network's
+	AtA      netip.AddrPort `json:"at_a,omitzero"`                      // where A is heard by B; set with AtB or not at all
 	AtB      netip.AddrPort `json:"at_b,omitzero"`
 }
 
@@ -152,10 +152,10 @@ const (
 type Storage struct {
 	Kind   string   `json:"kind" limit:"16"`
 	UUID   UUID     `json:"uuid,omitzero"`
-	Epoch  uint64   `json:"epoch,omitzero"`                 // of the disks, from 1; it never falls
-	Areas  *Areas   `json:"areas,omitempty"`                // of disks and files
-	Spares []string `json:"spares,omitempty" limit:"6,256"` // devices by a stable name, the first one first
-	Poll   string   `json:"poll,omitempty" limit:"32"`      // a duration, 1s to 1m; empty: 5s
+	Epoch  uint64   `json:"epoch,omitzero"`                            // of the disks, from 1; it never falls
+	Areas  *Areas   `json:"areas,omitempty"`                           // of disks and files
+	Spares []string `json:"spares,omitempty" limit:"6,256"`            // devices by a stable name, the first one first
+	Poll   string   `json:"poll,omitempty" limit:"32" empty:"default"` // a duration, 1s to 1m; empty: 5s
 }
 
 // Areas are the disks of one epoch, and where on each of them things lie. The

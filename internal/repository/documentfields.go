@@ -18,6 +18,7 @@ type fieldRule struct {
 	name     string
 	required bool // written even if it is empty
 	secret   bool
+	empty    string // what an empty value means, for people
 	limits   limits
 }
 
@@ -45,7 +46,7 @@ func rulesOf(all map[reflect.Type][]fieldRule, t reflect.Type) map[reflect.Type]
 	for i := range rules {
 		f := t.Field(i)
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
-		rules[i] = fieldRule{name: name, required: options == "", secret: f.Tag.Get("secret") == "true"}
+		rules[i] = fieldRule{name: name, required: options == "", secret: f.Tag.Get("secret") == "true", empty: f.Tag.Get("empty")}
 		l := &rules[i].limits
 		l.lines = f.Tag.Get("lines") == "true"
 		for j, text := range strings.Split(f.Tag.Get("limit"), ",") {

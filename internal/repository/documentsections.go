@@ -53,21 +53,21 @@ type Handler struct {
 	Name        string   `json:"name" limit:"63"`              // of the entry in the nodes' settings; unique
 	On          []string `json:"on,omitempty" limit:"64,4096"` // selectors, at least one
 	Where       string   `json:"where,omitempty" limit:"65536" lines:"true"`
-	Scope       string   `json:"scope,omitempty" limit:"16"`      // local, which empty means, or cluster
-	Nodes       []string `json:"nodes,omitempty" limit:"1024,63"` // that are watched; empty: all
-	Edge        string   `json:"edge,omitempty" limit:"16"`       // both, which empty means, failing or recovered
-	Over        string   `json:"over,omitempty" limit:"64"`       // threshold, as of belfry watch
+	Scope       string   `json:"scope,omitempty" limit:"16" empty:"local"`    // local, which empty means, or cluster
+	Nodes       []string `json:"nodes,omitempty" limit:"1024,63" empty:"all"` // that are watched; empty: all
+	Edge        string   `json:"edge,omitempty" limit:"16" empty:"both"`      // both, which empty means, failing or recovered
+	Over        string   `json:"over,omitempty" limit:"64"`                   // threshold, as of belfry watch
 	Under       string   `json:"under,omitempty" limit:"64"`
 	Rearm       string   `json:"rearm,omitempty" limit:"64"`
-	Hold        string   `json:"hold,omitempty" limit:"32"`         // a duration
-	MinInterval string   `json:"min_interval,omitempty" limit:"32"` // a duration
+	Hold        string   `json:"hold,omitempty" limit:"32" empty:"0s"`         // a duration
+	MinInterval string   `json:"min_interval,omitempty" limit:"32" empty:"0s"` // a duration
 	Flap        string   `json:"flap,omitempty" limit:"64"`
-	Limit       int      `json:"limit,omitzero"`               // of its queue; 0: the default
-	Snapshot    bool     `json:"snapshot,omitzero"`            // begin with the present states
-	NoGaps      bool     `json:"no_gaps,omitzero"`             // is not run for gaps
-	RunOn       string   `json:"run_on,omitempty" limit:"16"`  // every, which empty means, origin or one
-	Timeout     string   `json:"timeout,omitempty" limit:"32"` // of a run, 1s to 1h; empty: 30s
-	Attempts    int      `json:"attempts,omitzero"`            // before a dead letter, 1 to 100; 0: 5
+	Limit       int      `json:"limit,omitzero"`                               // of its queue; 0: the default
+	Snapshot    bool     `json:"snapshot,omitzero"`                            // begin with the present states
+	NoGaps      bool     `json:"no_gaps,omitzero"`                             // is not run for gaps
+	RunOn       string   `json:"run_on,omitempty" limit:"16" empty:"every"`    // every, which empty means, origin or one
+	Timeout     string   `json:"timeout,omitempty" limit:"32" empty:"default"` // of a run, 1s to 1h; empty: 30s
+	Attempts    int      `json:"attempts,omitzero"`                            // before a dead letter, 1 to 100; 0: 5
 }
 
 // Licenses are texts that only package license reads, and what goes with them.
