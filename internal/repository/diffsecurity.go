@@ -3,8 +3,75 @@ package repository
 import (
 	"bytes"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/belfry-ha/belfry"
 )
+
+func (d *differ) roles() {
+	text := func(g *Grant) string {
+		return strings.Join(g.Subjects, ", ") + ": " + strings.Join(append(nonEmpty(g.Role), g.Allow...), ", ")
+	}
+	rows := func(all []Grant) map[string]int {
+		n := map[string]int{}
+		for i := range all {
+			n[text(&all[i])]++
+		}
+		return n
+	}
+	a, b := rows(d.a.Roles), rows(d.b.Roles)
+	for _, k := range keysOf(a) {
+		if b[k] < a[k] {
+			d.sayf("roles", "the grant to %s is removed", k)
+		}
+	}
+	for _, k := range keysOf(b) {
+		if a[k] < b[k] {
+			d.sayf("roles", "the grant to %s is added", k)
+		}
+	}
+	d.order("roles", "grant", orderOf(d.a.Roles, text), orderOf(d.b.Roles, text))
+	before, after := rolesOf(d.a), rolesOf(d.b)
+	for _, s := range keysOf(before) {
+		if after[s] < before[s] {
+			d.follows("roles", "%s is %s no more", s, before[s])
+		}
+	}
+	for _, s := range keysOf(after) {
+		if after[s] > before[s] {
+			d.follows("roles", "%s becomes %s", s, after[s])
+		}
+	}
+}
+
+func nonEmpty(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return []string{s}
+}
+
+// rolesOf is the greatest role that each subject is given, by grants and by
+// the list of the clients.
+func rolesOf(d *Document) map[string]belfry.Role {
+	all := map[string]belfry.Role{}
+	give := func(subject, role string) {
+		r, err := belfry.ParseRole(role)
+		if err == nil {
+			all[subject] = max(all[subject], r)
+		}
+	}
+	for _, g := range d.Roles {
+		for _, s := range g.Subjects {
+			give(s, g.Role)
+		}
+	}
+	for _, c := range d.Security.Clients {
+		give("client:"+c.Name, c.Role)
+	}
+	return all
+}
 
 // security tells who may be in the cluster, and that keys changed, not how.
 func (d *differ) security() {

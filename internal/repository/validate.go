@@ -194,7 +194,16 @@ func (v *validator) address(path string, a netip.AddrPort) {
 
 // node wants the name of a member.
 func (v *validator) node(path, name string) {
-	v.want(v.names[name], path, "%q is no node; want one of %s", name, shortened(keysOf(v.names)))
+	if !v.names[name] {
+		v.usage(path, "%q is no node; want one of %s", name, shortened(keysOf(v.names)))
+	}
+}
+
+// network wants the name of a network.
+func (v *validator) network(path, name string) {
+	if _, known := v.networks[name]; !known {
+		v.usage(path, "%q is no network; want one of %s", name, shortened(keysOf(v.networks)))
+	}
 }
 
 // shortened lists the first of many names.

@@ -105,8 +105,8 @@ func (v *validator) addresses(path string, n *Node, taken *places) {
 	v.want(len(n.Addresses) > 0, path+".addresses", "none; want one for each network of the node")
 	for i, a := range n.Addresses {
 		at := fmt.Sprintf("%s.addresses[%d]", path, i)
-		prefix, known := v.networks[a.Network]
-		v.want(known, at+".network", "%q is no network; want one of %s", a.Network, shortened(keysOf(v.networks)))
+		prefix := v.networks[a.Network]
+		v.network(at+".network", a.Network)
 		v.address(at+".heartbeat", a.Heartbeat)
 		v.want(!prefix.IsValid() || prefix.Contains(a.Heartbeat.Addr().WithZone("")), at+".heartbeat", "%s is not in %s, the prefix of %s", a.Heartbeat, prefix, a.Network)
 		v.want(a.Bits >= 0 && a.Bits <= max(a.Heartbeat.Addr().BitLen(), 0), at+".bits", "%d; want 0 to %d", a.Bits, a.Heartbeat.Addr().BitLen())
@@ -151,8 +151,7 @@ func (v *validator) linkList() {
 		v.node(path+".a", l.A)
 		v.node(path+".b", l.B)
 		v.want(l.A < l.B, path, "%s, %s; want two nodes in the order of the alphabet", l.A, l.B)
-		_, known := v.networks[l.Network]
-		v.want(known, path+".network", "%q is no network; want one of %s", l.Network, shortened(keysOf(v.networks)))
+		v.network(path+".network", l.Network)
 		v.unique(seen, path, l.A+" - "+l.B+" on "+l.Network)
 		if l.Priority != nil {
 			v.priority(path+".priority", *l.Priority)
