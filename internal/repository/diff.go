@@ -33,8 +33,8 @@ func Diff(a, b Document) []Change {
 	d.fields("cluster", "cluster", a.Cluster, b.Cluster)
 	d.nodes()
 	d.former()
-	keyed(&d, list[Network]{"networks", "network", func(n *Network) string { return n.Name }, byName}, a.Networks, b.Networks)
-	keyed(&d, list[Link]{"links", "link", (*Link).name, []string{"a", "b", "network"}}, a.Links, b.Links)
+	keyed(&d, list[Network]{"networks", "network", "networks", func(n *Network) string { return n.Name }, byName}, a.Networks, b.Networks)
+	keyed(&d, list[Link]{"links", "link", "links", (*Link).name, []string{"a", "b", "network"}}, a.Links, b.Links)
 	d.storage()
 	d.tunables()
 	d.services()
@@ -88,6 +88,7 @@ var byName = []string{"name"}
 // A list is how to speak of the entries of one.
 type list[T any] struct {
 	section, noun string
+	all           string          // the noun for all of them
 	key           func(*T) string // unique in the list, and known to people
 	in            []string        // fields that it is made of
 }
@@ -108,7 +109,7 @@ func keyed[T any](d *differ, l list[T], a, b []T) {
 		}
 		d.say(l.section, strings.TrimSuffix(subject+" is added: "+shown(*after[k], l.in...), ": "))
 	}
-	d.order(l.section, l.noun, orderOf(a, l.key), orderOf(b, l.key))
+	d.order(l.section, l.all, orderOf(a, l.key), orderOf(b, l.key))
 }
 
 func indexed[T any](all []T, key func(*T) string) map[string]*T {
@@ -127,7 +128,7 @@ func orderOf[T any](all []T, key func(*T) string) (names []string) {
 }
 
 // order says that entries which are in both lists follow each other otherwise.
-func (d *differ) order(section, noun string, a, b []string) {
+func (d *differ) order(section, all string, a, b []string) {
 	in := func(all []string) func(string) bool {
 		set := map[string]bool{}
 		for _, n := range all {
@@ -137,7 +138,7 @@ func (d *differ) order(section, noun string, a, b []string) {
 	}
 	x, y := slices.DeleteFunc(slices.Clone(a), in(b)), slices.DeleteFunc(slices.Clone(b), in(a))
 	if !slices.Equal(x, y) {
-		d.sayf(section, "the order of the entries for each %s changes", noun)
+		d.sayf(section, "the order of the %s changes", all)
 	}
 }
 
@@ -161,7 +162,7 @@ func (d *differ) nodes() {
 		}
 		d.node(*was, *is)
 	}
-	d.order("nodes", "node", orderOf(d.a.Nodes, nodeID), orderOf(d.b.Nodes, nodeID))
+	d.order("nodes", "nodes", orderOf(d.a.Nodes, nodeID), orderOf(d.b.Nodes, nodeID))
 }
 
 func nodeID(n *Node) string { return n.ID.String() }
@@ -181,7 +182,7 @@ func (d *differ) node(was, is Node) {
 	default: // a word that this agent does not know
 		d.say("nodes", changeOf("node "+is.Name, "intent", "", was.Intent, is.Intent))
 	}
-	keyed(d, list[Address]{"nodes", "address of " + is.Name + " on", func(a *Address) string { return a.Network }, []string{"network"}}, was.Addresses, is.Addresses)
+	keyed(d, list[Address]{"nodes", "address of " + is.Name + " on", "addresses of " + is.Name, func(a *Address) string { return a.Network }, []string{"network"}}, was.Addresses, is.Addresses)
 	d.addressesTwice(was, is)
 	was.Name, was.Intent, was.Addresses = is.Name, is.Intent, is.Addresses
 	d.fields("nodes", "node "+is.Name, was, is)
@@ -205,7 +206,7 @@ func (d *differ) former() {
 		gone[n.ID] = after[n.ID] == nil
 	}
 	b := slices.DeleteFunc(slices.Clone(d.b.Former), func(f FormerNode) bool { return gone[f.ID] })
-	keyed(d, list[FormerNode]{"former", "former node", func(f *FormerNode) string { return f.ID.String() }, []string{"id"}}, d.a.Former, b)
+	keyed(d, list[FormerNode]{"former", "former node", "former nodes", func(f *FormerNode) string { return f.ID.String() }, []string{"id"}}, d.a.Former, b)
 }
 
 func (d *differ) storage() {
@@ -252,9 +253,9 @@ func orDefault(text string, set bool) string {
 // services are what the cluster does for others.
 func (d *differ) services() {
 	a, b := d.a, d.b
-	keyed(d, list[Resource]{"resources", "resource", resourceName, byName}, a.Resources, b.Resources)
+	keyed(d, list[Resource]{"resources", "resource", "resources", resourceName, byName}, a.Resources, b.Resources)
 	d.ended(orderOf(a.Resources, resourceName), orderOf(b.Resources, resourceName), "resources", "clients are told nothing more of %s")
-	keyed(d, list[NetName]{"witness", "net name", func(n *NetName) string { return n.Name }, byName}, a.Witness.NetNames, b.Witness.NetNames)
+	keyed(d, list[NetName]{"witness", "net name", "net names", func(n *NetName) string { return n.Name }, byName}, a.Witness.NetNames, b.Witness.NetNames)
 	drained, back := missingIn(b.Witness.Drained, a.Witness.Drained), missingIn(a.Witness.Drained, b.Witness.Drained)
 	for _, n := range drained {
 		d.sayf("witness", "%s is drained", n)
@@ -263,9 +264,9 @@ func (d *differ) services() {
 	for _, n := range back {
 		d.sayf("witness", "%s is drained no more", n)
 	}
-	d.order("witness", "drained node", a.Witness.Drained, b.Witness.Drained)
-	keyed(d, list[LinkedCluster]{"linked", "linked cluster", func(l *LinkedCluster) string { return l.Name }, byName}, a.Linked, b.Linked)
-	keyed(d, list[Handler]{"handlers", "handler", handlerName, byName}, a.Handlers, b.Handlers)
+	d.order("witness", "drained nodes", a.Witness.Drained, b.Witness.Drained)
+	keyed(d, list[LinkedCluster]{"linked", "linked cluster", "linked clusters", func(l *LinkedCluster) string { return l.Name }, byName}, a.Linked, b.Linked)
+	keyed(d, list[Handler]{"handlers", "handler", "handlers", handlerName, byName}, a.Handlers, b.Handlers)
 	d.ended(orderOf(a.Handlers, handlerName), orderOf(b.Handlers, handlerName), "handlers", "handler %s runs no more")
 }
 
@@ -293,10 +294,10 @@ func (d *differ) licenses() {
 	a, b := d.a.Licenses, d.b.Licenses
 	d.texts("licenses", "license", a.Files, b.Files)
 	d.texts("licenses", "revocation list", a.Revocations, b.Revocations)
-	keyed(d, list[Activation]{"licenses", "activation of", func(x *Activation) string {
+	keyed(d, list[Activation]{"licenses", "activation of", "activations", func(x *Activation) string {
 		return x.License + " on " + x.Node.String() + " at " + x.Time.Format(time.RFC3339Nano)
 	}, []string{"license", "node", "time"}}, a.Activations, b.Activations)
-	keyed(d, list[Issuer]{"licenses", "issuer of", func(x *Issuer) string {
+	keyed(d, list[Issuer]{"licenses", "issuer of", "issuers", func(x *Issuer) string {
 		return x.Product + " with key " + base64.StdEncoding.EncodeToString(x.Key) // a public one, which people compare
 	}, []string{"product"}}, a.Issuers, b.Issuers)
 	d.say("licenses", changeOf("licenses", "mark", "", a.Mark, b.Mark))
@@ -314,7 +315,7 @@ func (d *differ) texts(section, noun string, a, b []string) {
 			d.sayf(section, "%d %ss are %s", n, noun, way.verb)
 		}
 	}
-	d.order(section, noun, a, b)
+	d.order(section, noun+"s", a, b)
 }
 
 // waiting is what waits for somebody's word.

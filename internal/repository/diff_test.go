@@ -73,7 +73,15 @@ func TestDiffSaysWhatChanges(t *testing.T) {
 		{func(d *Document) { d.Nodes[0].Addresses = d.Nodes[0].Addresses[1:] }, []string{
 			"address of a on net1 is removed", "! a loses its only link", "! b loses its only link", "! heartbeats on net1 end",
 		}},
-		{func(d *Document) { slices.Reverse(d.Nodes) }, []string{"the order of the entries for each node changes"}},
+		{func(d *Document) { // two addresses on one network
+			d.Nodes[0].Addresses = append(d.Nodes[0].Addresses, Address{Network: "net2", Heartbeat: netip.MustParseAddrPort("10.0.2.9:1")})
+		}, []string{
+			"address of a on net2 bits 24 -> 0", "address of a on net2 heartbeat 10.0.2.1:7431 -> 10.0.2.9:1",
+			"node a addresses network net1, heartbeat 10.0.1.1:7431, bits 24, network net2, heartbeat 10.0.2.1:7431, bits 24 -> " +
+				"network net1, heartbeat 10.0.1.1:7431, bits 24, network net2, heartbeat 10.0.2.1:7431, bits 24, network net2, heartbeat 10.0.2.9:1",
+			"the order of the addresses of a changes",
+		}},
+		{func(d *Document) { slices.Reverse(d.Nodes) }, []string{"the order of the nodes changes"}},
 		{func(d *Document) { d.Former[0].Removed.Time = at(1) }, []string{
 			"former node a0030000-0000-0000-0000-000000000000 removed time 2026-03-01T05:00:00Z -> 2026-03-01T01:00:00Z",
 		}},
@@ -118,6 +126,12 @@ func TestDiffSaysWhatChanges(t *testing.T) {
 		{func(d *Document) { d.Handlers[0].Nodes = nil; d.Handlers[0].Where = "" }, []string{
 			"handler page nodes a -> all", `handler page where "value > 90 &&\n\tnode != \"d\"" -> none`,
 		}},
+		{func(d *Document) { d.Handlers[0].Where = strings.Repeat("x", 99) }, []string{
+			`handler page where "value > 90 &&\n\tnode != \"d\"" -> "` + strings.Repeat("x", 80) + `"…`,
+		}},
+		{func(d *Document) { d.Handlers[0].On = strings.Split("abcdefghijklmnopqr", "") }, []string{
+			"handler page on node.state, filesystem.usage:/var -> a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p and 2 more",
+		}},
 		{func(d *Document) { d.Handlers = nil }, []string{"handler page is removed", "! handler page runs no more"}},
 
 		{func(d *Document) { d.Licenses.Files = append(d.Licenses.Files, "x", "y") }, []string{"2 licenses are added"}},
@@ -137,7 +151,7 @@ func TestDiffSaysWhatChanges(t *testing.T) {
 			"! group:dba is operator no more", "! uid:1000 is operator no more", // the client is one by its certificate
 		}},
 
-		{func(d *Document) { d.Security.CA[0], d.Security.CA[1] = d.Security.CA[1], d.Security.CA[0] }, []string{"the order of the entries for each authority changes"}},
+		{func(d *Document) { d.Security.CA[0], d.Security.CA[1] = d.Security.CA[1], d.Security.CA[0] }, []string{"the order of the authorities changes"}},
 		{func(d *Document) { d.Security.CANext = false }, []string{"the second authority is to sign yes -> no"}},
 		{func(d *Document) { d.Security.CA = d.Security.CA[:1] }, []string{"an authority is removed", "! certificates under the authority that is removed are refused"}},
 		{func(d *Document) { d.Security.CAKeys = nil }, []string{
@@ -164,6 +178,19 @@ func TestDiffSaysWhatChanges(t *testing.T) {
 		if diff := cmp.Diff(c.want, linesOf(Diff(settled(), d))); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
+	}
+}
+
+// What is long, or written in another way only, is said not to be the same.
+func TestDiffOfWhatLooksTheSame(t *testing.T) {
+	t.Parallel()
+	a, b := settled(), copyOf(t, settled())
+	a.Handlers[0].Where = strings.Repeat("x", 99)
+	b.Handlers[0].Where = strings.Repeat("x", 98)
+	a.Handlers[0].Edge, b.Handlers[0].Edge = "both", ""
+	want := []string{"handler page edge stays both, written otherwise", "handler page where is changed"}
+	if diff := cmp.Diff(want, linesOf(Diff(a, b))); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

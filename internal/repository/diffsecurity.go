@@ -31,7 +31,7 @@ func (d *differ) roles() {
 			d.sayf("roles", "the grant to %s is added", k)
 		}
 	}
-	d.order("roles", "grant", orderOf(d.a.Roles, text), orderOf(d.b.Roles, text))
+	d.order("roles", "grants", orderOf(d.a.Roles, text), orderOf(d.b.Roles, text))
 	before, after := rolesOf(d.a), rolesOf(d.b)
 	for _, s := range keysOf(before) {
 		if after[s] < before[s] {
@@ -79,7 +79,7 @@ func (d *differ) security() {
 	d.tokens()
 	a, b := d.a.Security, d.b.Security
 	name := func(c *Client) string { return c.Name }
-	keyed(d, list[Client]{"security", "client", name, byName}, withoutKeys(a.Clients), withoutKeys(b.Clients))
+	keyed(d, list[Client]{"security", "client", "clients", name, byName}, withoutKeys(a.Clients), withoutKeys(b.Clients))
 	d.clientKeys(a.Clients, b.Clients)
 	d.ended(orderOf(a.Clients, name), orderOf(b.Clients, name), "security", "client %s is refused")
 	for _, s := range missingIn(b.Revoked, a.Revoked) {
@@ -88,7 +88,7 @@ func (d *differ) security() {
 	for _, s := range missingIn(a.Revoked, b.Revoked) {
 		d.sayf("security", "certificate %s is revoked no more", s)
 	}
-	d.order("security", "revoked certificate", a.Revoked, b.Revoked)
+	d.order("security", "revoked certificates", a.Revoked, b.Revoked)
 	d.fields("security", "datagram keys", a.Datagram, b.Datagram)
 }
 
@@ -108,7 +108,7 @@ func (d *differ) authorities() {
 		d.sayf("security", "an authority is removed")
 		d.follows("security", "certificates under the authority that is removed are refused")
 	}
-	d.order("security", "authority", was, is)
+	d.order("security", "authorities", was, is)
 	d.say("security", changeOf("the second authority", "is to sign", "", a.CANext, b.CANext))
 	d.say("security", changeOf("the authority's key", "may be known to a node that was removed", "", a.CAExposed, b.CAExposed))
 	if b.CAExposed && !a.CAExposed {
@@ -129,7 +129,7 @@ func (d *differ) authorities() {
 			d.sayf("security", "an authority's key is sealed to %s anew", d.nameOf(after[k]))
 		}
 	}
-	d.order("security", "sealed key", orderOf(a.CAKeys, key), orderOf(b.CAKeys, key))
+	d.order("security", "sealed keys", orderOf(a.CAKeys, key), orderOf(b.CAKeys, key))
 	if len(a.CAKeys) > 0 && len(b.CAKeys) == 0 {
 		d.follows("security", "no node can sign certificates; an administrator signs with the key that was kept elsewhere")
 	}
@@ -164,7 +164,7 @@ func (d *differ) tokens() {
 			d.sayf("security", "a join token for role %s is changed", is.Role)
 		}
 	}
-	d.order("security", "join token", orderOf(a, id), orderOf(b, id))
+	d.order("security", "join tokens", orderOf(a, id), orderOf(b, id))
 }
 
 // withoutKeys are the clients, with nothing to be said of their keys.

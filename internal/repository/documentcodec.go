@@ -23,14 +23,23 @@ func Encode(d Document) ([]byte, error) {
 	if err := out.err(); err != nil {
 		return nil, fail("encode", "", err)
 	}
+	data, err := written(d)
+	if err != nil {
+		return nil, fail("encode", "", err)
+	}
+	if _, err := parse(data); err != nil { // values that have no text
+		return nil, fail("encode", "", err)
+	}
+	return data, nil
+}
+
+// written is the document in JSON, whatever is in it.
+func written(d Document) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(d); err != nil {
-		return nil, fail("encode", "", fmt.Errorf("%w: %w", belfry.ErrUsage, err))
-	}
-	if _, err := parse(b.Bytes()); err != nil { // values that have no text
-		return nil, fail("encode", "", err)
+		return nil, fmt.Errorf("%w: %w", belfry.ErrUsage, err)
 	}
 	return b.Bytes(), nil
 }
@@ -46,15 +55,13 @@ func Decode(data []byte) (Document, error) {
 	if err != nil {
 		return Document{}, fail("decode", "", err)
 	}
-	var again bytes.Buffer
-	e := json.NewEncoder(&again)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(d); err != nil {
-		return Document{}, fail("decode", "", fmt.Errorf("%w: %w", belfry.ErrUsage, err))
+	again, err := written(d)
+	if err != nil {
+		return Document{}, fail("decode", "", err)
 	}
-	if at := difference(data, again.Bytes()); at >= 0 {
+	if at := difference(data, again); at >= 0 {
 		return Document{}, fail("decode", "", fmt.Errorf("%w: %s: byte %d: %s is not how it is written; want %s",
-			belfry.ErrUsage, placeOf(data, at), at, excerpt(data, at), excerpt(again.Bytes(), at)))
+			belfry.ErrUsage, placeOf(data, at), at, excerpt(data, at), excerpt(again, at)))
 	}
 	return d, nil
 }

@@ -71,8 +71,11 @@ var (
 	byteList = reflect.TypeFor[[]byte]()
 )
 
-// isText tells whether values of a type are one text in JSON.
-func isText(t reflect.Type) bool { return reflect.PointerTo(t).Implements(textType) }
+// isText tells whether values of a type are one text in JSON: digests, names of
+// nodes, addresses, times.
+func isText(t reflect.Type) bool {
+	return (t.Kind() == reflect.Array || t.Kind() == reflect.Struct) && reflect.PointerTo(t).Implements(textType)
+}
 
 // measure holds every value against the limits of its field.
 func measure(v reflect.Value, path string, l limits, out *problems) {

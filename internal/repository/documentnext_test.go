@@ -149,6 +149,11 @@ func TestHistoryIsAppended(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
+	broken := settled()
+	broken.Nodes[0].Key = nil
+	if _, err := Follow(broken, from, Entry{}); !errors.Is(err, belfry.ErrUsage) {
+		t.Errorf("following what can not be written: %v", err)
+	}
 	full := settled()
 	full.History = manyEntries(64, 8)
 	to := following(t, full, func(*Document) {})

@@ -145,6 +145,14 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 		{func(d *Document) { d.Resources[0].Probe = netip.MustParseAddrPort("10.0.1.50:0") }, []string{"resources[0].probe: 10.0.1.50:0 has port 0; want 1 to 65535"}},
 
 		{func(d *Document) { d.Witness.Drained = []string{"c"} }, []string{`witness.drained[0]: "c" is no node; want one of a, b, d`}},
+		{func(d *Document) { // of many, the first
+			for i := range 9 {
+				n := testNode(11+i, fmt.Sprintf("n%d", i))
+				n.Number, n.Slot, n.Joined = belfry.NodeNumber(11+i), nil, Moment{}
+				d.Nodes = append(d.Nodes, n)
+			}
+			d.Cluster.LastNumber, d.Witness.Drained = 0, []string{"c"}
+		}, []string{`witness.drained[0]: "c" is no node; want one of a, b, d, n0, n1, n2, n3, n4 …`}},
 		{func(d *Document) { d.Witness.NetNames[1].Name = "fs1" }, []string{`witness.net_names[1].name: "fs1" is used twice; want another one`}},
 		{func(d *Document) { d.Witness.NetNames[1].Name = "F S" }, []string{`witness.net_names[1].name: "F S"; want a name without blanks and \/:*?"<>|`}},
 		{func(d *Document) { d.Witness.NetNames[0].Aliases = []string{"FS2"} }, []string{`witness.net_names[1].name: "fs2" is used twice; want another one`}},
@@ -293,14 +301,14 @@ func TestValidateNamesAtMost20(t *testing.T) {
 func TestLimitsAreThoseOfTheDesign(t *testing.T) {
 	t.Parallel()
 	want := map[string]int{
-		"nodes": 10000, "former": 10000, "spares": 6, "disks": MaxDisks, "history": maxHistory, "tokens": 64, "clients": 1024, "roles": 256, "handlers": 100,
-		"files": 256, "zone": 63, "key": 32, "tunables": 64,
+		"Document.nodes": 10000, "Document.former": 10000, "Document.history": maxHistory, "Document.roles": 256, "Document.handlers": 100, "Document.tunables": 64,
+		"Storage.spares": 6, "Areas.disks": MaxDisks, "Security.tokens": 64, "Security.clients": 1024, "Licenses.files": 256, "Node.name": 63, "Node.key": 32,
 	}
 	got := map[string]int{}
-	for _, rules := range fieldRules {
+	for typ, rules := range fieldRules {
 		for _, r := range rules {
-			if _, named := want[r.name]; named && r.limits.length > 0 {
-				got[r.name] = r.limits.length
+			if name := typ.Name() + "." + r.name; want[name] > 0 {
+				got[name] = r.limits.length
 			}
 		}
 	}
