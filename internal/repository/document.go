@@ -35,7 +35,7 @@ type Document struct {
 	Cluster    Cluster           `json:"cluster"`
 	Nodes      []Node            `json:"nodes,omitempty" limit:"10000"`        // in the order in which they joined
 	Former     []FormerNode      `json:"former,omitempty" limit:"10000"`       // oldest first
-	Networks   []Network         `json:"networks,omitempty" limit:"64"`        // by priority of the operator's writing
+	Networks   []Network         `json:"networks,omitempty" limit:"64"`        // as the operator wrote them
 	Links      []Link            `json:"links,omitempty" limit:"4096"`         // only what differs from the networks
 	Repository Storage           `json:"repository"`                           // where the document is kept
 	Tunables   map[string]string `json:"tunables,omitempty" limit:"64,63,256"` // written ones; others have their defaults

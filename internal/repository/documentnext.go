@@ -137,6 +137,8 @@ func (n *succession) former() {
 		f, path := b[i], fmt.Sprintf("former[%d]", i)
 		n.want(f.Number == was.Number && slotOf(f.Slot) == slotOf(was.Slot) && bytes.Equal(f.Key, was.Key), path, "is not what node %s was; want its number, slot and key", was.Name)
 		n.want(f.Removed.Generation == n.to.Generation(), path+".removed.generation", "%d; want %d", f.Removed.Generation, n.to.Generation())
+		n.want(f.Removed.Time.Equal(n.to.now()), path+".removed.time", "%s; want that of the generation, %s: the slot rests from then on",
+			f.Removed.Time.Format(time.RFC3339Nano), n.to.now().Format(time.RFC3339Nano))
 	}
 	for id, i := range added {
 		n.usage(fmt.Sprintf("former[%d].id", i), "%s was no member; want only those that go", id)

@@ -65,6 +65,9 @@ func TestNextNamesWhatMayNeverBe(t *testing.T) {
 		{func(d *Document) { remove(d, 1, 9, at(38)) }, nil},
 		{func(d *Document) { d.Nodes = d.Nodes[:2] }, []string{"former: node d is gone and not listed; want it there"}},
 		{func(d *Document) { remove(d, 1, 8, at(38)) }, []string{"former[1].removed.generation: 8; want 9"}},
+		{func(d *Document) { remove(d, 1, 9, at(14)) }, []string{
+			"former[1].removed.time: 2026-03-01T14:00:00Z; want that of the generation, 2026-03-02T14:00:00Z: the slot rests from then on",
+		}},
 		{func(d *Document) { remove(d, 1, 9, at(38)); d.Former[1].Number = 9 }, []string{"former[1]: is not what node b was; want its number, slot and key"}},
 		{func(d *Document) { remove(d, 1, 9, at(38)); d.Former[1].Slot = nil }, []string{"former[1]: is not what node b was; want its number, slot and key"}},
 		{func(d *Document) { remove(d, 1, 9, at(38)); d.Former[1].Key = []byte{1} }, []string{"former[1]: is not what node b was; want its number, slot and key"}},
