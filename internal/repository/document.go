@@ -28,8 +28,8 @@ const (
 // The tag limit bounds a list, text or map: its length; for a list of texts
 // then the length of each, for a map that of its keys and that of its values.
 // The tag secret marks what [Diff] never shows, the tag empty is what it says
-// of nothing, the tag lines marks what may hold line ends. A document is a value: who changes one copies first what it
-// shares with others.
+// of nothing, the tag lines marks what may hold line ends. A document is a
+// value: who changes one copies first what it shares with others.
 type Document struct {
 	Schema     uint32            `json:"schema"`
 	Cluster    Cluster           `json:"cluster"`

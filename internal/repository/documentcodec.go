@@ -95,10 +95,7 @@ func (u *UUID) UnmarshalText(text []byte) error {
 	return err
 }
 
-// String is the operation in hexadecimal.
-func (o OpID) String() string { return hex.EncodeToString(o[:]) }
-
-// MarshalText is the form of String.
+// MarshalText is hexadecimal digits.
 func (o OpID) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, o[:]), nil }
 
 // UnmarshalText is the inverse of MarshalText.
