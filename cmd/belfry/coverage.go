@@ -64,8 +64,11 @@ func coverageTable(o *output, list []*belfryv1.ClusterRegistration, now time.Tim
 					state += " " + sinceText(now, g.since)
 				}
 				row := []cell{
-					{state, w.color}, {text: strings.Join(g.nodes, ", ")},
-					{text: name.String()}, {text: consumers(r.GetConsumers())}, {text: g.reason},
+					{state, w.color},
+					{text: strings.Join(g.nodes, ", ")},
+					{text: name.String()},
+					{text: consumers(r.GetConsumers())},
+					{text: g.reason},
 				}
 				if wide {
 					row = append([]cell{{text: strconv.FormatUint(uint64(r.GetNumber()), 10)}}, row...)

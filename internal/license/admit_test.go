@@ -39,8 +39,10 @@ func TestUnlockRefuses(t *testing.T) {
 			l.Binding, l.NotAfter = Binding{Nodes: []belfry.NodeID{node(3)}}, at("2026-02-01")
 		}, nil, belfry.ErrPermission, "ended at"},
 		{"revoked", keep, func(in *Input) { in.Revocations = [][]byte{revoking(t, vendorKey, 1, "L1")} }, belfry.ErrPermission, "took it back"},
-		{"for releases before this one", func(l *License) { l.MaintenanceUntil = at("2026-02-01") },
-			func(in *Input) { in.Released = at("2026-03-01") }, belfry.ErrPermission, "covers releases up to"},
+		{
+			"for releases before this one", func(l *License) { l.MaintenanceUntil = at("2026-02-01") },
+			func(in *Input) { in.Released = at("2026-03-01") }, belfry.ErrPermission, "covers releases up to",
+		},
 		{"superseded", keep, func(in *Input) {
 			in.Files = [][]byte{signed(t, with(annual(), func(l *License) { l.ID, l.Supersedes = "L2", []ID{"L1"} }))}
 		}, belfry.ErrStale, "license L2 has taken its place"},

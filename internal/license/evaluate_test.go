@@ -70,13 +70,19 @@ func TestVerdicts(t *testing.T) {
 		{"a license without dates", only(endless), "unlocked: license L1: has no end"},
 
 		{"binding: any", only(bound(Binding{Any: true})), good},
-		{"binding: another cluster", only(bound(Binding{Cluster: otherCluster})),
-			"locked: license L1: is bound to cluster c1000000-0000-0000-0000-000000000002" + elsewhere},
+		{
+			"binding: another cluster", only(bound(Binding{Cluster: otherCluster})),
+			"locked: license L1: is bound to cluster c1000000-0000-0000-0000-000000000002" + elsewhere,
+		},
 		{"binding: nodes, with this one", only(bound(Binding{Nodes: []belfry.NodeID{node(2), node(9)}})), good},
-		{"binding: nodes, without this one", only(bound(Binding{Nodes: []belfry.NodeID{node(1), node(3)}})),
-			"locked: license L1: is bound to 2 other nodes" + elsewhere},
-		{"binding: this cluster, on a node that is no member", only(annual(), func(in *Input) { in.Node = node(7) }),
-			"locked: license L1: node a0000000-0000-0000-0000-000000000007 is not a member; join it to the cluster"},
+		{
+			"binding: nodes, without this one", only(bound(Binding{Nodes: []belfry.NodeID{node(1), node(3)}})),
+			"locked: license L1: is bound to 2 other nodes" + elsewhere,
+		},
+		{
+			"binding: this cluster, on a node that is no member", only(annual(), func(in *Input) { in.Node = node(7) }),
+			"locked: license L1: node a0000000-0000-0000-0000-000000000007 is not a member; join it to the cluster",
+		},
 
 		{"not_before: the second before", only(annual(), now("2025-12-31T23:59:59Z")), early},
 		{"not_before: the last moment before", only(annual(), now("2025-12-31T23:59:59.999999999Z")), early},
@@ -86,34 +92,50 @@ func TestVerdicts(t *testing.T) {
 		{"not_after: the second behind", only(annual(), now("2027-01-01T00:00:00Z")), grace},
 		{"grace: its last moment", only(annual(), now("2027-01-14T23:59:59.999999999Z")), grace},
 		{"grace: its end", only(annual(), now("2027-01-15T00:00:00Z")), expired},
-		{"grace: none granted", only(with(annual(), func(l *License) { l.GraceDays = 0 }), now("2027-01-01T00:00:00Z")),
-			"expired: license L1: ended at 2026-12-31T23:59:59Z, its grace at 2027-01-01T00:00:00Z; renew it"},
+		{
+			"grace: none granted", only(with(annual(), func(l *License) { l.GraceDays = 0 }), now("2027-01-01T00:00:00Z")),
+			"expired: license L1: ended at 2026-12-31T23:59:59Z, its grace at 2027-01-01T00:00:00Z; renew it",
+		},
 
 		{"maintenance: a release of its last second", only(maintained, released("2026-06-30T23:59:59Z")), good},
-		{"maintenance: a release of the second behind", only(maintained, released("2026-07-01T00:00:00Z")),
-			"expired: license L1: covers releases up to 2026-06-30T23:59:59Z, and this one is of 2026-07-01T00:00:00Z; renew it, or run an older release"},
+		{
+			"maintenance: a release of the second behind", only(maintained, released("2026-07-01T00:00:00Z")),
+			"expired: license L1: covers releases up to 2026-06-30T23:59:59Z, and this one is of 2026-07-01T00:00:00Z; renew it, or run an older release",
+		},
 		{"maintenance: over, and an older release", only(maintained, released("2026-01-01"), now("2026-08-01")), good},
 		{"maintenance: no date of release", only(maintained), good},
 
 		{"capacity: nodes, the last that fits", only(capacity(Capacity{Nodes: 2})), good},
-		{"capacity: nodes, the first that does not", only(capacity(Capacity{Nodes: 1})),
-			"over_capacity until 2027-01-15T00:00:00Z: license L1: covers 1 nodes, which the first 1 members have; extend it, or remove members"},
+		{
+			"capacity: nodes, the first that does not", only(capacity(Capacity{Nodes: 1})),
+			"over_capacity until 2027-01-15T00:00:00Z: license L1: covers 1 nodes, which the first 1 members have; extend it, or remove members",
+		},
 		{"capacity: cores that fit", only(capacity(Capacity{Cores: 16})), good},
-		{"capacity: one core less", only(capacity(Capacity{Cores: 15})),
-			"over_capacity until 2027-01-15T00:00:00Z: license L1: covers 15 cores, which the first 1 members have; extend it, or remove members"},
+		{
+			"capacity: one core less", only(capacity(Capacity{Cores: 15})),
+			"over_capacity until 2027-01-15T00:00:00Z: license L1: covers 15 cores, which the first 1 members have; extend it, or remove members",
+		},
 		{"capacity: memory that fits", only(capacity(Capacity{MemoryBytes: 128 << 30})), good},
-		{"capacity: one byte less", only(capacity(Capacity{Nodes: 9, MemoryBytes: 128<<30 - 1})),
-			"over_capacity until 2027-01-15T00:00:00Z: license L1: covers 9 nodes, 137438953471 bytes of memory, which the first 1 members have; extend it, or remove members"},
-		{"capacity: over it in grace", only(capacity(Capacity{Nodes: 1}), now("2027-01-02")),
-			"over_capacity until 2027-01-15T00:00:00Z: license L1: covers 1 nodes, which the first 1 members have; extend it, or remove members"},
+		{
+			"capacity: one byte less", only(capacity(Capacity{Nodes: 9, MemoryBytes: 128<<30 - 1})),
+			"over_capacity until 2027-01-15T00:00:00Z: license L1: covers 9 nodes, 137438953471 bytes of memory, which the first 1 members have; extend it, or remove members",
+		},
+		{
+			"capacity: over it in grace", only(capacity(Capacity{Nodes: 1}), now("2027-01-02")),
+			"over_capacity until 2027-01-15T00:00:00Z: license L1: covers 1 nodes, which the first 1 members have; extend it, or remove members",
+		},
 
-		{"revoked", only(annual(), func(in *Input) { in.Revocations = [][]byte{revoking(t, vendorKey, 1, "L1")} }),
-			"revoked: license L1: its issuer took it back; ask them for another one"},
+		{
+			"revoked", only(annual(), func(in *Input) { in.Revocations = [][]byte{revoking(t, vendorKey, 1, "L1")} }),
+			"revoked: license L1: its issuer took it back; ask them for another one",
+		},
 		{"revoked: another one", only(annual(), func(in *Input) { in.Revocations = [][]byte{revoking(t, vendorKey, 1, "L2")} }), good},
 		{"revoked: by nobody", only(annual(), func(in *Input) { in.Revocations = [][]byte{revoking(t, rogueKey, 1, "L1")} }), good},
 		{"revoked: by the issuer of another product", only(annual(), func(in *Input) { in.Revocations = [][]byte{revoking(t, otherKey, 1, "L1")} }), good},
-		{"revoked: by the issuer's other key", only(annual(), func(in *Input) { in.Revocations = [][]byte{revoking(t, secondKey, 1, "L1")} }),
-			"revoked: license L1: its issuer took it back; ask them for another one"},
+		{
+			"revoked: by the issuer's other key", only(annual(), func(in *Input) { in.Revocations = [][]byte{revoking(t, secondKey, 1, "L1")} }),
+			"revoked: license L1: its issuer took it back; ask them for another one",
+		},
 		{"revoked: taken back by a later list", only(annual(), func(in *Input) {
 			in.Revocations = [][]byte{revoking(t, vendorKey, 8), revoking(t, vendorKey, 7, "L1")}
 		}), good},
@@ -121,21 +143,33 @@ func TestVerdicts(t *testing.T) {
 			in.Revocations = [][]byte{revoking(t, vendorKey, 7, "L1"), revoking(t, vendorKey, 7, "L2")}
 		}), "revoked: license L1: its issuer took it back; ask them for another one"},
 
-		{"repository: out of reach for less than 72 h", only(annual(), lastRead("2026-06-12T12:00:01Z")),
-			"unlocked until 2026-06-15T12:00:01Z: license L1: is good up to 2026-12-31T23:59:59Z"},
-		{"repository: out of reach for 72 h", only(annual(), lastRead("2026-06-12T12:00:00Z")),
-			"grace until 2027-01-15T00:00:00Z: license L1: the repository was last read at 2026-06-12T12:00:00Z; bring it back"},
-		{"repository: out of reach, no end", only(endless, lastRead("2026-06-12T12:00:00Z")),
-			"grace: license L1: the repository was last read at 2026-06-12T12:00:00Z; bring it back"},
+		{
+			"repository: out of reach for less than 72 h", only(annual(), lastRead("2026-06-12T12:00:01Z")),
+			"unlocked until 2026-06-15T12:00:01Z: license L1: is good up to 2026-12-31T23:59:59Z",
+		},
+		{
+			"repository: out of reach for 72 h", only(annual(), lastRead("2026-06-12T12:00:00Z")),
+			"grace until 2027-01-15T00:00:00Z: license L1: the repository was last read at 2026-06-12T12:00:00Z; bring it back",
+		},
+		{
+			"repository: out of reach, no end", only(endless, lastRead("2026-06-12T12:00:00Z")),
+			"grace: license L1: the repository was last read at 2026-06-12T12:00:00Z; bring it back",
+		},
 		{"repository: out of reach, and ended", only(annual(), lastRead("2026-06-12"), now("2027-01-15")), expired},
-		{"repository: out of reach, over capacity", only(capacity(Capacity{Nodes: 1}), lastRead("2026-06-12")),
-			"over_capacity until 2027-01-15T00:00:00Z: license L1: covers 1 nodes, which the first 1 members have; extend it, or remove members"},
+		{
+			"repository: out of reach, over capacity", only(capacity(Capacity{Nodes: 1}), lastRead("2026-06-12")),
+			"over_capacity until 2027-01-15T00:00:00Z: license L1: covers 1 nodes, which the first 1 members have; extend it, or remove members",
+		},
 
-		{"a file of another product", only(with(annual(), func(l *License) { l.Product = "acme-db2" })),
-			"locked: no license of acme-db is in the configuration; unlock one with `belfry license unlock FILE`"},
-		{"P4: a file that nobody signed", only(annual(), func(in *Input) { in.Files = [][]byte{signedBy(t, annual(), rogueKey)} }),
+		{
+			"a file of another product", only(with(annual(), func(l *License) { l.Product = "acme-db2" })),
+			"locked: no license of acme-db is in the configuration; unlock one with `belfry license unlock FILE`",
+		},
+		{
+			"P4: a file that nobody signed", only(annual(), func(in *Input) { in.Files = [][]byte{signedBy(t, annual(), rogueKey)} }),
 			"locked: license L1: permission denied: no issuer of acme-db has the key " + KeyIDOf(public(rogueKey)).String() +
-				"; register it with `belfry license issuer add` if you trust it"},
+				"; register it with `belfry license issuer add` if you trust it",
+		},
 		{"P4: an activation without a file", only(annual(), func(in *Input) {
 			in.Files, in.Activations = nil, []Activation{{License: "L1", Node: node(1), Time: at("2026-01-02"), Operator: "ada"}}
 		}), "locked: no license of acme-db is in the configuration; unlock one with `belfry license unlock FILE`"},
@@ -198,17 +232,33 @@ func TestSuccessors(t *testing.T) {
 		want     string
 	}{
 		{"bought in advance", []License{old, next}, "2026-06-30T23:59:59Z", nil, "unlocked until 2026-08-01T00:00:00Z: license L1: has no end"},
-		{"takes its place", []License{old, next}, "2026-07-01T00:00:00Z", nil,
-			"unlocked until 2026-08-01T00:00:00Z: license L2: is good up to 2026-07-31T23:59:59Z"},
-		{"ends, and the old one stays away", []License{old, next}, "2026-09-01", nil,
-			"expired: license L2: ended at 2026-07-31T23:59:59Z, its grace at 2026-08-15T00:00:00Z; renew it"},
+		{
+			"takes its place",
+			[]License{old, next},
+			"2026-07-01T00:00:00Z", nil,
+			"unlocked until 2026-08-01T00:00:00Z: license L2: is good up to 2026-07-31T23:59:59Z",
+		},
+		{
+			"ends, and the old one stays away",
+			[]License{old, next},
+			"2026-09-01", nil,
+			"expired: license L2: ended at 2026-07-31T23:59:59Z, its grace at 2026-08-15T00:00:00Z; renew it",
+		},
 		{"is revoked, and takes no place", []License{old, next}, "2026-07-02", []ID{"L2"}, "unlocked: license L1: has no end"},
 		{"of another cluster", []License{old, elsewhere}, "2026-07-02", nil, "unlocked: license L1: has no end"},
-		{"for other members of this cluster", []License{old, othersNode}, "2026-07-02", nil,
-			"locked: license L1: license L2 has taken its place; use that one"},
+		{
+			"for other members of this cluster",
+			[]License{old, othersNode},
+			"2026-07-02", nil,
+			"locked: license L1: license L2 has taken its place; use that one",
+		},
 		{"for nodes that are not here", []License{old, strangers}, "2026-07-02", nil, "unlocked: license L1: has no end"},
-		{"two: the one that begins first", []License{old, next, earlier}, "2026-06-20", nil,
-			"unlocked until 2026-08-01T00:00:00Z: license L3: is good up to 2026-07-31T23:59:59Z"},
+		{
+			"two: the one that begins first",
+			[]License{old, next, earlier},
+			"2026-06-20", nil,
+			"unlocked until 2026-08-01T00:00:00Z: license L3: is good up to 2026-07-31T23:59:59Z",
+		},
 		{"each other", []License{mutual, always}, "2026-07-02", nil, "locked: license L1: license L2 has taken its place; use that one"},
 	} {
 		in := scene(t, tt.licenses...)

@@ -134,7 +134,7 @@ func (l limits) check(v reflect.Value) error {
 		return fmt.Errorf("%w: not UTF-8", belfry.ErrUsage)
 	}
 	for _, c := range s {
-		if unicode.IsControl(c) && !(l.lines && (c == '\n' || c == '\t' || c == '\r')) {
+		if unicode.IsControl(c) && (!l.lines || !strings.ContainsRune("\n\t\r", c)) {
 			return fmt.Errorf("%w: holds the control character %U; want text in one line", belfry.ErrUsage, c)
 		}
 	}
