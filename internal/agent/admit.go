@@ -41,6 +41,15 @@ func (a *Agent) admit(ctx context.Context, req *belfryv1.JoinRequest) (*belfryv1
 	if n, ok := table.holder(public); ok { // it was admitted and did not hear of it
 		return a.welcome(ctx, n, req.GetCsr())
 	}
+	resp, err := a.admitAnew(ctx, req, public)
+	if n, ok := a.members.Table().holder(public); err != nil && ok { // it asked twice, and the first one was admitted meanwhile
+		return a.welcome(ctx, n, req.GetCsr())
+	}
+	return resp, err
+}
+
+// admitAnew admits whoever has a token and is no member.
+func (a *Agent) admitAnew(ctx context.Context, req *belfryv1.JoinRequest, public []byte) (*belfryv1.JoinResponse, error) {
 	token, err := a.spend(ctx, req)
 	if err != nil {
 		return nil, err

@@ -37,7 +37,11 @@ func TestAReplacedAuthorityRemovesNoClient(t *testing.T) {
 	}
 	m[1].start(t)
 	m[0].waitHolds(t, "n1", "n2")
-	for end := time.Now().Add(testTimeout); len(m[1].agent.members.Table().CA) > 1; {
+	replaced := func() bool { // at both, of which one has a table of before
+		t0, t1 := m[0].agent.members.Table(), m[1].agent.members.Table()
+		return len(t0.CA) == 1 && len(t1.CA) == 1 && t1.Generation == t0.Generation
+	}
+	for end := time.Now().Add(testTimeout); !replaced(); {
 		m[0].agent.doDuties(t.Context())
 		if time.Now().After(end) {
 			t.Fatal("the old authority does not go")

@@ -17,7 +17,7 @@ const (
 	joinMedian = 300 * time.Millisecond
 	joinAll    = 2 * time.Second
 	atOnce     = 64
-	busy       = 4
+	busy       = 10
 )
 
 func TestJoinsAreFast(t *testing.T) { // not parallel: it measures

@@ -190,7 +190,12 @@ func TestAMajorityIsBelieved(t *testing.T) {
 					k.edit(t, func(table *Table) {
 						table.remove(self.agent.id.node.ID)
 						table.Generation = tt.generation
-						table.Exposed = false // else the leader replaces the authority, in a generation of its own
+						// Else the leader replaces the authority, or gives its key to another one,
+						// in a generation of its own.
+						table.Exposed = false
+						for i := range table.Nodes {
+							table.Nodes[i].Sealing = nil
+						}
 					})
 					k.start(t)
 				}

@@ -144,9 +144,9 @@ func (j *joinService) guarded(ctx context.Context, op string, do func(tls.Connec
 			return record, statusOf(e)
 		}
 	}
-	// The cluster's state, not the caller's doing: nobody leads, or who does has not
-	// answered in time and may have admitted it. It asks again, and hears.
-	if errors.Is(err, belfry.ErrUnknown) || errors.Is(err, context.DeadlineExceeded) {
+	// The cluster's state, not the caller's doing: nobody leads, or who does is busy,
+	// or has not answered in time and may have admitted it. It asks again, and hears.
+	if errors.Is(err, belfry.ErrUnknown) || errors.Is(err, belfry.ErrRestricted) || errors.Is(err, context.DeadlineExceeded) {
 		return record, status.Error(codes.Unavailable, "the cluster can not admit now; try again (audit "+id+")")
 	}
 	return record, status.Error(codes.PermissionDenied, "join refused; the reason is in the log of the node that was asked (audit "+id+")")

@@ -109,7 +109,7 @@ func (s *Streams) serveCall(from *session, call *belfryv1.PeerCall) {
 		return
 	}
 	if !from.calls.begin() {
-		answer(nil, fmt.Errorf("%w: %d calls of this peer are under way; wait for one to end", belfry.ErrLimit, maxServing))
+		answer(nil, fmt.Errorf("%w: %d calls of this peer are under way; wait for one to end", belfry.ErrRestricted, maxServing))
 		return
 	}
 	s.group.Go(func() {

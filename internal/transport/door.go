@@ -27,7 +27,7 @@ type Door struct {
 	conn   *grpc.ClientConn
 	client belfryv1.JoinServiceClient
 	state  tls.ConnectionState
-	doubt  error // why the other side was not believed; the library only says that there is no connection
+	doubt  atomic.Pointer[error] // why the other side was not believed; the library only says that there is no connection
 }
 
 // OpenDoor connects to HOST:PORT, if from is valid with that source address,
@@ -40,8 +40,9 @@ func OpenDoor(ctx context.Context, address string, from netip.Addr, cfg *tls.Con
 	cfg = cfg.Clone()
 	verify := cfg.VerifyConnection
 	cfg.VerifyConnection = func(state tls.ConnectionState) error {
-		d.doubt = verify(state)
-		return d.doubt
+		err := verify(state) // in a goroutine of the library's, which may outlive the call
+		d.doubt.Store(&err)
+		return err
 	}
 	dialer := &net.Dialer{}
 	if from.IsValid() && !from.IsUnspecified() {
@@ -107,8 +108,8 @@ func (d *Door) explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	if d.doubt != nil {
-		return d.doubt
+	if doubt := d.doubt.Load(); doubt != nil && *doubt != nil {
+		return *doubt
 	}
 	s := status.Convert(err)
 	if s.Code() == codes.DeadlineExceeded || s.Code() == codes.Canceled {
