@@ -81,7 +81,7 @@ type adaptationView struct {
 	RTTDeviationSeconds *float64 `json:"rtt_deviation_seconds" doc:"its deviation"`
 	JitterSeconds       *float64 `json:"jitter_seconds" doc:"variation of the delay"`
 	LossRatio           float64  `json:"loss_ratio" doc:"loss that was assumed"`
-	Why                 string   `json:"why" doc:"what decided on the interval: path, rate, quiet, target, min or max"`
+	Why                 string   `json:"why" doc:"what decided on the interval: path, rate, quiet, target, min or max; interest: a program asked; not started: nothing was heard of the peer yet"`
 }
 
 func viewOfLink(l *belfryv1.Link) linkView {

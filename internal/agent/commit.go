@@ -123,15 +123,19 @@ func (a *Agent) write() {
 // writeGeneration makes one generation of all edits that succeed. Those that
 // need a majority fail where none answers.
 func (a *Agent) writeGeneration(batch []*edit) {
-	if err := a.quorum(); err != nil {
-		for _, e := range batch {
-			if !e.alone {
-				e.generation, e.err = a.members.Table().Generation, err
+	needs := func(e *edit) bool { return !e.alone }
+	if slices.ContainsFunc(batch, needs) {
+		if err := a.quorum(); err != nil {
+			for _, e := range batch {
+				if needs(e) {
+					e.generation, e.err = a.members.Table().Generation, err
+				}
 			}
+			batch = slices.DeleteFunc(slices.Clone(batch), needs)
 		}
-		if batch = slices.DeleteFunc(slices.Clone(batch), func(e *edit) bool { return !e.alone }); len(batch) == 0 {
-			return
-		}
+	}
+	if len(batch) == 0 {
+		return
 	}
 	a.config.mu.Lock()
 	old := a.members.Table()

@@ -17,11 +17,11 @@ import (
 )
 
 // A node that was removed while it did not run, or was cut off, or whose admission
-// was lost in a cut, is refused by all members, and can not tell that from any other fault. So one that has
-// streams to too few members asks the others whether it still is one, and
-// believes more than half of all others, by its own table: nobody else can end
-// it, and no member alone. They say as well whether another agent has its
-// identity (overtaken.go).
+// was lost in a cut, is refused by all members, and can not tell that from any
+// other fault. So one that has streams to too few members asks the others whether
+// it still is one, and believes more than half of all others, by its own table:
+// nobody else can end it, and no member alone. They say as well whether another
+// agent has its identity (overtaken.go).
 
 const (
 	// askFirst is when the streams of a start are there.

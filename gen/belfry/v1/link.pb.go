@@ -1039,7 +1039,7 @@ type Adaptation struct {
 	RttDeviation  *durationpb.Duration   `protobuf:"bytes,6,opt,name=rtt_deviation,json=rttDeviation,proto3" json:"rtt_deviation,omitempty"` // D
 	Jitter        *durationpb.Duration   `protobuf:"bytes,7,opt,name=jitter,proto3" json:"jitter,omitempty"`
 	LossRatio     float64                `protobuf:"fixed64,8,opt,name=loss_ratio,json=lossRatio,proto3" json:"loss_ratio,omitempty"` // P
-	Why           string                 `protobuf:"bytes,9,opt,name=why,proto3" json:"why,omitempty"`                                // what decided on the interval: path, rate, quiet, target, min or max
+	Why           string                 `protobuf:"bytes,9,opt,name=why,proto3" json:"why,omitempty"`                                // what decided on the interval: path, rate, quiet, target, min or max; interest: a program asked; not started: nothing was heard of the peer yet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
