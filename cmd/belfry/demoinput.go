@@ -30,8 +30,9 @@ type demoInput struct {
 
 // newDemoInput makes the input in dir.
 func newDemoInput(dir string) (*demoInput, error) {
-	in := &demoInput{worker: filepath.Join(dir, "worker"), file: filepath.Join(dir, "watched")}
-	// A copy, so that no other process of this machine runs the same program.
+	// A copy with a name of its own, so that no other process of this machine runs
+	// the same program, nor may do so: an agent without rights can not look.
+	in := &demoInput{worker: filepath.Join(dir, fmt.Sprintf("demo-%d", os.Getpid())), file: filepath.Join(dir, "watched")}
 	sleep, err := exec.LookPath("sleep")
 	if err != nil {
 		return nil, fmt.Errorf("the demonstration kills a sleep(1): %w", err)

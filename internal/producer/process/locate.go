@@ -104,7 +104,8 @@ func (s *session) absent(t *target, why error) error {
 		}
 		return s.release(t)
 	}
-	if t.had || t.watch.Wait && mayCome(why) {
+	if t.had || t.watch.Wait && (mayCome(why) || t.anotherOf(why)) {
+		t.executed = t.executed && t.hint > 0
 		return nil
 	}
 	s.forget(t)
@@ -149,7 +150,7 @@ func find(sub subject, once *shared) (stat, error) {
 	}
 	if pid, ok := v.suspect(sub.path); ok {
 		return stat{}, fmt.Errorf("%w: process %d may run %s, but only its owner and root may see; run the agent as one of them",
-			belfry.ErrPermission, pid, sub.path)
+			errHidden, pid, sub.path)
 	}
 	return stat{}, fmt.Errorf("%w: no process runs %s; start it, or wait for it (--wait)", belfry.ErrNoEvent, sub.path)
 }

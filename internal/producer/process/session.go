@@ -49,6 +49,9 @@ type target struct {
 	doubt   bool          // one may have come and gone unseen: the next count is a lower bound
 	next    turn          // byUnit: that was found last
 	over    turn          // byUnit: that has ended
+
+	opened   int  // byExe: inotify's number of the file; 0: none
+	executed bool // byExe: the file may have been executed since the last search
 }
 
 // held is the process that a target names now.
