@@ -45,7 +45,7 @@ type Finding struct {
 
 // Checks are the names of all checks, in the order in which they are made. The
 // last seven need an agent that answers.
-var Checks = []string{"state", "keys", "certificate", "secret", "audit", "socket", "addresses", "clock", "streams", "links", "members", "limits", "journal", "producers"}
+var Checks = []string{"state", "keys", "certificate", "requests", "secret", "audit", "socket", "addresses", "clock", "streams", "links", "members", "limits", "journal", "producers"}
 
 // Ages from which the doctor speaks up (security.md, Keys).
 const (
@@ -71,7 +71,7 @@ func Diagnose(settings config.Settings, now time.Time, names []string, ask Ask) 
 		"state": d.state, "keys": d.keys, "certificate": d.certificate, "secret": d.secret, "audit": d.audit, "socket": d.socket,
 	}
 	shared := map[string]func() findings{
-		"addresses": d.addresses, "clock": d.clock, "streams": d.streams, "links": d.links, "members": d.members, "limits": d.limits,
+		"requests": d.requests, "addresses": d.addresses, "clock": d.clock, "streams": d.streams, "links": d.links, "members": d.members, "limits": d.limits,
 		"journal": d.journal, "producers": d.producers,
 	}
 	for _, name := range names {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -40,6 +41,7 @@ func TestDoctorFindsWhatWasBroken(t *testing.T) {
 		{"old secret", func(dir string) error {
 			return os.Chtimes(filepath.Join(dir, "keys", "group-1"), hours(-50), hours(-50))
 		}, hours(0), "secret", LevelWarning, "old; a running leader draws a new one each day"},
+		{"half a request", halfARequest, hours(0), "requests", LevelFailure, "STATE/keys/requests/0123456789abcdef.request is no request for a signature: the authority's certificate is missing"},
 		{"changed audit log", changeAudit, hours(0), "audit", LevelFailure, "line 2, after record 1: the chain is broken"},
 		{"no audit log", func(dir string) error { return os.Remove(filepath.Join(dir, "audit.log")) }, hours(0), "audit", LevelWarning, "an agent writes it from its first start on"},
 		{"no socket", func(dir string) error { return os.Remove(filepath.Join(dir, "s")) }, hours(0), "socket", LevelWarning, "no agent runs; start it"},
@@ -54,8 +56,8 @@ func TestDoctorFindsWhatWasBroken(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for _, f := range Diagnose(settingsOf(n), tt.now, Checks[:7], Ask{Status: noAgent}) {
-			spoilt := f.Check == tt.check || tt.name == "open key" && f.Check != "state" && f.Check != "socket" // all others need the keys
+		for _, f := range Diagnose(settingsOf(n), tt.now, Checks[:8], Ask{Status: noAgent}) {
+			spoilt := f.Check == tt.check || tt.name == "open key" && f.Check != "state" && f.Check != "socket" && f.Check != "requests" // all others need the keys
 			want := LevelOK
 			if spoilt {
 				want = tt.level
@@ -83,6 +85,11 @@ func otherSealingKey(dir string) error {
 }
 
 // noAgent is the status of an agent that does not run.
+func halfARequest(dir string) error {
+	folder := filepath.Join(dir, "keys", "requests")
+	return errors.Join(os.Mkdir(folder, 0o700), os.WriteFile(filepath.Join(folder, "0123456789abcdef.request"), []byte("-----BEGIN CERT"), 0o600))
+}
+
 func noAgent() (*belfryv1.GetStatusResponse, error) {
 	return nil, fmt.Errorf("%w at /run/belfry/s: start one", belfry.ErrNoAgent)
 }

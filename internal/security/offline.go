@@ -49,6 +49,39 @@ func FindRequest(dir string, public ed25519.PublicKey) (PendingRequest, error) {
 	return readRequest(requestFile(dir, public))
 }
 
+// Waiting are the requests in a node's folder of keys that nobody has signed, by
+// file. An error is about one that could not be read; the others are given.
+func Waiting(dir string) (waiting []PendingRequest, err error) {
+	folder := filepath.Join(dir, requestsDir)
+	files, err := os.ReadDir(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the requests for a signature: %w", err)
+	}
+	var errs []error
+	for _, f := range files {
+		if !strings.HasSuffix(f.Name(), requestSuffix) {
+			continue
+		}
+		r, err := readRequest(filepath.Join(folder, f.Name()))
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // fetched meanwhile
+			continue
+		case err != nil:
+			errs = append(errs, err)
+			continue
+		}
+		if _, err := r.Signed(); errors.Is(err, fs.ErrNotExist) {
+			waiting = append(waiting, r)
+		} else if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return waiting, errors.Join(errs...)
+}
+
 // LeaveRequest puts a certificate request for an identity into a node's folder
 // of keys, for somebody to sign. One for the same key is replaced.
 func LeaveRequest(dir string, ca *x509.Certificate, id Identity, csr []byte) (PendingRequest, error) {
