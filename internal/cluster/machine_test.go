@@ -462,6 +462,29 @@ func TestAnOlderMemberTableIsIgnored(t *testing.T) {
 	}
 }
 
+// Consumers were told that it is joining, so they have to be told that it left.
+func TestARemovedMemberThatNobodyEverHeardHasLeft(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	rows := make([]Member, 100)
+	for i := range rows {
+		rows[i] = Member{ID: nodeID(belfry.NodeNumber(i + 1)), Number: belfry.NodeNumber(i + 1), Name: fmt.Sprint("n", i+1)}
+	}
+	m := New(testConfig(), now, rand.New(rand.NewPCG(1, 1)))
+	m.Receive(now, Members{Table: NewTable(belfry.ClusterID{}, 1, rows)})
+	m.Take()
+	left := map[string]bool{}
+	m.Receive(now, Members{Table: NewTable(belfry.ClusterID{}, 2, rows[:1])})
+	for _, c := range m.Take().Changes {
+		if c, ok := c.(NodeChange); ok && c.From == belfry.VerdictJoining && c.To == belfry.VerdictLeft && c.Cause == belfry.CauseRemoved {
+			left[c.Name] = true
+		}
+	}
+	if len(left) != 99 {
+		t.Errorf("%d of 99 have left", len(left))
+	}
+}
+
 // Z4: while a co-watcher answers, its silence about the subject is no vote,
 // and the own one alone is not enough.
 func TestOneObserverIsNotEnough(t *testing.T) {

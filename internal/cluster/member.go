@@ -164,6 +164,11 @@ func (m *Machine) setMembers(now time.Time, table *Table) {
 		return
 	}
 	old := m.table
+	for i := range old.rows {
+		if _, ok := table.byID[old.rows[i].ID]; !ok {
+			m.member(int32(i)) // so that consumers are told that it left
+		}
+	}
 	self := *m.self.Member
 	m.table, m.tableAt = table, now
 	for _, p := range m.sorted() {
