@@ -145,3 +145,25 @@ func TestWhatAnOutageHeldBackIsNoRoundTrip(t *testing.T) {
 		}
 	}
 }
+
+// An interface was down for a moment, and its address not resolved for 600 ms.
+// All probes of that time get through together: the first makes the link up, so
+// that the others are of before.
+func TestWhatAnInterfaceHeldBackIsNoRoundTrip(t *testing.T) {
+	t.Parallel()
+	start := second(0)
+	resolved := start.Add(10*time.Second + 600*time.Millisecond)
+	r := row{announced: time.Second}
+	r.since = start.Add(10 * time.Second)
+	for i := range 3 {
+		sent := start.Add(10*time.Second + time.Duration(i)*initProbeEvery)
+		r.echo(resolved, start, path{}, &Heartbeat{Echo: true, EchoOf: clockAt(start, sent)}, start)
+		if i == 0 && r.rtt.MRT() != 600*time.Millisecond {
+			t.Errorf("the first takes %v, want 600ms: nobody knows better yet", r.rtt.MRT())
+		}
+		r.since = resolved
+	}
+	if r.rtt.known {
+		t.Errorf("round trip %v, want none", r.rtt.MRT())
+	}
+}

@@ -171,18 +171,19 @@ func (r *row) echo(at, start time.Time, p path, hb *Heartbeat, pauseEnd time.Tim
 		r.echoes++
 	}
 	r.unechoed = slices.DeleteFunc(r.unechoed, func(t time.Time) bool { return !t.After(sent.Add(clockUnit)) })
-	old := sent.Add(clockUnit).Before(r.since)
+	old, trip := sent.Add(clockUnit).Before(r.since), max(age-hb.Hold, 0)
 	if !old {
 		r.echoed = true
 	}
 	if hb.ExactPause > 0 || sent.Before(pauseEnd) || old {
 		// It spans a pause of either side, or an outage: what a queue held until the
 		// link was there again says nothing of how long its way is.
+		r.rtt.compare(at, trip)
 		return
 	}
-	r.rtt.sample(age-hb.Hold, r.maxWait(p))
-	r.quality.trip(max(age-hb.Hold, 0), offset(clockAt(start, at), hb.SentAt))
-	r.trips.add(max(age-hb.Hold, 0))
+	r.rtt.sample(at, trip, r.maxWait(p))
+	r.quality.trip(trip, offset(clockAt(start, at), hb.SentAt))
+	r.trips.add(trip)
 }
 
 // measure counts one reception, with which it showed that lost numbers are
