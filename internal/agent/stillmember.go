@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -34,6 +35,8 @@ const (
 	askRarely = 5 * time.Minute
 	// askDeaf is how many are asked of those that may heed another agent.
 	askDeaf = 3
+	// askAtOnce is how many are asked at the same time.
+	askAtOnce = 8
 	// askTimeout bounds what one address of a member can take.
 	askTimeout = 2 * time.Second
 )
@@ -80,54 +83,81 @@ type membershipNews struct {
 	other      otherNews
 }
 
-// askMembership asks those without a stream, one after the other, while their
-// answers can decide it: a stream is a member's word that this node is one. A few
-// that are up and whose datagrams do not come in are asked in any case, whether
-// there is a stream or not: they may heed another agent with this identity.
+// askMembership asks those without a stream, while their answers can decide it: a
+// stream is a member's word that this node is one. A few that are up and whose
+// datagrams do not come in are asked in any case, whether there is a stream or
+// not: they may heed another agent with this identity. If one says so, all are.
 func (a *Agent) askMembership(ctx context.Context, table *Table) (news membershipNews) {
 	silent, deaf := a.doubtful(table)
-	others, extra, asked := len(table.Nodes)-1, 0, map[belfry.NodeID]bool{}
-	for i, n := range slices.Concat(silent, deaf) {
-		decides := i < len(silent) && 2*(len(news.by)+len(silent)-i) > others // if all that are left say so
-		switch {
-		case asked[n.ID]:
-			continue
-		case len(news.other.by) > 0 || decides:
-		case i < len(silent) || extra == askDeaf:
-			continue
-		default:
-			extra++
-		}
-		asked[n.ID] = true
-		answer, err := a.membershipAt(ctx, n)
-		if err != nil {
-			news.refused = news.refused || errors.Is(err, belfry.ErrPermission)
-			a.log.Debug("member does not tell whether this node is one", "peer", n.Name, "err", err)
-			continue
-		}
-		if a.saidClocks.note(n.ID, answer.ahead, time.Now()) {
-			a.log.Error("a member's clock and this node's are so far apart that certificates may not count; see that time synchronisation runs on both", "peer", n.Name, "ahead", answer.ahead)
-		}
-		if !answer.GetRemoved() {
-			news.other.add(n.Name, answer.GetMembershipResponse, a.id.incarnation)
-		}
-		if !answer.GetRemoved() || answer.GetGeneration() <= table.Generation { // who knows less than this node
-			continue
-		}
-		if news.by = append(news.by, n.Name); len(news.by) == 1 || answer.GetGeneration() < news.generation {
-			news.generation = answer.GetGeneration()
-		}
-		if news.majority = 2*len(news.by) > others; news.majority {
-			break
-		}
+	others := len(table.Nodes) - 1
+	few := deaf[:min(len(deaf), askDeaf)]
+	if 2*len(silent) > others { // they decide it, if all of them say so
+		few = append(slices.Clone(silent), without(few, silent)...)
+	}
+	a.askMembers(ctx, table, few, &news)
+	if len(news.other.by) > 0 && !news.majority {
+		a.askMembers(ctx, table, without(append(slices.Clone(silent), without(deaf, silent)...), few), &news)
 	}
 	return news
 }
 
-// doubtful are the members without a stream, and those that are up and heard on
-// no link.
+// without are those of list that are not among others.
+func without(list, others []Node) (left []Node) {
+	for _, n := range list {
+		if !slices.ContainsFunc(others, func(o Node) bool { return o.ID == n.ID }) {
+			left = append(left, n)
+		}
+	}
+	return left
+}
+
+// askMembers asks members, some at once: one that does not answer takes its time.
+// It ends when more than half of all others say that this node was removed.
+func (a *Agent) askMembers(ctx context.Context, table *Table, members []Node, news *membershipNews) {
+	for some := range slices.Chunk(members, askAtOnce) {
+		answers, errs := make([]memberAnswer, len(some)), make([]error, len(some))
+		var group sync.WaitGroup
+		for i, n := range some {
+			group.Go(func() { answers[i], errs[i] = a.membershipAt(ctx, n) })
+		}
+		group.Wait()
+		for i, n := range some {
+			if err := errs[i]; err != nil {
+				news.refused = news.refused || errors.Is(err, belfry.ErrPermission)
+				a.log.Debug("member does not tell whether this node is one", "peer", n.Name, "err", err)
+				continue
+			}
+			a.weigh(table, n, answers[i], news)
+		}
+		if news.majority {
+			return
+		}
+	}
+}
+
+// weigh adds what one member said.
+func (a *Agent) weigh(table *Table, n Node, answer memberAnswer, news *membershipNews) {
+	if a.saidClocks.note(n.ID, answer.ahead, time.Now()) {
+		a.log.Error("a member's clock and this node's are so far apart that certificates may not count; see that time synchronisation runs on both", "peer", n.Name, "ahead", answer.ahead)
+	}
+	if !answer.GetRemoved() {
+		news.other.add(n.Name, answer.GetMembershipResponse, a.id.incarnation)
+		return
+	}
+	if answer.GetGeneration() <= table.Generation { // who knows less than this node
+		return
+	}
+	if news.by = append(news.by, n.Name); len(news.by) == 1 || answer.GetGeneration() < news.generation {
+		news.generation = answer.GetGeneration()
+	}
+	news.majority = 2*len(news.by) > len(table.Nodes)-1
+}
+
+// doubtful are the members without a stream, first those that are up, and those
+// that are up and heard on no link.
 func (a *Agent) doubtful(table *Table) (silent, deaf []Node) {
 	unheard, up := map[belfry.NodeID]bool{}, a.up()
+	var off []Node // that are not up, without a stream
 	a.cluster.call(func(m *cluster.Machine) {
 		for _, c := range m.Contacts() {
 			unheard[c.Peer] = c.Known && !c.Up
@@ -137,15 +167,16 @@ func (a *Agent) doubtful(table *Table) (silent, deaf []Node) {
 		switch {
 		case n.ID == a.id.node.ID:
 		case !a.streams.Connected(n.ID):
-			silent = append(silent, n)
-			if up[n.ID] {
-				deaf = append(deaf, n)
+			if !up[n.ID] {
+				off = append(off, n)
+				continue
 			}
+			silent, deaf = append(silent, n), append(deaf, n)
 		case up[n.ID] && unheard[n.ID]:
 			deaf = append(deaf, n)
 		}
 	}
-	return silent, deaf
+	return append(silent, off...), deaf
 }
 
 // A memberAnswer is what a member said, and how far its clock is ahead of this
