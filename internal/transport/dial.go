@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -63,7 +64,8 @@ func (r *remote) dialLoop(ctx context.Context) {
 	timer := time.NewTimer(backOff(0))
 	defer timer.Stop()
 	turn := 0 // goes on when a stream has ended: its address may be the one that failed
-	for n, last := 1, ""; ; n++ {
+	var told complaints
+	for n := 1; ; n++ {
 		select {
 		case <-ctx.Done():
 			return
@@ -79,9 +81,8 @@ func (r *remote) dialLoop(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			last = ""
-		case err.Error() != last: // the same failure is told once
-			last = err.Error()
+			told = complaints{}
+		case told.news(time.Now(), err.Error()):
 			r.log.Info("no stream", "err", err)
 		}
 		if lasted > settled {
@@ -89,6 +90,31 @@ func (r *remote) dialLoop(ctx context.Context) {
 		}
 		timer.Reset(backOff(n))
 	}
+}
+
+// Complaints of dials that fail one after the other: a peer may be off for days,
+// has several addresses, and some errors name a port that is another one each time.
+const (
+	complaintsFirst = 4 // different ones, as they come
+	complaintsEvery = 10 * time.Minute
+)
+
+// complaints are the failures that the log has since the last stream.
+type complaints struct {
+	texts []string
+	last  time.Time
+}
+
+// news tells whether a failure is to be told.
+func (c *complaints) news(now time.Time, text string) bool {
+	if slices.Contains(c.texts, text) || len(c.texts) == complaintsFirst && now.Sub(c.last) < complaintsEvery {
+		return false
+	}
+	if len(c.texts) == complaintsFirst {
+		c.texts = slices.Delete(c.texts, 0, 1)
+	}
+	c.texts, c.last = append(c.texts, text), now
+	return true
 }
 
 // dial tries one address, on which the peer has to answer within patience. It
