@@ -18,7 +18,7 @@ import (
 
 // Limits of security.md: who has not authenticated costs little.
 const (
-	maxPending           = 256 // TLS handshakes under way
+	maxPending           = 256 // TLS handshakes under way, of members' addresses and of others
 	maxPendingPerAddress = 16
 	maxConnections       = 12_288
 )
@@ -32,7 +32,8 @@ type doors struct {
 	mu      sync.Mutex
 	open    map[string]*doorConn // by remote address
 	pending map[netip.Addr]int   // handshakes under way
-	waiting int                  // all of them together
+	members map[netip.Addr]bool  // from where members dial; replaced, never changed
+	waiting map[bool]int         // handshakes under way together, from where members dial and from elsewhere
 	refused uint64
 
 	failures uint64 // handshakes, since the last line in the log
@@ -40,7 +41,15 @@ type doors struct {
 }
 
 func newDoors(l net.Listener) *doors {
-	return &doors{Listener: l, open: map[string]*doorConn{}, pending: map[netip.Addr]int{}}
+	return &doors{Listener: l, open: map[string]*doorConn{}, pending: map[netip.Addr]int{}, waiting: map[bool]int{}}
+}
+
+// expect says from where members dial. They have places of their own: whoever
+// fills the others keeps no member from its streams.
+func (d *doors) expect(members map[netip.Addr]bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.members = members
 }
 
 // Accept gives only connections that are within the limits.
@@ -61,13 +70,14 @@ func (d *doors) admit(conn net.Conn) *doorConn {
 	addr := hostOf(conn.RemoteAddr())
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.waiting >= maxPending || d.pending[addr] >= maxPendingPerAddress || len(d.open) >= maxConnections {
+	member := d.members[addr]
+	if d.waiting[member] >= maxPending || d.pending[addr] >= maxPendingPerAddress || len(d.open) >= maxConnections {
 		d.refused++
 		return nil
 	}
-	d.waiting++
+	d.waiting[member]++
 	d.pending[addr]++
-	c := &doorConn{Conn: conn, doors: d, addr: addr, pending: true}
+	c := &doorConn{Conn: conn, doors: d, addr: addr, member: member, pending: true}
 	d.open[conn.RemoteAddr().String()] = c
 	return c
 }
@@ -84,7 +94,7 @@ func (d *doors) settleLocked(c *doorConn) {
 		return
 	}
 	c.pending = false
-	d.waiting--
+	d.waiting[c.member]--
 	if d.pending[c.addr]--; d.pending[c.addr] == 0 {
 		delete(d.pending, c.addr)
 	}
@@ -120,6 +130,7 @@ type doorConn struct {
 	net.Conn
 	doors   *doors
 	addr    netip.Addr
+	member  bool                 // it was accepted as from a member's address
 	pending bool                 // guarded by doors.mu
 	limited *time.Timer          // likewise; nil: it may live as long as it likes
 	client  *tls.ConnectionState // likewise; of a client's, to be judged again. Nil: a node's, or a guest's

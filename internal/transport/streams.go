@@ -230,12 +230,15 @@ func (s *Streams) SetPeers(peers []StreamPeer) {
 	if s.stopped {
 		return
 	}
-	listed := map[belfry.NodeID]bool{}
+	listed, from := map[belfry.NodeID]bool{}, map[netip.Addr]bool{}
 	for _, p := range peers {
 		if p.ID == s.cfg.Self.Node {
 			continue
 		}
 		listed[p.ID] = true
+		for _, addr := range p.Addrs {
+			from[addr.Addr().Unmap()] = true
+		}
 		r := s.remotes[p.ID]
 		if r == nil {
 			r = newRemote(s, p.ID)
@@ -248,6 +251,7 @@ func (s *Streams) SetPeers(peers []StreamPeer) {
 		}
 		r.setAddrs(p.Addrs)
 	}
+	s.doors.expect(from)
 	for id, r := range s.remotes {
 		if !listed[id] {
 			delete(s.remotes, id)
