@@ -209,6 +209,22 @@ func (g *gate) finish() {
 	a.reg.consumer.machine.setAlarm(g)
 }
 
+// end is finish for an entry in whose place another one comes. That the event
+// changes too often says the one that follows, if it does.
+func (g *gate) end() {
+	g.finish()
+	if g.flapping {
+		g.flapping = false
+		g.say(belfry.KindSettled, &g.newest)
+	}
+}
+
+// follow begins as the gate of the entry before: what was told, and how often
+// the event changed and was told of lately.
+func (g *gate) follow(before *gate) {
+	g.told, g.open, g.changes = before.told, before.open, before.changes
+}
+
 // lose gives up what is kept, because a gap goes out now. A state that was
 // about to last still may: its number is behind the gap's, so it will be told
 // as a state and not as an occurrence.

@@ -112,9 +112,15 @@ func (m *Machine) replaceMirror(now time.Time, old, v *mirror) {
 		if i < 0 {
 			continue
 		}
+		was := old.private[i]
 		if len(a.levels) > 0 {
-			a.levels[0] = old.private[i].levels[0]
+			a.levels[0] = was.levels[0]
 		}
+		if a.gate != nil {
+			was.gate.end()
+			a.gate.follow(was.gate)
+		}
+		a.skipped, was.skipped = was.skipped, 0
 		a.lose(it)
 	}
 	for len(old.private) > 0 {
@@ -150,6 +156,7 @@ func (m *Machine) joinMirror(r *registration, v *mirror) {
 		a.levels = []level{{threshold: r.spec.Threshold, known: true}}
 		a.likeSibling()
 	}
+	a.gate = m.newGate(a)
 	v.private = append(v.private, a)
 	r.attachments = append(r.attachments, a)
 	if v.present != nil && v.peer.live {

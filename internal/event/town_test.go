@@ -258,7 +258,7 @@ func (w *town) register(n *resident) {
 		Class: "file.modify", Subject: []string{"/a", "/b", "/*", "/**"}[w.rng.IntN(4)], Scope: belfry.ScopeCluster,
 		Limit: []int{0, 0, 1, 3}[w.rng.IntN(4)], Wait: true,
 	}
-	switch w.rng.IntN(6) {
+	switch w.rng.IntN(7) {
 	case 0:
 		spec.Filter = "code==1"
 	case 1:
@@ -267,6 +267,8 @@ func (w *town) register(n *resident) {
 		spec.MinInterval = 2 * time.Second
 	case 3:
 		spec.Scope = belfry.ScopeLocal
+	case 4:
+		spec.Flap = belfry.Flap{Window: 4 * time.Second, High: 3, Low: 1}
 	}
 	w.reg++
 	w.note("%s: consumer %d registers %d for %s %s", townName(n.number), id, w.reg, spec.Scope, spec.Subject)
@@ -464,7 +466,7 @@ func (w *town) complete(at *resident, reader ledgerReader, spec belfry.Registrat
 			}
 			id := ledgerEvent{n.m.cfg.Node, n.m.cfg.Incarnation, uint64(e.entry)}
 			last, known := a.last[id]
-			if !known && spec.Filter == "" && spec.MinInterval == 0 && a.budget == 0 {
+			if !known && spec.Filter == "" && spec.MinInterval == 0 && spec.Flap.IsZero() && a.budget == 0 {
 				return fmt.Errorf("registration %v of %s was told nothing of %s at %s", reader, spec.Subject, e.subject, townName(n.number))
 			}
 			if known && last+skipped[id]+a.budget < e.sequence {
