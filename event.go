@@ -277,7 +277,7 @@ type Notification struct {
 	Edge            Edge
 	Value           float64
 	Data            []byte // of the newest
-	LowerBound      bool   // the source may have merged: print counts with "≥"
+	LowerBound      bool   // the source may have merged: Count, Skipped and Gap.Total are the least
 	Gap             *Gap   // of KindGap only
 	Reason          string // of KindCoverage only: why the node refuses to deliver
 }

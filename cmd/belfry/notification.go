@@ -127,6 +127,9 @@ func (w *watcher) gapLine(n *belfry.Notification) string {
 	if n.Gap.Known {
 		lost = plural(n.Gap.Total, "occurrence")
 	}
+	if n.Gap.Known && n.LowerBound {
+		lost = "at least " + lost
+	}
 	reason := n.Gap.Reason.String()
 	if n.Gap.Reason == belfry.GapJournal && n.Event.Class != "" { // there is one for each event
 		reason += ": " + printable(selector{class: string(n.Event.Class), subject: n.Event.Subject}.String())

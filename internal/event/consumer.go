@@ -267,7 +267,7 @@ func (r *registration) take(b *basket) {
 
 func (e *ending) notification(r *registration) belfry.Notification {
 	n := e.src.notification(belfry.KindEnded, r)
-	n.First, n.Last, n.Skipped = e.last, e.last, e.skipped
+	n.First, n.Last, n.Skipped, n.LowerBound = e.last, e.last, e.skipped, e.marked
 	n.FirstTime, n.Time = e.at.UTC(), e.at.UTC()
 	return n
 }

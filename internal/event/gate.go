@@ -85,10 +85,10 @@ func (g *gate) flaps(now time.Time, it *item) bool {
 		}
 		g.giveUp()
 		g.flapping = true
-		a.skipped += it.count
+		a.refuse(it)
 		g.say(belfry.KindFlapping, it)
 	} else {
-		a.skipped += it.count
+		a.refuse(it)
 	}
 	g.newest = *it
 	return true
@@ -109,9 +109,9 @@ func (g *gate) settles() time.Time {
 func (g *gate) say(kind belfry.Kind, it *item) {
 	a := g.on
 	note := *it
-	note.on, note.kind, note.count, note.skipped = a, kind, 0, a.skipped
+	note.on, note.kind, note.count, note.skipped, note.lowerBound = a, kind, 0, 0, false
 	note.first, note.firstTime = it.last, it.time
-	a.skipped = 0
+	a.account(&note)
 	a.reg.queue.append(a, note)
 }
 
@@ -127,7 +127,7 @@ func (g *gate) hold(now time.Time, it *item) {
 		g.holding = a.keep(it)
 	case s == g.told && g.holding != nil:
 		a.skip(&g.holding)
-		a.skipped += it.count
+		a.refuse(it)
 	case s == g.told:
 		g.pass(now, it)
 	default:
@@ -143,7 +143,7 @@ func (g *gate) pass(now time.Time, it *item) {
 	a, interval := g.on, g.on.reg.spec.MinInterval
 	switch {
 	case !a.admits(it):
-		a.skipped += it.count
+		a.refuse(it)
 	case g.waiting != nil && g.waiting.merges(it):
 		a.extend(g.waiting, it)
 	case g.waiting != nil || now.Before(g.open):
@@ -160,8 +160,8 @@ func (g *gate) pass(now time.Time, it *item) {
 // keep copies an occurrence and what was skipped before it.
 func (a *attachment) keep(it *item) *item {
 	kept := *it
-	kept.on, kept.skipped = a, a.skipped
-	a.skipped = 0
+	kept.on, kept.skipped = a, 0
+	a.account(&kept)
 	return &kept
 }
 
@@ -170,14 +170,14 @@ func (a *attachment) extend(kept, it *item) {
 	kept.last, kept.time, kept.body = it.last, it.time, it.body
 	kept.lowerBound = kept.lowerBound || it.lowerBound
 	kept.count += it.count
-	kept.skipped += a.skipped
-	a.skipped = 0
+	a.account(kept)
 }
 
 // skip gives up what is kept.
 func (a *attachment) skip(kept **item) {
 	if it := *kept; it != nil {
-		a.skipped += it.count + it.skipped
+		a.refuse(it)
+		a.skipped += it.skipped
 		*kept = nil
 	}
 }
@@ -185,10 +185,11 @@ func (a *attachment) skip(kept **item) {
 // let sends on what was kept. What was skipped after it comes with the next
 // notification.
 func (a *attachment) let(it *item, to func(*item)) {
-	after := a.skipped
-	a.skipped = it.skipped
+	after, marked := a.skipped, a.marked
+	a.skipped, a.marked = it.skipped, false
 	to(it)
 	a.skipped += after
+	a.marked = a.marked || marked
 }
 
 // giveUp skips all that is kept: what comes now takes its place.

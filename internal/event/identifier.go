@@ -20,7 +20,13 @@ func (e *entry) exclusiveKey() exclusiveKey {
 // producer may see the new object before it has said so.
 type holding struct {
 	posts []heldPost
-	lost  map[string]uint64 // occurrences that fell off, by instance
+	lost  map[string]lostPosts // what fell off, by instance
+}
+
+// lostPosts are known by their number only.
+type lostPosts struct {
+	count      uint64
+	lowerBound bool
 }
 
 // A heldPost has no sequence numbers yet: they are given at release, so posts
@@ -46,11 +52,12 @@ func (h *holding) add(o *belfry.Occurrence, at int64, count uint64) {
 	}
 	if len(h.posts) == maxHeld {
 		if h.lost == nil {
-			h.lost = map[string]uint64{}
+			h.lost = map[string]lostPosts{}
 		}
-		instance := h.posts[0].occurrence.Event.Instance
-		if _, known := h.lost[instance]; known || len(h.lost) < maxHeld {
-			h.lost[instance] += h.posts[0].count
+		oldest := &h.posts[0]
+		instance := oldest.occurrence.Event.Instance
+		if l, known := h.lost[instance]; known || len(h.lost) < maxHeld {
+			h.lost[instance] = lostPosts{l.count + oldest.count, l.lowerBound || oldest.occurrence.LowerBound}
 		}
 		copy(h.posts, h.posts[1:])
 		h.posts = h.posts[:maxHeld-1]
@@ -158,9 +165,9 @@ func (e *entry) setPresent(now time.Time, o *belfry.Occurrence) {
 func (e *entry) releaseHeld(now time.Time, m *Machine) {
 	held := e.held
 	e.held = holding{}
-	if n := held.lost[e.instance]; n > 0 {
-		e.tally.posted += n
-		e.skipNumbers(n, held.posts[0].first)
+	if lost := held.lost[e.instance]; lost.count > 0 {
+		e.tally.posted += lost.count
+		e.skipNumbers(lost, held.posts[0].first)
 	}
 	for i := range held.posts {
 		p := &held.posts[i]
@@ -174,14 +181,17 @@ func (e *entry) releaseHeld(now time.Time, m *Machine) {
 }
 
 // skipNumbers lets occurrences be known by their number only.
-func (e *entry) skipNumbers(n uint64, at int64) {
+func (e *entry) skipNumbers(lost lostPosts, at int64) {
 	first := e.sequence + 1
-	e.sequence += n
+	e.sequence += lost.count
+	if lost.lowerBound {
+		e.ring.marked = e.sequence
+	}
 	e.tellPlain(at) // they see the hole in the ring
 	for _, a := range e.private {
 		a.lose(item{kind: belfry.KindGap, run: run{
-			first: first, last: e.sequence, firstTime: at, time: at,
-			body: &body{instance: e.instance, gap: &belfry.Gap{Total: n, Known: true, Resync: true, Reason: belfry.GapSlow}},
+			first: first, last: e.sequence, firstTime: at, time: at, lowerBound: lost.lowerBound,
+			body: &body{instance: e.instance, gap: &belfry.Gap{Total: lost.count, Known: true, Resync: true, Reason: belfry.GapSlow}},
 		}})
 	}
 }
@@ -289,6 +299,7 @@ func (m *Machine) finish(now time.Time, r *registration, src *source, last uint6
 			a.gate.finish()
 		}
 		r.ended.skipped += a.skipped
+		r.ended.marked = r.ended.marked || a.marked
 	}
 	m.leave(now, r)
 	r.wake()

@@ -2,6 +2,7 @@ package event
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -31,6 +32,7 @@ type posting struct {
 	code     int32
 	edge     belfry.Edge
 	instance string
+	merged   bool // a lower bound
 }
 
 // An account is what one registration was given.
@@ -81,6 +83,9 @@ func (l *ledger) take(c ConsumerID, n *belfry.Notification) {
 		l.advance(a, e, n, n.Count)
 		l.payload(a, e, n)
 	case belfry.KindEnded, belfry.KindFlapping, belfry.KindSettled:
+		if a.budget == 0 {
+			l.bound(e, a.last[e], a.last[e]+n.Skipped, n)
+		}
 		a.last[e] += n.Skipped
 	}
 }
@@ -101,6 +106,9 @@ func (l *ledger) advance(a *account, e ledgerEvent, n *belfry.Notification, stan
 		hole = a.budget
 	}
 	a.budget -= hole
+	if hole == 0 {
+		l.bound(e, before, n.Last, n)
+	}
 	if n.Last-before < stands+n.Skipped {
 		l.fail("I2: %s after number %d stands for more than there were", noteText(n), before)
 	}
@@ -108,6 +116,19 @@ func (l *ledger) advance(a *account, e ledgerEvent, n *belfry.Notification, stan
 		l.fail("I3: plain count of %s", noteText(n))
 	}
 	a.last[e] = n.Last
+}
+
+// bound checks that what the source may have merged says so, with what it is told
+// or lost or refused, and nothing else does.
+func (l *ledger) bound(e ledgerEvent, after, last uint64, n *belfry.Notification) {
+	posts := l.posted[e]
+	merged := func(p posting) bool { return p.merged }
+	if last = min(last, uint64(len(posts))); after < last && slices.ContainsFunc(posts[after:last], merged) && !n.LowerBound {
+		l.fail("%s is exact, with what the source merged", noteText(n))
+	}
+	if n.LowerBound && !slices.ContainsFunc(posts, merged) {
+		l.fail("%s is a lower bound, and the source merged nothing", noteText(n))
+	}
 }
 
 // payload checks times (I4), merging (Q4) and instances (I7).

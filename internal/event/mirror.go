@@ -120,7 +120,7 @@ func (m *Machine) replaceMirror(now time.Time, old, v *mirror) {
 			was.gate.end()
 			a.gate.follow(was.gate)
 		}
-		a.skipped, was.skipped = was.skipped, 0
+		a.skipped, a.marked = was.skipped, was.marked
 		a.lose(it)
 	}
 	for len(old.private) > 0 {
@@ -271,7 +271,7 @@ func (v *mirror) missed(first, count uint64, n *belfry.Notification, gap belfry.
 	for _, a := range v.private {
 		a.lose(item{kind: belfry.KindGap, run: run{
 			first: first, last: first + count - 1, firstTime: n.FirstTime.UnixNano(), time: n.Time.UnixNano(),
-			body: &body{gap: &gap},
+			lowerBound: n.LowerBound && n.Kind == belfry.KindGap, body: &body{gap: &gap},
 		}})
 	}
 }

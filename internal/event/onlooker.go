@@ -70,6 +70,7 @@ func (q *queue) loseOf(a *attachment, it *item, total uint64, known bool) {
 	g.gap.Known = g.gap.Known && known
 	g.last, g.to = max(g.last, it.last), max(g.to, it.time)
 	g.skipped += it.skipped
+	g.lowerBound = g.lowerBound || it.lowerBound
 }
 
 // takeLost gives the gaps by event, before anything that is queued.

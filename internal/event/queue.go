@@ -50,6 +50,7 @@ type gapRecord struct {
 	first, last uint64  // of one event
 	from, to    int64
 	skipped     uint64
+	lowerBound  bool
 	at          uint64 // position of the first
 }
 
@@ -76,8 +77,8 @@ func (it *item) merges(o *item) bool {
 // event if the payload class is the same.
 func (q *queue) put(a *attachment, it *item) {
 	r := a.reg
-	it.on, it.skipped = a, a.skipped
-	a.skipped = 0
+	it.on, it.skipped = a, 0
+	a.account(it)
 	// What was merged before it came here, on another node or while the entry
 	// was blocked, stays so: its parts are not known.
 	if q.never && it.count > 1 && it.firstTime == it.time && it.on.entry != nil {
@@ -235,6 +236,7 @@ func (q *queue) lose(c *consumer, it *item) {
 	g.gap.Known = g.gap.Known && known
 	g.last, g.to = it.last, it.time
 	g.skipped += it.skipped
+	g.lowerBound = g.lowerBound || it.lowerBound
 }
 
 // takeGap gives the gap record; states of what is behind follow.
@@ -249,7 +251,7 @@ func (q *queue) addGap(g *gapRecord, r *registration, b *basket) {
 		n = g.src.notification(belfry.KindGap, r)
 		n.First, n.Last = g.first, g.last
 	}
-	n.Skipped = g.skipped
+	n.Skipped, n.LowerBound = g.skipped, g.lowerBound
 	n.FirstTime, n.Time = unix(g.from), unix(g.to)
 	gap := g.gap
 	gap.From, gap.To = n.FirstTime, n.Time
@@ -299,8 +301,7 @@ func (a *attachment) lose(it item) {
 		a.gate.lose()
 	}
 	it.on = a
-	it.skipped += a.skipped
-	a.skipped = 0
+	a.account(&it)
 	if a.last > q.head {
 		if l := q.at(a.last - 1); l.kind == belfry.KindGap && l.gap.Reason == it.gap.Reason && l.gap.Known && it.gap.Known {
 			merged := *l.gap
@@ -309,6 +310,7 @@ func (a *attachment) lose(it item) {
 			l.body = &body{instance: it.instance, gap: &merged}
 			l.last, l.time = it.last, it.time
 			l.skipped += it.skipped
+			l.lowerBound = l.lowerBound || it.lowerBound
 			return
 		}
 	}
@@ -331,9 +333,10 @@ func (a *attachment) tellEnded(now time.Time) {
 	if a.gate != nil {
 		a.gate.finish()
 	}
-	a.reg.queue.append(a, item{
-		kind: belfry.KindEnded, on: a, skipped: a.skipped,
+	it := item{
+		kind: belfry.KindEnded, on: a,
 		run: run{first: a.feed.sequence, last: a.feed.sequence, firstTime: at, time: at, body: &body{}},
-	})
-	a.skipped = 0
+	}
+	a.account(&it)
+	a.reg.queue.append(a, it)
 }

@@ -85,6 +85,7 @@ type ending struct {
 	at      time.Time
 	last    uint64 // the event's last sequence number
 	skipped uint64
+	marked  bool // that is a lower bound
 }
 
 // An attachment is one registration with a queue on one event: what the
@@ -106,6 +107,7 @@ type attachment struct {
 	inReg    int        // position in reg.attachments
 	last     uint64     // position of its last queued notification, plus 1
 	skipped  uint64     // refused by the registration's rules since then
+	marked   bool       // what was refused was a lower bound
 	levels   []level
 	snap     *state
 	snapAt   uint64 // position in the queue that snap goes out before

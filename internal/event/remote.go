@@ -310,6 +310,7 @@ func (m *Machine) endRemote(now time.Time, e *entry, r *registration, err error)
 	r.ended = &ending{src: &e.source, at: now, last: e.sequence}
 	for _, a := range r.attachments {
 		r.ended.skipped += a.skipped
+		r.ended.marked = r.ended.marked || a.marked
 	}
 	m.detachRemote(now, e, r)
 	r.wake()

@@ -2,6 +2,7 @@ package event
 
 import (
 	"math"
+	"slices"
 
 	"github.com/belfry-ha/belfry"
 )
@@ -9,8 +10,9 @@ import (
 // ring holds the last runs of one entry, oldest first (events.md 4). Plain
 // registrations read from it; it is their common queue.
 type ring struct {
-	runs []run
-	max  int
+	runs   []run
+	max    int
+	marked uint64 // the newest number that is in no run and was a lower bound
 }
 
 func (g *ring) newest() *run {
@@ -24,11 +26,20 @@ func (g *ring) newest() *run {
 // registration that has not taken it sees the hole and reports a gap.
 func (g *ring) add(r run) {
 	if len(g.runs) == g.max {
+		if g.runs[0].lowerBound {
+			g.marked = g.runs[0].last
+		}
 		copy(g.runs, g.runs[1:])
 		g.runs[len(g.runs)-1] = r
 		return
 	}
 	g.runs = append(g.runs, r)
+}
+
+// lowerBound tells whether something after a number was one, of what fell off
+// and of the oldest runs.
+func (g *ring) lowerBound(last uint64, oldest int) bool {
+	return g.marked > last || slices.ContainsFunc(g.runs[:oldest], func(r run) bool { return r.lowerBound && r.last > last })
 }
 
 // since is how many runs have something newer than a number.
@@ -66,6 +77,7 @@ func (r *registration) takeRuns(b *basket) {
 	if r.look > 0 && len(runs) > r.look {
 		runs = runs[len(runs)-r.look:]
 	}
+	marked := e.ring.lowerBound(r.taken, len(e.ring.runs)-len(runs))
 	for i := range runs {
 		v := &runs[i]
 		if v.last <= r.taken {
@@ -75,7 +87,7 @@ func (r *registration) takeRuns(b *basket) {
 			if b.full() {
 				return
 			}
-			r.takeHole(b, v.first-1, v.firstTime)
+			r.takeHole(b, v.first-1, v.firstTime, marked)
 		}
 		if b.full() {
 			return
@@ -86,7 +98,7 @@ func (r *registration) takeRuns(b *basket) {
 		if b.full() {
 			return
 		}
-		r.takeHole(b, e.sequence, r.since)
+		r.takeHole(b, e.sequence, r.since, marked)
 	}
 	e.clean(r)
 }
@@ -114,9 +126,9 @@ func (r *registration) takeRun(v *run) belfry.Notification {
 }
 
 // takeHole reports the numbers after taken up to last as a gap.
-func (r *registration) takeHole(b *basket, last uint64, until int64) {
+func (r *registration) takeHole(b *basket, last uint64, until int64, lowerBound bool) {
 	n := r.entry.notification(belfry.KindGap, r)
-	n.First, n.Last = r.taken+1, last
+	n.First, n.Last, n.LowerBound = r.taken+1, last, lowerBound
 	n.FirstTime, n.Time = unix(r.since), unix(max(r.since, until))
 	n.Gap = &belfry.Gap{
 		Total: last - r.taken, Known: true, Resync: true, Reason: belfry.GapSlow,

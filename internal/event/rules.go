@@ -14,12 +14,12 @@ func (a *attachment) offer(now time.Time, it *item, sampled bool) {
 	edge := it.edge
 	if sampled && len(a.levels) > 0 {
 		if !a.hit {
-			a.skipped += it.count
+			a.refuse(it)
 			return
 		}
 		edge = a.hitEdge
 	}
-	shared := it.edge
+	shared, marked := it.edge, it.lowerBound
 	it.on, it.edge = a, edge
 	switch {
 	case a.gate != nil:
@@ -27,9 +27,22 @@ func (a *attachment) offer(now time.Time, it *item, sampled bool) {
 	case a.admits(it):
 		a.reg.queue.put(a, it)
 	default:
-		a.skipped += it.count
+		a.refuse(it)
 	}
-	it.edge = shared
+	it.edge, it.lowerBound = shared, marked
+}
+
+// refuse counts an occurrence that goes out with the number of the next one.
+func (a *attachment) refuse(it *item) {
+	a.skipped += it.count
+	a.marked = a.marked || it.lowerBound
+}
+
+// account puts what was refused until now to an item that goes out.
+func (a *attachment) account(it *item) {
+	it.skipped += a.skipped
+	it.lowerBound = it.lowerBound || a.marked
+	a.skipped, a.marked = 0, false
 }
 
 // admits asks the rules that look at an occurrence alone.

@@ -304,9 +304,10 @@ func (w *town) postTo(n *resident, e *entry, code int32, times int) {
 	if !active {
 		return
 	}
-	w.note("%s: %d × code %d to %s (%d)", townName(n.number), times, code, e.subject, e.entry)
-	w.ledger.post(ledgerEvent{n.m.cfg.Node, n.m.cfg.Incarnation, uint64(e.entry)}, posting{time: w.now, code: code, instance: id}, times)
-	o := belfry.Occurrence{Time: w.now, Code: code}
+	merged := w.rng.IntN(10) == 0
+	w.note("%s: %d × code %d to %s (%d), merged %t", townName(n.number), times, code, e.subject, e.entry, merged)
+	w.ledger.post(ledgerEvent{n.m.cfg.Node, n.m.cfg.Incarnation, uint64(e.entry)}, posting{time: w.now, code: code, instance: id, merged: merged}, times)
+	o := belfry.Occurrence{Time: w.now, Code: code, LowerBound: merged}
 	o.Event.Instance = id
 	n.m.Receive(w.now, Post{Entry: e.entry, Occurrence: o, Repeat: uint64(times)})
 	w.settle()
