@@ -3,6 +3,7 @@ package process
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -214,8 +215,24 @@ func (v *view) suspect(path string) (pid int, ok bool) {
 	return 0, false
 }
 
+// maxPidfile is more than a number and a line take.
+const maxPidfile = 4096
+
+// readPidfile reads the number in a file that may be another user's, who may put
+// anything in its place: a FIFO would make us wait, a device never end.
 func readPidfile(path string) (int, error) {
-	b, err := os.ReadFile(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	switch info, err := f.Stat(); {
+	case err != nil:
+		return 0, err
+	case !info.Mode().IsRegular():
+		return 0, fmt.Errorf("%s is not a regular file", path)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxPidfile))
 	if err != nil {
 		return 0, err
 	}

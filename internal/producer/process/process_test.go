@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry-ha/belfry"
@@ -289,6 +290,43 @@ func TestAPidFileThatIsWrittenAnewNamesTheNewProcess(t *testing.T) {
 	second.release()
 	if data := exited(t, d, a); data.GetExitCode() != 5 {
 		t.Errorf("data %v, want exit code 5", data)
+	}
+}
+
+// Whoever owns the file may put anything in its place, at any time.
+func TestWhatIsPutInPlaceOfAPidFileKeepsNobodyWaiting(t *testing.T) {
+	t.Parallel()
+	for name, put := range map[string]func(path string) error{
+		"a FIFO":            func(path string) error { return unix.Mkfifo(path, 0o666) },
+		"an endless device": func(path string) error { return os.Symlink("/dev/zero", path) },
+		"a directory":       func(path string) error { return os.Mkdir(path, 0o755) },
+		"a terabyte": func(path string) error {
+			return errors.Join(os.WriteFile(path, nil, 0o644), os.Truncate(path, 1<<40))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			file := filepath.Join(t.TempDir(), "worker.pid")
+			named := start(t, "/bin/sh", "exit 0")
+			if err := os.WriteFile(file, fmt.Appendln(nil, named.Process.Pid), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			d := producertest.Start(t, process.New())
+			d.Watch(event.Watch{Class: process.Class, Subject: "pidfile=" + file})
+			a := associated(t, d, named)
+			if err := errors.Join(os.Remove(file), put(file)); err != nil {
+				t.Fatal(err)
+			}
+			d.Watch(event.Watch{Class: process.Class, Subject: "pidfile=" + file, Wait: true})
+			other := start(t, "/bin/sh", "exit 3")
+			d.Watch(event.Watch{Class: process.Class, Subject: pid(other)})
+			b := associated(t, d, other)
+			other.release()
+			exited(t, d, b)
+			producertest.NextOf[event.End](d)
+			named.kill(syscall.SIGKILL)
+			exited(t, d, a)
+		})
 	}
 }
 
