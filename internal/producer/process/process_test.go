@@ -269,6 +269,25 @@ func TestAnUpgradedExecutableIsStillTheOneThatRuns(t *testing.T) {
 	exited(t, d, a)
 }
 
+// /bin/x and /usr/bin/x, where one directory is a link to the other.
+func TestTwoNamesOfOneProgramAreBothTold(t *testing.T) {
+	t.Parallel()
+	path := program(t)
+	link := filepath.Join(t.TempDir(), "bin")
+	if err := os.Symlink(filepath.Dir(path), link); err != nil {
+		t.Fatal(err)
+	}
+	c := start(t, path, "exit 0")
+	d := producertest.Start(t, process.New())
+	d.Watch(event.Watch{Class: process.Class, Subject: "exe=" + path})
+	a := associated(t, d, c)
+	d.Watch(event.Watch{Class: process.Class, Subject: "exe=" + filepath.Join(link, filepath.Base(path))})
+	b := associated(t, d, c)
+	if a.Exclusive || b.Exclusive {
+		t.Error("one of them would be blocked")
+	}
+}
+
 func TestAPidFileThatIsWrittenAnewNamesTheNewProcess(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "worker.pid")

@@ -77,9 +77,9 @@ func parse(text string) (subject, error) {
 	return s, nil
 }
 
-// exclusive: a pid file, an expression or an alias of a service may well name
-// what another one names.
-func (s subject) exclusive() bool { return s.kind == byPID || s.kind == byExe }
+// exclusive: a pid file, an expression, an alias of a service or a symbolic link
+// on the way to a program may well name what another one names.
+func (s subject) exclusive() bool { return s.kind == byPID }
 
 // follows: a process id names one process and no successor.
 func (s subject) follows() bool { return s.kind != byPID }
