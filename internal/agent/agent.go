@@ -61,6 +61,12 @@ type Agent struct {
 	log     *slog.Logger
 	id      identity
 	members Membership
+
+	// Of a cluster whose document lies on shared storage; nil: the members keep it.
+	documents *documentMembership
+	storage   *storage
+	unfit     unfit
+
 	config  configuration
 	commits commits
 	keys    *keyring
@@ -334,6 +340,7 @@ func (a *Agent) startLoops() error {
 		<-a.cluster.stopped
 		return nil
 	})
+	a.startStorage()
 	a.group.Go(func() error { return a.changes.run(a.ended, a.passChanges) })
 	a.group.Go(func() error { return a.pauses.run(a.ended) })
 	a.group.Go(func() error { return a.runDuties(a.ended) })

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -34,7 +33,7 @@ const LocalClient = "local"
 // already (ErrExist).
 func CreateLocal(name string, nodes []LocalNode, clientDir string) (*Table, error) {
 	for _, n := range nodes {
-		if _, err := os.Stat(filepath.Join(n.State, memberFile)); err == nil {
+		if belongs(n.State) {
 			return nil, &belfry.Error{Op: "up", Subject: n.State, Err: fmt.Errorf("%w: a cluster lives there", belfry.ErrExist)}
 		}
 	}

@@ -173,7 +173,7 @@ func (d doctor) load() (*security.Keys, Level, string) {
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, LevelUnknown, fmt.Sprintf("%v; run belfry doctor as the user of the agent", err)
 	}
-	if errors.Is(err, fs.ErrNotExist) && missing(filepath.Join(d.settings.State, memberFile)) {
+	if errors.Is(err, fs.ErrNotExist) && !belongs(d.settings.State) {
 		return nil, LevelUnknown, noKeys
 	}
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/api"
+	"github.com/belfry-ha/belfry/internal/repository"
 )
 
 // dutyEvery is how often an agent looks whether something is due: an epoch, a
@@ -55,6 +56,9 @@ func (a *Agent) dutyDue() {
 func (a *Agent) doDuties(ctx context.Context) {
 	if len(a.members.Table().Nodes) <= pollAll || a.leads() {
 		a.polled.set(a.pollMembers(ctx))
+		if a.storage != nil {
+			a.storage.tell(repository.Clock{Ahead: time.Until(a.clusterTime())})
+		}
 		a.bringUpToDate()
 	}
 	if err := a.renewIfDue(ctx); err != nil {
@@ -80,6 +84,10 @@ func (a *Agent) bringUpToDate() {
 	defer a.config.mu.Unlock()
 	behind := false
 	for id, state := range a.polled.get() {
+		if a.storage != nil && id != a.id.node.ID {
+			a.storage.tell(repository.Greeted{Node: id, Generation: state.generation})
+			continue
+		}
 		if state.generation != 0 && state.generation < a.members.Table().Generation {
 			behind = true
 			a.sendTable(id)

@@ -49,7 +49,7 @@ func machines(t *testing.T, n int) []*machine {
 	for i := range all {
 		name := fmt.Sprintf("n%d", i+1)
 		all[i] = &machine{Place: Place{
-			State: filepath.Join(dir, name), Name: name, HeartbeatPort: heartbeat, StreamsPort: streams,
+			State: filepath.Join(dir, name), Name: name, HeartbeatPort: heartbeat, StreamsPort: streams, Search: []string{dir},
 			Addresses: []netip.Prefix{
 				netip.PrefixFrom(netip.AddrFrom4([4]byte{127, process, town, byte(i + 1)}), 24),
 				netip.PrefixFrom(netip.AddrFrom4([4]byte{127, process, town + 1, byte(i + 1)}), 24),
@@ -64,6 +64,7 @@ func (m *machine) settings() config.Settings {
 	s.State, s.Socket = m.State, config.Socket{Path: filepath.Join(m.State, "s")}
 	s.Ports = config.Ports{Heartbeat: int(m.HeartbeatPort), Streams: int(m.StreamsPort)}
 	s.Web.Listen = ""
+	s.Repository.Search = m.Search
 	return s
 }
 
@@ -169,7 +170,21 @@ func formed(t *testing.T, machines []*machine) {
 // formedAt has them form one that began at another time.
 func formedAt(t *testing.T, begin time.Time, machines []*machine) {
 	t.Helper()
-	if _, err := Init(machines[0].Place, InitOptions{Name: "test", Now: begin}); err != nil {
+	formedWith(t, InitOptions{Name: "test", Now: begin}, machines)
+}
+
+// formedOnFile has them form one whose configuration lies in a file that all of
+// them find, and tells its path.
+func formedOnFile(t *testing.T, machines []*machine) string {
+	t.Helper()
+	path := filepath.Join(machines[0].Search[0], "test.belfry")
+	formedWith(t, InitOptions{Name: "test", Now: time.Now(), Repository: path}, machines)
+	return path
+}
+
+func formedWith(t *testing.T, opts InitOptions, machines []*machine) {
+	t.Helper()
+	if _, err := Init(machines[0].Place, opts); err != nil {
 		t.Fatal(err)
 	}
 	machines[0].start(t)

@@ -24,6 +24,8 @@ type Settings struct {
 	Web     Web
 	Log     Log
 	Journal Journal
+
+	Repository Repository
 	// Handlers run commands for events, by name.
 	Handlers []Handler
 }
@@ -76,6 +78,13 @@ type Journal struct {
 	// them: their producers run for the journal. All else is recorded while
 	// somebody watches it.
 	Active []string
+}
+
+// Repository says where this machine has the cluster's repository, if it has one.
+type Repository struct {
+	// Search are folders whose files *.belfry are looked at beside all
+	// block devices. Which of them is the cluster's says what is on it.
+	Search []string
 }
 
 // Bytes is Size; 0 for what Validate refuses.
