@@ -170,7 +170,11 @@ func formed(t *testing.T, machines []*machine) {
 // formedAt has them form one that began at another time.
 func formedAt(t *testing.T, begin time.Time, machines []*machine) {
 	t.Helper()
-	formedWith(t, InitOptions{Name: "test", Now: begin}, machines)
+	opts := InitOptions{Name: "test", Now: begin}
+	if os.Getenv("BELFRY_TEST_ON_FILE") != "" {
+		opts.Repository = filepath.Join(machines[0].Search[0], "test.belfry")
+	}
+	formedWith(t, opts, machines)
 }
 
 // formedOnFile has them form one whose configuration lies in a file that all of

@@ -160,11 +160,19 @@ func (s *storage) hand(out repository.Output) {
 	for _, c := range out.Changes {
 		s.agent.repositoryState(c)
 	}
+	held := func(n repository.Send) bool { return n.Notice.Kind == repository.NoticeHeld }
 	for _, n := range out.Notices {
-		s.agent.sendNotice(n)
+		if !held(n) {
+			s.agent.sendNotice(n)
+		}
 	}
 	if out.Assimilation != nil {
 		s.agent.assimilate(out.Assimilation)
+	}
+	for _, n := range out.Notices { // who waits for the report counts on what is in force
+		if held(n) {
+			s.agent.sendNotice(n)
+		}
 	}
 	s.mu.Lock()
 	for _, r := range out.Reports {

@@ -135,14 +135,14 @@ func (a *Agent) awaitReports(old *Table, generation uint64) {
 				names = append(names, n.Name+": it has not said that it holds the configuration; it reads the repository every few seconds")
 			}
 		}
-		slices.Sort(names)
-		a.unconfirmed.note(generation, names)
 		if len(names) == 0 {
 			return
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
+			slices.Sort(names)
+			a.unconfirmed.note(generation, names)
 			a.log.Warn("members have not confirmed the configuration", "generation", generation, "members", names)
 			return
 		}
