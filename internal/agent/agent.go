@@ -235,6 +235,9 @@ func (a *Agent) newEvents() error {
 		names = append(names, p.Name())
 	}
 	a.notices = node.NewNotices(table.Name, a.id.node.Name, table.nodeNames(), names)
+	if a.storage != nil {
+		a.notices.WithRepository(a.storage.held().Repository.String())
+	}
 	producers = append(producers, a.notices)
 	var classes []belfry.ClassInfo
 	for _, p := range producers {

@@ -232,13 +232,8 @@ func whatChanged(from, to repository.Document) string {
 	if len(changes) == 0 {
 		return ""
 	}
-	// What people do comes with keys that change by it.
-	rank := func(c repository.Change) int {
-		if c.Section == "security" {
-			return 1
-		}
-		return 0
-	}
+	// What people do comes with numbers and keys that change by it.
+	rank := func(c repository.Change) int { return slices.Index([]string{"cluster", "security"}, c.Section) }
 	slices.SortStableFunc(changes, func(a, b repository.Change) int { return cmp.Compare(rank(a), rank(b)) })
 	text := changes[0].Text
 	if len(text) > maxEntryText {

@@ -61,7 +61,10 @@ func (a *Agent) apiOptions() api.Options {
 
 		Producers: func() *belfryv1.ProducersStatus { return producersStatus(a.runner.Running()) },
 		Audit:     a.audit,
-		Logger:    a.log,
+
+		Repository: a.repositoryStatus,
+
+		Logger: a.log,
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -35,7 +36,8 @@ type storage struct {
 
 	state    atomic.Pointer[storageState]
 	settling atomic.Bool
-	read     atomic.Int64 // how long the last read took, in nanoseconds
+	seen     atomic.Pointer[string] // surroundings at the last scan
+	read     atomic.Int64           // how long the last read took, in nanoseconds
 
 	mu       sync.Mutex
 	results  map[uint64]chan<- repository.Result
@@ -76,6 +78,7 @@ func newStorage(a *Agent) (*storage, error) {
 		finder: disk.NewFinder(disk.FinderConfig{Folders: a.opts.Config.Repository.Search}), boot: boot,
 		results: map[uint64]chan<- repository.Result{}, reported: map[belfry.NodeID]uint64{}, news: make(chan struct{}),
 	}
+	s.seen.Store(new(string))
 	s.state.Store(&storageState{mode: repository.Searching, good: time.Now(), outcomes: make([]uint64, len(repository.Outcomes()))})
 	return s, nil
 }
@@ -112,6 +115,8 @@ func (s *storage) run(ctx context.Context) error {
 	var asked time.Time                   // when it was looked who leads
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -121,6 +126,11 @@ func (s *storage) run(ctx context.Context) error {
 		case d := <-done:
 			m.Receive(time.Now(), d)
 		case <-timer.C:
+		case <-look.C:
+			if mode, _ := m.Mode(); mode == repository.Ready || s.surroundings() == *s.seen.Load() {
+				continue
+			}
+			m.Receive(time.Now(), repository.Appeared{})
 		}
 		for range len(s.in) { // what has already arrived counts before any deadline is judged
 			m.Receive(time.Now(), <-s.in)
@@ -386,6 +396,30 @@ func (s *storage) access(j repository.Job, d *repository.Done) {
 	}
 }
 
+// lookEvery is how often it is looked whether devices or files came, while the
+// repository is away. That takes no read of a device.
+const lookEvery = 2 * time.Second
+
+// surroundings is a text that changes when a block device, its medium or a file
+// comes or goes.
+func (s *storage) surroundings() string {
+	var b strings.Builder
+	for _, folder := range s.agent.opts.Config.Repository.Search {
+		files, _ := filepath.Glob(filepath.Join(folder, "*"+disk.Suffix)) // the only error is that of the pattern
+		for _, f := range files {
+			if info, err := os.Stat(f); err == nil {
+				fmt.Fprintln(&b, f, info.Size())
+			}
+		}
+	}
+	devices, _ := os.ReadDir("/sys/class/block") // none, where there is no such folder
+	for _, d := range devices {
+		size, _ := os.ReadFile(filepath.Join("/sys/class/block", d.Name(), "size")) // gone meanwhile: another text as well
+		fmt.Fprintln(&b, d.Name(), string(size))
+	}
+	return b.String()
+}
+
 // scan looks for a repository, and opens it if it is this node's own.
 func (s *storage) scan(id repository.UUID) error {
 	own := s.held().Version.Repository
@@ -393,6 +427,8 @@ func (s *storage) scan(id repository.UUID) error {
 		_ = s.backend.Close() // the disks are opened anew; what could not be sealed is found by the next poll
 		s.backend = nil
 	}
+	seen := s.surroundings()
+	s.seen.Store(&seen)
 	found := s.finder.Find(id)
 	disks := found.Repository(id)
 	if len(disks) == 0 {

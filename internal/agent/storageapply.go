@@ -8,8 +8,12 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/producer/node"
 	"github.com/belfry-ha/belfry/internal/repository"
 	"github.com/belfry-ha/belfry/internal/transport"
 	"github.com/belfry-ha/belfry/internal/wire"
@@ -21,6 +25,7 @@ func (a *Agent) startStorage() {
 	if a.storage == nil {
 		return
 	}
+	a.tellRepository("", repository.Searching, belfry.EdgeNone, "")
 	ctx, cancel := context.WithCancel(a.ended)
 	a.group.Go(func() error { return a.storage.run(ctx) })
 	a.onStop("repository", func(stop context.Context) error {
@@ -141,19 +146,55 @@ func (u *unfit) is(id belfry.NodeID, now time.Time) bool {
 
 // repositoryState tells that the repository came or went.
 func (a *Agent) repositoryState(c repository.ModeChange) {
+	edge, reason := belfry.EdgeRecovered, ""
+	if c.To != repository.Ready {
+		edge = belfry.EdgeFailing
+	}
+	if c.Why != nil {
+		reason = c.Why.Error()
+	}
+	a.tellRepository(c.From.String(), c.To, edge, reason)
 	switch {
 	case c.To == repository.Ready:
-		a.log.Info("repository", "state", c.To, "was", c.From)
+		a.log.Info("repository", "state", c.To.String(), "was", c.From.String())
 	case errors.Is(c.Why, repository.Cloned):
 		a.log.Error("another agent writes the repository in this node's place; stop it, then start this one again", "err", c.Why)
 	default:
-		a.log.Warn("repository; changes are refused, all else goes on", "state", c.To, "was", c.From, "err", c.Why)
+		a.log.Warn("repository; changes are refused, all else goes on", "state", c.To.String(), "was", c.From.String(), "err", c.Why)
 	}
+}
+
+// tellRepository posts repository.state. The first time it only becomes known.
+func (a *Agent) tellRepository(from string, to repository.Mode, edge belfry.Edge, reason string) {
+	held := a.storage.held()
+	id := held.Repository.String()
+	a.notices.Tell(node.RepositoryState, id, time.Now(), edge, &belfryv1.RepositoryState{
+		Node: a.id.node.Name, Repository: id, From: from, To: to.String(), Reason: reason, Generation: held.Generation,
+	})
+}
+
+// repositoryStatus is for listings.
+func (a *Agent) repositoryStatus() *belfryv1.RepositoryStatus {
+	if a.storage == nil {
+		return nil
+	}
+	held, state := a.storage.held(), a.storage.state.Load()
+	s := &belfryv1.RepositoryStatus{
+		Id: held.Repository.String(), Kind: held.Document.Repository.Kind, State: state.mode.String(), Generation: held.Generation,
+		Read: timestamppb.New(state.good), ReadTook: durationpb.New(state.read), Slot: int32(slotIn(&held.Document, a.id.node.ID)),
+	}
+	if state.why != nil {
+		s.Reason = state.why.Error()
+	}
+	return s
 }
 
 // configChanged tells what came into force.
 func (a *Agent) configChanged(as *repository.Assimilation) {
 	e := lastEntry(&as.Document)
+	a.notices.Tell(node.ConfigChanged, as.Document.Cluster.Name, time.Now(), belfry.EdgeNone, &belfryv1.ConfigChanged{
+		Node: a.id.node.Name, Generation: as.Generation, Author: e.Author, Change: e.Text, Writer: a.nameOf(as.Writer), Digest: as.Digest.String(),
+	})
 	a.log.Info("configuration taken over", "generation", as.Generation, "author", cmp.Or(e.Author, "unknown"), "change", e.Text)
 }
 

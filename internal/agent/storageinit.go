@@ -56,12 +56,7 @@ func planStorage(path string, search []string, force bool) (storagePlan, error) 
 		return refuse(fmt.Errorf("%w: %w", belfry.ErrNotFound, err))
 	case info.Mode().Type()&fs.ModeDevice != 0:
 		plan.kind = repository.KindDisk
-		d, err := disk.Open(path, disk.Options{ReadOnly: true})
-		if err != nil {
-			return refuse(err)
-		}
-		plan.layout = deviceLayout(d.Size())
-		return plan, d.Close()
+		return plan, plan.inspect()
 	case !info.Mode().IsRegular():
 		return refuse(fmt.Errorf("%w: neither a block device nor a file; name one of these", belfry.ErrUsage))
 	}
@@ -71,7 +66,29 @@ func planStorage(path string, search []string, force bool) (storagePlan, error) 
 	if !slices.ContainsFunc(search, func(folder string) bool { return sameFolder(folder, filepath.Dir(path)) }) {
 		return refuse(fmt.Errorf("%w: its folder is not in the setting repository.search, so that no agent would find it; write repository: {search: [%s]} into the agent's settings", belfry.ErrUsage, filepath.Dir(path)))
 	}
-	return plan, nil
+	if plan.create {
+		return plan, nil
+	}
+	return plan, plan.inspect()
+}
+
+// inspect refuses what holds something, before any key is made. It writes
+// nothing; the formatting looks again.
+func (plan *storagePlan) inspect() error {
+	d, err := disk.Open(plan.path, disk.Options{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	if plan.kind == repository.KindDisk {
+		plan.layout = deviceLayout(d.Size())
+	}
+	if !plan.force {
+		err = repository.Inspect(d, plan.layout)
+	}
+	if err = errors.Join(err, d.Close()); err != nil {
+		return &belfry.Error{Op: "init", Subject: plan.path, Err: err}
+	}
+	return nil
 }
 
 func sameFolder(a, b string) bool {

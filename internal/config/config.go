@@ -115,6 +115,8 @@ func Default() Settings {
 		Log:    Log{Level: "info", Format: "auto"},
 
 		Journal: Journal{Size: "256MiB", Age: "72h"},
+
+		Repository: Repository{Search: []string{"/var/lib/belfry"}},
 	}
 }
 
