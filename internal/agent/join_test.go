@@ -171,7 +171,7 @@ func formed(t *testing.T, machines []*machine) {
 func formedAt(t *testing.T, begin time.Time, machines []*machine) {
 	t.Helper()
 	opts := InitOptions{Name: "test", Now: begin}
-	if os.Getenv("BELFRY_TEST_ON_FILE") != "" {
+	if strings.HasPrefix(t.Name(), "TestOnAFile/") {
 		opts.Repository = filepath.Join(machines[0].Search[0], "test.belfry")
 	}
 	formedWith(t, opts, machines)

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/repository"
 )
 
@@ -85,4 +87,175 @@ func TestAClusterKeepsItsConfigurationOnAFile(t *testing.T) { // C5, C6
 	}
 	m[0].waitEnded(t)
 	m[1].waitHolds(t, "n2", "n3", "n4")
+}
+
+// TestOnAFile plays tests of members who keep the configuration among themselves
+// with a repository: what they promise holds there too.
+func TestOnAFile(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]func(*testing.T){
+		"AMachineThatHasLeftSaysSo":           TestAMachineThatHasLeftSaysSo,
+		"AMachineWaitsToBeTold":               TestAMachineWaitsToBeTold,
+		"AReplacedAuthorityRemovesNoClient":   TestAReplacedAuthorityRemovesNoClient,
+		"AReplacedAuthorityWaitsForWhoIsDown": TestAReplacedAuthorityWaitsForWhoIsDown,
+		"ARemovedClientIsRefusedEverywhere":   TestARemovedClientIsRefusedEverywhere,
+		"ARemovedNodeIsRefusedEverywhere":     TestARemovedNodeIsRefusedEverywhere,
+		"ATokenIsUsedOnce":                    TestATokenIsUsedOnce,
+		"ATokenOfTheOtherKindIsNotUsedUp":     TestATokenOfTheOtherKindIsNotUsedUp,
+		"AllWhoHeldTheAuthoritysKeyAreGone":   TestAllWhoHeldTheAuthoritysKeyAreGone,
+		"AnyNodeCanLeaveAlsoTheOneThatLeads":  TestAnyNodeCanLeaveAlsoTheOneThatLeads,
+		"AuthorityIsReplacedWhileAllRun":      TestAuthorityIsReplacedWhileAllRun,
+		"MachinesFormACluster":                TestMachinesFormACluster,
+		"RolesOfTheTableAreInForceAtOnce":     TestRolesOfTheTableAreInForceAtOnce,
+		"TenFailuresUseATokenUp":              TestTenFailuresUseATokenUp,
+		"WhoIsRefusedIsToldWhyOnlyWithAToken": TestWhoIsRefusedIsToldWhyOnlyWithAToken,
+		"WhoSleptThroughEpochsIsHeardAgain":   TestWhoSleptThroughEpochsIsHeardAgain,
+	} {
+		t.Run(name, test)
+	}
+}
+
+// notices tells what became of notices at a machine's agent.
+func (m *machine) notices(o repository.Outcome) uint64 {
+	return m.agent.storage.state.Load().outcomes[o-1]
+}
+
+func (m *machine) waitNotices(t *testing.T, o repository.Outcome, want uint64) {
+	t.Helper()
+	for end := time.Now().Add(testTimeout); m.notices(o) < want; time.Sleep(time.Millisecond) { //nolint:forbidigo // of several agents, whose states are asked
+		if time.Now().After(end) {
+			t.Fatalf("%s: %d notices are %s; want %d", m.Name, m.notices(o), o, want)
+		}
+	}
+}
+
+// TestAForgedNoticeChangesNothing: a member that lies, or an old one, costs the
+// others one read at most.
+func TestAForgedNoticeChangesNothing(t *testing.T) { // C3, C6
+	t.Parallel()
+	m := machines(t, 2)
+	formedOnFile(t, m)
+	held := m[1].agent.storage.held()
+	notice := repository.Notice{
+		Kind: repository.NoticeConfiguration, Cluster: held.Document.Cluster.UUID, Repository: held.Repository, Epoch: held.Epoch, Generation: held.Generation,
+	}
+	send := func(edit func(*repository.Notice)) {
+		n := notice
+		edit(&n)
+		m[0].agent.sendNotice(repository.Send{To: m[1].agent.id.node.ID, Notice: n})
+	}
+	links := uint64(len(m[0].agent.id.node.Networks)) // it comes on each of them
+	for _, tt := range []struct {
+		outcome repository.Outcome
+		edit    func(*repository.Notice)
+	}{
+		{repository.OutcomeUnconfirmed, func(n *repository.Notice) { n.Generation = 4711 }},
+		{repository.OutcomeOld, func(*repository.Notice) {}},
+		{repository.OutcomeOld, func(n *repository.Notice) { n.Generation = 1 }},
+		{repository.OutcomeForeign, func(n *repository.Notice) { n.Cluster[0]++ }},
+		{repository.OutcomeNotFound, func(n *repository.Notice) { n.Repository[0]++; n.Generation = 4711 }},
+		{repository.OutcomeHeld, func(n *repository.Notice) { n.Kind = repository.NoticeHeld; n.Generation = 4711 }},
+	} {
+		before := m[1].notices(tt.outcome)
+		send(tt.edit)
+		m[1].waitNotices(t, tt.outcome, before+links)
+	}
+	if now := m[1].agent.storage.held(); now != held {
+		t.Errorf("generation %d is in force, was %d", now.Generation, held.Generation)
+	}
+	m[1].waitMode(t, repository.Ready)
+}
+
+// TestATableFromAMemberIsRefused: where the document lies on storage no message
+// brings it.
+func TestATableFromAMemberIsRefused(t *testing.T) { // C1
+	t.Parallel()
+	m := machines(t, 2)
+	formedOnFile(t, m)
+	held := m[1].agent.storage.held()
+	next := held.table.clone()
+	next.Generation, next.Origin, next.Tunables = held.Generation+1, m[0].agent.id.node.ID, map[string]string{"node_timeout": "9s"}
+	document, err := next.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
+	defer cancel()
+	err = m[0].agent.ask(ctx, m[1].agent.id.node.ID, belfryv1.MemberPeerService_TakeTable_FullMethodName, &belfryv1.TakeTableRequest{Document: document}, new(belfryv1.TakeTableResponse))
+	if !errors.Is(err, belfry.ErrUnsupported) {
+		t.Errorf("asked to take a table: %v; want ErrUnsupported", err)
+	}
+	if err := m[0].agent.streams.SendConfiguration(m[1].agent.id.node.ID, next.Generation, document); err != nil {
+		t.Fatal(err)
+	}
+	// What comes behind it on the stream has been served: so has it.
+	if err := m[0].agent.ask(ctx, m[1].agent.id.node.ID, belfryv1.MemberPeerService_GetMember_FullMethodName, &belfryv1.GetMemberRequest{}, new(belfryv1.GetMemberResponse)); err != nil {
+		t.Fatal(err)
+	}
+	if now := m[1].agent.storage.held(); now != held {
+		t.Errorf("generation %d is in force, was %d", now.Generation, held.Generation)
+	}
+}
+
+// TestWhatIsMovedAwayIsNotWritten: who has a file open could go on to write it
+// under no name, and lose what it has acknowledged.
+func TestWhatIsMovedAwayIsNotWritten(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 2)
+	path := formedOnFile(t, m)
+	before := m[0].agent.members.Table().Generation
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := m[0].dial(t).SetConfig(t.Context(), "tunables.node_timeout", "7s", false)
+	if !errors.Is(err, belfry.ErrRestricted) {
+		t.Errorf("changed: %v; want ErrRestricted", err)
+	}
+	if err := os.Rename(path+".away", filepath.Join(filepath.Dir(path), "again.belfry")); err != nil {
+		t.Fatal(err)
+	}
+	m[0].waitMode(t, repository.Ready)
+	for end := time.Now().Add(testTimeout); ; time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // of several agents, whose states are asked
+		if _, err = m[0].dial(t).SetConfig(t.Context(), "tunables.node_timeout", "8s", false); err == nil || time.Now().After(end) {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	m[1].waitGeneration(t, before+1)
+	if got := m[1].agent.members.Table(); got.Generation != before+1 || got.Tunables["node_timeout"] != "8s" {
+		t.Errorf("n2 has generation %d, node_timeout %s; want %d, 8s", got.Generation, got.Tunables["node_timeout"], before+1)
+	}
+}
+
+// TestAnUnconfirmedChangeIsRolledBack as the document says, by the leader.
+func TestAnUnconfirmedChangeIsRolledBack(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 2)
+	formedOnFile(t, m)
+	if _, err := m[0].dial(t).SetConfig(t.Context(), "tunables.node_timeout", "7s", false); err != nil {
+		t.Fatal(err)
+	}
+	a := m[0].agent
+	held := a.storage.held()
+	to, op := held.Document, newOp()
+	to.Tunables = map[string]string{"node_timeout": "9s"}
+	to.Confirm = &repository.Confirmation{Base: held.Generation, Deadline: time.Now().UTC().Add(time.Second).Truncate(time.Millisecond)}
+	document, err := a.next(held, op, to, repository.Entry{Time: time.Now().UTC().Truncate(time.Millisecond), Author: "a test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.storage.propose(t.Context(), held.Version, op, document); err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range m {
+		one.waitGeneration(t, held.Generation+2)
+		if got := one.agent.members.Table().Tunables["node_timeout"]; got != "7s" {
+			t.Errorf("%s: node_timeout is %s; want 7s again", one.Name, got)
+		}
+	}
+	if e := lastEntry(&m[1].agent.storage.held().Document); e.Author != "node n1, for want of a confirmation" {
+		t.Errorf("rolled back by %q", e.Author)
+	}
 }

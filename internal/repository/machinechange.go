@@ -130,7 +130,7 @@ func (m *Machine) swapped(now time.Time, job Job, d Done) {
 	case errors.Is(d.Err, belfry.ErrConflict) && !errors.Is(d.Err, Preempted):
 		m.swap.found = d.Version.Digest
 	case errors.Is(d.Err, belfry.ErrNotFound):
-		d.Err = fmt.Errorf("%w: %w", errMissing, d.Err)
+		d.Err = missing(d.Err)
 	}
 	m.wake = now // whatever it was, the storage tells
 	m.result(p.ID, d.Version, d.Err)

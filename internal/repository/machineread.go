@@ -17,6 +17,10 @@ var (
 	errForked  = fmt.Errorf("%w: the repository holds another configuration under the generation that this node has; look with `belfry repository fsck`", belfry.ErrRestricted)
 )
 
+// missing is errMissing with what the driver says. That something was not found
+// is no error of the change that is refused for it: its sentinel stays behind.
+func missing(err error) error { return fmt.Errorf("%w: %s", errMissing, err.Error()) }
+
 // A taking is a generation that was read or committed, and is not on this
 // node's disk yet.
 type taking struct {
@@ -76,7 +80,7 @@ func (m *Machine) scanned(now time.Time, job Job, err error) {
 		m.scan, m.scanWait = now.Add(m.scanWait), min(2*m.scanWait, scanRarely)
 		m.settle(func(Notice) Outcome { return OutcomeNotFound })
 		if m.mode == Searching {
-			m.restrict(fmt.Errorf("%w: %w", errMissing, err))
+			m.restrict(missing(err))
 		}
 		return
 	}
