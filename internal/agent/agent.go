@@ -108,6 +108,7 @@ type Agent struct {
 	saidClocks  saidClocks
 	unconfirmed unconfirmed
 	handlers    *handlers
+	plan        handlerPlan
 	journal     *recorder
 	webMu       sync.Mutex // of web
 	web         webListener

@@ -33,6 +33,8 @@ type machine struct {
 	Place
 	agent *Agent    // nil: it does not run
 	log   io.Writer // nil: the test's output
+
+	handlers []config.Handler
 }
 
 // towns counts the clusters of machines in this process, which have networks of
@@ -64,7 +66,7 @@ func (m *machine) settings() config.Settings {
 	s.State, s.Socket = m.State, config.Socket{Path: filepath.Join(m.State, "s")}
 	s.Ports = config.Ports{Heartbeat: int(m.HeartbeatPort), Streams: int(m.StreamsPort)}
 	s.Web.Listen = ""
-	s.Repository.Search = m.Search
+	s.Repository.Search, s.Handlers = m.Search, m.handlers
 	return s
 }
 

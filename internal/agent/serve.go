@@ -129,7 +129,7 @@ func (a *Agent) Reload(settings config.Settings) error {
 	if err := a.reloadWeb(settings); err != nil {
 		return err
 	}
-	a.handlers.set(settings.Handlers, false)
+	a.followHandlers(settings.Handlers, true)
 	return nil
 }
 

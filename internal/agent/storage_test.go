@@ -2,15 +2,26 @@ package agent
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
 	"errors"
+	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/config"
 	"github.com/belfry-ha/belfry/internal/repository"
+	"github.com/belfry-ha/belfry/internal/security"
 )
 
 // waitMode returns when the machine's agent stands to the repository like that.
@@ -257,5 +268,184 @@ func TestAnUnconfirmedChangeIsRolledBack(t *testing.T) {
 	}
 	if e := lastEntry(&m[1].agent.storage.held().Document); e.Author != "node n1, for want of a confirmation" {
 		t.Errorf("rolled back by %q", e.Author)
+	}
+}
+
+// TestTheDocumentSaysWhatIsHandledAndTheNodeWhatRuns: a handler in the document
+// has no command, and a node without an entry of its name runs nothing for it.
+func TestTheDocumentSaysWhatIsHandledAndTheNodeWhatRuns(t *testing.T) {
+	t.Parallel()
+	own := config.Handler{
+		Name: "page", On: []string{"node.state"}, Scope: "local", Edge: "both", RunOn: config.RunOnEvery, Gaps: true,
+		Exec: []string{"/bin/page"}, Timeout: 30 * time.Second, Attempts: 5,
+	}
+	other := own
+	other.Name = "other"
+	shared := []repository.Handler{
+		{Name: "page", On: []string{"link.state"}, Scope: "cluster", Edge: "failing", Hold: "10s", NoGaps: true, RunOn: "one", Attempts: 2},
+		{Name: "nobody", On: []string{"node.state"}},
+	}
+	want := own
+	want.On, want.Scope, want.Edge, want.Hold, want.Gaps, want.RunOn, want.Attempts = []string{"link.state"}, "cluster", "failing", 10*time.Second, false, "one", 2
+	if diff := cmp.Diff([]config.Handler{want, other}, sharedHandlers([]config.Handler{own, other}, shared)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestAHandlerOfTheDocumentComesIntoForce with the generation.
+func TestAHandlerOfTheDocumentComesIntoForce(t *testing.T) { // C6
+	t.Parallel()
+	m := machines(t, 1)
+	m[0].handlers = []config.Handler{{
+		Name: "page", On: []string{"user.never"}, Scope: "local", Edge: "both", RunOn: config.RunOnEvery,
+		Exec: []string{"/bin/true"}, Timeout: 30 * time.Second, Attempts: 5,
+	}}
+	formedOnFile(t, m)
+	a := m[0].agent
+	a.storage.lookedFor(t.Context())
+	held := a.storage.held()
+	to, op := held.Document, newOp()
+	to.Handlers = []repository.Handler{{Name: "page", On: []string{"user.test"}}}
+	document, err := a.next(held, op, to, repository.Entry{Time: time.Now().UTC().Truncate(time.Millisecond), Author: "a test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.storage.propose(t.Context(), held.Version, op, document); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(testTimeout); ; time.Sleep(time.Millisecond) { //nolint:forbidigo // it is registered by a goroutine of its own
+		a.handlers.mu.Lock()
+		on := a.handlers.running["page"].spec.On
+		a.handlers.mu.Unlock()
+		if slices.Equal(on, []string{"user.test"}) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("it handles %v; want user.test", on)
+		}
+	}
+}
+
+// TestWhoseSignatureCounts on the storage: a member's, and of who is not known
+// here yet only one under the authorities that count here.
+func TestWhoseSignatureCounts(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 3)
+	formedOnFile(t, m[:2])
+	a := m[0].agent
+	held := a.storage.held()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := belfry.NewNodeID()
+	ca, err := a.signer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := ca.IssueNode(time.Now(), stranger, public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := security.NewCA(held.Document.Cluster.UUID, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged, err := foreign.IssueNode(time.Now(), stranger, public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := x509.ParseCertificate(certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	candidate := func(certificate []byte, revoked ...string) []byte {
+		table := held.table.clone()
+		row := documentNode(77, "z")
+		row.ID, row.Key, row.Certificate, row.Networks = stranger, PublicKey(public), certificate, []Network{{Name: "net1", Heartbeat: netip.MustParseAddrPort("10.0.9.9:7431")}}
+		table.add(row)
+		now := time.Now().UTC().Truncate(time.Millisecond)
+		to := table.written(held.Document, now)
+		to.Security.Revoked = revoked
+		document, err := a.next(held, newOp(), to, repository.Entry{Time: now, Author: "a test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return document
+	}
+	message := []byte("a record")
+	signature := ed25519.Sign(private, message)
+	for _, tt := range []struct {
+		name      string
+		candidate []byte
+		counts    bool
+	}{
+		{"no document lists it", nil, false},
+		{"the document that is held does not list it", held.encoded(t), false},
+		{"listed, under the authority", candidate(certificate), true},
+		{"listed, without a certificate", candidate(nil), false},
+		{"listed, under another authority", candidate(forged), false},
+		{"listed, and revoked", candidate(certificate, parsed.SerialNumber.Text(16)), false},
+	} {
+		verify, err := a.storage.admit(stranger, tt.candidate)
+		if counts := err == nil && verify(message, signature); counts != tt.counts {
+			t.Errorf("%s: counts %t (%v); want %t", tt.name, counts, err, tt.counts)
+		}
+	}
+	if _, err := a.storage.admit(m[1].agent.id.node.ID, nil); err != nil {
+		t.Errorf("a member: %v", err)
+	}
+	// Who was removed is nobody, whatever lists it.
+	gone := m[1].agent.id.node.ID
+	row := held.encoded(t)
+	if _, err := m[0].dial(t).RemoveNode(t.Context(), "n2", false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.storage.admit(gone, row); !errors.Is(err, belfry.ErrNotMember) {
+		t.Errorf("a node that was removed: %v; want ErrNotMember", err)
+	}
+}
+
+func (h *heldTable) encoded(t *testing.T) []byte {
+	t.Helper()
+	data, err := repository.Encode(h.Document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// TestTwoMembersCommitAtOnce: the storage decides who comes first, and the other
+// one makes its change on what came before. None is lost.
+func TestTwoMembersCommitAtOnce(t *testing.T) {
+	t.Parallel()
+	const each = 10
+	m := machines(t, 2)
+	formedOnFile(t, m)
+	before := m[0].agent.members.Table().Generation
+	var group sync.WaitGroup
+	for i, one := range m {
+		one.waitMode(t, repository.Ready)
+		group.Go(func() {
+			for n := range each {
+				grant := security.Grant{Subjects: []string{fmt.Sprintf("uid:%d", 1000*(i+1)+n)}, Role: "reader"}
+				if _, _, err := one.agent.commit(t.Context(), func(t *Table) error { t.Roles = append(t.Roles, grant); return nil }); err != nil {
+					t.Errorf("%s: change %d: %v", one.Name, n, err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	for _, one := range m {
+		one.waitGeneration(t, before+1)
+	}
+	for end := time.Now().Add(testTimeout); ; time.Sleep(time.Millisecond) { //nolint:forbidigo // of several agents, whose states are asked
+		a, b := m[0].agent.members.Table(), m[1].agent.members.Table()
+		if len(a.Roles) == 2*each && len(b.Roles) == 2*each && a.Generation == b.Generation {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d and %d changes are in force, generations %d and %d; want %d each", len(a.Roles), len(b.Roles), a.Generation, b.Generation, 2*each)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"time"
 
@@ -52,6 +53,9 @@ func (a *Agent) assimilate(as *repository.Assimilation) {
 		a.log.Error("that this node was removed could not be kept", "generation", as.Generation, "err", as.Unkept)
 	}
 	a.tableChanged(old.table)
+	if !reflect.DeepEqual(old.Document.Handlers, as.Document.Handlers) {
+		a.group.Go(func() error { a.followHandlers(nil, false); return nil }) // one that ends may take its time
+	}
 	a.configChanged(as)
 }
 
