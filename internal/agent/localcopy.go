@@ -17,7 +17,8 @@ import (
 )
 
 // The local copy of the document: the newest generation, which the agent runs
-// from, and the last ones by their numbers. A copy is one line that says which
+// from, and the last ones by their numbers (of which the newest may be missing
+// after a crash). A copy is one line that says which
 // version it is, and then the document's own bytes.
 const (
 	copyDir      = "config"  // in the state directory
@@ -42,11 +43,15 @@ func writeCopy(state string, v repository.Version, document []byte) error {
 	}
 	data := fmt.Appendf(nil, "%s %s %d %d %d %s\n", copyMagic, v.Repository, v.Epoch, uint64(v.Ballot), v.Generation, v.Digest)
 	data = append(data, document...)
-	// The numbered one first: who reads current finds it in the past as well.
-	if err := security.ReplaceFile(copyOfGeneration(state, v.Generation), data); err != nil {
+	// The numbered one is another name of the same file, so that one sync is enough.
+	if err := security.ReplaceFile(copyOf(state), data); err != nil {
 		return fmt.Errorf("local copy: %w", err)
 	}
-	if err := security.ReplaceFile(copyOf(state), data); err != nil {
+	numbered := copyOfGeneration(state, v.Generation)
+	if err := os.Remove(numbered); err != nil && !errors.Is(err, os.ErrNotExist) { // of a try that was cut off
+		return fmt.Errorf("local copy: %w", err)
+	}
+	if err := os.Link(copyOf(state), numbered); err != nil {
 		return fmt.Errorf("local copy: %w", err)
 	}
 	pruneCopies(dir)

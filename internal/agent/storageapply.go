@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,7 +49,9 @@ func (a *Agent) assimilate(as *repository.Assimilation) {
 	old := a.documents.held.Load()
 	h := newHeldTable(as.Held)
 	a.documents.held.Store(h)
-	a.storage.forget.Store(true)
+	if !sameNodes(old.table, h.table) || !slices.Equal(old.Document.Security.Revoked, as.Document.Security.Revoked) {
+		a.storage.forget.Store(true)
+	}
 	if as.Unkept != nil {
 		a.log.Error("that this node was removed could not be kept", "generation", as.Generation, "err", as.Unkept)
 	}

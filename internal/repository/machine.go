@@ -11,7 +11,7 @@ import (
 // Times of the machine (repository.md, From message to member).
 const (
 	pollDefault   = 5 * time.Second
-	readGap       = 100 * time.Millisecond // between two reads, however many notices come
+	readGap       = 100 * time.Millisecond // between two reads, however many notices come that nothing follows from
 	lostAfter     = 15 * time.Second       // without a successful read
 	scanFirst     = 5 * time.Second        // after a scan that found nothing; it doubles
 	scanRarely    = time.Minute

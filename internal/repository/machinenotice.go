@@ -108,6 +108,20 @@ func (m *Machine) settle(outcome func(Notice) Outcome) {
 	m.during.waiting = 0
 }
 
+// satisfy ends the notices that came while what they name was on its way.
+func (m *Machine) satisfy() {
+	m.waiting = slices.DeleteFunc(m.waiting, func(n Noticed) bool {
+		if m.newer(n.Notice) {
+			return false
+		}
+		m.count(OutcomeConfirmed)
+		return true
+	})
+	if len(m.waiting) == 0 {
+		m.wake = time.Time{}
+	}
+}
+
 // answer reports to a member that seems not to know what this node holds. A
 // report is never answered, so that two members do not go on for ever.
 func (m *Machine) answer(now time.Time, to belfry.NodeID) {

@@ -212,6 +212,8 @@ func (m *Machine) kept(now time.Time, err error) {
 		m.change(Leaving, nil)
 		return
 	}
+	m.read = time.Time{} // what was true costs the next notice no wait
+	m.satisfy()
 	m.ready()
 	m.result(t.proposal, t.snapshot.Version, nil)
 	if w := t.snapshot.Writer; w != m.cfg.Self && t.document.Key(w) != nil {
