@@ -70,7 +70,7 @@ func Init(p Place, opts InitOptions) (*Table, error) {
 	}
 	keep := func() error { return WriteMembers(p.State, table) }
 	if opts.Repository != "" {
-		keep = func() error { return plan.found(p.State, table, opts.Now.UTC().Truncate(time.Millisecond)) }
+		keep = func() error { return plan.found([]string{p.State}, table, opts.Now.UTC().Truncate(time.Millisecond)) }
 	}
 	// What says that the directory is of a cluster comes last.
 	if err := errors.Join(writeWebToken(p.State), keep()); err != nil {

@@ -27,7 +27,6 @@ import (
 type storage struct {
 	agent   *Agent
 	in      chan repository.Message
-	calls   chan func(*repository.Machine)
 	ended   chan struct{}
 	finder  *disk.Finder
 	boot    repository.UUID    // of this kernel
@@ -422,7 +421,7 @@ func (s *storage) surroundings() string {
 
 // scan looks for a repository, and opens it if it is this node's own.
 func (s *storage) scan(id repository.UUID) error {
-	own := s.held().Version.Repository
+	own := s.held().Repository
 	if id == own && s.backend != nil {
 		_ = s.backend.Close() // the disks are opened anew; what could not be sealed is found by the next poll
 		s.backend = nil

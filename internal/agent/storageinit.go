@@ -109,10 +109,18 @@ func deviceLayout(size int64) repository.Layout {
 	return repository.DefaultLayout(fileHosts, fileSlot)
 }
 
-// found makes the repository, with what the table says as generation 1, and this
-// node's local copy of it.
-func (plan storagePlan) found(state string, table *Table, now time.Time) error {
-	keys, err := security.Load(filepath.Join(state, keysDir))
+// found makes the repository, with what the table says as generation 1, and the
+// local copies of its nodes, whose state directories these are. The first of them
+// is the founder.
+func (plan storagePlan) found(states []string, table *Table, now time.Time) error {
+	for i, state := range states {
+		keys, err := security.Load(filepath.Join(state, keysDir))
+		if err != nil {
+			return err
+		}
+		table.Nodes[i].Certificate = keys.Certificate.Leaf.Raw
+	}
+	keys, err := security.Load(filepath.Join(states[0], keysDir))
 	if err != nil {
 		return err
 	}
@@ -128,10 +136,9 @@ func (plan storagePlan) found(state string, table *Table, now time.Time) error {
 			Hosts: l.Hosts, SlotSize: l.SlotSize, RecordOffset: l.RecordOffset, PayloadOffset: l.PayloadOffset, Disks: disks,
 		}},
 	}
-	table.Nodes[0].Certificate = keys.Certificate.Leaf.Raw
 	first = table.written(first, now)
 	first.Ops = []repository.Operation{{Node: keys.Node, ID: op, Generation: 1}}
-	first.History = []repository.Entry{{Generation: 1, Time: now, Author: whoRuns(table.Nodes[0].Name), Node: keys.Node, Text: "belfry init"}}
+	first.History = []repository.Entry{{Generation: 1, Time: now, Author: whoRuns(table.Nodes[0].Name), Node: keys.Node, Text: "made"}}
 	if err := first.Validate(judgeTunables); err != nil {
 		return err
 	}
@@ -147,11 +154,16 @@ func (plan storagePlan) found(state string, table *Table, now time.Time) error {
 		Node: keys.Node, Host: slotIn(&first, keys.Node), Boot: boot,
 		Sign: func(m []byte) []byte { return ed25519.Sign(keys.Certificate.PrivateKey.(ed25519.PrivateKey), m) },
 	}
-	if err := plan.format(state, header, founder, document, op); err != nil {
+	if err := plan.format(states[0], header, founder, document, op); err != nil {
 		return err
 	}
 	v := repository.Version{Repository: id, Epoch: 1, Ballot: repository.FounderBallot(founder.Host), Generation: 1, Digest: digestOf(document)}
-	return writeCopy(state, v, document)
+	for _, state := range states {
+		if err := writeCopy(state, v, document); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (plan storagePlan) format(state string, h repository.Header, founder repository.Founder, document []byte, op repository.OpID) (err error) {

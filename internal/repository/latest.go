@@ -193,7 +193,7 @@ func (s *Store) Poll(named ...Digest) (Snapshot, error) {
 		s.floor = found.Version
 	}
 	if all := s.greatest(disks, func(*Record) bool { return true }); len(all) > 0 {
-		if v := all[0].record.version(); found.Version.Before(v) && !v.Same(found.Version) {
+		if v := all[0].record.version(); found.Before(v) && !v.Same(found.Version) {
 			found.Newer = v
 		}
 	}

@@ -108,7 +108,7 @@ func (m *Machine) polled(now time.Time, d Done) {
 	})
 	switch {
 	case found.Same(m.held.Version):
-		if m.held.Version.Before(found.Version) { // written once more
+		if m.held.Before(found.Version) { // written once more
 			m.held.Version = found.Version
 		}
 		m.ready()
