@@ -109,6 +109,9 @@ func (a *Agent) leadDuties(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := a.listCertificates(ctx); err != nil { // before the authority of the listed ones goes
+		return err
+	}
 	if err := a.carryOnRotation(ctx); err != nil {
 		return err
 	}
@@ -136,6 +139,7 @@ type memberState struct {
 	ca         Digest        // of the authority that its certificate is under
 	knows      []Digest      // the authorities that count for it
 	ends       time.Time     // its certificate
+	own        Certificate   // the same; nil: it does not say
 }
 
 // A poll is what all members said, by node. Safe for concurrent use.
@@ -198,6 +202,7 @@ func (a *Agent) pollMembers(ctx context.Context) map[belfry.NodeID]memberState {
 func stateFrom(m *belfryv1.GetMemberResponse, offset time.Duration, ours uint64) memberState {
 	s := memberState{asked: time.Now(), offset: offset, generation: m.GetGeneration(), ours: ours, ends: time.Unix(0, m.GetCertificateEnd())}
 	copy(s.ca[:], m.GetCa())
+	s.own = m.GetCertificate()
 	for _, known := range m.GetAuthorities() {
 		var d Digest
 		copy(d[:], known)
@@ -213,6 +218,7 @@ func (a *Agent) ownState() *belfryv1.GetMemberResponse {
 		Now:            time.Now().UnixNano(),
 		CertificateEnd: keys.Certificate.Leaf.NotAfter.UnixNano(),
 		Generation:     a.members.Table().Generation,
+		Certificate:    keys.Certificate.Leaf.Raw,
 	}
 	for _, ca := range keys.CA {
 		digest := sha256.Sum256(ca.Raw)

@@ -554,6 +554,11 @@ func TestAuthorityIsReplacedWhileAllRun(t *testing.T) {
 		if issuer := keys.Issuer(); issuer == nil || len(keys.CA) != 1 || Certificate(issuer.Raw).Digest() == old {
 			t.Errorf("%s: certificate is not under the new authority", node.Name)
 		}
+		if n, _ := m[0].agent.members.Table().Node(node.agent.id.node.ID); m[0].agent.storage != nil && !underFirst(keys, n, n.Certificate) {
+			t.Errorf("%s: the document lists a certificate that is not under the new authority", node.Name)
+		}
+	}
+	for _, node := range m {
 		node.stop(t)
 	}
 	for _, node := range m { // what is on disk is enough to start

@@ -449,3 +449,26 @@ func TestTwoMembersCommitAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestAMemberWithoutASlotOnlyReads: the file has eight host slots, and the ninth
+// member has its changes made by others. It can not do without them.
+func TestAMemberWithoutASlotOnlyReads(t *testing.T) {
+	t.Parallel()
+	m := machines(t, fileHosts+1)
+	formedOnFile(t, m)
+	ninth := m[fileHosts]
+	ninth.waitMode(t, repository.Ready)
+	if err := ninth.agent.storage.fit(); !errors.Is(err, belfry.ErrRestricted) {
+		t.Errorf("it can commit: %v; want ErrRestricted", err)
+	}
+	answer, err := ninth.dial(t).SetConfig(t.Context(), "tunables.node_timeout", "7s", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if table := ninth.agent.members.Table(); table.Generation != answer.GetGeneration() || table.Tunables["node_timeout"] != "7s" {
+		t.Errorf("generation %d, node_timeout %s; want %d, 7s", table.Generation, table.Tunables["node_timeout"], answer.GetGeneration())
+	}
+	if by := ninth.agent.members.Table().Origin; by != m[0].agent.id.node.ID {
+		t.Errorf("committed by %s; want n1", by)
+	}
+}

@@ -17,6 +17,7 @@ import (
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/producer/node"
 	"github.com/belfry-ha/belfry/internal/repository"
+	"github.com/belfry-ha/belfry/internal/security"
 	"github.com/belfry-ha/belfry/internal/transport"
 	"github.com/belfry-ha/belfry/internal/wire"
 )
@@ -215,4 +216,39 @@ func (a *Agent) removeElsewhere(ctx context.Context, force bool) (*belfryv1.Remo
 	resp := new(belfryv1.RemoveNodeResponse)
 	req := &belfryv1.RemoveNodeRequest{Node: a.id.node.ID.String(), Force: force}
 	return resp, a.forward(ctx, other.ID, belfryv1.MemberService_RemoveNode_FullMethodName, req, resp)
+}
+
+// listCertificates has the document list the certificates that members have, once
+// they are under another authority than the listed ones: by them a node that was
+// away knows whose records count. This node leads, and has asked the members.
+func (a *Agent) listCertificates(ctx context.Context) error {
+	if a.storage == nil {
+		return nil
+	}
+	keys, states := a.keys.now(), a.polled.get()
+	next := map[belfry.NodeID]Certificate{}
+	for _, n := range a.members.Table().Nodes {
+		has := states[n.ID].own
+		if len(has) > 0 && !underFirst(keys, n, n.Certificate) && underFirst(keys, n, has) {
+			next[n.ID] = has
+		}
+	}
+	if len(next) == 0 {
+		return nil
+	}
+	_, _, err := a.commit(ctx, func(t *Table) error {
+		for i := range t.Nodes {
+			if has, ok := next[t.Nodes[i].ID]; ok {
+				t.Nodes[i].Certificate = has
+			}
+		}
+		return nil
+	})
+	return err
+}
+
+// underFirst tells whether a certificate is a node's, under the authority that
+// signs now.
+func underFirst(keys *security.Keys, n Node, certificate []byte) bool {
+	return len(keys.CA) > 0 && security.CheckListed(keys.Cluster, keys.CA[:1], n.ID, n.Key.ed25519(), certificate, nil) == nil
 }

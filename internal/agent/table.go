@@ -66,7 +66,7 @@ type Node struct {
 
 	// Certificate is in DER; empty: only the node has it. Where the document lies on
 	// shared storage, others know by it whose signature there counts.
-	Certificate Certificate `json:"-"`
+	Certificate Certificate `json:"certificate,omitempty"`
 }
 
 // A Network is one heartbeat address of a node.
