@@ -3,6 +3,8 @@ package agent
 import (
 	"bytes"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -180,6 +182,21 @@ func TestALocalCopyIsReadAsItWasWritten(t *testing.T) {
 	}
 	if got.Version != want.Version || got.Document.Generation() != copiesKept+3 {
 		t.Errorf("read %+v, want %+v", got.Version, want.Version)
+	}
+	bytesOf, err := os.ReadFile(copyOf(state))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []int{10, 60, len(bytesOf) / 2, len(bytesOf) - 2} {
+		damaged := bytes.Clone(bytesOf)
+		damaged[at] ^= 1
+		path := filepath.Join(t.TempDir(), "damaged")
+		if err := os.WriteFile(path, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if held, err := readCopy(path); err == nil && held.Version == want.Version {
+			t.Errorf("byte %d is another one, and the copy is taken for the same", at)
+		}
 	}
 	if _, err := readCopy(state + "/config/3"); err == nil {
 		t.Error("generation 3 is still there, after 100 later ones")
