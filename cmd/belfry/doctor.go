@@ -44,8 +44,8 @@ func newDoctorCommand(a *app) *cobra.Command {
 		Long: `Check this machine's agent, running or not, and say what to do. Without
 names all checks are made: ` + strings.Join(agent.Checks, ", ") + `.
 Nothing is changed. Run it as the user of the agent. clock, streams, links,
-members, limits, journal and producers need an agent that answers; without one
-they say so and are unknown. It is asked at --socket, else at the socket of the
+members, limits, journal, producers and repository need an agent that answers;
+without one they say so and are unknown. It is asked at --socket, else at the socket of the
 file that --config names, else at $BELFRY_SOCKET, else at that of the settings.
 
 The exit status is 1 if there is a failure, with --strict also if there is a

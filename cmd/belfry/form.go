@@ -63,6 +63,7 @@ func (p *placeFlags) place() (agent.Place, error) {
 	place := agent.Place{
 		State: settings.State, Name: settings.Node.Name, Named: settings.Node.Name != "", Addresses: addresses,
 		HeartbeatPort: uint16(settings.Ports.Heartbeat), StreamsPort: uint16(settings.Ports.Streams),
+		Search: settings.Repository.Search,
 	}
 	if web, err := netip.ParseAddrPort(settings.Web.Listen); err == nil {
 		place.Web = web
@@ -91,6 +92,7 @@ func newInitCommand(a *app) *cobra.Command {
 		name   string
 		ca     string
 		keyOut string
+		opts   agent.InitOptions
 	)
 	cmd := &cobra.Command{
 		Use:   "init",
@@ -101,8 +103,16 @@ nothing. Other machines join with a token (belfry token create).
 
 The authority's key is kept by the first three nodes, sealed to them. With --ca
 offline it is written to a file instead, for you to take away: then a join or a
-renewal waits until you have signed it (belfry ca sign).`,
+renewal waits until you have signed it (belfry ca sign).
+
+With --repository the configuration lies on a block device that all machines of
+the cluster reach, or for a cluster on one machine in a file *.belfry, whose
+folder is in the setting repository.search. PATH is used this once: the agents
+find it by what is on it, whatever it is called later. Nodes tell each other only
+that it changed. While it is away changes are refused, and all else goes on. What
+holds something already is refused; --force destroys that.`,
 		Example: `  belfry init --name prod
+  belfry init --name prod --repository /dev/disk/by-id/wwn-0x5000c500a1b2c3d4
   belfry init --name prod --address 10.0.0.1 --address 10.1.0.1
   systemctl start belfry && belfry token create`,
 		Args: none,
@@ -116,11 +126,15 @@ renewal waits until you have signed it (belfry ca sign).`,
 			if ca == "offline" && keyOut == "" {
 				return usagef("--ca offline: --ca-key FILE is missing: where to write the authority's key")
 			}
+			if opts.Force && opts.Repository == "" {
+				return usagef("--force: only with --repository is there something to destroy")
+			}
 			p, err := place.place()
 			if err != nil {
 				return err
 			}
-			table, err := agent.Init(p, agent.InitOptions{Name: name, CAKeyFile: keyOut, Now: time.Now()})
+			opts.Name, opts.CAKeyFile, opts.Now = name, keyOut, time.Now()
+			table, err := agent.Init(p, opts)
 			if err != nil {
 				return err
 			}
@@ -129,6 +143,8 @@ renewal waits until you have signed it (belfry ca sign).`,
 	}
 	place.add(cmd)
 	cmd.Flags().StringVar(&name, "name", "belfry", "name of the cluster: 1 to 63 of a-z, 0-9 and -")
+	cmd.Flags().StringVar(&opts.Repository, "repository", "", "PATH of a block device or file *.belfry that is to hold the configuration")
+	cmd.Flags().BoolVar(&opts.Force, "force", false, "with --repository: destroy what PATH holds")
 	cmd.Flags().StringVar(&ca, "ca", "", "offline: keep the authority's key out of the cluster")
 	cmd.Flags().StringVar(&keyOut, "ca-key", "", "with --ca offline: FILE for the authority's key; keep it safe, there is no other")
 	return cmd

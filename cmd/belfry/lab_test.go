@@ -146,7 +146,7 @@ func (l *lab) create(networks, count int) error {
 			return err
 		}
 	}
-	if _, err := agent.CreateLocal(l.cluster.name, made, l.cluster.clientDir()); err != nil {
+	if _, err := agent.CreateLocal(l.cluster.name, made, l.cluster.clientDir(), ""); err != nil {
 		return err
 	}
 	return l.cluster.writeSettings()

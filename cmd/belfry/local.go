@@ -125,7 +125,7 @@ func (c *localCluster) create(count int) error {
 			return err
 		}
 	}
-	if _, err := agent.CreateLocal(c.name, nodes, c.clientDir()); err != nil {
+	if _, err := agent.CreateLocal(c.name, nodes, c.clientDir(), filepath.Join(c.dir, localRepository)); err != nil {
 		return err
 	}
 	return c.writeSettings()
@@ -135,12 +135,16 @@ func (c *localCluster) add(n agent.LocalNode) {
 	c.nodes = append(c.nodes, &localNode{LocalNode: n, socket: filepath.Join(n.State, "belfry.sock")})
 }
 
+// localRepository is the file of such a cluster, in its directory.
+const localRepository = "repository.belfry"
+
 const settingsText = `# Settings of one agent; what differs from the defaults.
 node: {name: %s}
 state: %q
 socket: {path: %q, group: ""}
 ports: {heartbeat: %d, streams: %d}
 web: {listen: %q}
+repository: {search: [%q]}
 log: {level: info, format: text}
 `
 
@@ -150,7 +154,7 @@ func (c *localCluster) writeSettings() error {
 		if err != nil {
 			return err
 		}
-		text := fmt.Sprintf(settingsText, n.Name, state, filepath.Join(state, "belfry.sock"), n.Networks[0].Heartbeat.Port(), n.Streams.Port(), n.Web)
+		text := fmt.Sprintf(settingsText, n.Name, state, filepath.Join(state, "belfry.sock"), n.Networks[0].Heartbeat.Port(), n.Streams.Port(), n.Web, filepath.Dir(state))
 		if err := os.WriteFile(n.settings(), []byte(text), 0o600); err != nil {
 			return err
 		}

@@ -26,6 +26,18 @@ type statusView struct {
 	LinksTotal    uint32      `json:"links_total" doc:"all links of the answering node"`
 	OldestSeconds *float64    `json:"oldest_fact_seconds" doc:"age of the oldest fact in this answer"`
 	Nodes         []nodeView  `json:"nodes" doc:"by name"`
+
+	Repository *repositoryView `json:"repository" doc:"of the answering node; null: the members keep the configuration"`
+}
+
+type repositoryView struct {
+	ID         string   `json:"id" doc:"UUID"`
+	Kind       string   `json:"kind" doc:"disk, file or etcd"`
+	State      string   `json:"state" doc:"searching, ready, restricted or leaving"`
+	Reason     string   `json:"reason" doc:"why changes are refused on this node; empty: they are not"`
+	Generation uint64   `json:"generation" doc:"in force on this node"`
+	Read       *instant `json:"read" doc:"when it was read last"`
+	Slot       int32    `json:"slot" doc:"host slot of this node; -1: none, it only reads"`
 }
 
 type clusterView struct {
@@ -126,6 +138,17 @@ func viewOfStatus(s *belfryv1.GetStatusResponse) statusView {
 		LinksTotal:    s.GetLinksTotal(),
 		OldestSeconds: jsonSeconds(s.GetOldestFact().AsDuration()),
 		Nodes:         viewsOfNodes(s.GetNodes(), when(s.GetTime())),
+		Repository:    viewOfRepository(s.GetRepository()),
+	}
+}
+
+func viewOfRepository(r *belfryv1.RepositoryStatus) *repositoryView {
+	if r == nil {
+		return nil
+	}
+	return &repositoryView{
+		ID: r.GetId(), Kind: r.GetKind(), State: r.GetState(), Reason: r.GetReason(), Generation: r.GetGeneration(),
+		Read: jsonTime(when(r.GetRead())), Slot: r.GetSlot(),
 	}
 }
 
@@ -134,6 +157,14 @@ func statusLine(o *output, s *belfryv1.GetStatusResponse) {
 	fmt.Fprintf(o, "cluster %s  ", printable(s.GetClusterName()))
 	counts(o, "nodes", s.GetNodesUp(), s.GetNodesTotal())
 	counts(o, "links", s.GetLinksUp(), s.GetLinksTotal())
+	if r := s.GetRepository(); r != nil {
+		c := cell{text: "repository " + printable(r.GetState()), color: green}
+		if r.GetState() != "ready" {
+			c.color = yellow
+		}
+		o.paint(c)
+		fmt.Fprintf(o, " generation %d  ", r.GetGeneration())
+	}
 	fmt.Fprintf(o, "oldest fact %s\n", ago(s.GetOldestFact().AsDuration()))
 }
 

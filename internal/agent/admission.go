@@ -201,6 +201,9 @@ func (a *Agent) RemoveNode(ctx context.Context, id belfry.NodeID, dryRun, force 
 	if dryRun {
 		return resp, nil
 	}
+	if a.storage != nil && id == a.id.node.ID {
+		return a.removeElsewhere(ctx, force)
+	}
 	commit := a.commit
 	if force {
 		commit = a.commitAlone

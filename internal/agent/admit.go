@@ -207,6 +207,9 @@ func (a *Agent) admitNode(ctx context.Context, who applicant) (*belfryv1.JoinRes
 		return nil, err
 	}
 	who.sealed = issued.GetSealedCa()
+	if a.storage != nil {
+		who.node.Certificate = issued.GetCertificate()
+	}
 	_, _, err = a.commit(ctx, func(t *Table) error { return t.admit(who, table.CA[0].Digest()) })
 	if err != nil {
 		return nil, err
@@ -290,16 +293,20 @@ func (a *Agent) reply(id belfry.NodeID, certificate []byte) (*belfryv1.JoinRespo
 	if !ok {
 		return nil, fmt.Errorf("%w: the group secret of epoch %d is not here yet", belfry.ErrUnknown, table.Epoch)
 	}
-	document, err := table.encode()
-	if err != nil {
-		return nil, err
-	}
 	n, _ := table.Node(id)
-	return &belfryv1.JoinResponse{
+	resp := &belfryv1.JoinResponse{
 		NodeId: id.String(), Name: n.Name, Role: roleNode, Cluster: table.Name, Generation: table.Generation,
 		Certificate: certificate, Ca: table.authorities(),
-		Epoch: table.Epoch, Secret: secret[:], Document: document,
-	}, nil
+		Epoch: table.Epoch, Secret: secret[:],
+	}
+	if a.storage != nil {
+		held := a.storage.held()
+		resp.Repository, resp.Digest, resp.Generation = held.Repository[:], held.Digest[:], held.Generation
+		return resp, nil
+	}
+	var err error
+	resp.Document, err = table.encode()
+	return resp, err
 }
 
 // tokenFailures is how many wrong secrets use a token up.

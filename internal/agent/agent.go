@@ -61,6 +61,12 @@ type Agent struct {
 	log     *slog.Logger
 	id      identity
 	members Membership
+
+	// Of a cluster whose document lies on shared storage; nil: the members keep it.
+	documents *documentMembership
+	storage   *storage
+	unfit     unfit
+
 	config  configuration
 	commits commits
 	keys    *keyring
@@ -102,6 +108,7 @@ type Agent struct {
 	saidClocks  saidClocks
 	unconfirmed unconfirmed
 	handlers    *handlers
+	plan        handlerPlan
 	journal     *recorder
 	webMu       sync.Mutex // of web
 	web         webListener
@@ -229,6 +236,9 @@ func (a *Agent) newEvents() error {
 		names = append(names, p.Name())
 	}
 	a.notices = node.NewNotices(table.Name, a.id.node.Name, table.nodeNames(), names)
+	if a.storage != nil {
+		a.notices.WithRepository(a.storage.held().Repository.String())
+	}
 	producers = append(producers, a.notices)
 	var classes []belfry.ClassInfo
 	for _, p := range producers {
@@ -334,6 +344,7 @@ func (a *Agent) startLoops() error {
 		<-a.cluster.stopped
 		return nil
 	})
+	a.startStorage()
 	a.group.Go(func() error { return a.changes.run(a.ended, a.passChanges) })
 	a.group.Go(func() error { return a.pauses.run(a.ended) })
 	a.group.Go(func() error { return a.runDuties(a.ended) })

@@ -38,7 +38,7 @@ func localNodes(t *testing.T, n int) []LocalNode {
 		}
 		nodes = append(nodes, LocalNode{Name: name, State: state, Networks: []Network{{Name: "net1", Heartbeat: freePort(t)}}, Streams: freePort(t), Web: freePort(t)})
 	}
-	if _, err := CreateLocal("test", nodes, filepath.Join(dir, "client")); err != nil {
+	if _, err := CreateLocal("test", nodes, filepath.Join(dir, "client"), ""); err != nil {
 		t.Fatal(err)
 	}
 	return nodes

@@ -6,13 +6,13 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"time"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/repository"
 	"github.com/belfry-ha/belfry/internal/security"
 	"github.com/belfry-ha/belfry/internal/transport"
 	"github.com/belfry-ha/belfry/internal/wire"
@@ -81,25 +81,32 @@ func (a *Agent) announcement(table *Table) ([]byte, error) {
 	if issuer == nil {
 		return nil, fmt.Errorf("%w: the certificate is under an authority that counts no more", belfry.ErrStale)
 	}
-	document, err := table.encode()
+	notice, err := a.newestNotice(table)
 	if err != nil {
 		return nil, err
 	}
 	return wire.AppendAnnounce(nil, table.Cluster, wire.Announce{
-		Notice: noticeOf(table, sha256.Sum256(document)), From: a.id.node.ID, Port: a.id.node.Streams.Port(),
+		Notice: notice, From: a.id.node.ID, Port: a.id.node.Streams.Port(),
 		Certificate: keys.Certificate.Leaf.Raw, Authority: issuer.Raw,
 	}, keys.Certificate.PrivateKey.(ed25519.PrivateKey))
 }
 
-// noticeOf is the notice of repository.md without a repository: kind, cluster,
-// no repository, epoch, generation, hash.
-func noticeOf(t *Table, document [sha256.Size]byte) (n [wire.AnnouncedNotice]byte) {
-	n[0] = 1 // configuration
-	copy(n[1:], t.Cluster[:])
-	binary.LittleEndian.PutUint64(n[33:], uint64(t.Epoch))
-	binary.LittleEndian.PutUint64(n[41:], t.Generation)
-	copy(n[49:], document[:])
-	return n
+// newestNotice names the generation in force. Without a repository it has none,
+// and the epoch is that of the datagram keys.
+func (a *Agent) newestNotice(t *Table) (n [wire.AnnouncedNotice]byte, err error) {
+	notice := repository.Notice{Kind: repository.NoticeConfiguration, Cluster: t.Cluster, Epoch: uint64(t.Epoch), Generation: t.Generation}
+	if a.storage != nil {
+		held := a.storage.held()
+		notice.Repository, notice.Epoch, notice.Generation, notice.Digest = held.Repository, held.Epoch, held.Generation, held.Digest
+	} else {
+		document, err := t.encode()
+		if err != nil {
+			return n, err
+		}
+		notice.Digest = sha256.Sum256(document)
+	}
+	copy(n[:], notice.Append(nil))
+	return n, nil
 }
 
 // awaitAnnounce returns where a node of the token's cluster says that it lets

@@ -63,7 +63,12 @@ func answeringWho[R any, Q interface {
 // leading is a member's call of a change that only the leader makes.
 func (a *Agent) leading(change api.Change) peerCall {
 	return func(ctx context.Context, from belfry.NodeID, request []byte) (proto.Message, error) {
-		if !a.leads() {
+		if a.storage != nil { // it decides who comes first, so that any member can
+			a.storage.lookedFor(ctx)
+			if err := a.storage.fit(); err != nil {
+				return nil, &belfry.Error{Op: opLead, Subject: a.id.node.Name, Err: err}
+			}
+		} else if !a.leads() {
 			return nil, notLeader(a.id.node.Name)
 		}
 		return change(ctx, a.nameOf(from), request)

@@ -52,9 +52,10 @@ func isNotLeader(err error) bool {
 
 // An edit is one change that waits for its generation.
 type edit struct {
-	f     func(*Table) error
-	alone bool // also without a majority
-	done  chan struct{}
+	f      func(*Table) error
+	alone  bool   // also without a majority
+	author string // who asked, and where
+	done   chan struct{}
 	// What it came to, once done is closed.
 	changed    bool
 	generation uint64
@@ -73,13 +74,13 @@ type commits struct {
 // when it is durable here and at every member that is up, or when those that
 // are not heard have been waited for. The change is then in force here.
 func (a *Agent) commit(ctx context.Context, f func(*Table) error) (changed bool, generation uint64, err error) {
-	return a.submit(ctx, &edit{f: f, done: make(chan struct{})})
+	return a.submit(ctx, &edit{f: f, author: a.authorOf(ctx), done: make(chan struct{})})
 }
 
 // commitAlone is commit without asking whether more than half of the members are
 // there: somebody has said that they are gone for good.
 func (a *Agent) commitAlone(ctx context.Context, f func(*Table) error) (changed bool, generation uint64, err error) {
-	return a.submit(ctx, &edit{f: f, alone: true, done: make(chan struct{})})
+	return a.submit(ctx, &edit{f: f, author: a.authorOf(ctx), alone: true, done: make(chan struct{})})
 }
 
 // A committer is commit or commitAlone.
@@ -123,6 +124,10 @@ func (a *Agent) write() {
 // writeGeneration makes one generation of all edits that succeed. Those that
 // need a majority fail where none answers.
 func (a *Agent) writeGeneration(batch []*edit) {
+	if a.storage != nil {
+		a.commitGeneration(batch)
+		return
+	}
 	needs := func(e *edit) bool { return !e.alone }
 	if slices.ContainsFunc(batch, needs) {
 		if err := a.quorum(); err != nil {
@@ -347,6 +352,9 @@ func (a *Agent) leads() bool {
 // leader is who makes changes, as far as this node knows. A node that is
 // stopped leads only where nobody else is up.
 func (a *Agent) leader() Node {
+	if a.storage != nil {
+		return a.storageLeader()
+	}
 	table, up := a.members.Table(), a.up()
 	lead, found := Node{}, false
 	for _, n := range table.Nodes {
@@ -365,6 +373,9 @@ func (a *Agent) leader() Node {
 func (a *Agent) Lead(ctx context.Context, method string, request proto.Message, here func(context.Context) error, response proto.Message) error {
 	ctx, cancel := context.WithTimeout(ctx, leaderTimeout+replicateTimeout)
 	defer cancel()
+	if a.storage != nil {
+		a.storage.lookedFor(ctx)
+	}
 	for end := time.Now().Add(leaderTimeout); ; {
 		lead := a.leader()
 		if lead.ID == a.id.node.ID {
@@ -375,6 +386,7 @@ func (a *Agent) Lead(ctx context.Context, method string, request proto.Message, 
 			if err = a.forward(ctx, lead.ID, method, request, response); !isNotLeader(err) {
 				return err
 			}
+			a.unfit.note(lead.ID, time.Now()) // where the storage decides, another one may do it
 		}
 		if time.Now().After(end) {
 			return err

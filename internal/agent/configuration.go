@@ -11,6 +11,7 @@ import (
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/api"
+	"github.com/belfry-ha/belfry/internal/repository"
 )
 
 // A configuration keeps the member table the same on all agents, until the
@@ -117,6 +118,9 @@ func (a *Agent) change(ctx context.Context, how changing, edit func(*Table) erro
 // leader does not reach everybody. It is passed on, so that it also gets to a
 // node without a stream to who sent it.
 func (a *Agent) passed(from belfry.NodeID, document []byte) {
+	if a.storage != nil { // which is read, whatever others send
+		return
+	}
 	taken, err := a.received(from, document)
 	if err != nil || !taken {
 		return // it is logged
@@ -133,6 +137,9 @@ func (a *Agent) passed(from belfry.NodeID, document []byte) {
 // received takes a peer's table, if it is newer than this node's. The error
 // says why it can not be this cluster's.
 func (a *Agent) received(from belfry.NodeID, document []byte) (taken bool, err error) {
+	if a.storage != nil {
+		return a.members.Take(document)
+	}
 	a.config.mu.Lock()
 	defer a.config.mu.Unlock()
 	old := a.members.Table()
@@ -180,6 +187,10 @@ func (a *Agent) takeTable(_ context.Context, from belfry.NodeID, req *belfryv1.T
 // greetTable sends this node's table on a new stream, unless the peer's is
 // newer. Equal generations may differ: two nodes wrote at once.
 func (a *Agent) greetTable(peer belfry.NodeID, generation uint64) {
+	if a.storage != nil {
+		a.storage.tell(repository.Greeted{Node: peer, Generation: generation})
+		return
+	}
 	a.config.mu.Lock()
 	defer a.config.mu.Unlock()
 	if table := a.members.Table(); !table.Origin.IsZero() && table.Generation >= generation {

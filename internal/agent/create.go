@@ -3,15 +3,14 @@ package agent
 import (
 	"crypto/rand"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/repository"
 	"github.com/belfry-ha/belfry/internal/security"
 )
 
@@ -31,10 +30,11 @@ const LocalClient = "local"
 // CreateLocal makes a cluster on one machine: an authority, an identity and a
 // certificate for each node, the group secret, one member table, and a client
 // certificate in clientDir. It refuses state directories that hold a cluster
-// already (ErrExist).
-func CreateLocal(name string, nodes []LocalNode, clientDir string) (*Table, error) {
+// already (ErrExist). With a path for it the configuration lies in a repository
+// file, which must not be there yet; empty: the members keep it.
+func CreateLocal(name string, nodes []LocalNode, clientDir, file string) (*Table, error) {
 	for _, n := range nodes {
-		if _, err := os.Stat(filepath.Join(n.State, memberFile)); err == nil {
+		if belongs(n.State) {
 			return nil, &belfry.Error{Op: "up", Subject: n.State, Err: fmt.Errorf("%w: a cluster lives there", belfry.ErrExist)}
 		}
 	}
@@ -70,9 +70,20 @@ func CreateLocal(name string, nodes []LocalNode, clientDir string) (*Table, erro
 	if err := table.sealCA(made.CA); err != nil {
 		return nil, err
 	}
-	// The table is written last: a directory that has one is complete.
+	var states []string
 	for _, n := range nodes {
-		if err := errors.Join(writeWebToken(n.State), WriteMembers(n.State, table)); err != nil {
+		if err := writeWebToken(n.State); err != nil {
+			return nil, err
+		}
+		states = append(states, n.State)
+	}
+	// The table is written last: a directory that has one is complete.
+	if file != "" {
+		plan := storagePlan{path: file, create: true, kind: repository.KindFile, layout: repository.DefaultLayout(max(fileHosts, len(nodes)), fileSlot)}
+		return table, plan.found(states, table, opts.Now.UTC().Truncate(time.Millisecond))
+	}
+	for _, state := range states {
+		if err := WriteMembers(state, table); err != nil {
 			return nil, err
 		}
 	}

@@ -44,8 +44,8 @@ type Finding struct {
 }
 
 // Checks are the names of all checks, in the order in which they are made. The
-// last seven need an agent that answers.
-var Checks = []string{"state", "keys", "certificate", "requests", "secret", "audit", "socket", "addresses", "clock", "streams", "links", "members", "limits", "journal", "producers"}
+// last eight need an agent that answers.
+var Checks = []string{"state", "keys", "certificate", "requests", "secret", "audit", "socket", "addresses", "clock", "streams", "links", "members", "limits", "journal", "producers", "repository"}
 
 // Ages from which the doctor speaks up (security.md, Keys).
 const (
@@ -72,7 +72,7 @@ func Diagnose(settings config.Settings, now time.Time, names []string, ask Ask) 
 	}
 	shared := map[string]func() findings{
 		"requests": d.requests, "addresses": d.addresses, "clock": d.clock, "streams": d.streams, "links": d.links, "members": d.members, "limits": d.limits,
-		"journal": d.journal, "producers": d.producers,
+		"journal": d.journal, "producers": d.producers, "repository": d.repository,
 	}
 	for _, name := range names {
 		var list findings
@@ -173,7 +173,7 @@ func (d doctor) load() (*security.Keys, Level, string) {
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, LevelUnknown, fmt.Sprintf("%v; run belfry doctor as the user of the agent", err)
 	}
-	if errors.Is(err, fs.ErrNotExist) && missing(filepath.Join(d.settings.State, memberFile)) {
+	if errors.Is(err, fs.ErrNotExist) && !belongs(d.settings.State) {
 		return nil, LevelUnknown, noKeys
 	}
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/api"
+	"github.com/belfry-ha/belfry/internal/repository"
 )
 
 // dutyEvery is how often an agent looks whether something is due: an epoch, a
@@ -55,6 +56,9 @@ func (a *Agent) dutyDue() {
 func (a *Agent) doDuties(ctx context.Context) {
 	if len(a.members.Table().Nodes) <= pollAll || a.leads() {
 		a.polled.set(a.pollMembers(ctx))
+		if a.storage != nil {
+			a.storage.tell(repository.Clock{Ahead: time.Until(a.clusterTime())})
+		}
 		a.bringUpToDate()
 	}
 	if err := a.renewIfDue(ctx); err != nil {
@@ -80,6 +84,10 @@ func (a *Agent) bringUpToDate() {
 	defer a.config.mu.Unlock()
 	behind := false
 	for id, state := range a.polled.get() {
+		if a.storage != nil && id != a.id.node.ID {
+			a.storage.tell(repository.Greeted{Node: id, Generation: state.generation})
+			continue
+		}
 		if state.generation != 0 && state.generation < a.members.Table().Generation {
 			behind = true
 			a.sendTable(id)
@@ -100,6 +108,9 @@ func (a *Agent) leadDuties(ctx context.Context) error {
 		if _, _, err := a.commit(ctx, func(t *Table) error { t.dropTokens(now); return nil }); err != nil {
 			return err
 		}
+	}
+	if err := a.listCertificates(ctx); err != nil { // before the authority of the listed ones goes
+		return err
 	}
 	if err := a.carryOnRotation(ctx); err != nil {
 		return err
@@ -128,6 +139,7 @@ type memberState struct {
 	ca         Digest        // of the authority that its certificate is under
 	knows      []Digest      // the authorities that count for it
 	ends       time.Time     // its certificate
+	own        Certificate   // the same; nil: it does not say
 }
 
 // A poll is what all members said, by node. Safe for concurrent use.
@@ -190,6 +202,7 @@ func (a *Agent) pollMembers(ctx context.Context) map[belfry.NodeID]memberState {
 func stateFrom(m *belfryv1.GetMemberResponse, offset time.Duration, ours uint64) memberState {
 	s := memberState{asked: time.Now(), offset: offset, generation: m.GetGeneration(), ours: ours, ends: time.Unix(0, m.GetCertificateEnd())}
 	copy(s.ca[:], m.GetCa())
+	s.own = m.GetCertificate()
 	for _, known := range m.GetAuthorities() {
 		var d Digest
 		copy(d[:], known)
@@ -205,6 +218,7 @@ func (a *Agent) ownState() *belfryv1.GetMemberResponse {
 		Now:            time.Now().UnixNano(),
 		CertificateEnd: keys.Certificate.Leaf.NotAfter.UnixNano(),
 		Generation:     a.members.Table().Generation,
+		Certificate:    keys.Certificate.Leaf.Raw,
 	}
 	for _, ca := range keys.CA {
 		digest := sha256.Sum256(ca.Raw)

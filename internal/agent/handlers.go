@@ -66,7 +66,7 @@ func (a *Agent) startHandlers() error {
 	if _, err := os.Stat(filepath.Join(a.opts.Config.State, handlerState)); err == nil {
 		a.handlers.forgetOthers(a.opts.Config.Handlers)
 	}
-	a.handlers.set(a.opts.Config.Handlers, false)
+	a.followHandlers(a.opts.Config.Handlers, true)
 	return nil
 }
 

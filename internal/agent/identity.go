@@ -40,6 +40,7 @@ func (a *Agent) openState() error {
 	if a.members, err = OpenMembers(state); err != nil {
 		return err
 	}
+	a.documents, _ = a.members.(*documentMembership)
 	keys, err := security.Load(filepath.Join(state, "keys"))
 	if err != nil {
 		return fmt.Errorf("no start without keys: %w", err)
@@ -62,7 +63,10 @@ func (a *Agent) openState() error {
 	}
 	a.keys = newKeyring(filepath.Join(state, "keys"), keys)
 	a.id = identity{node: node, epoch: firstEpoch(table, a.keys), incarnation: incarnation, boot: newBoot()}
-	return nil
+	if a.documents != nil {
+		a.storage, err = newStorage(a)
+	}
+	return err
 }
 
 // firstEpoch is the table's, or the newest that this node has: then it slept

@@ -19,6 +19,11 @@ type InitOptions struct {
 	Name      string // of the cluster; as a node's
 	CAKeyFile string // for the authority's key, which then nobody in the cluster has; empty: the first nodes hold it
 	Now       time.Time
+
+	// Repository is the block device or file that is to hold the configuration.
+	// Empty: the members keep it among themselves. Force destroys what is there.
+	Repository string
+	Force      bool
 }
 
 // Init makes a cluster whose only node is at this place. It wraps ErrExist if
@@ -27,6 +32,13 @@ func Init(p Place, opts InitOptions) (*Table, error) {
 	for what, name := range map[string]string{"--name": opts.Name, "node.name": p.Name} {
 		if !validName(name) {
 			return nil, fmt.Errorf("%w: %s %q: want 1 to 63 of a-z, 0-9 and -, not first a -", belfry.ErrUsage, what, name)
+		}
+	}
+	var plan storagePlan
+	if opts.Repository != "" {
+		var err error
+		if plan, err = planStorage(opts.Repository, p.Search, opts.Force); err != nil {
+			return nil, err
 		}
 	}
 	lock, err := claim(p.State)
@@ -56,7 +68,15 @@ func Init(p Place, opts InitOptions) (*Table, error) {
 			return nil, err
 		}
 	}
-	return table, errors.Join(writeWebToken(p.State), WriteMembers(p.State, table), handOver(p.State))
+	keep := func() error { return WriteMembers(p.State, table) }
+	if opts.Repository != "" {
+		keep = func() error { return plan.found([]string{p.State}, table, opts.Now.UTC().Truncate(time.Millisecond)) }
+	}
+	// What says that the directory is of a cluster comes last.
+	if err := errors.Join(writeWebToken(p.State), keep()); err != nil {
+		return nil, err
+	}
+	return table, handOver(p.State)
 }
 
 // setAside keeps the keys of a directory that belongs to no cluster: an init, or

@@ -15,6 +15,7 @@ import (
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/repository"
 	"github.com/belfry-ha/belfry/internal/security"
 	"github.com/belfry-ha/belfry/internal/transport"
 )
@@ -29,6 +30,7 @@ type Place struct {
 	HeartbeatPort uint16         // UDP
 	StreamsPort   uint16         // TCP
 	Web           netip.AddrPort // only shown
+	Search        []string       // folders that may have the repository's file
 }
 
 // JoinOptions say where to join, with what.
@@ -210,7 +212,7 @@ func putAway(state string) error {
 	if err := os.MkdirAll(to, 0o700); err != nil {
 		return fmt.Errorf("put away the former membership: %w", err)
 	}
-	for _, name := range []string{memberFile, keysDir, "incarnation", leftFile} { // the table first: without it the directory belongs to nobody
+	for _, name := range []string{memberFile, copyDir, keysDir, "incarnation", leftFile} { // the table first: without it the directory belongs to nobody
 		if err := os.Rename(filepath.Join(state, name), filepath.Join(to, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("put away the former membership: %w", err)
 		}
@@ -251,13 +253,20 @@ func settle(p Place, token security.Token, j *security.Joiner, resp *belfryv1.Jo
 	if err != nil {
 		return Joined{}, err
 	}
-	table, err := decodeTable(resp.GetDocument())
-	if err != nil {
-		return Joined{}, fmt.Errorf("member table: %w", err)
-	}
 	keys, err := j.Finish(resp.GetCertificate(), resp.GetCa(), resp.GetEpoch(), secret)
 	if err != nil {
 		return Joined{}, err
+	}
+	var table *Table
+	keep := func() error { return WriteMembers(p.State, table) }
+	if len(resp.GetRepository()) > 0 {
+		var held repository.Snapshot
+		if table, held, err = readGeneration(p.Search, keys, resp); err != nil {
+			return Joined{}, err
+		}
+		keep = func() error { return writeCopy(p.State, held.Version, held.Document) }
+	} else if table, err = decodeTable(resp.GetDocument()); err != nil {
+		return Joined{}, fmt.Errorf("member table: %w", err)
 	}
 	node, ok := table.Node(keys.Node)
 	if !ok || table.Cluster != token.Cluster || keys.Cluster != token.Cluster || !node.Key.equal(PublicKey(keys.Public())) {
@@ -266,7 +275,7 @@ func settle(p Place, token security.Token, j *security.Joiner, resp *belfryv1.Jo
 	if err := putKeys(p.State); err != nil {
 		return Joined{}, err
 	}
-	if err := errors.Join(writeWebToken(p.State), WriteMembers(p.State, table), handOver(p.State)); err != nil {
+	if err := errors.Join(writeWebToken(p.State), keep(), handOver(p.State)); err != nil {
 		return Joined{}, err
 	}
 	return Joined{Table: table, Node: node, State: p.State}, nil

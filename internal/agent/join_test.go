@@ -33,6 +33,8 @@ type machine struct {
 	Place
 	agent *Agent    // nil: it does not run
 	log   io.Writer // nil: the test's output
+
+	handlers []config.Handler
 }
 
 // towns counts the clusters of machines in this process, which have networks of
@@ -49,7 +51,7 @@ func machines(t *testing.T, n int) []*machine {
 	for i := range all {
 		name := fmt.Sprintf("n%d", i+1)
 		all[i] = &machine{Place: Place{
-			State: filepath.Join(dir, name), Name: name, HeartbeatPort: heartbeat, StreamsPort: streams,
+			State: filepath.Join(dir, name), Name: name, HeartbeatPort: heartbeat, StreamsPort: streams, Search: []string{dir},
 			Addresses: []netip.Prefix{
 				netip.PrefixFrom(netip.AddrFrom4([4]byte{127, process, town, byte(i + 1)}), 24),
 				netip.PrefixFrom(netip.AddrFrom4([4]byte{127, process, town + 1, byte(i + 1)}), 24),
@@ -64,6 +66,7 @@ func (m *machine) settings() config.Settings {
 	s.State, s.Socket = m.State, config.Socket{Path: filepath.Join(m.State, "s")}
 	s.Ports = config.Ports{Heartbeat: int(m.HeartbeatPort), Streams: int(m.StreamsPort)}
 	s.Web.Listen = ""
+	s.Repository.Search, s.Handlers = m.Search, m.handlers
 	return s
 }
 
@@ -169,7 +172,25 @@ func formed(t *testing.T, machines []*machine) {
 // formedAt has them form one that began at another time.
 func formedAt(t *testing.T, begin time.Time, machines []*machine) {
 	t.Helper()
-	if _, err := Init(machines[0].Place, InitOptions{Name: "test", Now: begin}); err != nil {
+	opts := InitOptions{Name: "test", Now: begin}
+	if strings.HasPrefix(t.Name(), "TestOnAFile/") {
+		opts.Repository = filepath.Join(machines[0].Search[0], "test.belfry")
+	}
+	formedWith(t, opts, machines)
+}
+
+// formedOnFile has them form one whose configuration lies in a file that all of
+// them find, and tells its path.
+func formedOnFile(t *testing.T, machines []*machine) string {
+	t.Helper()
+	path := filepath.Join(machines[0].Search[0], "test.belfry")
+	formedWith(t, InitOptions{Name: "test", Now: time.Now(), Repository: path}, machines)
+	return path
+}
+
+func formedWith(t *testing.T, opts InitOptions, machines []*machine) {
+	t.Helper()
+	if _, err := Init(machines[0].Place, opts); err != nil {
 		t.Fatal(err)
 	}
 	machines[0].start(t)
@@ -533,6 +554,11 @@ func TestAuthorityIsReplacedWhileAllRun(t *testing.T) {
 		if issuer := keys.Issuer(); issuer == nil || len(keys.CA) != 1 || Certificate(issuer.Raw).Digest() == old {
 			t.Errorf("%s: certificate is not under the new authority", node.Name)
 		}
+		if n, _ := m[0].agent.members.Table().Node(node.agent.id.node.ID); m[0].agent.storage != nil && !underFirst(keys, n, n.Certificate) {
+			t.Errorf("%s: the document lists a certificate that is not under the new authority", node.Name)
+		}
+	}
+	for _, node := range m {
 		node.stop(t)
 	}
 	for _, node := range m { // what is on disk is enough to start

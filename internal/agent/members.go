@@ -103,8 +103,12 @@ type notKept struct{ error }
 
 func (n notKept) Unwrap() error { return n.error }
 
-// OpenMembers reads the member table in a state directory.
+// OpenMembers reads the member table in a state directory: from the local copy of
+// the document, where there is one.
 func OpenMembers(state string) (Membership, error) {
+	if _, err := os.Stat(copyOf(state)); err == nil {
+		return openDocument(state)
+	}
 	path := filepath.Join(state, memberFile)
 	info, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) {

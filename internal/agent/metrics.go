@@ -14,6 +14,7 @@ import (
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/internal/cluster"
 	"github.com/belfry-ha/belfry/internal/event"
+	"github.com/belfry-ha/belfry/internal/repository"
 )
 
 // metrics reads the machines' own counters when it is scraped; nothing is
@@ -60,6 +61,9 @@ var (
 	metricProducerUp    = metric("producer_up", "1 while a producer runs; it runs only while somebody is registered.", "producer")
 	metricRestarts      = metric("producer_restarts_total", "How often a producer failed and was started again.", "producer")
 	metricTableRefused  = metric("configuration_refused_total", "Configurations of peers that can not be this cluster's.")
+	metricRepository    = metric("repository_up", "1 while this node reads the repository and can change it; there is no series without one.")
+	metricGeneration    = metric("repository_generation", "Generation of the configuration in force on this node.")
+	metricNotices       = metric("repository_notices_total", "Notices that a generation exists, by what became of them.", "result")
 	metricDenied        = metric("api_refused_total", "Requests refused for want of a right, because of a limit, or as malformed.", "reason")
 )
 
@@ -101,6 +105,7 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(metricDenied, api.Limited, "limit")
 	counter(metricDenied, api.Malformed, "malformed")
 	counter(metricTableRefused, m.agent.config.bad.Load())
+	m.collectRepository(gauge, counter)
 }
 
 func (m metrics) collectCluster(gauge func(*prometheus.Desc, float64, ...string), counter func(*prometheus.Desc, uint64, ...string)) {
@@ -139,6 +144,19 @@ func (m metrics) collectCluster(gauge func(*prometheus.Desc, float64, ...string)
 		gauge(metricMaxWait, l.MaxWait.Seconds(), l.PeerName, l.Network)
 		gauge(metricMaxDeviation, float64(l.MaxDeviation), l.PeerName, l.Network)
 		gauge(metricDeviation, float64(l.Deviation), l.PeerName, l.Network)
+	}
+}
+
+func (m metrics) collectRepository(gauge func(*prometheus.Desc, float64, ...string), counter func(*prometheus.Desc, uint64, ...string)) {
+	s := m.agent.storage
+	if s == nil {
+		return
+	}
+	state := s.state.Load()
+	gauge(metricRepository, oneIf(state.mode == repository.Ready))
+	gauge(metricGeneration, float64(s.held().Generation))
+	for i, o := range repository.Outcomes() {
+		counter(metricNotices, state.outcomes[i], o.String())
 	}
 }
 

@@ -139,6 +139,10 @@ func (a *Agent) hello() transport.Hello {
 
 // datagram is called by the cluster loop while it waits.
 func (a *Agent) datagram(r transport.Received) {
+	if n, ok := r.Body.(*wire.Notice); ok {
+		a.takeNotice(r, n)
+		return
+	}
 	if body := bodyFromWire(r.Body); body != nil {
 		a.cluster.arrive(cluster.Datagram{
 			From: r.From, Incarnation: r.Incarnation, Boot: r.Boot,

@@ -61,7 +61,10 @@ func (a *Agent) apiOptions() api.Options {
 
 		Producers: func() *belfryv1.ProducersStatus { return producersStatus(a.runner.Running()) },
 		Audit:     a.audit,
-		Logger:    a.log,
+
+		Repository: a.repositoryStatus,
+
+		Logger: a.log,
 	}
 }
 
@@ -126,7 +129,7 @@ func (a *Agent) Reload(settings config.Settings) error {
 	if err := a.reloadWeb(settings); err != nil {
 		return err
 	}
-	a.handlers.set(settings.Handlers, false)
+	a.followHandlers(settings.Handlers, true)
 	return nil
 }
 

@@ -235,6 +235,13 @@ func (a *Agent) takeRemoval(asked *Table, news membershipNews) error {
 	// Without origin it is given to nobody (greetTable), and the cluster's own of
 	// this generation, whose rest is not known here, replaces it wherever they meet.
 	next.Generation, next.Origin = news.generation, belfry.NodeID{}
+	if a.storage != nil {
+		if err := keepRemoved(a.opts.Config.State, news.generation); err != nil {
+			return err
+		}
+		a.removed(next, news.by...)
+		return nil
+	}
 	document, err := next.encode()
 	if err != nil {
 		return err

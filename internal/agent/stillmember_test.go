@@ -40,7 +40,7 @@ func created(t *testing.T, machines []*machine) {
 		}
 		nodes = append(nodes, n)
 	}
-	if _, err := CreateLocal("test", nodes, filepath.Join(t.TempDir(), "client")); err != nil {
+	if _, err := CreateLocal("test", nodes, filepath.Join(t.TempDir(), "client"), ""); err != nil {
 		t.Fatal(err)
 	}
 	for _, m := range machines {

@@ -63,6 +63,10 @@ type Node struct {
 	Streams  netip.AddrPort    `json:"streams"`
 	Web      netip.AddrPort    `json:"web,omitzero"`      // only shown
 	Stopped  bool              `json:"stopped,omitempty"` // held left until it is started
+
+	// Certificate is in DER; empty: only the node has it. Where the document lies on
+	// shared storage, others know by it whose signature there counts.
+	Certificate Certificate `json:"certificate,omitempty"`
 }
 
 // A Network is one heartbeat address of a node.

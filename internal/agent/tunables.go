@@ -151,7 +151,7 @@ func otherSection(section string) error {
 		return fmt.Errorf("%w: roles are shown by belfry role list and changed by belfry role set SUBJECT", belfry.ErrUsage)
 	}
 	if slices.Contains(sections, section) {
-		return fmt.Errorf("%w: section %s is kept in the repository, which this version does not have; only %s", belfry.ErrUnsupported, section, tunablesSection)
+		return fmt.Errorf("%w: section %s can not be changed by this version; only %s", belfry.ErrUnsupported, section, tunablesSection)
 	}
 	if near, ok := config.Nearest(section, sections); ok {
 		return fmt.Errorf("%w: unknown section %q; did you mean %s?", belfry.ErrUsage, section, near)

@@ -176,6 +176,16 @@ func withSubject(ctx context.Context, s Subject) context.Context {
 	return context.WithValue(ctx, subjectKey{}, s)
 }
 
+// Asker names who asked for what a context is about; empty: nobody did, as for
+// what an agent does by itself.
+func Asker(ctx context.Context) string {
+	s, ok := ctx.Value(subjectKey{}).(Subject)
+	if !ok {
+		return ""
+	}
+	return s.String()
+}
+
 // subjectFrom is the zero Subject, which may nothing, where nobody was
 // identified.
 func subjectFrom(ctx context.Context) Subject {

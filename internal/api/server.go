@@ -48,6 +48,10 @@ type Options struct {
 	// from many goroutines. Nil: it is not told.
 	Producers func() *belfryv1.ProducersStatus
 
+	// Repository says how this node stands to the repository. It is called from
+	// many goroutines. Nil: there is none.
+	Repository func() *belfryv1.RepositoryStatus
+
 	// Joins lets in who has no certificate, on connections that are a Guest's.
 	// Nil Guest: there are none.
 	Joins Joins
@@ -127,6 +131,9 @@ func New(opts Options) *Server {
 	}
 	if opts.Producers == nil {
 		opts.Producers = func() *belfryv1.ProducersStatus { return nil }
+	}
+	if opts.Repository == nil {
+		opts.Repository = func() *belfryv1.RepositoryStatus { return nil }
 	}
 	if opts.Leader == nil {
 		opts.Leader = alone{}

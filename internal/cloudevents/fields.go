@@ -37,6 +37,8 @@ var messages = map[belfry.Class]protoreflect.MessageType{
 	"agent.config-refused":  (*belfryv1.AgentConfigRefused)(nil).ProtoReflect().Type(),
 	"security.certificate":  (*belfryv1.SecurityCertificate)(nil).ProtoReflect().Type(),
 	"journal.state":         (*belfryv1.JournalState)(nil).ProtoReflect().Type(),
+	"config.changed":        (*belfryv1.ConfigChanged)(nil).ProtoReflect().Type(),
+	"repository.state":      (*belfryv1.RepositoryState)(nil).ProtoReflect().Type(),
 	"node.duplicate":        (*belfryv1.NodeDuplicate)(nil).ProtoReflect().Type(),
 	"cluster.nontransitive": (*belfryv1.ClusterNontransitive)(nil).ProtoReflect().Type(),
 	"pressure.cpu":          (*belfryv1.Pressure)(nil).ProtoReflect().Type(),

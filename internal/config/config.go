@@ -24,6 +24,8 @@ type Settings struct {
 	Web     Web
 	Log     Log
 	Journal Journal
+
+	Repository Repository
 	// Handlers run commands for events, by name.
 	Handlers []Handler
 }
@@ -78,6 +80,13 @@ type Journal struct {
 	Active []string
 }
 
+// Repository says where this machine has the cluster's repository, if it has one.
+type Repository struct {
+	// Search are folders whose files *.belfry are looked at beside all
+	// block devices. Which of them is the cluster's says what is on it.
+	Search []string
+}
+
 // Bytes is Size; 0 for what Validate refuses.
 func (j Journal) Bytes() int64 {
 	n, ok := belfry.ParseValue("bytes", j.Size)
@@ -106,6 +115,8 @@ func Default() Settings {
 		Log:    Log{Level: "info", Format: "auto"},
 
 		Journal: Journal{Size: "256MiB", Age: "72h"},
+
+		Repository: Repository{Search: []string{"/var/lib/belfry"}},
 	}
 }
 

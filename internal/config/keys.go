@@ -26,6 +26,7 @@ var keys = []key{
 	{name: "node.name", text: func(s *Settings) *string { return &s.Node.Name }, restart: true},
 	{name: "ports.heartbeat", number: func(s *Settings) *int { return &s.Ports.Heartbeat }, restart: true},
 	{name: "ports.streams", number: func(s *Settings) *int { return &s.Ports.Streams }, restart: true},
+	{name: "repository.search", list: func(s *Settings) *[]string { return &s.Repository.Search }, restart: true},
 	{name: "socket.group", text: func(s *Settings) *string { return &s.Socket.Group }, restart: true},
 	{name: "socket.path", text: func(s *Settings) *string { return &s.Socket.Path }, restart: true},
 	{name: "state", text: func(s *Settings) *string { return &s.State }, restart: true},

@@ -41,6 +41,9 @@ func (s Settings) Validate() error {
 	if slices.Contains(s.Journal.Active, "") {
 		check("journal.active", faultf("names no event; for example [node.state, process.exit:unit=nginx.service]"))
 	}
+	for _, folder := range s.Repository.Search {
+		check("repository.search", notEmpty(folder, "name a folder"))
+	}
 	return errors.Join(append(faults, s.validHandlers()...)...)
 }
 

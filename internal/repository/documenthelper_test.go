@@ -200,3 +200,5 @@ func problemsOf(err error) (all []string) {
 	}
 	return all
 }
+
+func digestOf(data []byte) Digest { return sha256.Sum256(data) }

@@ -60,7 +60,7 @@ func Format(d Device, h Header, founder Founder, doc []byte, op OpID) error {
 	if err != nil {
 		return fail("format", "", err)
 	}
-	ballot := Ballot(0).next(founder.Host)
+	ballot := FounderBallot(founder.Host)
 	record, err := EncodeRecord(Record{
 		Repository: h.Repository, Disk: h.Disk(), Epoch: h.Epoch, Host: uint32(founder.Host), Chosen: true,
 		Writer: founder.Node, Incarnation: founder.Incarnation, Boot: founder.Boot, Sequence: 1,
@@ -103,6 +103,9 @@ func Format(d Device, h Header, founder Founder, doc []byte, op OpID) error {
 	}
 	return nil
 }
+
+// FounderBallot is the ballot of generation 1, as [Format] writes it.
+func FounderBallot(host int) Ballot { return Ballot(0).next(host) }
 
 // padded is doc in whole blocks, the rest of the last one zero.
 func padded(doc []byte) []byte {

@@ -103,6 +103,10 @@ type Snapshot struct {
 	Previous Digest        // of the generation before
 	Op       OpID          // of the update that made the generation
 	Writer   belfry.NodeID // who wrote it last
+	// Newer is a greater value that is there and that no record says is
+	// committed, as of a poll: its writer is about to say so, or has died before it
+	// could. Zero: there is none.
+	Newer Version
 }
 
 // SettleTime is how long a host writes nothing after its machine has started

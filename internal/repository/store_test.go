@@ -137,6 +137,27 @@ func TestAnUpdateIsSeenByTheOtherHost(t *testing.T) {
 	}
 }
 
+func TestAPollTellsOfAValueThatNobodySaysIsCommitted(t *testing.T) {
+	t.Parallel()
+	d := format(t, header(0), 0)
+	a, b := open(t, config(0, 0), d.Open()), open(t, config(1, 1), d.Open())
+	v := cas(t, a, load(t, a).Version, "two", 2)
+	if err := a.Seal(); err != nil {
+		t.Fatal(err)
+	}
+	w := cas(t, b, v, "three", 3) // and b dies before it seals
+	got, err := a.Poll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !got.Same(v) || got.Newer != w {
+		t.Errorf("poll has generation %d and knows of %+v, want 2 and %+v", got.Generation, got.Newer, w)
+	}
+	if got, err = a.Poll(w.Digest); err != nil || !got.Same(w) || got.Newer != (repository.Version{}) {
+		t.Errorf("poll that was told of it: generation %d, newer %+v, %v; want 3 and nothing newer", got.Generation, got.Newer, err)
+	}
+}
+
 func TestTheSameUpdateTwiceHappensOnce(t *testing.T) {
 	t.Parallel()
 	d := format(t, header(0), 0)

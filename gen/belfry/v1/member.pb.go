@@ -1658,17 +1658,21 @@ func (x *JoinAddress) GetPrefix() uint32 {
 }
 
 type JoinResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"` // empty: a client joined
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Certificate   []byte                 `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"` // DER
-	Ca            [][]byte               `protobuf:"bytes,4,rep,name=ca,proto3" json:"ca,omitempty"`                   // DER
-	Epoch         uint32                 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Secret        []byte                 `protobuf:"bytes,6,opt,name=secret,proto3" json:"secret,omitempty"`           // of the epoch
-	Document      []byte                 `protobuf:"bytes,7,opt,name=document,proto3" json:"document,omitempty"`       // the member table that lists the node
-	Role          string                 `protobuf:"bytes,8,opt,name=role,proto3" json:"role,omitempty"`               // node, or the client's
-	Cluster       string                 `protobuf:"bytes,9,opt,name=cluster,proto3" json:"cluster,omitempty"`         // its name
-	Generation    uint64                 `protobuf:"varint,10,opt,name=generation,proto3" json:"generation,omitempty"` // that admitted it
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	NodeId      string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"` // empty: a client joined
+	Name        string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Certificate []byte                 `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"` // DER
+	Ca          [][]byte               `protobuf:"bytes,4,rep,name=ca,proto3" json:"ca,omitempty"`                   // DER
+	Epoch       uint32                 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Secret      []byte                 `protobuf:"bytes,6,opt,name=secret,proto3" json:"secret,omitempty"`           // of the epoch
+	Document    []byte                 `protobuf:"bytes,7,opt,name=document,proto3" json:"document,omitempty"`       // the member table that lists the node
+	Role        string                 `protobuf:"bytes,8,opt,name=role,proto3" json:"role,omitempty"`               // node, or the client's
+	Cluster     string                 `protobuf:"bytes,9,opt,name=cluster,proto3" json:"cluster,omitempty"`         // its name
+	Generation  uint64                 `protobuf:"varint,10,opt,name=generation,proto3" json:"generation,omitempty"` // that admitted it
+	// Where the configuration lies on shared storage there is no document: the node
+	// reads the generation there, by these, as from a notice.
+	Repository    []byte `protobuf:"bytes,11,opt,name=repository,proto3" json:"repository,omitempty"` // UUID
+	Digest        []byte `protobuf:"bytes,12,opt,name=digest,proto3" json:"digest,omitempty"`         // SHA-256 of the generation
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1771,6 +1775,20 @@ func (x *JoinResponse) GetGeneration() uint64 {
 		return x.Generation
 	}
 	return 0
+}
+
+func (x *JoinResponse) GetRepository() []byte {
+	if x != nil {
+		return x.Repository
+	}
+	return nil
+}
+
+func (x *JoinResponse) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
 }
 
 type RenewRequest struct {
@@ -2177,7 +2195,7 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\x05named\x18\v \x01(\bR\x05named\"?\n" +
 	"\vJoinAddress\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
-	"\x06prefix\x18\x02 \x01(\rR\x06prefix\"\x85\x02\n" +
+	"\x06prefix\x18\x02 \x01(\rR\x06prefix\"\xbd\x02\n" +
 	"\fJoinResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12 \n" +
@@ -2191,7 +2209,11 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\n" +
 	" \x01(\x04R\n" +
-	"generation\"6\n" +
+	"generation\x12\x1e\n" +
+	"\n" +
+	"repository\x18\v \x01(\fR\n" +
+	"repository\x12\x16\n" +
+	"\x06digest\x18\f \x01(\fR\x06digest\"6\n" +
 	"\fRenewRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\x12\x14\n" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\"A\n" +

@@ -75,6 +75,7 @@ type GetStatusResponse struct {
 	Generation    uint64                 `protobuf:"varint,12,opt,name=generation,proto3" json:"generation,omitempty"` // of the member table
 	Journal       *JournalStatus         `protobuf:"bytes,13,opt,name=journal,proto3" json:"journal,omitempty"`        // of who answers
 	Producers     *ProducersStatus       `protobuf:"bytes,14,opt,name=producers,proto3" json:"producers,omitempty"`    // of who answers
+	Repository    *RepositoryStatus      `protobuf:"bytes,15,opt,name=repository,proto3" json:"repository,omitempty"`  // of who answers; absent: the members keep the configuration
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -207,6 +208,114 @@ func (x *GetStatusResponse) GetProducers() *ProducersStatus {
 	return nil
 }
 
+func (x *GetStatusResponse) GetRepository() *RepositoryStatus {
+	if x != nil {
+		return x.Repository
+	}
+	return nil
+}
+
+// RepositoryStatus is how a node stands to the cluster's repository.
+type RepositoryStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`                  // UUID
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`              // disk, file or etcd
+	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`            // searching, ready, restricted or leaving
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`          // why changes are refused here
+	Generation    uint64                 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"` // in force
+	Read          *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=read,proto3" json:"read,omitempty"`              // when it was read last
+	ReadTook      *durationpb.Duration   `protobuf:"bytes,7,opt,name=read_took,json=readTook,proto3" json:"read_took,omitempty"`
+	Slot          int32                  `protobuf:"zigzag32,8,opt,name=slot,proto3" json:"slot,omitempty"` // host slot of the node; -1: none, it only reads
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepositoryStatus) Reset() {
+	*x = RepositoryStatus{}
+	mi := &file_belfry_v1_node_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepositoryStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepositoryStatus) ProtoMessage() {}
+
+func (x *RepositoryStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_node_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepositoryStatus.ProtoReflect.Descriptor instead.
+func (*RepositoryStatus) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RepositoryStatus) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RepositoryStatus) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *RepositoryStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *RepositoryStatus) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RepositoryStatus) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *RepositoryStatus) GetRead() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+func (x *RepositoryStatus) GetReadTook() *durationpb.Duration {
+	if x != nil {
+		return x.ReadTook
+	}
+	return nil
+}
+
+func (x *RepositoryStatus) GetSlot() int32 {
+	if x != nil {
+		return x.Slot
+	}
+	return 0
+}
+
 // ProducersStatus is how what watches the operating system is doing.
 type ProducersStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -218,7 +327,7 @@ type ProducersStatus struct {
 
 func (x *ProducersStatus) Reset() {
 	*x = ProducersStatus{}
-	mi := &file_belfry_v1_node_proto_msgTypes[2]
+	mi := &file_belfry_v1_node_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -230,7 +339,7 @@ func (x *ProducersStatus) String() string {
 func (*ProducersStatus) ProtoMessage() {}
 
 func (x *ProducersStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[2]
+	mi := &file_belfry_v1_node_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -243,7 +352,7 @@ func (x *ProducersStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducersStatus.ProtoReflect.Descriptor instead.
 func (*ProducersStatus) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{2}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ProducersStatus) GetRunning() uint32 {
@@ -277,7 +386,7 @@ type FailingProducer struct {
 
 func (x *FailingProducer) Reset() {
 	*x = FailingProducer{}
-	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	mi := &file_belfry_v1_node_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -289,7 +398,7 @@ func (x *FailingProducer) String() string {
 func (*FailingProducer) ProtoMessage() {}
 
 func (x *FailingProducer) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	mi := &file_belfry_v1_node_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -302,7 +411,7 @@ func (x *FailingProducer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailingProducer.ProtoReflect.Descriptor instead.
 func (*FailingProducer) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{3}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *FailingProducer) GetName() string {
@@ -369,7 +478,7 @@ type JournalStatus struct {
 
 func (x *JournalStatus) Reset() {
 	*x = JournalStatus{}
-	mi := &file_belfry_v1_node_proto_msgTypes[4]
+	mi := &file_belfry_v1_node_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -381,7 +490,7 @@ func (x *JournalStatus) String() string {
 func (*JournalStatus) ProtoMessage() {}
 
 func (x *JournalStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[4]
+	mi := &file_belfry_v1_node_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -394,7 +503,7 @@ func (x *JournalStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalStatus.ProtoReflect.Descriptor instead.
 func (*JournalStatus) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *JournalStatus) GetState() string {
@@ -470,7 +579,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_belfry_v1_node_proto_msgTypes[5]
+	mi := &file_belfry_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -482,7 +591,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[5]
+	mi := &file_belfry_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -495,7 +604,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Node) GetId() string {
@@ -675,7 +784,7 @@ type PeerStream struct {
 
 func (x *PeerStream) Reset() {
 	*x = PeerStream{}
-	mi := &file_belfry_v1_node_proto_msgTypes[6]
+	mi := &file_belfry_v1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -687,7 +796,7 @@ func (x *PeerStream) String() string {
 func (*PeerStream) ProtoMessage() {}
 
 func (x *PeerStream) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[6]
+	mi := &file_belfry_v1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -700,7 +809,7 @@ func (x *PeerStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStream.ProtoReflect.Descriptor instead.
 func (*PeerStream) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PeerStream) GetUp() bool {
@@ -754,7 +863,7 @@ type MemberReport struct {
 
 func (x *MemberReport) Reset() {
 	*x = MemberReport{}
-	mi := &file_belfry_v1_node_proto_msgTypes[7]
+	mi := &file_belfry_v1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -766,7 +875,7 @@ func (x *MemberReport) String() string {
 func (*MemberReport) ProtoMessage() {}
 
 func (x *MemberReport) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[7]
+	mi := &file_belfry_v1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -779,7 +888,7 @@ func (x *MemberReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReport.ProtoReflect.Descriptor instead.
 func (*MemberReport) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *MemberReport) GetAsked() *timestamppb.Timestamp {
@@ -834,7 +943,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[8]
+	mi := &file_belfry_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +955,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[8]
+	mi := &file_belfry_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +968,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListNodesRequest) GetPageSize() uint32 {
@@ -886,7 +995,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[9]
+	mi := &file_belfry_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -898,7 +1007,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[9]
+	mi := &file_belfry_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -911,7 +1020,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -937,7 +1046,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[10]
+	mi := &file_belfry_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1058,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[10]
+	mi := &file_belfry_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1071,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetNodeRequest) GetNode() string {
@@ -982,7 +1091,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[11]
+	mi := &file_belfry_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +1103,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[11]
+	mi := &file_belfry_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +1116,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetNodeResponse) GetNode() *Node {
@@ -1036,7 +1145,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_belfry_v1_node_proto_msgTypes[12]
+	mi := &file_belfry_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1048,7 +1157,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[12]
+	mi := &file_belfry_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1061,7 +1170,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Evidence) GetTime() *timestamppb.Timestamp {
@@ -1102,7 +1211,7 @@ type StopNodeRequest struct {
 
 func (x *StopNodeRequest) Reset() {
 	*x = StopNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[13]
+	mi := &file_belfry_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1223,7 @@ func (x *StopNodeRequest) String() string {
 func (*StopNodeRequest) ProtoMessage() {}
 
 func (x *StopNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[13]
+	mi := &file_belfry_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1236,7 @@ func (x *StopNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopNodeRequest.ProtoReflect.Descriptor instead.
 func (*StopNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StopNodeRequest) GetNode() string {
@@ -1158,7 +1267,7 @@ type StopNodeResponse struct {
 
 func (x *StopNodeResponse) Reset() {
 	*x = StopNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[14]
+	mi := &file_belfry_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1170,7 +1279,7 @@ func (x *StopNodeResponse) String() string {
 func (*StopNodeResponse) ProtoMessage() {}
 
 func (x *StopNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[14]
+	mi := &file_belfry_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1183,7 +1292,7 @@ func (x *StopNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopNodeResponse.ProtoReflect.Descriptor instead.
 func (*StopNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StopNodeResponse) GetNodeId() string {
@@ -1238,7 +1347,7 @@ type StartNodeRequest struct {
 
 func (x *StartNodeRequest) Reset() {
 	*x = StartNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[15]
+	mi := &file_belfry_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1250,7 +1359,7 @@ func (x *StartNodeRequest) String() string {
 func (*StartNodeRequest) ProtoMessage() {}
 
 func (x *StartNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[15]
+	mi := &file_belfry_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1263,7 +1372,7 @@ func (x *StartNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartNodeRequest.ProtoReflect.Descriptor instead.
 func (*StartNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StartNodeRequest) GetNode() string {
@@ -1293,7 +1402,7 @@ type StartNodeResponse struct {
 
 func (x *StartNodeResponse) Reset() {
 	*x = StartNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[16]
+	mi := &file_belfry_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1305,7 +1414,7 @@ func (x *StartNodeResponse) String() string {
 func (*StartNodeResponse) ProtoMessage() {}
 
 func (x *StartNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[16]
+	mi := &file_belfry_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1318,7 +1427,7 @@ func (x *StartNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartNodeResponse.ProtoReflect.Descriptor instead.
 func (*StartNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StartNodeResponse) GetNodeId() string {
@@ -1361,7 +1470,7 @@ var File_belfry_v1_node_proto protoreflect.FileDescriptor
 const file_belfry_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"\x14belfry/v1/node.proto\x12\tbelfry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xa4\x04\n" +
+	"\x10GetStatusRequest\"\xe1\x04\n" +
 	"\x11GetStatusResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12!\n" +
@@ -1383,7 +1492,21 @@ const file_belfry_v1_node_proto_rawDesc = "" +
 	"generation\x18\f \x01(\x04R\n" +
 	"generation\x122\n" +
 	"\ajournal\x18\r \x01(\v2\x18.belfry.v1.JournalStatusR\ajournal\x128\n" +
-	"\tproducers\x18\x0e \x01(\v2\x1a.belfry.v1.ProducersStatusR\tproducers\"a\n" +
+	"\tproducers\x18\x0e \x01(\v2\x1a.belfry.v1.ProducersStatusR\tproducers\x12;\n" +
+	"\n" +
+	"repository\x18\x0f \x01(\v2\x1b.belfry.v1.RepositoryStatusR\n" +
+	"repository\"\x80\x02\n" +
+	"\x10RepositoryStatus\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x05 \x01(\x04R\n" +
+	"generation\x12.\n" +
+	"\x04read\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04read\x126\n" +
+	"\tread_took\x18\a \x01(\v2\x19.google.protobuf.DurationR\breadTook\x12\x12\n" +
+	"\x04slot\x18\b \x01(\x11R\x04slot\"a\n" +
 	"\x0fProducersStatus\x12\x18\n" +
 	"\arunning\x18\x01 \x01(\rR\arunning\x124\n" +
 	"\afailing\x18\x02 \x03(\v2\x1a.belfry.v1.FailingProducerR\afailing\"\xfa\x01\n" +
@@ -1505,71 +1628,75 @@ func file_belfry_v1_node_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_node_proto_rawDescData
 }
 
-var file_belfry_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_belfry_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_belfry_v1_node_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: belfry.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: belfry.v1.GetStatusResponse
-	(*ProducersStatus)(nil),       // 2: belfry.v1.ProducersStatus
-	(*FailingProducer)(nil),       // 3: belfry.v1.FailingProducer
-	(*JournalStatus)(nil),         // 4: belfry.v1.JournalStatus
-	(*Node)(nil),                  // 5: belfry.v1.Node
-	(*PeerStream)(nil),            // 6: belfry.v1.PeerStream
-	(*MemberReport)(nil),          // 7: belfry.v1.MemberReport
-	(*ListNodesRequest)(nil),      // 8: belfry.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),     // 9: belfry.v1.ListNodesResponse
-	(*GetNodeRequest)(nil),        // 10: belfry.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),       // 11: belfry.v1.GetNodeResponse
-	(*Evidence)(nil),              // 12: belfry.v1.Evidence
-	(*StopNodeRequest)(nil),       // 13: belfry.v1.StopNodeRequest
-	(*StopNodeResponse)(nil),      // 14: belfry.v1.StopNodeResponse
-	(*StartNodeRequest)(nil),      // 15: belfry.v1.StartNodeRequest
-	(*StartNodeResponse)(nil),     // 16: belfry.v1.StartNodeResponse
-	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*RepositoryStatus)(nil),      // 2: belfry.v1.RepositoryStatus
+	(*ProducersStatus)(nil),       // 3: belfry.v1.ProducersStatus
+	(*FailingProducer)(nil),       // 4: belfry.v1.FailingProducer
+	(*JournalStatus)(nil),         // 5: belfry.v1.JournalStatus
+	(*Node)(nil),                  // 6: belfry.v1.Node
+	(*PeerStream)(nil),            // 7: belfry.v1.PeerStream
+	(*MemberReport)(nil),          // 8: belfry.v1.MemberReport
+	(*ListNodesRequest)(nil),      // 9: belfry.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),     // 10: belfry.v1.ListNodesResponse
+	(*GetNodeRequest)(nil),        // 11: belfry.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),       // 12: belfry.v1.GetNodeResponse
+	(*Evidence)(nil),              // 13: belfry.v1.Evidence
+	(*StopNodeRequest)(nil),       // 14: belfry.v1.StopNodeRequest
+	(*StopNodeResponse)(nil),      // 15: belfry.v1.StopNodeResponse
+	(*StartNodeRequest)(nil),      // 16: belfry.v1.StartNodeRequest
+	(*StartNodeResponse)(nil),     // 17: belfry.v1.StartNodeResponse
+	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
 }
 var file_belfry_v1_node_proto_depIdxs = []int32{
-	17, // 0: belfry.v1.GetStatusResponse.oldest_fact:type_name -> google.protobuf.Duration
-	5,  // 1: belfry.v1.GetStatusResponse.nodes:type_name -> belfry.v1.Node
-	18, // 2: belfry.v1.GetStatusResponse.time:type_name -> google.protobuf.Timestamp
-	4,  // 3: belfry.v1.GetStatusResponse.journal:type_name -> belfry.v1.JournalStatus
-	2,  // 4: belfry.v1.GetStatusResponse.producers:type_name -> belfry.v1.ProducersStatus
-	3,  // 5: belfry.v1.ProducersStatus.failing:type_name -> belfry.v1.FailingProducer
-	18, // 6: belfry.v1.FailingProducer.since:type_name -> google.protobuf.Timestamp
-	18, // 7: belfry.v1.FailingProducer.next:type_name -> google.protobuf.Timestamp
-	18, // 8: belfry.v1.JournalStatus.oldest:type_name -> google.protobuf.Timestamp
-	18, // 9: belfry.v1.Node.since:type_name -> google.protobuf.Timestamp
-	18, // 10: belfry.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
-	17, // 11: belfry.v1.Node.interval:type_name -> google.protobuf.Duration
-	17, // 12: belfry.v1.Node.max_wait:type_name -> google.protobuf.Duration
-	18, // 13: belfry.v1.Node.started:type_name -> google.protobuf.Timestamp
-	17, // 14: belfry.v1.Node.age:type_name -> google.protobuf.Duration
-	7,  // 15: belfry.v1.Node.report:type_name -> belfry.v1.MemberReport
-	6,  // 16: belfry.v1.Node.stream:type_name -> belfry.v1.PeerStream
-	18, // 17: belfry.v1.Node.duplicate:type_name -> google.protobuf.Timestamp
-	18, // 18: belfry.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
-	17, // 19: belfry.v1.PeerStream.clock_offset:type_name -> google.protobuf.Duration
-	18, // 20: belfry.v1.MemberReport.asked:type_name -> google.protobuf.Timestamp
-	17, // 21: belfry.v1.MemberReport.clock_offset:type_name -> google.protobuf.Duration
-	18, // 22: belfry.v1.MemberReport.certificate_end:type_name -> google.protobuf.Timestamp
-	5,  // 23: belfry.v1.ListNodesResponse.nodes:type_name -> belfry.v1.Node
-	5,  // 24: belfry.v1.GetNodeResponse.node:type_name -> belfry.v1.Node
-	12, // 25: belfry.v1.GetNodeResponse.evidence:type_name -> belfry.v1.Evidence
-	18, // 26: belfry.v1.Evidence.time:type_name -> google.protobuf.Timestamp
-	0,  // 27: belfry.v1.NodeService.GetStatus:input_type -> belfry.v1.GetStatusRequest
-	8,  // 28: belfry.v1.NodeService.ListNodes:input_type -> belfry.v1.ListNodesRequest
-	10, // 29: belfry.v1.NodeService.GetNode:input_type -> belfry.v1.GetNodeRequest
-	13, // 30: belfry.v1.NodeService.StopNode:input_type -> belfry.v1.StopNodeRequest
-	15, // 31: belfry.v1.NodeService.StartNode:input_type -> belfry.v1.StartNodeRequest
-	1,  // 32: belfry.v1.NodeService.GetStatus:output_type -> belfry.v1.GetStatusResponse
-	9,  // 33: belfry.v1.NodeService.ListNodes:output_type -> belfry.v1.ListNodesResponse
-	11, // 34: belfry.v1.NodeService.GetNode:output_type -> belfry.v1.GetNodeResponse
-	14, // 35: belfry.v1.NodeService.StopNode:output_type -> belfry.v1.StopNodeResponse
-	16, // 36: belfry.v1.NodeService.StartNode:output_type -> belfry.v1.StartNodeResponse
-	32, // [32:37] is the sub-list for method output_type
-	27, // [27:32] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	18, // 0: belfry.v1.GetStatusResponse.oldest_fact:type_name -> google.protobuf.Duration
+	6,  // 1: belfry.v1.GetStatusResponse.nodes:type_name -> belfry.v1.Node
+	19, // 2: belfry.v1.GetStatusResponse.time:type_name -> google.protobuf.Timestamp
+	5,  // 3: belfry.v1.GetStatusResponse.journal:type_name -> belfry.v1.JournalStatus
+	3,  // 4: belfry.v1.GetStatusResponse.producers:type_name -> belfry.v1.ProducersStatus
+	2,  // 5: belfry.v1.GetStatusResponse.repository:type_name -> belfry.v1.RepositoryStatus
+	19, // 6: belfry.v1.RepositoryStatus.read:type_name -> google.protobuf.Timestamp
+	18, // 7: belfry.v1.RepositoryStatus.read_took:type_name -> google.protobuf.Duration
+	4,  // 8: belfry.v1.ProducersStatus.failing:type_name -> belfry.v1.FailingProducer
+	19, // 9: belfry.v1.FailingProducer.since:type_name -> google.protobuf.Timestamp
+	19, // 10: belfry.v1.FailingProducer.next:type_name -> google.protobuf.Timestamp
+	19, // 11: belfry.v1.JournalStatus.oldest:type_name -> google.protobuf.Timestamp
+	19, // 12: belfry.v1.Node.since:type_name -> google.protobuf.Timestamp
+	19, // 13: belfry.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
+	18, // 14: belfry.v1.Node.interval:type_name -> google.protobuf.Duration
+	18, // 15: belfry.v1.Node.max_wait:type_name -> google.protobuf.Duration
+	19, // 16: belfry.v1.Node.started:type_name -> google.protobuf.Timestamp
+	18, // 17: belfry.v1.Node.age:type_name -> google.protobuf.Duration
+	8,  // 18: belfry.v1.Node.report:type_name -> belfry.v1.MemberReport
+	7,  // 19: belfry.v1.Node.stream:type_name -> belfry.v1.PeerStream
+	19, // 20: belfry.v1.Node.duplicate:type_name -> google.protobuf.Timestamp
+	19, // 21: belfry.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
+	18, // 22: belfry.v1.PeerStream.clock_offset:type_name -> google.protobuf.Duration
+	19, // 23: belfry.v1.MemberReport.asked:type_name -> google.protobuf.Timestamp
+	18, // 24: belfry.v1.MemberReport.clock_offset:type_name -> google.protobuf.Duration
+	19, // 25: belfry.v1.MemberReport.certificate_end:type_name -> google.protobuf.Timestamp
+	6,  // 26: belfry.v1.ListNodesResponse.nodes:type_name -> belfry.v1.Node
+	6,  // 27: belfry.v1.GetNodeResponse.node:type_name -> belfry.v1.Node
+	13, // 28: belfry.v1.GetNodeResponse.evidence:type_name -> belfry.v1.Evidence
+	19, // 29: belfry.v1.Evidence.time:type_name -> google.protobuf.Timestamp
+	0,  // 30: belfry.v1.NodeService.GetStatus:input_type -> belfry.v1.GetStatusRequest
+	9,  // 31: belfry.v1.NodeService.ListNodes:input_type -> belfry.v1.ListNodesRequest
+	11, // 32: belfry.v1.NodeService.GetNode:input_type -> belfry.v1.GetNodeRequest
+	14, // 33: belfry.v1.NodeService.StopNode:input_type -> belfry.v1.StopNodeRequest
+	16, // 34: belfry.v1.NodeService.StartNode:input_type -> belfry.v1.StartNodeRequest
+	1,  // 35: belfry.v1.NodeService.GetStatus:output_type -> belfry.v1.GetStatusResponse
+	10, // 36: belfry.v1.NodeService.ListNodes:output_type -> belfry.v1.ListNodesResponse
+	12, // 37: belfry.v1.NodeService.GetNode:output_type -> belfry.v1.GetNodeResponse
+	15, // 38: belfry.v1.NodeService.StopNode:output_type -> belfry.v1.StopNodeResponse
+	17, // 39: belfry.v1.NodeService.StartNode:output_type -> belfry.v1.StartNodeResponse
+	35, // [35:40] is the sub-list for method output_type
+	30, // [30:35] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_node_proto_init() }
@@ -1583,7 +1710,7 @@ func file_belfry_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_node_proto_rawDesc), len(file_belfry_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

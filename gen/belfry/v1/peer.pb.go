@@ -1695,6 +1695,7 @@ type GetMemberResponse struct {
 	CertificateEnd int64                  `protobuf:"varint,3,opt,name=certificate_end,json=certificateEnd,proto3" json:"certificate_end,omitempty"` // unix ns
 	Authorities    [][]byte               `protobuf:"bytes,4,rep,name=authorities,proto3" json:"authorities,omitempty"`                              // SHA-256 of the certificates of those that count for it
 	Generation     uint64                 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`                               // of the member table that it holds; 0: an older agent, which does not say
+	Certificate    []byte                 `protobuf:"bytes,6,opt,name=certificate,proto3" json:"certificate,omitempty"`                              // its own, DER
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1762,6 +1763,13 @@ func (x *GetMemberResponse) GetGeneration() uint64 {
 		return x.Generation
 	}
 	return 0
+}
+
+func (x *GetMemberResponse) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
 }
 
 type IssueCertificateRequest struct {
@@ -1996,7 +2004,7 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\x06secret\x18\x01 \x01(\fR\x06secret\"\x0f\n" +
 	"\rFollowRequest\"\x10\n" +
 	"\x0eFollowResponse\"\x12\n" +
-	"\x10GetMemberRequest\"\xa0\x01\n" +
+	"\x10GetMemberRequest\"\xc2\x01\n" +
 	"\x11GetMemberResponse\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x03R\x03now\x12\x0e\n" +
 	"\x02ca\x18\x02 \x01(\fR\x02ca\x12'\n" +
@@ -2004,7 +2012,8 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\vauthorities\x18\x04 \x03(\fR\vauthorities\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x05 \x01(\x04R\n" +
-	"generation\"v\n" +
+	"generation\x12 \n" +
+	"\vcertificate\x18\x06 \x01(\fR\vcertificate\"v\n" +
 	"\x17IssueCertificateRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\fR\x06nodeId\x12\x16\n" +
 	"\x06client\x18\x02 \x01(\tR\x06client\x12\x10\n" +

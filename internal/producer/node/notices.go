@@ -17,8 +17,9 @@ import (
 	"github.com/belfry-ha/belfry/internal/producer"
 )
 
-// The classes of Notices. The subject of cluster.nontransitive is the name of
-// the cluster, that of producer.failed a producer; that of all others is a node.
+// The classes of Notices. The subject of cluster.nontransitive and config.changed
+// is the name of the cluster, that of repository.state the UUID of the repository,
+// that of producer.failed a producer; that of all others is a node.
 const (
 	Restarted     belfry.Class = "node.restarted"
 	WasDown       belfry.Class = "node.was-down"
@@ -30,6 +31,9 @@ const (
 	Certificate   belfry.Class = "security.certificate"
 	ConfigRefused belfry.Class = "agent.config-refused"
 	JournalState  belfry.Class = "journal.state"
+	ConfigChanged belfry.Class = "config.changed"
+
+	RepositoryState belfry.Class = "repository.state"
 
 	ProducerFailed belfry.Class = "producer.failed"
 )
@@ -51,7 +55,7 @@ type Notices struct {
 	overflowed bool // notices of the queue were lost
 	wake       chan struct{}
 
-	journal *belfry.Occurrence // the state of the journal; nil: not told yet
+	states map[belfry.Class]*belfry.Occurrence // of the classes that have one, once it was told
 }
 
 // A notice is something to tell. With nodes set it also begins or ends the
@@ -70,11 +74,18 @@ func NewNotices(cluster, self string, nodes, producers []string) *Notices {
 	own := []string{self}
 	return &Notices{
 		fixed: map[belfry.Class][]string{
-			WasDown: own, Isolated: own, JournalState: own, Nontransitive: {cluster},
+			WasDown: own, Isolated: own, JournalState: own, Nontransitive: {cluster}, ConfigChanged: {cluster}, RepositoryState: {},
 			ProducerFailed: slices.Sorted(slices.Values(producers)),
 		},
-		nodes: slices.Sorted(slices.Values(nodes)), wake: make(chan struct{}, 1),
+		nodes: slices.Sorted(slices.Values(nodes)), wake: make(chan struct{}, 1), states: map[belfry.Class]*belfry.Occurrence{},
 	}
+}
+
+// WithRepository makes a repository the subject of repository.state. It is to be
+// called before Run.
+func (p *Notices) WithRepository(id string) *Notices {
+	p.fixed[RepositoryState] = []string{id}
+	return p
 }
 
 // Name is for listings.
@@ -101,6 +112,11 @@ func (*Notices) Classes() []belfry.ClassInfo {
 			Class: JournalState, Kind: belfry.State, Summary: "the journal of a node takes what happens, or its disk does not", Subject: "NODE",
 			Data: "belfry.v1.JournalState", Globs: true, Remote: true, Optional: true,
 		},
+		class(ConfigChanged, "a generation of the configuration has come into force on a node", "CLUSTER", "ConfigChanged"),
+		{
+			Class: RepositoryState, Kind: belfry.State, Summary: "a node reads the cluster's repository, or runs from its local copy and refuses changes", Subject: "UUID",
+			Data: "belfry.v1.RepositoryState", Globs: true, Remote: true, Optional: true,
+		},
 		class(ProducerFailed, "what watches the operating system for some classes does not work, and is started again", "PRODUCER", "ProducerFailed"),
 		class(Nontransitive, "nodes that are up do not reach each other, or do so again", "CLUSTER", "ClusterNontransitive"),
 	}
@@ -111,9 +127,9 @@ func (p *Notices) Tell(class belfry.Class, subject string, at time.Time, edge be
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := notice{class: class, subject: subject, occurrence: occurrenceOf(at, edge, data)}
-	if class == JournalState {
-		first := p.journal == nil
-		p.journal = &n.occurrence
+	if class == JournalState || class == RepositoryState {
+		first := p.states[class] == nil
+		p.states[class] = &n.occurrence
 		if first { // it has become known, and did not change
 			return
 		}
@@ -238,10 +254,11 @@ func (s *noticeSession) begin(w event.Watch) error {
 func (p *Notices) stateOf(w event.Watch) *belfry.Occurrence {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if w.Class != JournalState || p.journal == nil {
+	known := p.states[w.Class]
+	if known == nil {
 		return nil
 	}
-	state := *p.journal
+	state := *known
 	return &state
 }
 

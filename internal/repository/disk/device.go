@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/internal/repository"
 )
@@ -261,6 +263,31 @@ func (d *Device) Close() error {
 	}
 	if err != nil {
 		return fail("close", d.path, err)
+	}
+	return nil
+}
+
+// Strayed tells that the path leads to something else by now, or to nothing:
+// what is open goes on to work, and is not what others will open. It says
+// nothing while the path can not be asked.
+func (d *Device) Strayed() error {
+	var now unix.Stat_t
+	c := &call{device: d, opens: true, work: func(file) error {
+		return again(func() error { return unix.Stat(d.path, &now) })
+	}}
+	err := c.run()
+	switch {
+	case errors.Is(err, errHung), errors.Is(err, errWaiting), errors.Is(err, errLost):
+		return nil
+	case err != nil:
+		return fail("find", d.path, err)
+	}
+	id := Identity{Device: now.Dev, Inode: now.Ino}
+	if now.Mode&unix.S_IFMT == unix.S_IFBLK {
+		id = Identity{Device: now.Rdev}
+	}
+	if was := d.Identity(); id.Device != was.Device || id.Inode != was.Inode {
+		return fail("find", d.path, errChanged)
 	}
 	return nil
 }

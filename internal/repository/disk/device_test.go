@@ -347,3 +347,34 @@ func TestHostOfANewBootSettles(t *testing.T) {
 		t.Error("settles still")
 	}
 }
+
+// Who has a file open goes on to use it whatever becomes of its name. A name that
+// leads elsewhere is told, so that nobody commits where no other will look.
+func TestAFileThatIsNotAtItsPathHasStrayed(t *testing.T) {
+	t.Parallel()
+	path := newFile(t, small())
+	h := newHost(t, hostConfig(path, 0, 2))
+	if err := h.Strayed(); err != nil {
+		t.Errorf("where it was: %v", err)
+	}
+	if err := os.Rename(path, path+".moved"); err != nil {
+		t.Fatal(err)
+	}
+	err := h.Strayed()
+	if !errors.Is(err, belfry.ErrNotFound) {
+		t.Errorf("moved away: %v, want ErrNotFound", err)
+	}
+	wantHelpful(t, err, path)
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Strayed(); !errors.Is(err, belfry.ErrNotFound) {
+		t.Errorf("another file in its place: %v, want ErrNotFound", err)
+	}
+	if err := os.Rename(path+".moved", path); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Strayed(); err != nil {
+		t.Errorf("back: %v", err)
+	}
+}

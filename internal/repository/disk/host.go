@@ -140,6 +140,25 @@ func (h *Host) Forget() {
 	h.store.Forget()
 }
 
+// Strayed tells that the paths of too many disks lead elsewhere by now: they have
+// to be found and opened anew. What is open must not be written any more, for
+// it is what no other agent will find.
+func (h *Host) Strayed() error {
+	h.mu.Lock()
+	total := len(h.store.Header().Disks)
+	h.mu.Unlock()
+	var strayed []error
+	for _, d := range h.devices {
+		if err := d.Strayed(); err != nil {
+			strayed = append(strayed, err)
+		}
+	}
+	if 2*(len(h.devices)-len(strayed)) > total {
+		return nil
+	}
+	return errors.Join(strayed...)
+}
+
 // Close seals what was committed and gives the slot back.
 func (h *Host) Close() error {
 	h.sealing.Wait()
