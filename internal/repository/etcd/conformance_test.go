@@ -75,7 +75,8 @@ func (p patient) CAS(base repository.Version, doc []byte, op repository.OpID) (v
 func (p patient) try(call func() error) (err error) {
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		err = call()
-		if !errors.Is(err, belfry.ErrUnknown) && !errors.Is(err, belfry.ErrRestricted) {
+		answered := errors.Is(err, repository.Regressed) || errors.Is(err, repository.Damaged)
+		if answered || !errors.Is(err, belfry.ErrUnknown) && !errors.Is(err, belfry.ErrRestricted) {
 			return err
 		}
 	}

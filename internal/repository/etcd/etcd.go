@@ -140,7 +140,8 @@ func connect(cfg Config) (*Backend, error) {
 		Endpoints: endpoints, TLS: cfg.TLS, Username: cfg.Username, Password: cfg.Password,
 		DialTimeout: cfg.Deadline, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: cfg.Deadline,
 		// One attempt, and one more when the login has expired: attempts are ours to count.
-		MaxUnaryRetries: 2, DialOptions: []grpc.DialOption{grpc.WithConnectParams(connection)}, Logger: zap.NewNop(),
+		MaxUnaryRetries: 2, Logger: zap.NewNop(),
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(connection), grpc.WithChainUnaryInterceptor(observe)},
 	})
 	if err != nil {
 		if known := refusal(err); known != nil {

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 
 	"github.com/belfry-ha/belfry"
 )
@@ -20,9 +23,8 @@ const pause = 20 * time.Millisecond
 func (b *Backend) get(ctx context.Context) (stored, error) {
 	var why error
 	for {
-		attempt, cancel := b.attempt(ctx)
-		answer, err := b.client.Get(attempt, b.key)
-		cancel()
+		var answer *clientv3.GetResponse
+		err := b.attempt(ctx, func(ctx context.Context) (err error) { answer, err = b.client.Get(ctx, b.key); return err })
 		if err == nil {
 			at := stored{cluster: answer.Header.ClusterId, now: answer.Header.Revision}
 			if len(answer.Kvs) > 0 {
@@ -48,12 +50,14 @@ func (b *Backend) put(ctx context.Context, revision int64, value []byte) (int64,
 	if revision == 0 {
 		still = clientv3.Compare(clientv3.CreateRevision(b.key), "=", 0)
 	}
-	attempt, cancel := b.attempt(ctx)
-	defer cancel()
-	answer, err := b.client.Txn(attempt).If(still).Then(clientv3.OpPut(b.key, string(value))).Commit()
+	var answer *clientv3.TxnResponse
+	err := b.attempt(ctx, func(ctx context.Context) (err error) {
+		answer, err = b.client.Txn(ctx).If(still).Then(clientv3.OpPut(b.key, string(value))).Commit()
+		return err
+	})
 	switch {
 	case err != nil:
-		_ = wait(attempt, pause) // the next attempt begins with a read
+		_ = wait(ctx, pause) // the next attempt begins with a read
 		return 0, err
 	case !answer.Succeeded:
 		return 0, nil
@@ -61,9 +65,29 @@ func (b *Backend) put(ctx context.Context, revision int64, value []byte) (int64,
 	return answer.Header.Revision, nil
 }
 
-// attempt has a part of the operation's time.
-func (b *Backend) attempt(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, b.cfg.Deadline/attempts)
+// attempt makes a call in a part of the operation's time. Of one that got no
+// connection the error says why: etcd's client would only say that time ran out.
+func (b *Backend) attempt(ctx context.Context, call func(context.Context) error) error {
+	var cause error
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, causeKey{}, &cause), b.cfg.Deadline/attempts)
+	defer cancel()
+	err := call(ctx)
+	if errors.Is(err, context.DeadlineExceeded) && cause != nil {
+		return cause
+	}
+	return err
+}
+
+// causeKey finds where an attempt wants to have what grpc said.
+type causeKey struct{}
+
+// observe is called for each request that etcd's client makes.
+func observe(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	err := next(ctx, method, req, reply, conn, opts...)
+	if to, ok := ctx.Value(causeKey{}).(*error); ok && err != nil {
+		*to = errors.New(strings.TrimPrefix(status.Convert(err).Message(), "latest balancer error: "))
+	}
+	return err
 }
 
 // wait tells whether the time has passed, and not the deadline.
@@ -108,7 +132,7 @@ func refusal(err error) error {
 
 // telling prefers an error that says more than that time ran out.
 func telling(before, err error) error {
-	if before != nil && errors.Is(err, context.DeadlineExceeded) {
+	if before != nil && strings.Contains(err.Error(), context.DeadlineExceeded.Error()) {
 		return before
 	}
 	return err
