@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/belfry-ha/belfry/internal/repository/disk"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected output in testdata, docs/schema and packaging/man")
@@ -89,22 +91,30 @@ func scriptParams(dir string, limit time.Duration) testscript.Params {
 			env.Setenv("BELFRY_SOCKET", filepath.Join(env.WorkDir, "dev", "a", "belfry.sock"))
 			env.Values[skipKey{}] = env.T()
 			env.Values[labKey{}] = new(lab)
+			env.Values[occupations{}] = map[string]*disk.Host{}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"agent":   cmdAgent,
-			"agents":  cmdAgents,
-			"cgroup":  cmdCgroup,
-			"fast":    cmdFast,
-			"lab":     cmdLab,
-			"needs":   cmdNeeds,
-			"schema":  cmdSchema,
-			"screen":  cmdScreen,
-			"session": cmdSession,
-			"signal":  cmdSignal,
-			"status":  cmdStatus,
-			"tmpfs":   cmdTmpfs,
-			"tty":     cmdTTY,
+			"agent":      cmdAgent,
+			"agents":     cmdAgents,
+			"cgroup":     cmdCgroup,
+			"commit":     cmdCommit,
+			"fast":       cmdFast,
+			"flip":       cmdFlip,
+			"hang":       cmdHang,
+			"header":     cmdHeader,
+			"lab":        cmdLab,
+			"loop":       cmdLoop,
+			"needs":      cmdNeeds,
+			"occupy":     cmdOccupy,
+			"repository": cmdRepository,
+			"schema":     cmdSchema,
+			"screen":     cmdScreen,
+			"session":    cmdSession,
+			"signal":     cmdSignal,
+			"status":     cmdStatus,
+			"tmpfs":      cmdTmpfs,
+			"tty":        cmdTTY,
 			"stopproc": func(ts *testscript.TestScript, neg bool, nodes []string) {
 				cmdSignal(ts, neg, append([]string{"STOP"}, nodes...)) // until the end of the script
 			},

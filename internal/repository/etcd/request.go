@@ -46,10 +46,7 @@ func (b *Backend) get(ctx context.Context) (stored, error) {
 // It makes one attempt. The revision that it returns is the new one; zero: the
 // key has another value.
 func (b *Backend) put(ctx context.Context, revision int64, value []byte) (int64, error) {
-	still := clientv3.Compare(clientv3.ModRevision(b.key), "=", revision)
-	if revision == 0 {
-		still = clientv3.Compare(clientv3.CreateRevision(b.key), "=", 0)
-	}
+	still := clientv3.Compare(clientv3.ModRevision(b.key), "=", revision) // of a key that is not there it is 0
 	var answer *clientv3.TxnResponse
 	err := b.attempt(ctx, func(ctx context.Context) (err error) {
 		answer, err = b.client.Txn(ctx).If(still).Then(clientv3.OpPut(b.key, string(value))).Commit()

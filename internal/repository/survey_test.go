@@ -1,0 +1,309 @@
+package repository_test
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/repository"
+	"github.com/belfry-ha/belfry/internal/repository/repositorytest"
+)
+
+// surveyed is a disk with real documents of two hosts, the newest of host 1.
+func surveyed(t *testing.T) (*repositorytest.Disk, repository.Header, []byte) {
+	t.Helper()
+	h := header(1)
+	h.Layout = repository.CompactLayout(hosts, 2*repository.BlockSize, (1+2*hosts)*repository.BlockSize)
+	d := repositorytest.NewDisk(make([]byte, h.Layout.Size()))
+	doc := surveyDocument(t, h, nil)
+	c := config(0, 0)
+	if err := repository.Format(d.Open(), h, repository.Founder{Node: c.Node, Incarnation: 1, Boot: c.Boot, Sign: c.Sign}, doc, repository.OpID{1}); err != nil {
+		t.Fatal(err)
+	}
+	store := openStore(t, config(1, 1), d)
+	if err := store.Settled(); err != nil {
+		t.Fatal(err)
+	}
+	base, err := store.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := surveyDocument(t, h, doc)
+	if _, err := store.CAS(base.Version, next, repository.OpID{2}); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Seal(); err != nil {
+		t.Fatal(err)
+	}
+	return d, h, next
+}
+
+func openStore(t *testing.T, cfg repository.Config, d *repositorytest.Disk) *repository.Store {
+	t.Helper()
+	s, err := repository.Open(cfg, d.Open())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// surveyDocument is the first document, or what follows one.
+func surveyDocument(t *testing.T, h repository.Header, after []byte) []byte {
+	t.Helper()
+	when := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	d := repository.Document{
+		Schema: 1, Cluster: repository.Cluster{Name: "test", UUID: h.Cluster, Created: when},
+		Networks: []repository.Network{{Name: "net1"}},
+		Repository: repository.Storage{Kind: repository.KindDisk, UUID: h.Repository, Epoch: 1, Areas: &repository.Areas{
+			Hosts: h.Layout.Hosts, SlotSize: h.Layout.SlotSize, RecordOffset: h.Layout.RecordOffset, PayloadOffset: h.Layout.PayloadOffset, Disks: h.Disks,
+		}},
+	}
+	for host := range byte(hosts) {
+		d.Nodes = append(d.Nodes, repository.Node{
+			Name: string('a' + rune(host)), ID: node(host), Number: belfry.NodeNumber(host + 1), Slot: new(int(host)), Key: key(host).Public().(ed25519.PublicKey),
+			Addresses: []repository.Address{{Network: "net1", Heartbeat: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, host + 1}), 7431)}},
+			Streams:   netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, host + 1}), 7432),
+		})
+	}
+	d.History = []repository.Entry{{Generation: 1, Time: when, Author: "root"}}
+	if after != nil {
+		d.History = append(d.History, repository.Entry{Generation: 2, Time: when.Add(time.Hour), Author: "uid:0 at b", Node: node(1), Hash: sha256.Sum256(after)})
+	}
+	text, err := repository.Encode(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func examine(t *testing.T, d *repositorytest.Disk) repository.Survey {
+	t.Helper()
+	s, err := repository.Examine(d.Open())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func places(problems []repository.Problem) (all []string) {
+	for _, p := range problems {
+		all = append(all, p.Place)
+	}
+	return all
+}
+
+func TestASurveyOfAWholeDisk(t *testing.T) {
+	t.Parallel()
+	d, h, doc := surveyed(t)
+	was := slices.Clone(d.Content())
+	s := examine(t, d)
+	for _, p := range s.Problems {
+		t.Errorf("%s: %v", p.Place, p.Err)
+	}
+	newest := s.Records[s.Newest]
+	if s.Header.Repository != h.Repository || newest.Host != 1 || !newest.Record.Chosen || newest.Record.Generation != 2 || newest.Signed != repository.SignedByMember {
+		t.Errorf("newest is %+v", newest)
+	}
+	if !bytes.Equal(s.Raw, doc) || s.Document.Generation() != 2 || s.Why != nil {
+		t.Errorf("document of generation %d, %v", s.Document.Generation(), s.Why)
+	}
+	if len(s.Records) != 3 {
+		t.Errorf("%d records, want one of host 0 and two of host 1", len(s.Records))
+	}
+	if !bytes.Equal(d.Content(), was) {
+		t.Error("examining has written")
+	}
+}
+
+// Whatever is broken has its name, and is repaired if something else tells what
+// was there.
+func TestASurveyNamesDamageAndRepairsIt(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name     string
+		spoil    func(h repository.Header) int64 // byte
+		problems []string
+		repaired []string
+		left     []string // without a local copy
+	}{
+		{"header A", func(repository.Header) int64 { return 200 }, []string{"header A"}, []string{"header A"}, nil},
+		{"header B", func(h repository.Header) int64 { return h.Layout.Used + 200 }, []string{"header B"}, []string{"header B"}, nil},
+		{
+			"record", func(h repository.Header) int64 { return h.Layout.Record(1, 0) + 100 },
+			[]string{"record of host 1, copy 0"}, nil, []string{"record of host 1, copy 0"},
+		},
+		{
+			"document of an older generation", func(h repository.Header) int64 { return h.Layout.Payload(0, 0) },
+			[]string{"document of the record of host 0, copy 0"}, []string{"document of the record of host 0, copy 0"}, nil,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			d, h, _ := surveyed(t)
+			want := slices.Clone(d.Content())
+			first := slices.Clone(want[h.Layout.Payload(0, 0):])
+			first = first[:bytes.IndexByte(first, '\n')+1]
+			d.Flip(8 * c.spoil(h))
+			s := examine(t, d)
+			if diff := cmp.Diff(c.problems, places(s.Problems)); diff != "" {
+				t.Fatalf("problems (-want +got):\n%s", diff)
+			}
+			repaired, err := s.Repair(d.Open(), func(want repository.Digest) []byte {
+				if want == sha256.Sum256(first) {
+					return first
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.repaired, repaired); diff != "" {
+				t.Errorf("repaired (-want +got):\n%s", diff)
+			}
+			after := examine(t, d)
+			if diff := cmp.Diff(c.left, places(after.Problems)); diff != "" {
+				t.Errorf("left (-want +got):\n%s", diff)
+			}
+			if c.left == nil && !bytes.Equal(want, d.Content()) {
+				t.Error("what was repaired is not what was there")
+			}
+		})
+	}
+}
+
+// A copy that is not the document is not written.
+func TestARepairTakesNothingElse(t *testing.T) {
+	t.Parallel()
+	d, h, _ := surveyed(t)
+	d.Flip(8 * h.Layout.Payload(0, 0))
+	was := slices.Clone(d.Content())
+	s := examine(t, d)
+	for _, doc := range [][]byte{nil, []byte("x"), bytes.Repeat([]byte{'x'}, int(s.Records[0].Record.Length))} {
+		repaired, err := s.Repair(d.Open(), func(repository.Digest) []byte { return doc })
+		if err != nil || len(repaired) > 0 {
+			t.Errorf("repaired %v, %v", repaired, err)
+		}
+	}
+	if repaired, err := s.Repair(d.Open(), nil); err != nil || len(repaired) > 0 {
+		t.Errorf("repaired %v, %v", repaired, err)
+	}
+	if !bytes.Equal(was, d.Content()) {
+		t.Error("a repair has written what does not fit")
+	}
+}
+
+// Host 1 has loaded generation 1 before: with the damage of host 0's document
+// nobody has to be asked.
+func TestARepairTakesTheDocumentOfAnotherHost(t *testing.T) {
+	t.Parallel()
+	h := header(1)
+	d := repositorytest.NewDisk(make([]byte, h.Layout.Size()))
+	c := config(0, 0)
+	doc := surveyDocument(t, h, nil)
+	if err := repository.Format(d.Open(), h, repository.Founder{Node: c.Node, Incarnation: 1, Boot: c.Boot, Sign: c.Sign}, doc, repository.OpID{1}); err != nil {
+		t.Fatal(err)
+	}
+	store := openStore(t, config(1, 1), d)
+	if err := store.Settled(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Load(); err != nil {
+		t.Fatal(err)
+	}
+	d.Flip(8 * h.Layout.Payload(0, 0))
+	s := examine(t, d)
+	repaired, err := s.Repair(d.Open(), nil)
+	if err != nil || len(repaired) != 1 {
+		t.Errorf("repaired %v, %v; want the document", repaired, err)
+	}
+	if after := examine(t, d); len(after.Problems) > 0 {
+		t.Errorf("left: %v", after.Problems)
+	}
+}
+
+func TestASurveyKnowsWhoSigned(t *testing.T) {
+	t.Parallel()
+	h := header(1)
+	d := repositorytest.NewDisk(make([]byte, h.Layout.Size()))
+	c := config(0, 2) // whom the document does not list
+	if err := repository.Format(d.Open(), h, repository.Founder{Node: c.Node, Sign: c.Sign, Boot: c.Boot}, surveyDocument(t, h, nil), repository.OpID{1}); err != nil {
+		t.Fatal(err)
+	}
+	if s := examine(t, d); s.Records[0].Signed != repository.SignedUnknown || len(s.Problems) != 1 || !strings.Contains(s.Problems[0].Err.Error(), "does not list") {
+		t.Errorf("a stranger: %v, %v", s.Records[0].Signed, s.Problems)
+	}
+	if err := repository.Format(d.Open(), h, repository.Founder{Node: node(0), Sign: c.Sign, Boot: c.Boot}, surveyDocument(t, h, nil), repository.OpID{1}); err != nil {
+		t.Fatal(err)
+	}
+	if s := examine(t, d); s.Records[0].Signed != repository.SignedWrong || len(s.Problems) != 1 {
+		t.Errorf("another key: %v, %v", s.Records[0].Signed, s.Problems)
+	}
+}
+
+func TestWhatIsNoRepositoryAnyMoreSaysWhy(t *testing.T) {
+	t.Parallel()
+	d, h, _ := surveyed(t)
+	cut := repositorytest.NewDisk(d.Content()[:h.Layout.Used])
+	if _, err := repository.Examine(cut.Open()); !errors.Is(err, belfry.ErrRestricted) || !strings.Contains(err.Error(), "was cut: it") {
+		t.Errorf("cut: %v", err)
+	}
+	d.Flip(8 * 200)
+	d.Flip(8 * (h.Layout.Used + 200))
+	if _, err := repository.Examine(d.Open()); !errors.Is(err, belfry.ErrNotFound) || !strings.Contains(err.Error(), "both copies") {
+		t.Errorf("both boot records damaged: %v", err)
+	}
+	empty := repositorytest.NewDisk(make([]byte, h.Layout.Size()))
+	if _, err := repository.Examine(empty.Open()); !errors.Is(err, belfry.ErrNotFound) {
+		t.Errorf("empty: %v, want %v", err, belfry.ErrNotFound)
+	}
+	if err := repository.Wipe(empty.Open()); !errors.Is(err, belfry.ErrNotFound) {
+		t.Errorf("wiped: %v, want %v", err, belfry.ErrNotFound)
+	}
+}
+
+// A wipe that ends at any call leaves a whole repository or none, and after it
+// nothing of the cluster is left.
+func TestAWipeThatEndsAnywhereLeavesAWholeRepositoryOrNone(t *testing.T) {
+	t.Parallel()
+	for n := 0; ; n++ {
+		d, h, doc := surveyed(t)
+		stopped := func() (stopped bool) {
+			calls := 0
+			defer func() { stopped = recover() != nil }()
+			if err := repository.Wipe(repositorytest.Before(d, func() {
+				if calls++; calls > n {
+					panic("power cut")
+				}
+			})); err != nil {
+				t.Fatal(err)
+			}
+			return false
+		}()
+		if _, err := repository.ReadHeader(d.Open()); err == nil {
+			store := openStore(t, config(0, 0), d)
+			if found, err := store.Load(); err != nil || !bytes.Equal(found.Document, doc) {
+				t.Errorf("after %d calls: %v", n, err)
+			}
+		} else if !errors.Is(err, belfry.ErrNotFound) {
+			t.Errorf("after %d calls: %v", n, err)
+		}
+		if !stopped {
+			if n < 8 {
+				t.Errorf("a wipe of %d calls", n)
+			}
+			if rest := slices.IndexFunc(d.Content(), func(b byte) bool { return b != 0 }); rest >= 0 {
+				t.Errorf("byte %d of %d is left", rest, h.Layout.Size())
+			}
+			return
+		}
+	}
+}
