@@ -99,8 +99,8 @@ func (k keptRepository) config(node byte) repository.Config {
 	}
 }
 
-// write makes the files, and leaves both documents beside the first one.
-func (k keptRepository) write(paths []string) error {
+// write makes the files, and leaves copies of both documents.
+func (k keptRepository) write(paths []string, copies string) error {
 	first, err := k.document(1, nil)
 	if err != nil {
 		return err
@@ -109,6 +109,9 @@ func (k keptRepository) write(paths []string) error {
 	founder := repository.Founder{Node: c.Node, Incarnation: c.Incarnation, Boot: c.Boot, Sign: c.Sign}
 	for i, path := range paths {
 		if _, err := os.Stat(path); err != nil {
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				return err
+			}
 			if err := disk.Create(path, k.layout.Size()); err != nil {
 				return err
 			}
@@ -135,12 +138,11 @@ func (k keptRepository) write(paths []string) error {
 	if err := host.Close(); err != nil {
 		return err
 	}
-	folder := filepath.Join(filepath.Dir(paths[0]), "copies")
-	if err := os.MkdirAll(folder, 0o700); err != nil {
+	if err := os.MkdirAll(copies, 0o700); err != nil {
 		return err
 	}
 	for name, text := range map[string][]byte{"1": first, "2": second} {
-		if err := os.WriteFile(filepath.Join(folder, fmt.Sprintf("%d-%s", k.number, name)), text, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(copies, fmt.Sprintf("%d-%s", k.number, name)), text, 0o600); err != nil {
 			return err
 		}
 	}
@@ -149,7 +151,7 @@ func (k keptRepository) write(paths []string) error {
 
 // cmdRepository makes a repository of node a and b on these files or devices,
 // one a mirror of the other, and copies of its two generations in the folder
-// copies beside the first: repository NUMBER FILE…
+// copies: repository NUMBER FILE…
 func cmdRepository(ts *testscript.TestScript, neg bool, args []string) {
 	number, err := strconv.ParseUint(strings.Join(args[:min(1, len(args))], ""), 10, 8)
 	if neg || len(args) < 2 || err != nil {
@@ -159,7 +161,7 @@ func cmdRepository(ts *testscript.TestScript, neg bool, args []string) {
 	for _, name := range args[1:] {
 		paths = append(paths, ts.MkAbs(name))
 	}
-	ts.Check(newKeptRepository(byte(number), len(paths)).write(paths))
+	ts.Check(newKeptRepository(byte(number), len(paths)).write(paths, ts.MkAbs("copies")))
 }
 
 // cmdOccupy works on a repository as the agent of a node does, until the end of

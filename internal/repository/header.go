@@ -278,7 +278,7 @@ func ReadHeader(d Device) (Header, error) {
 	case found.Sequence > 0:
 		return found, nil
 	case cut != nil:
-		return Header{}, fail("header", "", fmt.Errorf("%w: the repository was cut: it %w; give the device its size back, or replace the disk", belfry.ErrRestricted, cut))
+		return Header{}, fail("header", "", fmt.Errorf("%w: the repository was cut (%w); give the device its size back, or replace the disk", belfry.ErrRestricted, cut))
 	case len(spoiled) == 2: // or what a crash while formatting it anew has left: not ours
 		return Header{}, fail("header", "", fmt.Errorf("%w: both copies of the boot record are damaged (A: %w; B: %w); replace the disk, or format it anew with `belfry init --force`",
 			belfry.ErrNotFound, spoiled[0], spoiled[1]))

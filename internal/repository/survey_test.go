@@ -253,7 +253,7 @@ func TestWhatIsNoRepositoryAnyMoreSaysWhy(t *testing.T) {
 	t.Parallel()
 	d, h, _ := surveyed(t)
 	cut := repositorytest.NewDisk(d.Content()[:h.Layout.Used])
-	if _, err := repository.Examine(cut.Open()); !errors.Is(err, belfry.ErrRestricted) || !strings.Contains(err.Error(), "was cut: it") {
+	if _, err := repository.Examine(cut.Open()); !errors.Is(err, belfry.ErrRestricted) || !strings.Contains(err.Error(), "was cut (") {
 		t.Errorf("cut: %v", err)
 	}
 	d.Flip(8 * 200)
