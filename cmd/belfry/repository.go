@@ -199,8 +199,14 @@ func scanTable(disks []scannedView, wide bool) *table {
 	colors := map[string]color{"ok": green, "incomplete": yellow, "old": yellow, "clone": red}
 	for _, d := range disks {
 		row := []cell{
-			{text: d.Device}, {text: d.Repository}, {text: d.Cluster}, {text: fmt.Sprint(d.Epoch)}, {text: fmt.Sprintf("%d/%d", d.Number, d.Count)},
-			{text: d.Label}, {d.State, colors[d.State]}, {text: strings.Join(d.Clones, ",")},
+			{text: d.Device},
+			{text: d.Repository},
+			{text: d.Cluster},
+			{text: fmt.Sprint(d.Epoch)},
+			{text: fmt.Sprintf("%d/%d", d.Number, d.Count)},
+			{text: d.Label},
+			{d.State, colors[d.State]},
+			{text: strings.Join(d.Clones, ",")},
 		}
 		if wide {
 			row = append(row, cell{text: d.Disk})

@@ -165,7 +165,7 @@ func cmdRepository(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // cmdOccupy works on a repository as the agent of a node does, until the end of
-// the script or until it is said to stop: occupy FILE NODE|-
+// the script or until it is said to stop: occupy FILE 0|1|-.
 func cmdOccupy(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: occupy FILE 0|1|-")
@@ -199,7 +199,7 @@ func cmdCommit(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // cmdFlip turns one bit of the byte at an offset; a negative one counts from the
-// end of the file: flip FILE OFFSET
+// end of the file: flip FILE OFFSET.
 func cmdFlip(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: flip FILE OFFSET")
@@ -216,7 +216,7 @@ func cmdFlip(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // cmdHeader sets one byte of both copies of a boot record, and makes their
-// checksums fit, as a newer agent may: header FILE OFFSET HEX
+// checksums fit, as a newer agent may: header FILE OFFSET HEX.
 func cmdHeader(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
 		ts.Fatalf("usage: header FILE OFFSET HEX")

@@ -139,11 +139,15 @@ func TestASurveyNamesDamageAndRepairsIt(t *testing.T) {
 		{"header B", func(h repository.Header) int64 { return h.Layout.Used + 200 }, []string{"header B"}, []string{"header B"}, nil},
 		{
 			"record", func(h repository.Header) int64 { return h.Layout.Record(1, 0) + 100 },
-			[]string{"record of host 1, copy 0"}, nil, []string{"record of host 1, copy 0"},
+			[]string{"record of host 1, copy 0"},
+			nil,
+			[]string{"record of host 1, copy 0"},
 		},
 		{
 			"document of an older generation", func(h repository.Header) int64 { return h.Layout.Payload(0, 0) },
-			[]string{"document of the record of host 0, copy 0"}, []string{"document of the record of host 0, copy 0"}, nil,
+			[]string{"document of the record of host 0, copy 0"},
+			[]string{"document of the record of host 0, copy 0"},
+			nil,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

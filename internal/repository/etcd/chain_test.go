@@ -50,6 +50,9 @@ func (c *chain) saw(doc []byte, begun int, acknowledged bool) {
 // operation. No update is lost or happens twice, none after a conflict, and no
 // read goes back.
 func TestWritersWhileMembersAreKilledAndPaused(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs: a run without -short")
+	}
 	t.Parallel()
 	servers := newRepository(t, 3)
 	var seen chain

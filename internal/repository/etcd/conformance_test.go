@@ -26,6 +26,9 @@ func TestConformance(t *testing.T) {
 // Each of the members is killed or stopped for a while, one after the other: who
 // tries again, as the driver does, sees nothing of it.
 func TestConformanceWhileMembersAreKilledAndPaused(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs: a run without -short")
+	}
 	t.Parallel()
 	servers := newCluster(t, 3)
 	found(t, config(0, endpoints(servers)...)) // all have started

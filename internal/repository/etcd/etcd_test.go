@@ -165,6 +165,24 @@ func TestAMinorityAnswersNothing(t *testing.T) {
 	wantUpdates(t, patient{left})
 }
 
+// The member that the others follow is stopped, and none else: the rest elects
+// another one, and who tries again goes on.
+func TestAPausedLeaderHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	servers := newRepository(t, 3)
+	b := patient{open(t, config(0, endpoints(servers)...))}
+	first, second := opID(1, 1), opID(1, 2)
+	add(t, b, first)
+	leading := leader(t, servers)
+	leading.pause()
+	begun := time.Now()
+	add(t, b, second)
+	t.Logf("committed %s after the leader was stopped", time.Since(begun))
+	leading.resume()
+	wantUpdates(t, b, first, second)
+	wantUpdates(t, patient{open(t, config(1, leading.endpoint()))}, first, second)
+}
+
 // etcd is away for a while: what was asked meanwhile fails, and goes on by itself.
 func TestEtcdComesBack(t *testing.T) {
 	t.Parallel()

@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -187,10 +186,4 @@ func leader(t testing.TB, servers []*server) (who *server) {
 		return errors.New("no leader")
 	})
 	return who
-}
-
-// logHas tells whether a member has written a text to its log.
-func (s *server) logHas(text string) bool {
-	log, err := os.ReadFile(s.log)
-	return err == nil && bytes.Contains(log, []byte(text))
 }
