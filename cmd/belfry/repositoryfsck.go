@@ -129,9 +129,7 @@ func examineTwice(path string) (repository.Survey, error) {
 	if err != nil {
 		return s, err
 	}
-	again.Problems = slices.DeleteFunc(again.Problems, func(p repository.Problem) bool {
-		return !slices.ContainsFunc(s.Problems, func(q repository.Problem) bool { return p.Place == q.Place && p.Err.Error() == q.Err.Error() })
-	})
+	again.Problems = again.Lasting(s)
 	return again, nil
 }
 

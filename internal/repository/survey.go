@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/belfry-ha/belfry"
 )
@@ -83,6 +84,14 @@ func Examine(d Device) (Survey, error) {
 	return s, nil
 }
 
+// Lasting are the problems that an earlier survey has found as well. What only
+// one of them has is a write on its way.
+func (s *Survey) Lasting(earlier Survey) []Problem {
+	return slices.DeleteFunc(slices.Clone(s.Problems), func(p Problem) bool {
+		return !slices.ContainsFunc(earlier.Problems, func(q Problem) bool { return p.Place == q.Place && p.Err.Error() == q.Err.Error() })
+	})
+}
+
 func (s *Survey) problem(place string, err error) {
 	s.Problems = append(s.Problems, Problem{place, err})
 }
@@ -118,7 +127,9 @@ func (s *Survey) record(store *Store, r *replica, i int) error {
 			return err
 		}
 		if of.Payload = err; err != nil {
-			s.problem("document of the "+recordPlace(i), err)
+			// With the sequence, so that two surveys tell a document that is being
+			// replaced from one that is damaged.
+			s.problem("document of the "+recordPlace(i), fmt.Errorf("of sequence %d: %w", c.record.Sequence, err))
 			s.damaged = append(s.damaged, damagedAt{"document of the " + recordPlace(i), c.record})
 		}
 	}

@@ -234,6 +234,36 @@ func TestARepairTakesTheDocumentOfAnotherHost(t *testing.T) {
 	}
 }
 
+// A document that is being replaced is a problem of one sequence, then perhaps of
+// the next one; one that is damaged stays.
+func TestAProblemLastsThatTwoSurveysHave(t *testing.T) {
+	t.Parallel()
+	d, h, _ := surveyed(t)
+	d.Flip(8 * h.Layout.Payload(0, 0))
+	d.Flip(8 * (h.Layout.Record(1, 1) + 100))
+	first := examine(t, d)
+	if len(first.Problems) != 2 {
+		t.Fatalf("problems: %v", first.Problems)
+	}
+	d.Flip(8 * h.Layout.Payload(0, 0))
+	store := openStore(t, config(0, 0), d)
+	if _, err := store.Load(); err != nil { // host 0 writes into its other slot
+		t.Fatal(err)
+	}
+	d.Flip(8 * h.Layout.Payload(0, 1))
+	second := examine(t, d)
+	if diff := cmp.Diff([]string{"record of host 1, copy 1"}, places(second.Lasting(first))); diff != "" {
+		t.Errorf("lasting (-want +got):\n%s\nfirst %v\nthen %v", diff, first.Problems, second.Problems)
+	}
+	if len(second.Problems) != 2 {
+		t.Errorf("problems: %v", second.Problems)
+	}
+	again := examine(t, d)
+	if diff := cmp.Diff(places(second.Problems), places(again.Lasting(second))); diff != "" {
+		t.Errorf("of one that has not changed (-want +got):\n%s", diff)
+	}
+}
+
 func TestASurveyKnowsWhoSigned(t *testing.T) {
 	t.Parallel()
 	h := header(1)

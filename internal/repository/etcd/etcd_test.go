@@ -387,6 +387,13 @@ func TestUsersOfEtcd(t *testing.T) {
 		t.Errorf("a wrong password: %v, want %v", err, belfry.ErrPermission)
 	}
 	wantUpdates(t, may, op)
+
+	// An etcd that was restarted knows no login any more.
+	servers[0].kill()
+	servers[0].start()
+	again := opID(1, 3)
+	add(t, patient{may}, again)
+	wantUpdates(t, may, op, again)
 }
 
 func hasWarning(all []Warning, kind string) bool {

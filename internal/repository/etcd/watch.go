@@ -9,20 +9,27 @@ import (
 	"github.com/belfry-ha/belfry/internal/repository"
 )
 
-// rewatch is how long after its end a watch begins anew.
-const rewatch = 200 * time.Millisecond
+// rewatch is how long after its end a watch begins anew, and rewatchMost how
+// long when etcd has not answered several times: the poll goes on meanwhile.
+const (
+	rewatch     = 200 * time.Millisecond
+	rewatchMost = 2 * time.Second
+)
 
 // watch tells of new values until ctx ends. After each interruption it reads the
 // key, and follows from there: what changed meanwhile, and was compacted, is
 // told as the value that is there now.
 func (b *Backend) watch(ctx context.Context) {
-	for told := int64(0); ctx.Err() == nil; _ = wait(ctx, rewatch) {
+	pause := rewatch
+	for told := int64(0); ctx.Err() == nil; _ = wait(ctx, pause) {
 		asking, cancel := context.WithTimeout(ctx, b.cfg.Deadline)
 		at, err := b.get(asking)
 		cancel()
 		if err != nil {
+			pause = min(2*pause, rewatchMost)
 			continue
 		}
+		pause = rewatch
 		if at.revision != told {
 			told = at.revision
 			b.hint(at)
