@@ -135,12 +135,12 @@ func (a *authority) sign(name string, ip net.IP) Files {
 func TestEtcdWithCertificates(t *testing.T) {
 	t.Parallel()
 	ours, foreign := newAuthority(t), newAuthority(t)
-	address := net.IPv4(127, 77, byte(time.Now().UnixNano()>>8), 1)
-	of := ours.sign("server", address)
-	url := "https://" + address.String() + ":2379"
+	address := newAddress()
+	of := ours.sign("server", net.ParseIP(address))
+	url := "https://" + address + ":2379"
 	servers := newCluster(t, 1, "--listen-client-urls", url, "--advertise-client-urls", url, "--client-cert-auth",
 		"--trusted-ca-file", of.CA, "--cert-file", of.Cert, "--key-file", of.Key)
-	servers[0].address = address.String()
+	servers[0].address = address
 
 	with := func(f Files) Config {
 		t.Helper()

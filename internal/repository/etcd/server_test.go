@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -32,6 +32,15 @@ type server struct {
 // endpoint is where it listens for clients.
 func (s *server) endpoint() string { return s.address + ":2379" }
 
+var addresses atomic.Uint32
+
+// newAddress is a loopback address that no other test has, here or in another
+// run at the same time.
+func newAddress() string {
+	n := addresses.Add(1)
+	return fmt.Sprintf("127.%d.%d.%d", 16+os.Getpid()%200, n/250, 1+n%250)
+}
+
 // newCluster starts so many members and waits until they have a leader. They are
 // killed when the test ends. Elections are as fast as a busy machine allows.
 func newCluster(t testing.TB, members int, args ...string) []*server {
@@ -39,18 +48,17 @@ func newCluster(t testing.TB, members int, args ...string) []*server {
 	if _, err := exec.LookPath("etcd"); err != nil {
 		t.Skip("needs: etcd")
 	}
-	net := fmt.Sprintf("127.%d.%d", 16+rand.IntN(200), rand.IntN(256))
 	all := make([]*server, members)
 	var peers []string
 	dir := t.TempDir()
 	for i := range all {
 		name := fmt.Sprintf("m%d", i)
-		all[i] = &server{t: t, name: name, address: fmt.Sprintf("%s.%d", net, i+1), dir: filepath.Join(dir, name), log: filepath.Join(dir, name+".log")}
+		all[i] = &server{t: t, name: name, address: newAddress(), dir: filepath.Join(dir, name), log: filepath.Join(dir, name+".log")}
 		peers = append(peers, fmt.Sprintf("%s=http://%s:2380", name, all[i].address))
 	}
 	for _, s := range all {
 		s.args = append([]string{
-			"--name", s.name, "--data-dir", s.dir, "--initial-cluster", strings.Join(peers, ","), "--initial-cluster-token", net,
+			"--name", s.name, "--data-dir", s.dir, "--initial-cluster", strings.Join(peers, ","), "--initial-cluster-token", all[0].address,
 			"--listen-peer-urls", "http://" + s.address + ":2380", "--initial-advertise-peer-urls", "http://" + s.address + ":2380",
 			"--listen-client-urls", "http://" + s.endpoint(), "--advertise-client-urls", "http://" + s.endpoint(),
 			"--heartbeat-interval", "100", "--election-timeout", "500", "--logger", "zap",
