@@ -44,7 +44,7 @@ var folders = []rule{
 	{folder: "proto/belfry/v1", text: true},
 	{folder: "gen/belfry/v1"},
 	{
-		// repository: what looks at disks without an agent (ADR 0025).
+		// repository: what looks at disks without an agent (ADR 0027).
 		folder: "cmd/belfry", uses: ". internal/agent internal/config internal/sim internal/cloudevents internal/repository internal/repository/disk client gen/belfry/v1",
 		tests: upperRow + " " + pureRow,
 	},
