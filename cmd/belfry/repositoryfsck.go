@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -59,7 +60,7 @@ record with its checksum, place and signature, each configuration with its hash,
 what the newest one says. Nothing is written without --repair.
 
 --repair writes only what is certain. A copy of the boot record comes from the other
-one. A configuration comes from where the same one lies, by its SHA-256: from another
+one; if both are gone, from a mirror, where the records say which disk this is. A configuration comes from where the same one lies, by its SHA-256: from another
 host on this disk, from a mirror that is found as belfry repository scan does, or from
 a folder of --copy, such as config below the state directory of a node. A damaged
 record is signed by its host, which writes it anew at its next commit.
@@ -86,6 +87,10 @@ The exit status is 1 if something is left that is not as it must be.`,
 
 func (a *app) fsck(path string, repair bool, copies, folders []string) error {
 	s, err := examineTwice(path)
+	lost := err // both copies of the boot record
+	if repair && errors.Is(err, belfry.ErrNotFound) && a.recovered(path, folders) {
+		s, err = disk.Examine(path)
+	}
 	if err != nil {
 		return err
 	}
@@ -96,6 +101,9 @@ func (a *app) fsck(path string, repair bool, copies, folders []string) error {
 		}
 	}
 	v := fsckView{Device: path, Repository: s.Header.Repository.String(), Checked: len(s.Records), Problems: viewsOfProblems(s.Problems, repaired)}
+	if lost != nil {
+		v.Problems = append([]problemView{{"headers A and B", "boot record is gone or damaged; taken from a mirror", true}}, v.Problems...)
+	}
 	if len(repaired) > 0 {
 		if s, err = disk.Examine(path); err != nil { // what is so now, not what should be
 			return err
@@ -165,6 +173,25 @@ func fsckText(o *output, v fsckView) {
 		what = plural(v.Left, "problem") + " left"
 	}
 	fmt.Fprintf(o, "%s: repository %s, generation %d, %s: %s\n", printable(v.Device), v.Repository, v.Generation, plural(v.Checked, "record"), what)
+}
+
+// recovered tells whether a device without any boot record turned out to be a
+// mirror of one that is there, and has its boot records again.
+func (a *app) recovered(path string, folders []string) bool {
+	found, err := a.scan(folders)
+	if err != nil {
+		return false // what is wrong with the device itself is told
+	}
+	for _, d := range found.Disks {
+		if d.State != "ok" && d.State != "incomplete" {
+			continue
+		}
+		mirror, err := disk.Examine(d.Device)
+		if err == nil && len(mirror.Header.Disks) > 1 && disk.Recover(path, mirror.Header) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // repair takes documents from the copies, then from mirrors.

@@ -304,6 +304,61 @@ func TestWhatIsNoRepositoryAnyMoreSaysWhy(t *testing.T) {
 	}
 }
 
+func TestADiskIsRecoveredByItsMirror(t *testing.T) {
+	t.Parallel()
+	lost := func(d *repositorytest.Disk, h repository.Header) {
+		for _, at := range []int64{0, h.Layout.Used} {
+			for i := range int64(repository.BlockSize) {
+				if d.Content()[at+i] != 0 {
+					for bit := range int64(8) {
+						if d.Content()[at+i]&(1<<bit) != 0 {
+							d.Flip(8*(at+i) + bit)
+						}
+					}
+				}
+			}
+		}
+	}
+	h := header(1, 2, 3)
+	c := config(0, 0)
+	var disks []*repositorytest.Disk
+	for i := range h.Disks {
+		h.Index = uint8(i)
+		d := repositorytest.NewDisk(make([]byte, h.Layout.Size()))
+		if err := repository.Format(d.Open(), h, repository.Founder{Node: c.Node, Incarnation: 1, Boot: c.Boot, Sign: c.Sign}, surveyDocument(t, h, nil), repository.OpID{1}); err != nil {
+			t.Fatal(err)
+		}
+		disks = append(disks, d)
+	}
+	mirror, err := repository.ReadHeader(disks[0].Open())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := repository.Recover(disks[1].Open(), mirror); !errors.Is(err, belfry.ErrExist) {
+		t.Errorf("a whole one: %v, want %v", err, belfry.ErrExist)
+	}
+	was := slices.Clone(disks[1].Content())
+	lost(disks[1], h)
+	other := mirror
+	other.Repository[0] ^= 1
+	if _, err := repository.Recover(disks[1].Open(), other); !errors.Is(err, belfry.ErrNotFound) {
+		t.Errorf("by another repository: %v, want %v", err, belfry.ErrNotFound)
+	}
+	got, err := repository.Recover(disks[1].Open(), mirror)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Index != 1 || !bytes.Equal(was, disks[1].Content()) {
+		t.Errorf("recovered as disk %d; want what was there", got.Index)
+	}
+	larger := mirror
+	larger.Layout = repository.CompactLayout(hosts, 4*repository.BlockSize, h.Layout.PayloadOffset)
+	lost(disks[1], h)
+	if _, err := repository.Recover(disks[1].Open(), larger); !errors.Is(err, belfry.ErrNotFound) {
+		t.Errorf("by a larger one: %v, want %v", err, belfry.ErrNotFound)
+	}
+}
+
 // A wipe that ends at any call leaves a whole repository or none, and after it
 // nothing of the cluster is left.
 func TestAWipeThatEndsAnywhereLeavesAWholeRepositoryOrNone(t *testing.T) {

@@ -23,7 +23,7 @@ func Examine(path string) (s repository.Survey, err error) {
 // Repair is [repository.Survey.Repair] of what is at a path, with the disk as it
 // is once no agent of this machine uses it: ErrExist, if one does.
 func Repair(path string, document func(repository.Digest) []byte) (repaired []string, err error) {
-	return repaired, alone("repair", path, func(d *Device) error {
+	return repaired, alone("repair", path, known, func(d *Device) error {
 		s, err := repository.Examine(d)
 		if err == nil {
 			repaired, err = s.Repair(d, document)
@@ -35,17 +35,33 @@ func Repair(path string, document func(repository.Digest) []byte) (repaired []st
 // Wipe is [repository.Wipe] of what is at a path. ErrExist: an agent of this
 // machine uses it, or it is mounted or part of a volume.
 func Wipe(path string) error {
-	return alone("wipe", path, func(d *Device) error { return repository.Wipe(d) })
+	return alone("wipe", path, known, func(d *Device) error { return repository.Wipe(d) })
+}
+
+// Recover is [repository.Recover] of what is at a path. ErrExist also: as for
+// [Wipe].
+func Recover(path string, mirror repository.Header) error {
+	return alone("recover", path, func(*Device) error { return nil }, func(d *Device) error {
+		_, err := repository.Recover(d, mirror)
+		return err
+	})
+}
+
+// known wants a repository, before any lock is asked for: of what is none nothing
+// is in use.
+func known(d *Device) error {
+	_, err := repository.ReadHeader(d)
+	return err
 }
 
 // alone works on a disk that no agent of this machine has a slot on: each of
-// them locks its own two records, whatever it does.
-func alone(op, path string, work func(*Device) error) error {
+// them locks its own two records, whatever it does. First what it is may be looked at.
+func alone(op, path string, first, work func(*Device) error) error {
 	d, err := Open(path, Options{Exclusive: true})
 	if err != nil {
 		return about(op, path, err)
 	}
-	if _, err = repository.ReadHeader(d); err == nil {
+	if err = first(d); err == nil {
 		err = d.Lock(0, d.Size())
 		if errors.Is(err, repository.Cloned) {
 			err = errInUse
