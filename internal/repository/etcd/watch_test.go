@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -97,17 +98,25 @@ func TestACompactedStoreIsWatchedInPeace(t *testing.T) {
 	if _, err := c.Compact(ask(t), answer.Header.Revision); err != nil {
 		t.Fatal(err)
 	}
-	b := open(t, config(1, endpoints(servers)...))
-	begun := load(t, b)
-	hinted(t, b, begun.Version)
+	b, err := connect(config(1, endpoints(servers)...)) // whose watch is the test's
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan int64, 1)
-	go func() { ended <- b.follow(ask(t), answer.Header.Revision+1, 0) }()
+	go func() { ended <- b.follow(ctx, answer.Header.Revision+1, 0) }()
 	hinted(t, b, add(t, a, opID(1, 1)))
 	select {
 	case <-ended:
 		t.Error("the watch has ended")
 	default:
 	}
+	cancel()
+	<-ended
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	hinted(t, open(t, config(2, endpoints(servers)...)), load(t, a).Version) // from the start
 }
 
 // A member that lost the others ends the watch instead of keeping silent.
