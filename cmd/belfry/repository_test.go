@@ -266,7 +266,7 @@ func cmdHang(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // cmdLoop makes a block device of a file, until the end of the script, and puts
-// its path into a variable: loop VARIABLE FILE
+// its path into a variable: loop VARIABLE FILE.
 func cmdLoop(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: loop VARIABLE FILE")

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -181,6 +182,64 @@ func TestASurveyNamesDamageAndRepairsIt(t *testing.T) {
 				t.Error("what was repaired is not what was there")
 			}
 		})
+	}
+}
+
+// Bits of all that is in use: each of them is named, and what is not a record is
+// repaired to the byte, by the other boot record or a local copy.
+func TestEveryFlippedBitIsNamedAndRepaired(t *testing.T) {
+	t.Parallel()
+	d, h, newest := surveyed(t)
+	was := slices.Clone(d.Content())
+	whole := examine(t, d)
+	copies := map[repository.Digest][]byte{sha256.Sum256(newest): newest}
+	type span struct {
+		off, length int64
+		repairs     bool
+	}
+	inUse := []span{
+		{0, repository.BlockSize, true},
+		{h.Layout.Used, repository.BlockSize, true},
+		{h.Layout.RecordOffset, 2 * hosts * repository.BlockSize, false},
+	}
+	for _, of := range whole.Records {
+		off, length := h.Layout.Payload(of.Host, int(of.Record.Slot)), int64(of.Record.Length)
+		copies[of.Record.Payload] = was[off : off+length]
+		area := span{off, (length + repository.BlockSize - 1) / repository.BlockSize * repository.BlockSize, true}
+		if !slices.Contains(inUse, area) {
+			inUse = append(inUse, area)
+		}
+	}
+	step := int64(surveyStep) // odd, so that all bits of a byte have their turn
+	switch {
+	case os.Getenv("BELFRY_SOAK") != "":
+		step = 1
+	case testing.Short():
+		step = 1009
+	}
+	flipped := int64(0)
+	for _, area := range inUse {
+		for bit := 8 * area.off; bit < 8*(area.off+area.length); bit += step {
+			flipped++
+			d.Flip(bit)
+			s := examine(t, d)
+			if len(s.Problems) == 0 {
+				t.Fatalf("bit %d is not noticed", bit)
+			}
+			if _, err := s.Repair(d.Open(), func(want repository.Digest) []byte { return copies[want] }); err != nil {
+				t.Fatal(err)
+			}
+			if area.repairs != bytes.Equal(was, d.Content()) {
+				t.Fatalf("bit %d: repaired is %v, want %v", bit, !area.repairs, area.repairs)
+			}
+			if !area.repairs {
+				d.Flip(bit)
+			}
+		}
+	}
+	t.Logf("%d bits in %d areas", flipped, len(inUse))
+	if flipped*step < 8*6*repository.BlockSize {
+		t.Errorf("%d bits, one of %d, are too few", flipped, step)
 	}
 }
 
