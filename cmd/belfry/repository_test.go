@@ -116,7 +116,12 @@ func (k keptRepository) write(paths []string, copies string) error {
 				return err
 			}
 		}
-		if err := disk.Format(path, false, k.header(i), founder, first, repository.OpID{1}); err != nil {
+		// A busy disk may take longer than a call may; then it is formatted again.
+		err := disk.Format(path, false, k.header(i), founder, first, repository.OpID{1})
+		for attempt := 0; err != nil && attempt < 3; attempt++ {
+			err = disk.Format(path, true, k.header(i), founder, first, repository.OpID{1})
+		}
+		if err != nil {
 			return err
 		}
 	}
