@@ -10,9 +10,12 @@ import (
 	"hash/crc32"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -152,6 +155,28 @@ func (k keptRepository) write(paths []string, copies string) error {
 		}
 	}
 	return nil
+}
+
+// alone runs a command that sees no block devices: those of this machine may hold
+// repositories of other tests. Who may not do that may not read them either.
+func alone() {
+	runtime.LockOSThread() // the namespace is the thread's
+	err := syscall.Unshare(syscall.CLONE_NEWNS)
+	for _, step := range []func() error{
+		func() error { return syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, "") },
+		func() error { return syscall.Mount("tmpfs", "/sys", "tmpfs", 0, "") },
+		func() error { return os.MkdirAll("/sys/class/block", 0o755) },
+	} {
+		if err == nil {
+			err = step()
+		}
+	}
+	path, err := exec.LookPath(os.Args[1])
+	if err == nil {
+		err = syscall.Exec(path, os.Args[1:], os.Environ())
+	}
+	fmt.Fprintln(os.Stderr, "alone:", err)
+	os.Exit(126)
 }
 
 // cmdRepository makes a repository of node a and b on these files or devices,
