@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -87,6 +88,7 @@ func (s *server) start() {
 	cmd := exec.Command("etcd", s.args...)
 	cmd.Env = append(os.Environ(), "ETCD_UNSUPPORTED_ARCH=arm64")
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // a test that is killed leaves nothing
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
@@ -109,8 +111,23 @@ func (s *server) signal(sig syscall.Signal) {
 	}
 }
 
-// pause stops the process without ending it.
-func (s *server) pause() { s.t.Helper(); s.signal(syscall.SIGSTOP) }
+// pause stops the process without ending it, and waits until all of its threads
+// have stopped (proc_pid_status(5)).
+func (s *server) pause() {
+	s.t.Helper()
+	s.signal(syscall.SIGSTOP)
+	tasks := fmt.Sprintf("/proc/%d/task", s.cmd.Process.Pid)
+	within(s.t, 20*time.Second, func() error {
+		threads, err := os.ReadDir(tasks)
+		for _, thread := range threads {
+			text, gone := os.ReadFile(filepath.Join(tasks, thread.Name(), "status"))
+			if gone == nil && !bytes.Contains(text, []byte("\nState:\tT")) {
+				return fmt.Errorf("thread %s runs", thread.Name())
+			}
+		}
+		return err
+	})
+}
 
 func (s *server) resume() { s.t.Helper(); s.signal(syscall.SIGCONT) }
 
