@@ -106,7 +106,7 @@ stats: .bin/stats
 	@.bin/stats
 
 deps: .bin/deps
-	@.bin/deps packaging/test-packages.txt base
+	@.bin/deps packaging/test-packages.txt base etcd
 
 clean:
 	rm -rf bin dist .bin/generated .bin/debian12 $(OURS)

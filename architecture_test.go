@@ -44,7 +44,8 @@ var folders = []rule{
 	{folder: "proto/belfry/v1", text: true},
 	{folder: "gen/belfry/v1"},
 	{
-		folder: "cmd/belfry", uses: ". internal/agent internal/config internal/sim internal/cloudevents client gen/belfry/v1",
+		// repository: what looks at disks without an agent (ADR 0027).
+		folder: "cmd/belfry", uses: ". internal/agent internal/config internal/sim internal/cloudevents internal/repository internal/repository/disk client gen/belfry/v1",
 		tests: upperRow + " " + pureRow,
 	},
 
@@ -125,7 +126,7 @@ type dependency struct {
 const testOnly = "test"
 
 var dependencies = []dependency{
-	{module: "google.golang.org/grpc", in: "internal/api internal/transport client gen/belfry/v1"},
+	{module: "google.golang.org/grpc", in: "internal/api internal/transport internal/repository/etcd client gen/belfry/v1"},
 	{
 		module: "google.golang.org/protobuf", in: "gen/belfry/v1 internal/cloudevents internal/api client internal/transport" +
 			" internal/producer/* internal/sink/* internal/aha internal/agent",
@@ -148,6 +149,8 @@ var dependencies = []dependency{
 	{module: "github.com/godbus/dbus/v5", in: "internal/producer/unit"},
 	{module: "github.com/hanwen/go-fuse/v2", in: "internal/aha"},
 	{module: "go.etcd.io/etcd/client/v3", in: "internal/repository/etcd"},
+	{module: "go.etcd.io/etcd/api/v3", in: "internal/repository/etcd"}, // the client's errors
+	{module: "go.uber.org/zap", in: "internal/repository/etcd"},        // keeps the client from writing to standard error
 	{module: "go.etcd.io/bbolt", in: "internal/sink"},
 	{module: "github.com/nats-io/nats.go", in: "internal/sink/nats"},
 	{module: "github.com/nicholas-fedor/shoutrrr", in: "internal/sink/notify"},

@@ -28,6 +28,7 @@ func (a *app) commands() []*cobra.Command {
 		newLinkCommand(a),
 		newNodeCommand(a),
 		newRegistrationCommand(a),
+		newRepositoryCommand(a),
 		newRoleCommand(a),
 		newSimCommand(a),
 		newStatusCommand(a),

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/belfry-ha/belfry/internal/repository/disk"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected output in testdata, docs/schema and packaging/man")
@@ -30,7 +32,7 @@ func TestMain(m *testing.M) {
 	if err := os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")); err != nil {
 		panic(err)
 	}
-	testscript.Main(m, map[string]func(){"belfry": main, "patience": patience})
+	testscript.Main(m, map[string]func(){"belfry": main, "patience": patience, "alone": alone})
 }
 
 // slowdown is how much longer scripts and sessions sleep than they say: pages
@@ -89,22 +91,30 @@ func scriptParams(dir string, limit time.Duration) testscript.Params {
 			env.Setenv("BELFRY_SOCKET", filepath.Join(env.WorkDir, "dev", "a", "belfry.sock"))
 			env.Values[skipKey{}] = env.T()
 			env.Values[labKey{}] = new(lab)
+			env.Values[occupations{}] = map[string]*disk.Host{}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"agent":   cmdAgent,
-			"agents":  cmdAgents,
-			"cgroup":  cmdCgroup,
-			"fast":    cmdFast,
-			"lab":     cmdLab,
-			"needs":   cmdNeeds,
-			"schema":  cmdSchema,
-			"screen":  cmdScreen,
-			"session": cmdSession,
-			"signal":  cmdSignal,
-			"status":  cmdStatus,
-			"tmpfs":   cmdTmpfs,
-			"tty":     cmdTTY,
+			"agent":      cmdAgent,
+			"agents":     cmdAgents,
+			"cgroup":     cmdCgroup,
+			"commit":     cmdCommit,
+			"fast":       cmdFast,
+			"flip":       cmdFlip,
+			"hang":       cmdHang,
+			"header":     cmdHeader,
+			"lab":        cmdLab,
+			"loop":       cmdLoop,
+			"needs":      cmdNeeds,
+			"occupy":     cmdOccupy,
+			"repository": cmdRepository,
+			"schema":     cmdSchema,
+			"screen":     cmdScreen,
+			"session":    cmdSession,
+			"signal":     cmdSignal,
+			"status":     cmdStatus,
+			"tmpfs":      cmdTmpfs,
+			"tty":        cmdTTY,
 			"stopproc": func(ts *testscript.TestScript, neg bool, nodes []string) {
 				cmdSignal(ts, neg, append([]string{"STOP"}, nodes...)) // until the end of the script
 			},

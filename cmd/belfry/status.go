@@ -27,10 +27,10 @@ type statusView struct {
 	OldestSeconds *float64    `json:"oldest_fact_seconds" doc:"age of the oldest fact in this answer"`
 	Nodes         []nodeView  `json:"nodes" doc:"by name"`
 
-	Repository *repositoryView `json:"repository" doc:"of the answering node; null: the members keep the configuration"`
+	Repository *repositoryStateView `json:"repository" doc:"of the answering node; null: the members keep the configuration"`
 }
 
-type repositoryView struct {
+type repositoryStateView struct {
 	ID         string   `json:"id" doc:"UUID"`
 	Kind       string   `json:"kind" doc:"disk, file or etcd"`
 	State      string   `json:"state" doc:"searching, ready, restricted or leaving"`
@@ -138,15 +138,15 @@ func viewOfStatus(s *belfryv1.GetStatusResponse) statusView {
 		LinksTotal:    s.GetLinksTotal(),
 		OldestSeconds: jsonSeconds(s.GetOldestFact().AsDuration()),
 		Nodes:         viewsOfNodes(s.GetNodes(), when(s.GetTime())),
-		Repository:    viewOfRepository(s.GetRepository()),
+		Repository:    viewOfRepositoryState(s.GetRepository()),
 	}
 }
 
-func viewOfRepository(r *belfryv1.RepositoryStatus) *repositoryView {
+func viewOfRepositoryState(r *belfryv1.RepositoryStatus) *repositoryStateView {
 	if r == nil {
 		return nil
 	}
-	return &repositoryView{
+	return &repositoryStateView{
 		ID: r.GetId(), Kind: r.GetKind(), State: r.GetState(), Reason: r.GetReason(), Generation: r.GetGeneration(),
 		Read: jsonTime(when(r.GetRead())), Slot: r.GetSlot(),
 	}

@@ -3,7 +3,12 @@ package repository
 import (
 	"bytes"
 	"errors"
-	"fmt"
+)
+
+// Places of the boot record.
+const (
+	headerA = "header A"
+	headerB = "header B"
 )
 
 // A Problem is one thing that is not as it must be on a disk.
@@ -31,7 +36,7 @@ func Check(d Device) []Problem {
 	}
 	for i := range r.cells {
 		c := &r.cells[i]
-		where := fmt.Sprintf("record of host %d, copy %d", i/2, i%2)
+		where := recordPlace(i)
 		switch {
 		case errors.Is(c.err, errEmpty):
 		case c.err != nil:
@@ -57,7 +62,7 @@ func checkHeaders(d Device, h Header) (problems []Problem) {
 	for _, at := range []struct {
 		name string
 		off  int64
-	}{{"header A", 0}, {"header B", last}} {
+	}{{headerA, 0}, {headerB, last}} {
 		block := make([]byte, BlockSize)
 		err := d.ReadAt(block, at.off)
 		if err == nil && !bytes.Equal(block, want) {

@@ -243,14 +243,16 @@ func DecodeHeader(block []byte, size int64) (Header, error) {
 }
 
 // ReadHeader reads both copies of the boot record. The valid one with the
-// higher sequence counts. ErrNotFound: this is no repository.
+// higher sequence counts. ErrNotFound: this is no repository, or none any more;
+// ErrRestricted: it is one that was cut; ErrUnsupported: of a newer agent.
 func ReadHeader(d Device) (Header, error) {
 	size := d.Size()
 	if size < 2*BlockSize {
 		return Header{}, fail("header", "", fmt.Errorf("%w: a device of %d bytes is no repository; name another one", belfry.ErrNotFound, size))
 	}
 	var found Header
-	var newer, broken error // why a copy does not count
+	var newer, broken, cut error // why a copy does not count
+	var spoiled []error          // was one once
 	for _, off := range []int64{0, size/BlockSize*BlockSize - BlockSize} {
 		block := make([]byte, BlockSize)
 		if err := d.ReadAt(block, off); err != nil {
@@ -263,6 +265,11 @@ func ReadHeader(d Device) (Header, error) {
 			found = h
 		case belfryUnsupported(err):
 			newer = err
+		case err != nil && bytes.HasPrefix(block, []byte(headerMagic)):
+			spoiled = append(spoiled, err)
+			if _, whole := DecodeHeader(block, -1); whole == nil {
+				cut = err
+			}
 		}
 	}
 	switch {
@@ -270,6 +277,11 @@ func ReadHeader(d Device) (Header, error) {
 		return Header{}, fail("header", "", newer)
 	case found.Sequence > 0:
 		return found, nil
+	case cut != nil:
+		return Header{}, fail("header", "", fmt.Errorf("%w: the repository was cut (%w); give the device its size back, or replace the disk", belfry.ErrRestricted, cut))
+	case len(spoiled) == 2: // or what a crash while formatting it anew has left: not ours
+		return Header{}, fail("header", "", fmt.Errorf("%w: both copies of the boot record are damaged (A: %w; B: %w); replace the disk, or format it anew with `belfry init --force`",
+			belfry.ErrNotFound, spoiled[0], spoiled[1]))
 	case broken != nil:
 		return Header{}, fail("header", "", broken)
 	}

@@ -8,6 +8,7 @@
 package repository
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"math/rand/v2"
 	"time"
@@ -60,6 +61,9 @@ type Digest [32]byte
 
 // String is the digest in hexadecimal.
 func (d Digest) String() string { return hex.EncodeToString(d[:]) }
+
+// of tells whether it is the digest of a document.
+func (d Digest) of(doc []byte) bool { return sha256.Sum256(doc) == d }
 
 // A Ballot orders the attempts of hosts to write. Two hosts never have the
 // same one: its low 16 bits are the host slot (etcd: it is the ModRevision).

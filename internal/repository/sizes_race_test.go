@@ -7,4 +7,5 @@ const (
 	scheduleSeeds = 100
 	imageRounds   = 1
 	flipStep      = 509
+	surveyStep    = 5009
 )

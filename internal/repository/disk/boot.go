@@ -40,7 +40,7 @@ func (f *Finder) read(c candidate) (repository.Header, error) {
 	select {
 	case a := <-done:
 		if a.err != nil {
-			return a.header, fail("find", c.path, a.err)
+			return a.header, about("find", c.path, a.err)
 		}
 		return a.header, nil
 	case <-deadline.C:
@@ -62,7 +62,10 @@ func (f *Finder) ask(c candidate) (h repository.Header, err error) {
 	} else {
 		h, err = boot(medium{opened})
 	}
-	return h, errors.Join(err, opened.close())
+	if end := opened.close(); err == nil {
+		err = end
+	}
+	return h, err
 }
 
 // boot reads the boot record, the second copy only if the first one is damaged.

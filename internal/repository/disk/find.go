@@ -35,8 +35,9 @@ type Found struct {
 // A Clone is one disk of a repository that is there more than once. None of
 // the copies may be used: they would become two repositories.
 type Clone struct {
-	Disk  repository.UUID
-	Paths []string // sorted
+	Disk    repository.UUID
+	Paths   []string            // sorted
+	Headers []repository.Header // of each of them
 }
 
 // Result is what was found. It is sorted by path.
@@ -191,10 +192,10 @@ func (f *Finder) look(all []candidate) (r Result) {
 			continue
 		}
 		clone := Clone{Disk: id}
+		slices.SortFunc(distinct, func(a, b answer) int { return cmp.Compare(a.path, b.path) })
 		for _, a := range distinct {
-			clone.Paths = append(clone.Paths, a.path)
+			clone.Paths, clone.Headers = append(clone.Paths, a.path), append(clone.Headers, a.header)
 		}
-		slices.Sort(clone.Paths)
 		r.Clones = append(r.Clones, clone)
 	}
 	slices.SortFunc(r.Disks, func(a, b Found) int { return cmp.Compare(a.Path, b.Path) })

@@ -286,8 +286,14 @@ func TestClonesAreRefused(t *testing.T) {
 		r := f.Find(repository.UUID{1})
 		m.want(r, 1, "dev/sdc")
 		want := []Clone{
-			{repository.UUID{1, 1}, []string{m.path("dev/sda"), m.path("dev/sdb")}},
-			{repository.UUID{4, 1}, []string{m.path("dev/sdf"), m.path("dev/sdg")}},
+			{repository.UUID{1, 1}, []string{m.path("dev/sda"), m.path("dev/sdb")}, nil},
+			{repository.UUID{4, 1}, []string{m.path("dev/sdf"), m.path("dev/sdg")}, nil},
+		}
+		for i, c := range r.Clones {
+			if len(c.Headers) != len(c.Paths) || c.Headers[0].Disk() != c.Disk || c.Headers[1].Disk() != c.Disk {
+				t.Errorf("clone %s has the headers %v", c.Disk, c.Headers)
+			}
+			r.Clones[i].Headers = nil
 		}
 		if diff := cmp.Diff(want, r.Clones); diff != "" {
 			t.Errorf("clones (-want +got):\n%s", diff)

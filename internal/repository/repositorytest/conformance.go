@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -36,12 +37,14 @@ func Run(t *testing.T, fresh New) {
 		{"BeginsWithGenerationOne", "both hosts load what was founded", beginsWithOne},
 		{"LoadSeesWhatWasAcknowledged", "Load is linearizable, on whichever host", loadSees},
 		{"StaleBaseIsAConflict", "of two updates on one base only one happens", staleBase},
+		{"StaleBaseThatBothHaveReadIsAConflict", "a host must not write on what it remembers", staleKnown},
 		{"SameUpdateTwiceHappensOnce", "a retry must not undo or repeat", sameTwice},
 		{"SameUpdateAfterOthersHappensOnce", "a retry may come late", sameLate},
 		{"TooLongIsRefused", "ErrLimit before anything is written", tooLong},
 		{"DocumentsBelongToTheCaller", "what a caller does with its copy is not seen", ownCopy},
 		{"HostsTakeTurns", "each generation follows the one before", takeTurns},
 		{"PollNeverGoesBack", "Poll may lag, and shows committed values only", pollLags},
+		{"HintsNameWhatWasCommitted", "a backend that gives hints wakes the other host without a poll", hintsWake},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Cleanup(func() {
@@ -122,6 +125,17 @@ func staleBase(t *testing.T, a, b repository.Backend) {
 	wantDocument(t, a, doc)
 }
 
+func staleKnown(t *testing.T, a, b repository.Backend) {
+	base := mustLoad(t, a)
+	wantDocument(t, b, first())
+	doc := mustCAS(t, a, base, opID(1, 1))
+	if _, err := b.CAS(base.Version, appendOp(base.Document, opID(2, 1)), opID(2, 1)); !errors.Is(err, belfry.ErrConflict) {
+		t.Errorf("second update of one base: %v, want %v", err, belfry.ErrConflict)
+	}
+	wantDocument(t, a, doc)
+	wantDocument(t, b, doc)
+}
+
 func sameTwice(t *testing.T, a, b repository.Backend) {
 	base := mustLoad(t, a)
 	doc := mustCAS(t, a, base, opID(1, 1))
@@ -174,6 +188,28 @@ func takeTurns(t *testing.T, a, b repository.Backend) {
 		want = mustCAS(t, backend, base, opID(1+i%2, i))
 	}
 	wantDocument(t, a, want)
+}
+
+// hintLimit is how long a hint may take while members of the backend fail.
+const hintLimit = 30 * time.Second
+
+func hintsWake(t *testing.T, a, b repository.Backend) {
+	if b.Hints() == nil {
+		return // it may have none
+	}
+	base := mustLoad(t, a)
+	doc := mustCAS(t, a, base, opID(1, 1))
+	limit := time.After(hintLimit)
+	for {
+		select {
+		case hint := <-b.Hints():
+			if hint.Generation == base.Generation+1 && hint.Digest == sha256.Sum256(doc) {
+				return
+			}
+		case <-limit:
+			t.Fatalf("no hint of generation %d within %s", base.Generation+1, hintLimit)
+		}
+	}
 }
 
 func pollLags(t *testing.T, a, b repository.Backend) {
