@@ -187,7 +187,12 @@ func (r *reader) text(node ast.Node, v reflect.Value, path string) {
 		ok = ok && literal
 	}
 	if !ok {
-		r.wrong(node, "%s is %s; want %s", path, kindOf(node), wanted(v.Type()))
+		want := wanted(v.Type())
+		switch node.(type) { // in {a: 10.0.1.1:7432} the parser sees another key and value
+		case *ast.MappingNode, *ast.MappingValueNode:
+			want = strings.TrimSuffix(want, " (put it in quotes)") + ", in quotes if there is a colon in it"
+		}
+		r.wrong(node, "%s is %s; want %s", path, kindOf(node), want)
 		return
 	}
 	if v.Kind() == reflect.String {

@@ -67,6 +67,8 @@ func TestFaultsHaveTheirPlace(t *testing.T) {
 		{"on: yes\n", "f.yaml:1:5: on is text; want true or false"},
 		{"words: a\n", "f.yaml:1:8: words is text; want a list; [] is an empty one"},
 		{"words: [a, 1]\n", "f.yaml:1:12: words[1] is a whole number; want text (put it in quotes)"},
+		{"words: [a:1]\n", ""},
+		{"parts: [{words: [a:1]}]\n", "f.yaml:1:18: parts[0].words[0] is a group of keys; want text, in quotes if there is a colon in it"},
 		{"words: {a: 1}\n", "f.yaml:1:8: words is a group of keys; want a list; [] is an empty one"},
 		{"parts: [a]\n", "f.yaml:1:9: parts[0] is text; want keys: name, words"},
 		{"set: [a]\n", "f.yaml:1:6: set is a list; want names with values; {} is none"},
@@ -271,7 +273,7 @@ func TestWrittenIsReadAgain(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.OneOf(rapid.String(), rapid.StringMatching(`[-0-9a-zA-Z_.:/%+~ \n\t#&*!|>'"{}\[\],?@]{0,12}`),
-			rapid.SampledFrom([]string{"null", "~", "1e3", ".inf", "0o7", "1_000", "12:30", "- a", "a: b", "a #b", "\u0085", "\u2028", "\ufeff", "é", "x\r\ny", "---", "...", "=", "<<"}))
+			rapid.SampledFrom([]string{"null", "~", "1e3", ".inf", "0o7", "1_000", "12:30", "- a", "a: b", "a #b", "\u0085", "\u2028", "\ufeff", "é", "x\r\ny", "---", "...", "=", "<<", "a:b", "10.0.0.1:80", "1:2"}))
 		in := sample{Name: text.Draw(t, "name"), Words: rapid.SliceOf(text).Draw(t, "words"), Limit: rapid.Int().Draw(t, "limit")}
 		for range rapid.IntRange(0, 3).Draw(t, "parts") {
 			in.Parts = append(in.Parts, part{Name: text.Draw(t, "part"), Words: rapid.SliceOfN(text, 0, 3).Draw(t, "words")})
