@@ -225,6 +225,56 @@ func (c *Client) SetConfig(ctx context.Context, path, value string, dryRun bool)
 	return resp, c.errorOf(err)
 }
 
+// ConfigText is the operator's sections of the cluster's configuration in YAML,
+// as ApplyConfig takes them, or one of them; with all the whole, without
+// secrets. ErrUnsupported: the agent keeps no document.
+func (c *Client) ConfigText(ctx context.Context, section string, all bool) (*belfryv1.GetConfigResponse, error) {
+	resp, err := c.config.GetConfig(ctx, &belfryv1.GetConfigRequest{Path: section, All: all})
+	return resp, c.errorOf(err)
+}
+
+// PlanConfig says what ApplyConfig would do, and changes nothing.
+func (c *Client) PlanConfig(ctx context.Context, req *belfryv1.PlanConfigRequest) (*belfryv1.PlanConfigResponse, error) {
+	resp, err := c.config.PlanConfig(ctx, req)
+	return resp, c.errorOf(err)
+}
+
+// ApplyConfig puts the sections of a text in the place of those that are there.
+// ErrConflict: they are of another generation than the request's base, or a
+// change waits to be confirmed; ErrUsage says where the text is wrong.
+func (c *Client) ApplyConfig(ctx context.Context, req *belfryv1.ApplyConfigRequest) (*belfryv1.ApplyConfigResponse, error) {
+	resp, err := c.config.ApplyConfig(ctx, req)
+	return resp, c.errorOf(err)
+}
+
+// ConfirmConfig keeps the change that waits for it; generation may be zero:
+// whichever does. ErrNotFound: none does.
+func (c *Client) ConfirmConfig(ctx context.Context, generation uint64) (*belfryv1.ConfirmConfigResponse, error) {
+	resp, err := c.config.ConfirmConfig(ctx, &belfryv1.ConfirmConfigRequest{Generation: generation})
+	return resp, c.errorOf(err)
+}
+
+// RollbackConfig makes a new generation with the operator's sections of a past
+// one. With dryRun it says what would change. ErrNotFound: it is not kept.
+func (c *Client) RollbackConfig(ctx context.Context, generation uint64, dryRun bool) (*belfryv1.RollbackConfigResponse, error) {
+	resp, err := c.config.RollbackConfig(ctx, &belfryv1.RollbackConfigRequest{Generation: generation, DryRun: dryRun})
+	return resp, c.errorOf(err)
+}
+
+// DiffConfig is what changes from one generation to another one; zero: the one
+// in force. ErrNotFound: one of them is not kept.
+func (c *Client) DiffConfig(ctx context.Context, from, to uint64) (*belfryv1.DiffConfigResponse, error) {
+	resp, err := c.config.DiffConfig(ctx, &belfryv1.DiffConfigRequest{From: from, To: to})
+	return resp, c.errorOf(err)
+}
+
+// Generations is the history of the configuration, newest first; limit zero:
+// all that is known.
+func (c *Client) Generations(ctx context.Context, limit uint32) (*belfryv1.ListGenerationsResponse, error) {
+	resp, err := c.config.ListGenerations(ctx, &belfryv1.ListGenerationsRequest{Limit: limit})
+	return resp, c.errorOf(err)
+}
+
 // LinkMatrix is the link databases of all members, on one network or, if it is
 // empty, on all. It takes two seconds at most; who has not answered by then is
 // marked. ErrNotFound if no node has a link on the network.

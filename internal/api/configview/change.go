@@ -2,6 +2,7 @@ package configview
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -22,21 +23,24 @@ const (
 type Change struct {
 	// Text says in the history what was done.
 	Text string
+	base uint64 // that it must be made of; 0: any
+	told bool   // the base is the one that a text names
 	// make is the document without an entry of its own.
 	make func(base repository.Document, at time.Time) (repository.Document, error)
 	// locate puts the places of a text before errors; nil: there is none.
 	locate func(error) error
 }
 
-// Apply puts the sections of a text in the place of those that are there. With
-// confirm, [MinConfirm] to [MaxConfirm], the change comes back unless it is
-// confirmed in that time; zero: it stays.
-func Apply(t *Text, confirm time.Duration, known Tunables) (Change, error) {
+// Apply puts the sections of a text in the place of those that are there, if
+// these are of generation base; zero: of the one that the text names, or of any
+// if it names none. With confirm, [MinConfirm] to [MaxConfirm], the change comes
+// back unless it is confirmed in that time; zero: it stays.
+func Apply(t *Text, base uint64, confirm time.Duration, known Tunables) (Change, error) {
 	if confirm != 0 && (confirm < MinConfirm || confirm > MaxConfirm) {
 		return Change{}, fmt.Errorf("%w: confirm %s; want %s to %s, or none", belfry.ErrUsage, confirm, MinConfirm, MaxConfirm)
 	}
 	return Change{
-		Text: "config apply",
+		Text: "config apply", base: cmp.Or(base, t.Generation()), told: base == 0,
 		make: func(base repository.Document, at time.Time) (repository.Document, error) {
 			if err := waits(base); err != nil {
 				return base, err
@@ -101,6 +105,9 @@ func (c Change) Next(base repository.Document, e repository.Entry, known Tunable
 	if m := base.Moving; m != nil {
 		return base, false, fmt.Errorf("%w: the repository moves to epoch %d; try again when it is there", belfry.ErrConflict, m.Epoch)
 	}
+	if err := c.holds(base.Generation()); err != nil {
+		return base, false, err
+	}
 	to, err := c.make(base, e.Time)
 	if err != nil {
 		return base, false, err
@@ -125,6 +132,18 @@ func (c Change) Next(base repository.Document, e repository.Entry, known Tunable
 		return base, false, c.located(err)
 	}
 	return next, true, nil
+}
+
+// holds refuses another generation than the one that somebody has looked at.
+func (c Change) holds(generation uint64) error {
+	switch {
+	case c.base == 0 || c.base == generation:
+		return nil
+	case c.told:
+		return fmt.Errorf("%w: generation is %d, and the text was made from %d; look at belfry config diff %d, take over what is new, and write generation: %d",
+			belfry.ErrConflict, generation, c.base, c.base, generation)
+	}
+	return fmt.Errorf("%w: generation is %d, not %d; plan again", belfry.ErrConflict, generation, c.base)
 }
 
 // located leaves out the operation, and puts the place in a text before what is

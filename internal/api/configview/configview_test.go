@@ -167,7 +167,7 @@ func apply(t *testing.T, base repository.Document, text string, confirm time.Dur
 	if err != nil {
 		return base, false, err
 	}
-	c, err := Apply(read, confirm, known)
+	c, err := Apply(read, 0, confirm, known)
 	if err != nil {
 		return base, false, err
 	}
@@ -316,6 +316,39 @@ func TestAChangeWaitsToBeConfirmed(t *testing.T) {
 	for _, confirm := range []time.Duration{-time.Second, time.Second, MaxConfirm + 1} {
 		if _, _, err := apply(t, d, "cluster: {name: bonn}\n", confirm); !errors.Is(err, belfry.ErrUsage) || !strings.Contains(err.Error(), "want 10s to 24h0m0s, or none") {
 			t.Errorf("confirm %s: %v; want ErrUsage with the range", confirm, err)
+		}
+	}
+}
+
+// Two operators at once: what was made from an older generation is refused,
+// whether the caller says which or the text.
+func TestWhatWasMadeFromAnotherGenerationConflicts(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		text string
+		base uint64
+		want string
+	}{
+		{"cluster: {name: bonn}\n", 0, ""},
+		{"cluster: {name: bonn}\n", 8, ""},
+		{"generation: 8\ncluster: {name: bonn}\n", 0, ""},
+		{"generation: 7\ncluster: {name: bonn}\n", 8, ""}, // the caller's word counts
+		{"cluster: {name: bonn}\n", 7, "conflict: generation is 8, not 7; plan again"},
+		{"generation: 7\ncluster: {name: bonn}\n", 0, "conflict: generation is 8, and the text was made from 7; look at belfry config diff 7, take over what is new, and write generation: 8"},
+		{"generation: 7\n", 0, "conflict: generation is 8, and the text was made from 7; look at belfry config diff 7, take over what is new, and write generation: 8"},
+	} {
+		read, err := Read("c.yaml", []byte(c.text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		change, err := Apply(read, c.base, 0, known)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := golden(t)
+		_, changed, err := change.Next(d, entry(d), known)
+		if c.want == "" && (err != nil || !changed) || c.want != "" && (!errors.Is(err, belfry.ErrConflict) || err.Error() != c.want) {
+			t.Errorf("%q on %d: %t, %v; want %s", c.text, c.base, changed, err, c.want)
 		}
 	}
 }

@@ -65,7 +65,7 @@ func (f File) CheckIn(base File, known Tunables) error {
 	if f.document != nil || base.document == nil {
 		return f.Check("", known)
 	}
-	c, err := Apply(f.text, 0, known)
+	c, err := Apply(f.text, base.document.Generation(), 0, known)
 	if err != nil {
 		return err
 	}

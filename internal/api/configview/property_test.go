@@ -71,7 +71,7 @@ func TestRenderedIsRead(t *testing.T) {
 		if to := read.over(d, Tunables{}); !same(d, to) {
 			t.Fatalf("applied to its own document it changes it:\n%s\n%s", text, Lines(Plan(d, to), 3))
 		}
-		c, err := Apply(read, 0, Tunables{})
+		c, err := Apply(read, 0, 0, Tunables{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,7 +101,7 @@ func FuzzDocumentYAML(f *testing.F) {
 		if err == nil {
 			_ = read.judge(imagined(read.named()), known)
 			var c Change
-			if c, err = Apply(read, 0, known); err != nil {
+			if c, err = Apply(read, base.Generation(), 0, known); err != nil {
 				t.Fatal(err)
 			}
 			var next repository.Document
