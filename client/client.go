@@ -28,6 +28,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/belfry-ha/belfry"
@@ -233,16 +234,31 @@ func (c *Client) ConfigText(ctx context.Context, section string, all bool) (*bel
 	return resp, c.errorOf(err)
 }
 
+// A ConfigChange is a text of the operator's sections in YAML.
+type ConfigChange struct {
+	Text string // a section that is left out stays as it is
+	Name string // of the text, for faults: FILE:LINE:COLUMN
+	Base uint64 // generation that it must be made from; 0: the one that the text names, else any
+	// Confirm is how long the change waits to be confirmed before it comes back; 10 s
+	// to 24 h. Zero: it stays. It means nothing to PlanConfig.
+	Confirm time.Duration
+	Why     string // for the history: one line, 200 bytes at most
+}
+
 // PlanConfig says what ApplyConfig would do, and changes nothing.
-func (c *Client) PlanConfig(ctx context.Context, req *belfryv1.PlanConfigRequest) (*belfryv1.PlanConfigResponse, error) {
-	resp, err := c.config.PlanConfig(ctx, req)
+func (c *Client) PlanConfig(ctx context.Context, change ConfigChange) (*belfryv1.PlanConfigResponse, error) {
+	resp, err := c.config.PlanConfig(ctx, &belfryv1.PlanConfigRequest{Text: change.Text, Name: change.Name, Base: change.Base})
 	return resp, c.errorOf(err)
 }
 
 // ApplyConfig puts the sections of a text in the place of those that are there.
-// ErrConflict: they are of another generation than the request's base, or a
-// change waits to be confirmed; ErrUsage says where the text is wrong.
-func (c *Client) ApplyConfig(ctx context.Context, req *belfryv1.ApplyConfigRequest) (*belfryv1.ApplyConfigResponse, error) {
+// ErrConflict: they are of another generation than the base, or a change waits
+// to be confirmed; ErrUsage says where the text is wrong.
+func (c *Client) ApplyConfig(ctx context.Context, change ConfigChange) (*belfryv1.ApplyConfigResponse, error) {
+	req := &belfryv1.ApplyConfigRequest{Text: change.Text, Name: change.Name, Base: change.Base, Why: change.Why}
+	if change.Confirm != 0 {
+		req.Confirm = durationpb.New(change.Confirm)
+	}
 	resp, err := c.config.ApplyConfig(ctx, req)
 	return resp, c.errorOf(err)
 }
@@ -255,9 +271,10 @@ func (c *Client) ConfirmConfig(ctx context.Context, generation uint64) (*belfryv
 }
 
 // RollbackConfig makes a new generation with the operator's sections of a past
-// one. With dryRun it says what would change. ErrNotFound: it is not kept.
-func (c *Client) RollbackConfig(ctx context.Context, generation uint64, dryRun bool) (*belfryv1.RollbackConfigResponse, error) {
-	resp, err := c.config.RollbackConfig(ctx, &belfryv1.RollbackConfigRequest{Generation: generation, DryRun: dryRun})
+// one; why is for the history, and may be empty. With dryRun it says what would
+// change. ErrNotFound: it is not kept.
+func (c *Client) RollbackConfig(ctx context.Context, generation uint64, why string, dryRun bool) (*belfryv1.RollbackConfigResponse, error) {
+	resp, err := c.config.RollbackConfig(ctx, &belfryv1.RollbackConfigRequest{Generation: generation, Why: why, DryRun: dryRun})
 	return resp, c.errorOf(err)
 }
 

@@ -27,6 +27,13 @@ var outputs = map[string]struct {
 }{
 	"ca-rotate":         {"belfry ca rotate -o json", rotateView{}},
 	"ca-sign":           {"belfry ca sign FILE --key FILE -o json", signView{}},
+	"config-apply":      {"belfry config apply FILE -o json, and of config edit", configCommitView{}},
+	"config-confirm":    {"belfry config confirm -o json", configCommitView{}},
+	"config-diff":       {"belfry config diff GENERATION -o json", configDiffView{}},
+	"config-history":    {"belfry config history -o json", configHistoryView{}},
+	"config-plan":       {"belfry config plan FILE -o json, and of config apply FILE --dry-run", configPlanView{}},
+	"config-rollback":   {"belfry config rollback GENERATION -o json", configCommitView{}},
+	"config-validate":   {"belfry config validate FILE -o json", configValidateView{}},
 	"config-get":        {"belfry config get -o json", configGetView{}},
 	"config-set":        {"belfry config set PATH VALUE -o json", configSetView{}},
 	"demo":              {"belfry demo -o json, each line", step{}},

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	if err := os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")); err != nil {
 		panic(err)
 	}
-	testscript.Main(m, map[string]func(){"belfry": main, "patience": patience})
+	testscript.Main(m, map[string]func(){"belfry": main, "patience": patience, "configagent": configAgent})
 }
 
 // slowdown is how much longer scripts and sessions sleep than they say: pages
@@ -92,19 +92,20 @@ func scriptParams(dir string, limit time.Duration) testscript.Params {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"agent":   cmdAgent,
-			"agents":  cmdAgents,
-			"cgroup":  cmdCgroup,
-			"fast":    cmdFast,
-			"lab":     cmdLab,
-			"needs":   cmdNeeds,
-			"schema":  cmdSchema,
-			"screen":  cmdScreen,
-			"session": cmdSession,
-			"signal":  cmdSignal,
-			"status":  cmdStatus,
-			"tmpfs":   cmdTmpfs,
-			"tty":     cmdTTY,
+			"agent":       cmdAgent,
+			"agents":      cmdAgents,
+			"cgroup":      cmdCgroup,
+			"serveconfig": cmdConfigAgent,
+			"fast":        cmdFast,
+			"lab":         cmdLab,
+			"needs":       cmdNeeds,
+			"schema":      cmdSchema,
+			"screen":      cmdScreen,
+			"session":     cmdSession,
+			"signal":      cmdSignal,
+			"status":      cmdStatus,
+			"tmpfs":       cmdTmpfs,
+			"tty":         cmdTTY,
 			"stopproc": func(ts *testscript.TestScript, neg bool, nodes []string) {
 				cmdSignal(ts, neg, append([]string{"STOP"}, nodes...)) // until the end of the script
 			},

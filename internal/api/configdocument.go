@@ -169,7 +169,11 @@ func (c *configService) ApplyConfig(ctx context.Context, req *belfryv1.ApplyConf
 
 func (s *Server) applyConfig(ctx context.Context, req *belfryv1.ApplyConfigRequest) (*belfryv1.ApplyConfigResponse, error) {
 	done, err := s.commitConfig(ctx, "ApplyConfig", req.GetName(), req.GetAuthor(), func(documents ConfigDocuments) (configview.Change, error) {
-		return s.apply(documents, req.GetName(), req.GetText(), req.GetBase(), req.GetConfirm().AsDuration())
+		change, err := s.apply(documents, req.GetName(), req.GetText(), req.GetBase(), req.GetConfirm().AsDuration())
+		if err != nil {
+			return change, err
+		}
+		return change.Because(req.GetWhy())
 	})
 	if err != nil {
 		return nil, err
@@ -233,7 +237,10 @@ func (s *Server) planRollback(ctx context.Context, req *belfryv1.RollbackConfigR
 func (s *Server) rollbackConfig(ctx context.Context, req *belfryv1.RollbackConfigRequest) (*belfryv1.RollbackConfigResponse, error) {
 	done, err := s.commitConfig(ctx, "RollbackConfig", generationText(req.GetGeneration()), req.GetAuthor(), func(documents ConfigDocuments) (configview.Change, error) {
 		past, err := documents.Past(req.GetGeneration())
-		return configview.Rollback(past), err
+		if err != nil {
+			return configview.Change{}, err
+		}
+		return configview.Rollback(past).Because(req.GetWhy())
 	})
 	if err != nil {
 		return nil, err

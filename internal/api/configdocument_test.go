@@ -14,9 +14,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/client"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/api/configview"
 	"github.com/belfry-ha/belfry/internal/repository"
@@ -145,11 +145,11 @@ func TestAnAgentWithoutDocumentsSaysSo(t *testing.T) {
 	ctx := t.Context()
 	for name, err := range map[string]error{
 		"all":      second(c.ConfigText(ctx, "", true)),
-		"plan":     second(c.PlanConfig(ctx, &belfryv1.PlanConfigRequest{})),
-		"apply":    second(c.ApplyConfig(ctx, &belfryv1.ApplyConfigRequest{})),
+		"plan":     second(c.PlanConfig(ctx, client.ConfigChange{})),
+		"apply":    second(c.ApplyConfig(ctx, client.ConfigChange{})),
 		"confirm":  second(c.ConfirmConfig(ctx, 0)),
-		"rollback": second(c.RollbackConfig(ctx, 1, false)),
-		"dry run":  second(c.RollbackConfig(ctx, 1, true)),
+		"rollback": second(c.RollbackConfig(ctx, 1, "", false)),
+		"dry run":  second(c.RollbackConfig(ctx, 1, "", true)),
 		"diff":     second(c.DiffConfig(ctx, 1, 0)),
 		"history":  second(c.Generations(ctx, 0)),
 	} {
@@ -165,7 +165,7 @@ func TestAPlanChangesNothing(t *testing.T) {
 	t.Parallel()
 	a, f := startConfigAgent(t, operator)
 	c := a.dial(t)
-	got, err := c.PlanConfig(t.Context(), &belfryv1.PlanConfigRequest{Text: "links: []\n", Name: "c.yaml", Base: 8})
+	got, err := c.PlanConfig(t.Context(), client.ConfigChange{Text: "links: []\n", Name: "c.yaml", Base: 8})
 	want := &belfryv1.PlanConfigResponse{
 		Generation: 8, Next: 9, Nodes: 3,
 		Effects: []*belfryv1.ConfigEffect{
@@ -175,11 +175,11 @@ func TestAPlanChangesNothing(t *testing.T) {
 	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" || err != nil {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
-	same, err := c.PlanConfig(t.Context(), &belfryv1.PlanConfigRequest{Text: "cluster: {name: köln}\n"})
+	same, err := c.PlanConfig(t.Context(), client.ConfigChange{Text: "cluster: {name: köln}\n"})
 	if err != nil || same.GetNext() != 0 || len(same.GetEffects()) != 0 {
 		t.Errorf("nothing: %v, %v", same, err)
 	}
-	_, err = c.PlanConfig(t.Context(), &belfryv1.PlanConfigRequest{Text: "link: []\nwitness: {drained: [z]}\n", Name: "c.yaml"})
+	_, err = c.PlanConfig(t.Context(), client.ConfigChange{Text: "link: []\nwitness: {drained: [z]}\n", Name: "c.yaml"})
 	if want := "PlanConfig: c.yaml:1:1: unknown key link; did you mean links?"; !errors.Is(err, belfry.ErrUsage) || !strings.HasPrefix(strings.Replace(err.Error(), "wrong use: ", "", 1), want) {
 		t.Errorf("a fault: %v; want ErrUsage, %s", err, want)
 	}
@@ -195,7 +195,7 @@ func TestTwoOperatorsAtOnce(t *testing.T) {
 	a, f := startConfigAgent(t, operator)
 	c := a.dial(t)
 	apply := func(text string, base uint64) (*belfryv1.ApplyConfigResponse, error) {
-		return c.ApplyConfig(t.Context(), &belfryv1.ApplyConfigRequest{Text: text, Name: "c.yaml", Base: base})
+		return c.ApplyConfig(t.Context(), client.ConfigChange{Text: text, Name: "c.yaml", Base: base})
 	}
 	first, err := apply("cluster: {name: bonn}\n", 8)
 	if err != nil || first.GetGeneration() != 9 || !first.GetChanged() || !first.GetReplicated() || !slices.Equal(first.GetNodes(), []string{"a", "b", "d"}) {
@@ -235,7 +235,7 @@ func TestAChangeIsConfirmedOrComesBack(t *testing.T) {
 	a, f := startConfigAgent(t, operator)
 	c := a.dial(t)
 	ctx := t.Context()
-	applied, err := c.ApplyConfig(ctx, &belfryv1.ApplyConfigRequest{Text: "cluster: {name: bonn}\n", Confirm: durationpb.New(2 * time.Minute)})
+	applied, err := c.ApplyConfig(ctx, client.ConfigChange{Text: "cluster: {name: bonn}\n", Confirm: 2 * time.Minute})
 	if err != nil || applied.GetConfirmation().GetGeneration() != 9 || applied.GetConfirmation().GetBase() != 8 {
 		t.Fatalf("applied: %v, %v", applied, err)
 	}
@@ -243,7 +243,7 @@ func TestAChangeIsConfirmedOrComesBack(t *testing.T) {
 	if at := d.History[len(d.History)-1].Time.Add(2 * time.Minute); !applied.GetConfirmation().GetDeadline().AsTime().Equal(at) {
 		t.Errorf("until %s; want %s", applied.GetConfirmation().GetDeadline().AsTime(), at)
 	}
-	if _, err := c.ApplyConfig(ctx, &belfryv1.ApplyConfigRequest{Text: "links: []\n"}); !errors.Is(err, belfry.ErrConflict) || !strings.Contains(err.Error(), "generation 9 waits to be confirmed until") {
+	if _, err := c.ApplyConfig(ctx, client.ConfigChange{Text: "links: []\n"}); !errors.Is(err, belfry.ErrConflict) || !strings.Contains(err.Error(), "generation 9 waits to be confirmed until") {
 		t.Errorf("another one: %v; want ErrConflict", err)
 	}
 	if _, err := c.ConfirmConfig(ctx, 7); !errors.Is(err, belfry.ErrConflict) {
@@ -256,19 +256,19 @@ func TestAChangeIsConfirmedOrComesBack(t *testing.T) {
 	if _, err := c.ConfirmConfig(ctx, 0); !errors.Is(err, belfry.ErrNotFound) {
 		t.Errorf("again: %v; want ErrNotFound", err)
 	}
-	if _, err := c.ApplyConfig(ctx, &belfryv1.ApplyConfigRequest{Text: "links: []\n", Confirm: durationpb.New(time.Second)}); !errors.Is(err, belfry.ErrUsage) {
+	if _, err := c.ApplyConfig(ctx, client.ConfigChange{Text: "links: []\n", Confirm: time.Second}); !errors.Is(err, belfry.ErrUsage) {
 		t.Errorf("a second: %v; want ErrUsage", err)
 	}
 
-	dry, err := c.RollbackConfig(ctx, 8, true)
+	dry, err := c.RollbackConfig(ctx, 8, "", true)
 	if err != nil || !dry.GetChanged() || dry.GetGeneration() != 10 || len(dry.GetEffects()) != 1 || dry.GetEffects()[0].GetText() != "cluster name bonn -> köln" {
 		t.Errorf("dry run: %v, %v", dry, err)
 	}
-	back, err := c.RollbackConfig(ctx, 8, false)
+	back, err := c.RollbackConfig(ctx, 8, "", false)
 	if err != nil || back.GetGeneration() != 11 || !back.GetChanged() {
 		t.Errorf("rolled back: %v, %v", back, err)
 	}
-	if _, err := c.RollbackConfig(ctx, 3, false); !errors.Is(err, belfry.ErrNotFound) || !strings.Contains(err.Error(), "the oldest is 8") {
+	if _, err := c.RollbackConfig(ctx, 3, "", false); !errors.Is(err, belfry.ErrNotFound) || !strings.Contains(err.Error(), "the oldest is 8") {
 		t.Errorf("rolled back to 3: %v; want ErrNotFound", err)
 	}
 	diff, err := c.DiffConfig(ctx, 9, 0)
@@ -289,10 +289,11 @@ func TestTheHistorySaysWho(t *testing.T) {
 	a, _ := startConfigAgent(t, operator)
 	c := a.dial(t)
 	ctx := t.Context()
-	if _, err := c.ApplyConfig(ctx, &belfryv1.ApplyConfigRequest{Text: "links: []\n", Author: "root on nowhere"}); err != nil {
+	forged := &belfryv1.ApplyConfigRequest{Text: "links: []\n", Author: "root on nowhere"}
+	if err := a.conn(t).Invoke(ctx, belfryv1.ConfigService_ApplyConfig_FullMethodName, forged, &belfryv1.ApplyConfigResponse{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.RollbackConfig(ctx, 8, false); err != nil {
+	if _, err := c.RollbackConfig(ctx, 8, "the links were wanted", false); err != nil {
 		t.Fatal(err)
 	}
 	got, err := c.Generations(ctx, 4)
@@ -304,7 +305,7 @@ func TestTheHistorySaysWho(t *testing.T) {
 		lines = append(lines, fmt.Sprintf("%d %s by %q of %q: %s, kept %t", g.GetGeneration(), g.GetTime().AsTime().Format(time.RFC3339), g.GetAuthor(), g.GetNode(), g.GetText(), g.GetKept()))
 	}
 	want := []string{
-		`10 2026-03-01T10:00:00Z by "uid 1001 on a" of "": config rollback 8, kept true`,
+		`10 2026-03-01T10:00:00Z by "uid 1001 on a" of "": config rollback 8: the links were wanted, kept true`,
 		`9 2026-03-01T09:00:00Z by "uid 1001 on a" of "": config apply, kept true`, // not what the request says
 		`8 2026-03-01T08:00:00Z by "client <web> & co" of "a": set node_timeout, kept true`,
 		`7 2026-03-01T07:00:00Z by "uid 0 on a" of "": leave c, kept false`,
@@ -324,14 +325,14 @@ func TestTheLeaderCommitsWhatIsAskedElsewhere(t *testing.T) {
 	}
 	a.start(t)
 	c := a.dial(t)
-	applied, err := c.ApplyConfig(t.Context(), &belfryv1.ApplyConfigRequest{Text: "links: []\n", Confirm: durationpb.New(time.Minute)})
+	applied, err := c.ApplyConfig(t.Context(), client.ConfigChange{Text: "links: []\n", Confirm: time.Minute})
 	if err != nil || applied.GetGeneration() != 9 {
 		t.Fatalf("applied: %v, %v", applied, err)
 	}
 	if _, err := c.ConfirmConfig(t.Context(), 0); err != nil {
 		t.Error(err)
 	}
-	if _, err := c.RollbackConfig(t.Context(), 8, false); err != nil {
+	if _, err := c.RollbackConfig(t.Context(), 8, "", false); err != nil {
 		t.Error(err)
 	}
 	d, _ := f.Document()
@@ -343,7 +344,7 @@ func TestTheLeaderCommitsWhatIsAskedElsewhere(t *testing.T) {
 	if d.Generation() != 11 {
 		t.Errorf("generation %d at the leader; want 11", d.Generation())
 	}
-	if _, err := c.ApplyConfig(t.Context(), &belfryv1.ApplyConfigRequest{Text: "links: []\n", Base: 8}); !errors.Is(err, belfry.ErrConflict) {
+	if _, err := c.ApplyConfig(t.Context(), client.ConfigChange{Text: "links: []\n", Base: 8}); !errors.Is(err, belfry.ErrConflict) {
 		t.Errorf("an old base: %v; want ErrConflict", err)
 	}
 }

@@ -161,17 +161,18 @@ func TestFaultsAreCounted(t *testing.T) {
 func TestLocateFindsThePlaceOfAPath(t *testing.T) {
 	t.Parallel()
 	var s sample
-	source, err := Read(Options{File: "f.yaml"}, []byte("name: a\nparts:\n  - name: x\n  - name: y\nset:\n  watchers: 4\n"), &s)
+	source, err := Read(Options{File: "f.yaml"}, []byte("name: a\nparts:\n  - name: x\n  - name: y\nset:\n  watchers: 4\n  wotchers: 4\n"), &s)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for text, want := range map[string]string{
-		"parts[1].name: is used twice":         "f.yaml:4:5: parts[1].name: is used twice",
-		"parts[1].words: none":                 "f.yaml:4:5: parts[1].words: none", // of the entry, since it is missing
-		"parts: too many":                      "f.yaml:2:1: parts: too many",
-		"partsx: unknown":                      "f.yaml: partsx: unknown",
-		"nodes[0].name: other":                 "f.yaml: nodes[0].name: other",
-		"unknown setting set.watchers; no":     "f.yaml:6:3: unknown setting set.watchers; no",
+		"parts[1].name: is used twice":     "f.yaml:4:5: parts[1].name: is used twice",
+		"parts[1].words: none":             "f.yaml:4:5: parts[1].words: none", // of the entry, since it is missing
+		"parts: too many":                  "f.yaml:2:1: parts: too many",
+		"partsx: unknown":                  "f.yaml: partsx: unknown",
+		"nodes[0].name: other":             "f.yaml: nodes[0].name: other",
+		"unknown setting set.watchers; no": "f.yaml:6:3: unknown setting set.watchers; no",
+		"unknown setting set.wotchers; did you mean set.watchers?": "f.yaml:7:3: unknown setting set.wotchers; did you mean set.watchers?",
 		"the name of it":                       "f.yaml: the name of it",
 		"name: one\nparts[0]: two":             "f.yaml:1:1: name: one\nf.yaml:3:5: parts[0]: two",
 		`set.watchers "3": not even; is small`: `f.yaml:6:3: set.watchers "3": not even; is small`,

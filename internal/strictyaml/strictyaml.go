@@ -11,8 +11,6 @@ package strictyaml
 import (
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -113,29 +111,34 @@ func (s *Source) Locate(err error) error {
 	if err == nil {
 		return nil
 	}
-	paths := slices.Sorted(maps.Keys(s.places))
-	slices.SortStableFunc(paths, func(a, b string) int { return len(b) - len(a) }) // the most exact one first
 	var lines []string
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		lines = append(lines, s.located(line, paths))
+		lines = append(lines, s.located(line))
 	}
 	return fault{strings.Join(lines, "\n"), err}
 }
 
-func (s *Source) located(line string, paths []string) string {
-	for _, path := range paths {
+// located takes the path that comes first in a line, of those the longest.
+func (s *Source) located(line string) string {
+	first, best := len(line), ""
+	for path := range s.places {
 		i := strings.Index(line, path)
-		if i < 0 || i > 0 && !strings.ContainsRune(" (", rune(line[i-1])) || i == 0 && !ends(line[len(path):]) || i > 0 && !strings.Contains(path, ".") {
+		if i < 0 || i > 0 && (line[i-1] != ' ' || !strings.Contains(path, ".")) || !ends(line[i+len(path):]) {
 			continue
 		}
-		at := s.places[path]
-		return fmt.Sprintf("%s:%d:%d: %s", s.file, at.line, at.column, line)
+		if i < first || i == first && len(path) > len(best) {
+			first, best = i, path
+		}
 	}
-	return s.file + ": " + line
+	if best == "" {
+		return s.file + ": " + line
+	}
+	at := s.places[best]
+	return fmt.Sprintf("%s:%d:%d: %s", s.file, at.line, at.column, line)
 }
 
 // ends tells whether a path ends before rest: networks is not in networkss.
-func ends(rest string) bool { return rest == "" || strings.ContainsRune(":.[ ;", rune(rest[0])) }
+func ends(rest string) bool { return rest == "" || strings.ContainsRune(":.[ ;?", rune(rest[0])) }
 
 // A fault is an error whose text says it all, without the words of what it wraps.
 type fault struct {

@@ -620,6 +620,7 @@ type ApplyConfigRequest struct {
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Base          uint64                 `protobuf:"varint,3,opt,name=base,proto3" json:"base,omitempty"`
 	Confirm       *durationpb.Duration   `protobuf:"bytes,4,opt,name=confirm,proto3" json:"confirm,omitempty"` // 10s to 24h: it comes back unless it is confirmed in that time
+	Why           string                 `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`         // for the history: one line, 200 bytes at most
 	Author        string                 `protobuf:"bytes,14,opt,name=author,proto3" json:"author,omitempty"`  // of a request that a member passes on: who asked it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -681,6 +682,13 @@ func (x *ApplyConfigRequest) GetConfirm() *durationpb.Duration {
 		return x.Confirm
 	}
 	return nil
+}
+
+func (x *ApplyConfigRequest) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
 }
 
 func (x *ApplyConfigRequest) GetAuthor() string {
@@ -938,6 +946,7 @@ type RollbackConfigRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`       // whose sections come back
 	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // say what would change, and change nothing
+	Why           string                 `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
 	Author        string                 `protobuf:"bytes,14,opt,name=author,proto3" json:"author,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -985,6 +994,13 @@ func (x *RollbackConfigRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *RollbackConfigRequest) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
 }
 
 func (x *RollbackConfigRequest) GetAuthor() string {
@@ -1441,12 +1457,13 @@ const file_belfry_v1_config_proto_rawDesc = "" +
 	"generation\x12\x12\n" +
 	"\x04next\x18\x02 \x01(\x04R\x04next\x121\n" +
 	"\aeffects\x18\x03 \x03(\v2\x17.belfry.v1.ConfigEffectR\aeffects\x12\x14\n" +
-	"\x05nodes\x18\x04 \x01(\rR\x05nodes\"\x9d\x01\n" +
+	"\x05nodes\x18\x04 \x01(\rR\x05nodes\"\xaf\x01\n" +
 	"\x12ApplyConfigRequest\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04base\x18\x03 \x01(\x04R\x04base\x123\n" +
-	"\aconfirm\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\aconfirm\x12\x16\n" +
+	"\aconfirm\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\aconfirm\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\x12\x16\n" +
 	"\x06author\x18\x0e \x01(\tR\x06author\"\xb7\x02\n" +
 	"\x13ApplyConfigResponse\x12\x1e\n" +
 	"\n" +
@@ -1477,12 +1494,13 @@ const file_belfry_v1_config_proto_rawDesc = "" +
 	"\x05nodes\x18\x04 \x03(\tR\x05nodes\x12\x1c\n" +
 	"\tconfirmed\x18\x05 \x01(\x04R\tconfirmed\x12\x18\n" +
 	"\amembers\x18\a \x01(\rR\amembers\x12 \n" +
-	"\vunconfirmed\x18\x0f \x03(\tR\vunconfirmed\"h\n" +
+	"\vunconfirmed\x18\x0f \x03(\tR\vunconfirmed\"z\n" +
 	"\x15RollbackConfigRequest\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
 	"generation\x12\x17\n" +
-	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x16\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\x12\x16\n" +
 	"\x06author\x18\x0e \x01(\tR\x06author\"\xf7\x01\n" +
 	"\x16RollbackConfigResponse\x12\x1e\n" +
 	"\n" +

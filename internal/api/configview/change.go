@@ -5,7 +5,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/internal/repository"
@@ -94,6 +97,21 @@ func waits(base repository.Document) error {
 	return nil
 }
 
+// maxWhy leaves room in the history for what was done, in bytes.
+const maxWhy = 200
+
+// Because is the change with a reason for the history. ErrUsage: it is longer
+// than 200 bytes, or not one line.
+func (c Change) Because(why string) (Change, error) {
+	if len(why) > maxWhy || !utf8.ValidString(why) || strings.ContainsFunc(why, unicode.IsControl) {
+		return c, fmt.Errorf("%w: why: %d bytes; want one line of text, %d at most", belfry.ErrUsage, len(why), maxWhy)
+	}
+	if why != "" {
+		c.Text += ": " + why
+	}
+	return c, nil
+}
+
 // Next makes the change and everything that a generation has to be: it follows
 // the base, is valid by itself, and has a form. The entry says who made it and
 // when; its text is that of the change, unless it has one. changed is false,
@@ -165,7 +183,7 @@ func (c Change) located(err error) error {
 func words(err error) error {
 	text := err.Error()
 	for _, sentinel := range []error{belfry.ErrUsage, belfry.ErrLimit} {
-		text = string(bytes.ReplaceAll([]byte(text), []byte(sentinel.Error()+": "), nil))
+		text = strings.ReplaceAll(text, sentinel.Error()+": ", "")
 	}
 	return worded{text, err}
 }

@@ -353,6 +353,29 @@ func TestWhatWasMadeFromAnotherGenerationConflicts(t *testing.T) {
 	}
 }
 
+func TestAChangeSaysWhy(t *testing.T) {
+	t.Parallel()
+	d := golden(t)
+	past := d
+	past.Cluster.Name = "bonn"
+	for why, want := range map[string]string{
+		"": "config rollback 8", "net1 is slow": "config rollback 8: net1 is slow", strings.Repeat("x", 200): "config rollback 8: " + strings.Repeat("x", 200),
+		strings.Repeat("x", 201): "", "a\nb": "", "\xff": "",
+	} {
+		c, err := Rollback(past).Because(why)
+		if (err == nil) != (want != "") || err != nil && !errors.Is(err, belfry.ErrUsage) {
+			t.Errorf("%.20q: %v", why, err)
+		}
+		if err != nil {
+			continue
+		}
+		next, _, err := c.Next(d, entry(d), known)
+		if got := next.History[len(next.History)-1].Text; err != nil || got != want {
+			t.Errorf("%.20q: the history says %q, %v; want %q", why, got, err, want)
+		}
+	}
+}
+
 func TestNothingFollowsWhileTheRepositoryMoves(t *testing.T) {
 	t.Parallel()
 	d := golden(t)

@@ -185,3 +185,11 @@ func from[T any](list *[]T) []T {
 	}
 	return *list
 }
+
+// Generation is that of a document, or the one that a text names; zero: none.
+func (f File) Generation() uint64 {
+	if f.document != nil {
+		return f.document.Generation()
+	}
+	return f.text.Generation()
+}
