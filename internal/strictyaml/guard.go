@@ -23,6 +23,7 @@ func guard(tokens token.Tokens) (place, error) {
 type guardian struct {
 	open      []level
 	documents int
+	last      *token.Token // that is no comment
 }
 
 // A level is a list or mapping that is open.
@@ -44,6 +45,11 @@ var unwanted = map[token.Type]string{
 }
 
 func (g *guardian) see(t *token.Token, follows bool) error {
+	if t.Type == token.CommentType {
+		return nil
+	}
+	last := g.last
+	g.last = t
 	if what, bad := unwanted[t.Type]; bad {
 		return fmt.Errorf("%s", what)
 	}
@@ -63,6 +69,9 @@ func (g *guardian) see(t *token.Token, follows bool) error {
 			}
 		}
 	case token.SequenceEntryType:
+		if last != nil && last.Type == token.SequenceEntryType && last.Position.Line < t.Position.Line {
+			return fmt.Errorf("the entry before has no value; write one, or leave it out") // many of them take the parser seconds
+		}
 		if !g.inFlow() {
 			return g.block(t.Position.Column, true)
 		}

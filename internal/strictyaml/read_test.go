@@ -70,6 +70,8 @@ func TestFaultsHaveTheirPlace(t *testing.T) {
 		{"words: [a:1]\n", ""},
 		{"parts: [{words: [a:1]}]\n", "f.yaml:1:18: parts[0].words[0] is a group of keys; want text, in quotes if there is a colon in it"},
 		{"words: {a: 1}\n", "f.yaml:1:8: words is a group of keys; want a list; [] is an empty one"},
+		{"words:\n- a\n- # nothing\n-\n- b\n", "f.yaml:4:1: the entry before has no value; write one, or leave it out"},
+		{"words:\n-\n  a\n- b\n", ""},
 		{"parts: [a]\n", "f.yaml:1:9: parts[0] is text; want keys: name, words"},
 		{"set: [a]\n", "f.yaml:1:6: set is a list; want names with values; {} is none"},
 		{"set: {a: [b]}\n", "f.yaml:1:10: set.a is a list; want a value"},
