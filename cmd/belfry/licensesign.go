@@ -68,12 +68,12 @@ func (d *dated) UnmarshalText(text []byte) error { return d.day.UnmarshalText(te
 // signFlags are the fields of a description as flags, and what else signing takes.
 type signFlags struct {
 	description
-	key, out           string
-	clusters, nodes    []string
-	memory             string
-	grace              int
-	revoke, superseded []string
-	serial             int64
+	key, out        string
+	clusters, nodes []string
+	memory          string
+	grace           int
+	revoke          []string
+	serial          int64
 }
 
 func newLicenseSign(a *app) *cobra.Command {
