@@ -87,6 +87,22 @@ func Confirm(generation uint64) Change {
 	}
 }
 
+// Expire brings back what was before a change that nobody has confirmed in time:
+// past is the document that waits to come back. It is for whoever watches the
+// deadline, and does nothing if the change was confirmed, taken back or made
+// again meanwhile, or if the deadline is still to come by the time of the entry.
+func Expire(past repository.Document) Change {
+	return Change{
+		Text: fmt.Sprintf("config rollback %d: not confirmed", past.Generation()),
+		make: func(base repository.Document, at time.Time) (repository.Document, error) {
+			if c := base.Confirm; c == nil || c.Base != past.Generation() || at.Before(c.Deadline) {
+				return base, nil
+			}
+			return repository.Rollback(base, past), nil
+		},
+	}
+}
+
 // waits refuses a change while another one may still come back: it would come
 // back with it, or be lost with it.
 func waits(base repository.Document) error {

@@ -353,6 +353,46 @@ func TestWhatWasMadeFromAnotherGenerationConflicts(t *testing.T) {
 	}
 }
 
+// What comes back by itself does so at the deadline, and only if it still waits.
+func TestAChangeThatNobodyConfirmsComesBack(t *testing.T) {
+	t.Parallel()
+	d := golden(t)
+	waiting, _, err := apply(t, d, "cluster: {name: bonn}\n", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	confirmed, _, err := Confirm(0).Next(waiting, entry(waiting), known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, _, err := apply(t, confirmed, "cluster: {name: trier}\n", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name  string
+		base  repository.Document
+		after time.Duration // the deadline
+		want  string
+	}{
+		{"at the deadline", waiting, 0, "köln"},
+		{"later", waiting, time.Hour, "köln"},
+		{"a moment before", waiting, -1, ""},
+		{"confirmed meanwhile", confirmed, 0, ""},
+		{"another one waits", again, 24 * time.Hour, ""},
+		{"nothing ever waited", d, 0, ""},
+	} {
+		e := repository.Entry{Time: waiting.Confirm.Deadline.Add(c.after), Author: "deadline"}
+		next, changed, err := Expire(d).Next(c.base, e, known)
+		if err != nil || changed != (c.want != "") {
+			t.Errorf("%s: changed %t, %v", c.name, changed, err)
+		}
+		if changed && (next.Cluster.Name != c.want || next.Confirm != nil || next.History[len(next.History)-1].Text != "config rollback 8: not confirmed") {
+			t.Errorf("%s: %s, %+v", c.name, next.Cluster.Name, next.History[len(next.History)-1])
+		}
+	}
+}
+
 func TestAChangeSaysWhy(t *testing.T) {
 	t.Parallel()
 	d := golden(t)
