@@ -44,8 +44,10 @@ var folders = []rule{
 	{folder: "proto/belfry/v1", text: true},
 	{folder: "gen/belfry/v1"},
 	{
-		// repository: what looks at disks without an agent (ADR 0027).
-		folder: "cmd/belfry", uses: ". internal/agent internal/config internal/sim internal/cloudevents internal/repository internal/repository/disk client gen/belfry/v1",
+		// What works without an agent takes the packages that know the forms: disks
+		// (ADR 0027), licenses, the document and its view in YAML.
+		folder: "cmd/belfry", uses: ". internal/agent internal/config internal/sim internal/cloudevents client gen/belfry/v1" +
+			" internal/license internal/repository internal/repository/disk internal/strictyaml internal/api/configview",
 		tests: upperRow + " " + pureRow,
 	},
 
@@ -77,7 +79,8 @@ var folders = []rule{
 	{folder: "internal/transport/transporttest", uses: ". internal/transport internal/sim " + pureRow},
 	{folder: "internal/security", uses: ". " + pureRow},
 	{folder: "internal/aha", uses: ". internal/event gen/belfry/v1"},
-	{folder: "internal/api", uses: ". " + pureRow + " internal/cloudevents gen/belfry/v1", tests: "client internal/security"},
+	{folder: "internal/api", uses: ". " + pureRow + " internal/api/configview internal/cloudevents gen/belfry/v1", tests: "client internal/security"},
+	{folder: "internal/api/configview", uses: ". internal/repository internal/strictyaml"},
 
 	{folder: "internal/witness/dcerpc/pdu", pure: true},
 	{folder: "internal/witness/dcerpc/ndr", pure: true},
@@ -97,8 +100,9 @@ var folders = []rule{
 
 	{folder: "internal/netlink", uses: "."}, // what producers that ask the kernel the same share
 	{folder: "internal/config", uses: "."},
+	{folder: "internal/strictyaml", uses: ". internal/config"},
 	{
-		folder: "internal/agent", uses: ". gen/belfry/v1 internal/config internal/cloudevents web " + upperRow + " " + pureRow,
+		folder: "internal/agent", uses: ". gen/belfry/v1 internal/config internal/api/configview internal/cloudevents web " + upperRow + " " + pureRow,
 		tests: "client internal/producer/producertest internal/transport/transporttest",
 	},
 	{folder: "web"},
@@ -137,7 +141,7 @@ var dependencies = []dependency{
 	{module: "google.golang.org/genproto/googleapis/rpc", in: "internal/api client gen/belfry/v1"},
 	{module: "github.com/grpc-ecosystem/grpc-gateway/v2", in: "gen/belfry/v1 internal/api"},
 	{module: "github.com/spf13/cobra", in: "cmd/belfry"},
-	{module: "github.com/goccy/go-yaml", in: "internal/config internal/api cmd/belfry"},
+	{module: "github.com/goccy/go-yaml", in: "internal/config internal/strictyaml internal/api cmd/belfry"},
 	{module: "github.com/expr-lang/expr", in: "internal/agent"},
 	{module: "github.com/prometheus/client_golang", in: "internal/agent internal/api"},
 	{module: "golang.org/x/sys", in: "internal/producer/* internal/netlink internal/transport internal/repository/disk internal/aha internal/api internal/agent cmd/belfry"},

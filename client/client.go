@@ -28,6 +28,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/belfry-ha/belfry"
@@ -222,6 +223,72 @@ func (c *Client) Config(ctx context.Context, path string) (*belfryv1.GetConfigRe
 // there is no such setting, or the value is out of its range.
 func (c *Client) SetConfig(ctx context.Context, path, value string, dryRun bool) (*belfryv1.SetConfigResponse, error) {
 	resp, err := c.config.SetConfig(ctx, &belfryv1.SetConfigRequest{Path: path, Value: value, DryRun: dryRun})
+	return resp, c.errorOf(err)
+}
+
+// ConfigText is the operator's sections of the cluster's configuration in YAML,
+// as ApplyConfig takes them, or one of them; with all the whole, without
+// secrets. ErrUnsupported: the agent keeps no document.
+func (c *Client) ConfigText(ctx context.Context, section string, all bool) (*belfryv1.GetConfigResponse, error) {
+	resp, err := c.config.GetConfig(ctx, &belfryv1.GetConfigRequest{Path: section, All: all})
+	return resp, c.errorOf(err)
+}
+
+// A ConfigChange is a text of the operator's sections in YAML.
+type ConfigChange struct {
+	Text string // a section that is left out stays as it is
+	Name string // of the text, for faults: FILE:LINE:COLUMN
+	Base uint64 // generation that it must be made from; 0: the one that the text names, else any
+	// Confirm is how long the change waits to be confirmed before it comes back; 10 s
+	// to 24 h. Zero: it stays. It means nothing to PlanConfig.
+	Confirm time.Duration
+	Why     string // for the history: one line, 200 bytes at most
+}
+
+// PlanConfig says what ApplyConfig would do, and changes nothing.
+func (c *Client) PlanConfig(ctx context.Context, change ConfigChange) (*belfryv1.PlanConfigResponse, error) {
+	resp, err := c.config.PlanConfig(ctx, &belfryv1.PlanConfigRequest{Text: change.Text, Name: change.Name, Base: change.Base})
+	return resp, c.errorOf(err)
+}
+
+// ApplyConfig puts the sections of a text in the place of those that are there.
+// ErrConflict: they are of another generation than the base, or a change waits
+// to be confirmed; ErrUsage says where the text is wrong.
+func (c *Client) ApplyConfig(ctx context.Context, change ConfigChange) (*belfryv1.ApplyConfigResponse, error) {
+	req := &belfryv1.ApplyConfigRequest{Text: change.Text, Name: change.Name, Base: change.Base, Why: change.Why}
+	if change.Confirm != 0 {
+		req.Confirm = durationpb.New(change.Confirm)
+	}
+	resp, err := c.config.ApplyConfig(ctx, req)
+	return resp, c.errorOf(err)
+}
+
+// ConfirmConfig keeps the change that waits for it; generation may be zero:
+// whichever does. ErrNotFound: none does.
+func (c *Client) ConfirmConfig(ctx context.Context, generation uint64) (*belfryv1.ConfirmConfigResponse, error) {
+	resp, err := c.config.ConfirmConfig(ctx, &belfryv1.ConfirmConfigRequest{Generation: generation})
+	return resp, c.errorOf(err)
+}
+
+// RollbackConfig makes a new generation with the operator's sections of a past
+// one; why is for the history, and may be empty. With dryRun it says what would
+// change. ErrNotFound: it is not kept.
+func (c *Client) RollbackConfig(ctx context.Context, generation uint64, why string, dryRun bool) (*belfryv1.RollbackConfigResponse, error) {
+	resp, err := c.config.RollbackConfig(ctx, &belfryv1.RollbackConfigRequest{Generation: generation, Why: why, DryRun: dryRun})
+	return resp, c.errorOf(err)
+}
+
+// DiffConfig is what changes from one generation to another one; zero: the one
+// in force. ErrNotFound: one of them is not kept.
+func (c *Client) DiffConfig(ctx context.Context, from, to uint64) (*belfryv1.DiffConfigResponse, error) {
+	resp, err := c.config.DiffConfig(ctx, &belfryv1.DiffConfigRequest{From: from, To: to})
+	return resp, c.errorOf(err)
+}
+
+// Generations is the history of the configuration, newest first; limit zero:
+// all that is known.
+func (c *Client) Generations(ctx context.Context, limit uint32) (*belfryv1.ListGenerationsResponse, error) {
+	resp, err := c.config.ListGenerations(ctx, &belfryv1.ListGenerationsRequest{Limit: limit})
 	return resp, c.errorOf(err)
 }
 

@@ -25,6 +25,7 @@ func (a *app) commands() []*cobra.Command {
 		newInitCommand(a),
 		newJoinCommand(a),
 		newLeaveCommand(a),
+		newLicenseCommand(a),
 		newLinkCommand(a),
 		newNodeCommand(a),
 		newRegistrationCommand(a),

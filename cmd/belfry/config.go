@@ -9,12 +9,15 @@ import (
 
 	"github.com/belfry-ha/belfry/client"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/api/configview"
 )
 
 // configGetView is config get in JSON.
 type configGetView struct {
 	Generation uint64        `json:"generation" doc:"of the configuration in force"`
 	Settings   []settingView `json:"settings" doc:"those below the path that was asked for"`
+	Text       string        `json:"text" doc:"the sections that were asked for in YAML, as config apply takes them; empty: one setting, or a cluster without a repository"`
+	Waiting    *waitingView  `json:"waiting" doc:"null: nothing waits to be confirmed"`
 }
 
 // settingView is one setting.
@@ -38,12 +41,21 @@ type configSetView struct {
 }
 
 func newConfigCommand(a *app) *cobra.Command {
-	get := &cobra.Command{
+	return newGroup(a, "config", "Show and change what all nodes share", newConfigGet(a), newConfigSet(a), newConfigEdit(a), newConfigValidate(a),
+		newConfigPlan(a), newConfigDiff(a), newConfigApply(a), newConfigConfirm(a), newConfigHistory(a), newConfigRollback(a))
+}
+
+func newConfigGet(a *app) *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
 		Use:   "get [PATH]",
-		Short: "Show the settings in force, or one of them",
-		Long: `Show the settings in force, as YAML, or the value of one. PATH is a section or
-SECTION.NAME. This version has the section tunables.`,
-		Example: "  belfry config get\n  belfry config get tunables.node_timeout\n  belfry config get -o json | jq '.settings[] | select(.set)'",
+		Short: "Show the configuration in force, a section or one setting",
+		Long: `Show the configuration in force, as YAML, as belfry config apply takes it: the
+sections that an operator changes, one of them, or the value of one setting. PATH
+is a section, or tunables.NAME. With --all the rest is shown too: nodes, roles,
+licenses, keys, history; no secret is among it. A cluster without a repository has
+the section tunables only.`,
+		Example: "  belfry config get > c.yaml\n  belfry config get tunables.node_timeout\n  belfry config get -o json | jq '.settings[] | select(.set)'",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usagef("%q is one argument too many", args[1])
@@ -51,12 +63,20 @@ SECTION.NAME. This version has the section tunables.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if all && len(args) > 0 {
+				return usagef("--all is of the whole configuration; leave %s out", args[0])
+			}
 			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
-				return a.configGet(ctx, c, strings.Join(args, ""))
+				return a.configGet(ctx, c, strings.Join(args, ""), all)
 			})
 		},
 		ValidArgsFunction: a.completeSetting,
 	}
+	cmd.Flags().BoolVar(&all, "all", false, "the whole configuration, without secrets")
+	return cmd
+}
+
+func newConfigSet(a *app) *cobra.Command {
 	var dryRun bool
 	set := &cobra.Command{
 		Use:   "set PATH VALUE",
@@ -73,7 +93,7 @@ that does not run takes it when it is back. PATH is SECTION.NAME.`,
 		ValidArgsFunction: a.completeSetting,
 	}
 	dryRunFlag(set, &dryRun)
-	return newGroup(a, "config", "Show and change what all nodes share", get, set)
+	return set
 }
 
 // completeSetting offers the paths of the settings to the shell.
@@ -82,6 +102,9 @@ func (a *app) completeSetting(cmd *cobra.Command, args []string, _ string) ([]st
 	if len(args) == 0 {
 		a.complete(cmd, func(ctx context.Context, c *client.Client) error {
 			answer, err := c.Config(ctx, "")
+			if answer.GetText() != "" && cmd.Name() == "get" {
+				paths = append(paths, configview.Sections...)
+			}
 			for _, s := range answer.GetSettings() {
 				paths = append(paths, s.GetPath())
 			}
@@ -91,12 +114,14 @@ func (a *app) completeSetting(cmd *cobra.Command, args []string, _ string) ([]st
 	return paths, cobra.ShellCompDirectiveNoFileComp
 }
 
-func (a *app) configGet(ctx context.Context, c *client.Client, path string) error {
-	answer, err := c.Config(ctx, path)
+func (a *app) configGet(ctx context.Context, c *client.Client, path string, all bool) error {
+	answer, err := c.ConfigText(ctx, path, all)
 	if err != nil {
 		return err
 	}
-	view := configGetView{Generation: answer.GetGeneration(), Settings: viewsOfSettings(answer.GetSettings())}
+	view := configGetView{
+		Generation: answer.GetGeneration(), Settings: viewsOfSettings(answer.GetSettings()), Text: answer.GetText(), Waiting: viewOfWaiting(answer.GetConfirmation()),
+	}
 	return a.show(document{
 		value: view,
 		rows:  rowsOf(view.Settings),
@@ -105,7 +130,11 @@ func (a *app) configGet(ctx context.Context, c *client.Client, path string) erro
 				fmt.Fprintln(o, printable(view.Settings[0].Value))
 				return
 			}
-			configText(o, view.Settings, wide)
+			if view.Text == "" || wide && path == "tunables" { // with the ranges
+				configText(o, view.Settings, wide)
+				return
+			}
+			fmt.Fprint(o, view.Text)
 		},
 	})
 }

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	if err := os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")); err != nil {
 		panic(err)
 	}
-	testscript.Main(m, map[string]func(){"belfry": main, "patience": patience, "alone": alone})
+	testscript.Main(m, map[string]func(){"belfry": main, "patience": patience, "alone": alone, "configagent": configAgent})
 }
 
 // slowdown is how much longer scripts and sessions sleep than they say: pages
@@ -95,26 +95,27 @@ func scriptParams(dir string, limit time.Duration) testscript.Params {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"agent":      cmdAgent,
-			"agents":     cmdAgents,
-			"cgroup":     cmdCgroup,
-			"commit":     cmdCommit,
-			"fast":       cmdFast,
-			"flip":       cmdFlip,
-			"hang":       cmdHang,
-			"header":     cmdHeader,
-			"lab":        cmdLab,
-			"loop":       cmdLoop,
-			"needs":      cmdNeeds,
-			"occupy":     cmdOccupy,
-			"repository": cmdRepository,
-			"schema":     cmdSchema,
-			"screen":     cmdScreen,
-			"session":    cmdSession,
-			"signal":     cmdSignal,
-			"status":     cmdStatus,
-			"tmpfs":      cmdTmpfs,
-			"tty":        cmdTTY,
+			"agent":       cmdAgent,
+			"agents":      cmdAgents,
+			"cgroup":      cmdCgroup,
+			"commit":      cmdCommit,
+			"fast":        cmdFast,
+			"flip":        cmdFlip,
+			"hang":        cmdHang,
+			"header":      cmdHeader,
+			"lab":         cmdLab,
+			"loop":        cmdLoop,
+			"needs":       cmdNeeds,
+			"occupy":      cmdOccupy,
+			"repository":  cmdRepository,
+			"schema":      cmdSchema,
+			"screen":      cmdScreen,
+			"serveconfig": cmdConfigAgent,
+			"session":     cmdSession,
+			"signal":      cmdSignal,
+			"status":      cmdStatus,
+			"tmpfs":       cmdTmpfs,
+			"tty":         cmdTTY,
 			"stopproc": func(ts *testscript.TestScript, neg bool, nodes []string) {
 				cmdSignal(ts, neg, append([]string{"STOP"}, nodes...)) // until the end of the script
 			},

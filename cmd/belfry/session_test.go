@@ -222,6 +222,7 @@ var normalised = []struct {
 	{regexp.MustCompile(`\b(\d+(\.\d+)?(ns|µs|ms|s|m|h|d))+\b`), "DURATION"},
 	{regexp.MustCompile(`(\d\.\d+\.\d+\.\d+|localhost|\]):\d{2,5}\b`), "${1}:PORT"},
 	{regexp.MustCompile(`\bloop\d+\b`), "LOOP"},
+	{regexp.MustCompile(`\bkey [0-9a-f]{16}\b`), "key KEYID"},
 	{regexp.MustCompile(`(free|used|size)_bytes=\d+`), "${1}_bytes=BYTES"},
 	{regexp.MustCompile(`[ \t]+`), " "},
 	{regexp.MustCompile(` ?\n`), "\n"},

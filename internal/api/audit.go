@@ -53,6 +53,10 @@ func wanted(req any) string {
 	switch req := req.(type) {
 	case *belfryv1.SetGrantRequest:
 		return grantText(req)
+	case *belfryv1.ConfirmConfigRequest:
+		return generationText(req.GetGeneration())
+	case *belfryv1.RollbackConfigRequest:
+		return generationText(req.GetGeneration())
 	case interface{ GetPath() string }:
 		return req.GetPath()
 	case interface{ GetNode() string }:

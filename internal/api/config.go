@@ -14,13 +14,20 @@ type configService struct {
 
 // GetConfig answers from memory.
 func (c *configService) GetConfig(_ context.Context, req *belfryv1.GetConfigRequest) (*belfryv1.GetConfigResponse, error) {
-	settings, generation, err := c.s.opts.Config.Settings(req.GetPath())
+	resp := &belfryv1.GetConfigResponse{}
+	var err error
+	if c.s.opts.Documents == nil || hasSettings(req.GetPath()) {
+		var settings []Setting
+		settings, resp.Generation, err = c.s.opts.Config.Settings(req.GetPath())
+		for _, setting := range settings {
+			resp.Settings = append(resp.Settings, settingOf(setting))
+		}
+	}
+	if err == nil && (c.s.opts.Documents != nil || req.GetAll()) {
+		err = c.s.text(req, resp)
+	}
 	if err != nil {
 		return nil, &belfry.Error{Op: "GetConfig", Subject: req.GetPath(), Err: err}
-	}
-	resp := &belfryv1.GetConfigResponse{Generation: generation}
-	for _, setting := range settings {
-		resp.Settings = append(resp.Settings, settingOf(setting))
 	}
 	return resp, nil
 }

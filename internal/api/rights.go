@@ -68,8 +68,17 @@ var rights = map[string]rule{
 	belfryv1.LinkService_ListLinks_FullMethodName:     {belfry.RightObserve, false},
 	belfryv1.LinkService_GetLinkMatrix_FullMethodName: {belfry.RightObserve, false},
 	belfryv1.LinkService_WatchLinks_FullMethodName:    {belfry.RightObserve, false},
-	belfryv1.ConfigService_GetConfig_FullMethodName:   {belfry.RightConfigure, false}, // of the section tunables
-	belfryv1.ConfigService_SetConfig_FullMethodName:   {belfry.RightConfigure, false}, // likewise
+	belfryv1.ConfigService_GetConfig_FullMethodName:   {belfry.RightConfigure, false}, // without secrets
+	belfryv1.ConfigService_SetConfig_FullMethodName:   {belfry.RightConfigure, false}, // of the section tunables
+
+	// What these change are the operator's sections only: a text has no others, and a
+	// rollback brings no others back.
+	belfryv1.ConfigService_PlanConfig_FullMethodName:      {belfry.RightConfigure, false},
+	belfryv1.ConfigService_ApplyConfig_FullMethodName:     {belfry.RightConfigure, false},
+	belfryv1.ConfigService_ConfirmConfig_FullMethodName:   {belfry.RightConfigure, false},
+	belfryv1.ConfigService_RollbackConfig_FullMethodName:  {belfry.RightConfigure, false},
+	belfryv1.ConfigService_DiffConfig_FullMethodName:      {belfry.RightConfigure, false},
+	belfryv1.ConfigService_ListGenerations_FullMethodName: {belfry.RightConfigure, false},
 
 	belfryv1.HandlerService_ListHandlers_FullMethodName: {belfry.RightObserve, false},
 	belfryv1.HandlerService_ListRuns_FullMethodName:     {belfry.RightOperate, false}, // the output of commands may be anything

@@ -32,7 +32,13 @@ func TestEveryMethodHasItsPlace(t *testing.T) {
 	t.Parallel()
 	const want = `
                             none reader witness operator admin
+ConfigService.ApplyConfig   -    -      -       yes      yes
+ConfigService.ConfirmConfig -    -      -       yes      yes
+ConfigService.DiffConfig    -    -      -       yes      yes
 ConfigService.GetConfig     -    -      -       yes      yes
+ConfigService.ListGenerations -    -      -       yes      yes
+ConfigService.PlanConfig    -    -      -       yes      yes
+ConfigService.RollbackConfig -    -      -       yes      yes
 ConfigService.SetConfig     -    -      -       yes      yes
 EventService.ListClasses    -    yes    yes     yes      yes
 EventService.ListEntries    -    yes    -       yes      yes

@@ -44,6 +44,9 @@ type Options struct {
 	Journal  Journal
 	Leader   Leader // nil: this node makes all changes
 
+	// Documents is the configuration as a whole. Nil: there is only what Config has.
+	Documents ConfigDocuments
+
 	// Producers says how what watches the operating system is doing. It is called
 	// from many goroutines. Nil: it is not told.
 	Producers func() *belfryv1.ProducersStatus

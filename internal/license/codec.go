@@ -242,6 +242,12 @@ func dearmor(label string, text []byte) ([]byte, error) {
 	begin, end := boundaries(label)
 	body, begins := bytes.CutPrefix(text, []byte(begin))
 	body, ends := bytes.CutSuffix(body, []byte(end))
+	switch n := bytes.Count(text, []byte(begin)); {
+	case n > 1:
+		return nil, wrong("%d PEM blocks %s; want one, in a file of its own", n, label)
+	case begins && !ends && !bytes.Contains(text, []byte("\n-----END ")):
+		return nil, wrong("the last line of the PEM block %s is missing: the file is cut off; get it from its issuer again", label)
+	}
 	if !begins || !ends {
 		return nil, wrong("not one PEM block %s; want its first line first, its last line last, nothing beside them", label)
 	}

@@ -9,6 +9,8 @@ package belfryv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -24,6 +26,7 @@ const (
 type GetConfigRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"` // section, or section.name; empty: all that there is
+	All           bool                   `protobuf:"varint,2,opt,name=all,proto3" json:"all,omitempty"`  // the text is the whole document, without secrets; only with an empty path
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -65,10 +68,19 @@ func (x *GetConfigRequest) GetPath() string {
 	return ""
 }
 
+func (x *GetConfigRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
 type GetConfigResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
-	Settings      []*Setting             `protobuf:"bytes,2,rep,name=settings,proto3" json:"settings,omitempty"` // those below the path, in the order of the manual
+	Settings      []*Setting             `protobuf:"bytes,2,rep,name=settings,proto3" json:"settings,omitempty"`         // those below the path, in the order of the manual
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`                 // the sections that were asked for in YAML; empty where the agent keeps no document
+	Confirmation  *ConfigConfirmation    `protobuf:"bytes,4,opt,name=confirmation,proto3" json:"confirmation,omitempty"` // none: nothing waits to be confirmed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -113,6 +125,20 @@ func (x *GetConfigResponse) GetGeneration() uint64 {
 func (x *GetConfigResponse) GetSettings() []*Setting {
 	if x != nil {
 		return x.Settings
+	}
+	return nil
+}
+
+func (x *GetConfigResponse) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *GetConfigResponse) GetConfirmation() *ConfigConfirmation {
+	if x != nil {
+		return x.Confirmation
 	}
 	return nil
 }
@@ -330,18 +356,1068 @@ func (x *SetConfigResponse) GetUnconfirmed() []string {
 	return nil
 }
 
+// ConfigConfirmation is a change that comes back unless it is confirmed.
+type ConfigConfirmation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"` // that waits
+	Base          uint64                 `protobuf:"varint,2,opt,name=base,proto3" json:"base,omitempty"`             // that comes back
+	Deadline      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfigConfirmation) Reset() {
+	*x = ConfigConfirmation{}
+	mi := &file_belfry_v1_config_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigConfirmation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigConfirmation) ProtoMessage() {}
+
+func (x *ConfigConfirmation) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_config_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigConfirmation.ProtoReflect.Descriptor instead.
+func (*ConfigConfirmation) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ConfigConfirmation) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *ConfigConfirmation) GetBase() uint64 {
+	if x != nil {
+		return x.Base
+	}
+	return 0
+}
+
+func (x *ConfigConfirmation) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+// ConfigEffect is one difference between two generations.
+type ConfigEffect struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Section       string                 `protobuf:"bytes,1,opt,name=section,proto3" json:"section,omitempty"`
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	Consequence   bool                   `protobuf:"varint,3,opt,name=consequence,proto3" json:"consequence,omitempty"` // what follows from the changes for the cluster
+	Nodes         []string               `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`              // where it comes into force; none: of a consequence whose text names what it is about
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfigEffect) Reset() {
+	*x = ConfigEffect{}
+	mi := &file_belfry_v1_config_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigEffect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigEffect) ProtoMessage() {}
+
+func (x *ConfigEffect) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_config_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigEffect.ProtoReflect.Descriptor instead.
+func (*ConfigEffect) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ConfigEffect) GetSection() string {
+	if x != nil {
+		return x.Section
+	}
+	return ""
+}
+
+func (x *ConfigEffect) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *ConfigEffect) GetConsequence() bool {
+	if x != nil {
+		return x.Consequence
+	}
+	return false
+}
+
+func (x *ConfigEffect) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type PlanConfigRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Text          string                 `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`  // the operator's sections in YAML; what is left out stays
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`  // of the text, for faults: FILE:LINE:COLUMN
+	Base          uint64                 `protobuf:"varint,3,opt,name=base,proto3" json:"base,omitempty"` // generation that it must be made from; 0: the one that the text names, else any
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanConfigRequest) Reset() {
+	*x = PlanConfigRequest{}
+	mi := &file_belfry_v1_config_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanConfigRequest) ProtoMessage() {}
+
+func (x *PlanConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_config_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanConfigRequest.ProtoReflect.Descriptor instead.
+func (*PlanConfigRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PlanConfigRequest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *PlanConfigRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PlanConfigRequest) GetBase() uint64 {
+	if x != nil {
+		return x.Base
+	}
+	return 0
+}
+
+type PlanConfigResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"` // in force
+	Next          uint64                 `protobuf:"varint,2,opt,name=next,proto3" json:"next,omitempty"`             // that the change would make; 0: it would change nothing
+	Effects       []*ConfigEffect        `protobuf:"bytes,3,rep,name=effects,proto3" json:"effects,omitempty"`
+	Nodes         uint32                 `protobuf:"varint,4,opt,name=nodes,proto3" json:"nodes,omitempty"` // members
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanConfigResponse) Reset() {
+	*x = PlanConfigResponse{}
+	mi := &file_belfry_v1_config_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanConfigResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanConfigResponse) ProtoMessage() {}
+
+func (x *PlanConfigResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_config_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanConfigResponse.ProtoReflect.Descriptor instead.
+func (*PlanConfigResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PlanConfigResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *PlanConfigResponse) GetNext() uint64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
+func (x *PlanConfigResponse) GetEffects() []*ConfigEffect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
+}
+
+func (x *PlanConfigResponse) GetNodes() uint32 {
+	if x != nil {
+		return x.Nodes
+	}
+	return 0
+}
+
+type ApplyConfigRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Text          string                 `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Base          uint64                 `protobuf:"varint,3,opt,name=base,proto3" json:"base,omitempty"`
+	Confirm       *durationpb.Duration   `protobuf:"bytes,4,opt,name=confirm,proto3" json:"confirm,omitempty"` // 10s to 24h: it comes back unless it is confirmed in that time
+	Why           string                 `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`         // for the history: one line, 200 bytes at most
+	Author        string                 `protobuf:"bytes,14,opt,name=author,proto3" json:"author,omitempty"`  // of a request that a member passes on: who asked it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyConfigRequest) Reset() {
+	*x = ApplyConfigRequest{}
+	mi := &file_belfry_v1_config_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyConfigRequest) ProtoMessage() {}
+
+func (x *ApplyConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_config_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyConfigRequest.ProtoReflect.Descriptor instead.
+func (*ApplyConfigRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ApplyConfigRequest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *ApplyConfigRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ApplyConfigRequest) GetBase() uint64 {
+	if x != nil {
+		return x.Base
+	}
+	return 0
+}
+
+func (x *ApplyConfigRequest) GetConfirm() *durationpb.Duration {
+	if x != nil {
+		return x.Confirm
+	}
+	return nil
+}
+
+func (x *ApplyConfigRequest) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *ApplyConfigRequest) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+type ApplyConfigResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"` // in force
+	Changed       bool                   `protobuf:"varint,2,opt,name=changed,proto3" json:"changed,omitempty"`       // false: it was so already
+	Replicated    bool                   `protobuf:"varint,3,opt,name=replicated,proto3" json:"replicated,omitempty"` // a majority of the members has it on disk too, else it is only stored
+	Nodes         []string               `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`            // members that have it in force
+	Confirmation  *ConfigConfirmation    `protobuf:"bytes,5,opt,name=confirmation,proto3" json:"confirmation,omitempty"`
+	Effects       []*ConfigEffect        `protobuf:"bytes,6,rep,name=effects,proto3" json:"effects,omitempty"`
+	Members       uint32                 `protobuf:"varint,7,opt,name=members,proto3" json:"members,omitempty"`
+	Unconfirmed   []string               `protobuf:"bytes,15,rep,name=unconfirmed,proto3" json:"unconfirmed,omitempty"` // members that are up and did not confirm the change, each with the reason
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyConfigResponse) Reset() {
+	*x = ApplyConfigResponse{}
+	mi := &file_belfry_v1_config_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyConfigResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyConfigResponse) ProtoMessage() {}
+
+func (x *ApplyConfigResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_config_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyConfigResponse.ProtoReflect.Descriptor instead.
+func (*ApplyConfigResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ApplyConfigResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *ApplyConfigResponse) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+func (x *ApplyConfigResponse) GetReplicated() bool {
+	if x != nil {
+		return x.Replicated
+	}
+	return false
+}
+
+func (x *ApplyConfigResponse) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *ApplyConfigResponse) GetConfirmation() *ConfigConfirmation {
+	if x != nil {
+		return x.Confirmation
+	}
+	return nil
+}
+
+func (x *ApplyConfigResponse) GetEffects() []*ConfigEffect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
+}
+
+func (x *ApplyConfigResponse) GetMembers() uint32 {
+	if x != nil {
+		return x.Members
+	}
+	return 0
+}
+
+func (x *ApplyConfigResponse) GetUnconfirmed() []string {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
+type ConfirmConfigRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"` // that is confirmed; 0: whichever waits
+	Author        string                 `protobuf:"bytes,14,opt,name=author,proto3" json:"author,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmConfigRequest) Reset() {
+	*x = ConfirmConfigRequest{}
+	mi := &file_belfry_v1_config_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmConfigRequest) ProtoMessage() {}
+
+func (x *ConfirmConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_config_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmConfigRequest.ProtoReflect.Descriptor instead.
+func (*ConfirmConfigRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ConfirmConfigRequest) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *ConfirmConfigRequest) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+type ConfirmConfigResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"` // that says so
+	Changed       bool                   `protobuf:"varint,2,opt,name=changed,proto3" json:"changed,omitempty"`
+	Replicated    bool                   `protobuf:"varint,3,opt,name=replicated,proto3" json:"replicated,omitempty"`
+	Nodes         []string               `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Confirmed     uint64                 `protobuf:"varint,5,opt,name=confirmed,proto3" json:"confirmed,omitempty"` // generation that stays
+	Members       uint32                 `protobuf:"varint,7,opt,name=members,proto3" json:"members,omitempty"`
+	Unconfirmed   []string               `protobuf:"bytes,15,rep,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmConfigResponse) Reset() {
+	*x = ConfirmConfigResponse{}
+	mi := &file_belfry_v1_config_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmConfigResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmConfigResponse) ProtoMessage() {}
+
+func (x *ConfirmConfigResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_config_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmConfigResponse.ProtoReflect.Descriptor instead.
+func (*ConfirmConfigResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ConfirmConfigResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *ConfirmConfigResponse) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+func (x *ConfirmConfigResponse) GetReplicated() bool {
+	if x != nil {
+		return x.Replicated
+	}
+	return false
+}
+
+func (x *ConfirmConfigResponse) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *ConfirmConfigResponse) GetConfirmed() uint64 {
+	if x != nil {
+		return x.Confirmed
+	}
+	return 0
+}
+
+func (x *ConfirmConfigResponse) GetMembers() uint32 {
+	if x != nil {
+		return x.Members
+	}
+	return 0
+}
+
+func (x *ConfirmConfigResponse) GetUnconfirmed() []string {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
+type RollbackConfigRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`       // whose sections come back
+	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // say what would change, and change nothing
+	Why           string                 `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	Author        string                 `protobuf:"bytes,14,opt,name=author,proto3" json:"author,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackConfigRequest) Reset() {
+	*x = RollbackConfigRequest{}
+	mi := &file_belfry_v1_config_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackConfigRequest) ProtoMessage() {}
+
+func (x *RollbackConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_config_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackConfigRequest.ProtoReflect.Descriptor instead.
+func (*RollbackConfigRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RollbackConfigRequest) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *RollbackConfigRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *RollbackConfigRequest) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *RollbackConfigRequest) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+type RollbackConfigResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"` // in force
+	Changed       bool                   `protobuf:"varint,2,opt,name=changed,proto3" json:"changed,omitempty"`
+	Replicated    bool                   `protobuf:"varint,3,opt,name=replicated,proto3" json:"replicated,omitempty"`
+	Nodes         []string               `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Effects       []*ConfigEffect        `protobuf:"bytes,6,rep,name=effects,proto3" json:"effects,omitempty"`
+	Members       uint32                 `protobuf:"varint,7,opt,name=members,proto3" json:"members,omitempty"`
+	Unconfirmed   []string               `protobuf:"bytes,15,rep,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackConfigResponse) Reset() {
+	*x = RollbackConfigResponse{}
+	mi := &file_belfry_v1_config_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackConfigResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackConfigResponse) ProtoMessage() {}
+
+func (x *RollbackConfigResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_config_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackConfigResponse.ProtoReflect.Descriptor instead.
+func (*RollbackConfigResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RollbackConfigResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *RollbackConfigResponse) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+func (x *RollbackConfigResponse) GetReplicated() bool {
+	if x != nil {
+		return x.Replicated
+	}
+	return false
+}
+
+func (x *RollbackConfigResponse) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *RollbackConfigResponse) GetEffects() []*ConfigEffect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
+}
+
+func (x *RollbackConfigResponse) GetMembers() uint32 {
+	if x != nil {
+		return x.Members
+	}
+	return 0
+}
+
+func (x *RollbackConfigResponse) GetUnconfirmed() []string {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
+type DiffConfigRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            uint64                 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"` // 0: the one in force
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffConfigRequest) Reset() {
+	*x = DiffConfigRequest{}
+	mi := &file_belfry_v1_config_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffConfigRequest) ProtoMessage() {}
+
+func (x *DiffConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_config_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffConfigRequest.ProtoReflect.Descriptor instead.
+func (*DiffConfigRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *DiffConfigRequest) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *DiffConfigRequest) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+type DiffConfigResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            uint64                 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	Effects       []*ConfigEffect        `protobuf:"bytes,3,rep,name=effects,proto3" json:"effects,omitempty"`
+	Nodes         uint32                 `protobuf:"varint,4,opt,name=nodes,proto3" json:"nodes,omitempty"` // members of the two
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffConfigResponse) Reset() {
+	*x = DiffConfigResponse{}
+	mi := &file_belfry_v1_config_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffConfigResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffConfigResponse) ProtoMessage() {}
+
+func (x *DiffConfigResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_config_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffConfigResponse.ProtoReflect.Descriptor instead.
+func (*DiffConfigResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *DiffConfigResponse) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *DiffConfigResponse) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *DiffConfigResponse) GetEffects() []*ConfigEffect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
+}
+
+func (x *DiffConfigResponse) GetNodes() uint32 {
+	if x != nil {
+		return x.Nodes
+	}
+	return 0
+}
+
+type ListGenerationsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Limit         uint32                 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"` // 0: all that are known, 64 at most
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGenerationsRequest) Reset() {
+	*x = ListGenerationsRequest{}
+	mi := &file_belfry_v1_config_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGenerationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGenerationsRequest) ProtoMessage() {}
+
+func (x *ListGenerationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_config_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGenerationsRequest.ProtoReflect.Descriptor instead.
+func (*ListGenerationsRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ListGenerationsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ListGenerationsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generations   []*Generation          `protobuf:"bytes,1,rep,name=generations,proto3" json:"generations,omitempty"` // newest first; the first one is in force
+	Confirmation  *ConfigConfirmation    `protobuf:"bytes,2,opt,name=confirmation,proto3" json:"confirmation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGenerationsResponse) Reset() {
+	*x = ListGenerationsResponse{}
+	mi := &file_belfry_v1_config_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGenerationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGenerationsResponse) ProtoMessage() {}
+
+func (x *ListGenerationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_config_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGenerationsResponse.ProtoReflect.Descriptor instead.
+func (*ListGenerationsResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListGenerationsResponse) GetGenerations() []*Generation {
+	if x != nil {
+		return x.Generations
+	}
+	return nil
+}
+
+func (x *ListGenerationsResponse) GetConfirmation() *ConfigConfirmation {
+	if x != nil {
+		return x.Confirmation
+	}
+	return nil
+}
+
+// Generation is an entry of the history.
+type Generation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	Author        string                 `protobuf:"bytes,3,opt,name=author,proto3" json:"author,omitempty"` // who asked, and where
+	Node          string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`     // name, or id of one that is gone, that committed it; empty: whoever made the cluster
+	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`     // what was done
+	Kept          bool                   `protobuf:"varint,6,opt,name=kept,proto3" json:"kept,omitempty"`    // its document is kept here, for diff and rollback
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Generation) Reset() {
+	*x = Generation{}
+	mi := &file_belfry_v1_config_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Generation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Generation) ProtoMessage() {}
+
+func (x *Generation) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_config_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Generation.ProtoReflect.Descriptor instead.
+func (*Generation) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Generation) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Generation) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Generation) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *Generation) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Generation) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Generation) GetKept() bool {
+	if x != nil {
+		return x.Kept
+	}
+	return false
+}
+
 var File_belfry_v1_config_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x16belfry/v1/config.proto\x12\tbelfry.v1\"&\n" +
+	"\x16belfry/v1/config.proto\x12\tbelfry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"8\n" +
 	"\x10GetConfigRequest\x12\x12\n" +
-	"\x04path\x18\x01 \x01(\tR\x04path\"c\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x10\n" +
+	"\x03all\x18\x02 \x01(\bR\x03all\"\xba\x01\n" +
 	"\x11GetConfigResponse\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
 	"generation\x12.\n" +
-	"\bsettings\x18\x02 \x03(\v2\x12.belfry.v1.SettingR\bsettings\"u\n" +
+	"\bsettings\x18\x02 \x03(\v2\x12.belfry.v1.SettingR\bsettings\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x12A\n" +
+	"\fconfirmation\x18\x04 \x01(\v2\x1d.belfry.v1.ConfigConfirmationR\fconfirmation\"u\n" +
 	"\aSetting\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x18\n" +
@@ -359,10 +1435,119 @@ const file_belfry_v1_config_proto_rawDesc = "" +
 	"generation\x18\x03 \x01(\x04R\n" +
 	"generation\x12\x18\n" +
 	"\achanged\x18\x04 \x01(\bR\achanged\x12 \n" +
-	"\vunconfirmed\x18\x0f \x03(\tR\vunconfirmed2\x9f\x01\n" +
+	"\vunconfirmed\x18\x0f \x03(\tR\vunconfirmed\"\x80\x01\n" +
+	"\x12ConfigConfirmation\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x12\n" +
+	"\x04base\x18\x02 \x01(\x04R\x04base\x126\n" +
+	"\bdeadline\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"t\n" +
+	"\fConfigEffect\x12\x18\n" +
+	"\asection\x18\x01 \x01(\tR\asection\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12 \n" +
+	"\vconsequence\x18\x03 \x01(\bR\vconsequence\x12\x14\n" +
+	"\x05nodes\x18\x04 \x03(\tR\x05nodes\"O\n" +
+	"\x11PlanConfigRequest\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04base\x18\x03 \x01(\x04R\x04base\"\x91\x01\n" +
+	"\x12PlanConfigResponse\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\x04R\x04next\x121\n" +
+	"\aeffects\x18\x03 \x03(\v2\x17.belfry.v1.ConfigEffectR\aeffects\x12\x14\n" +
+	"\x05nodes\x18\x04 \x01(\rR\x05nodes\"\xaf\x01\n" +
+	"\x12ApplyConfigRequest\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04base\x18\x03 \x01(\x04R\x04base\x123\n" +
+	"\aconfirm\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\aconfirm\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\x12\x16\n" +
+	"\x06author\x18\x0e \x01(\tR\x06author\"\xb7\x02\n" +
+	"\x13ApplyConfigResponse\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x18\n" +
+	"\achanged\x18\x02 \x01(\bR\achanged\x12\x1e\n" +
+	"\n" +
+	"replicated\x18\x03 \x01(\bR\n" +
+	"replicated\x12\x14\n" +
+	"\x05nodes\x18\x04 \x03(\tR\x05nodes\x12A\n" +
+	"\fconfirmation\x18\x05 \x01(\v2\x1d.belfry.v1.ConfigConfirmationR\fconfirmation\x121\n" +
+	"\aeffects\x18\x06 \x03(\v2\x17.belfry.v1.ConfigEffectR\aeffects\x12\x18\n" +
+	"\amembers\x18\a \x01(\rR\amembers\x12 \n" +
+	"\vunconfirmed\x18\x0f \x03(\tR\vunconfirmed\"N\n" +
+	"\x14ConfirmConfigRequest\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x16\n" +
+	"\x06author\x18\x0e \x01(\tR\x06author\"\xe1\x01\n" +
+	"\x15ConfirmConfigResponse\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x18\n" +
+	"\achanged\x18\x02 \x01(\bR\achanged\x12\x1e\n" +
+	"\n" +
+	"replicated\x18\x03 \x01(\bR\n" +
+	"replicated\x12\x14\n" +
+	"\x05nodes\x18\x04 \x03(\tR\x05nodes\x12\x1c\n" +
+	"\tconfirmed\x18\x05 \x01(\x04R\tconfirmed\x12\x18\n" +
+	"\amembers\x18\a \x01(\rR\amembers\x12 \n" +
+	"\vunconfirmed\x18\x0f \x03(\tR\vunconfirmed\"z\n" +
+	"\x15RollbackConfigRequest\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\x12\x16\n" +
+	"\x06author\x18\x0e \x01(\tR\x06author\"\xf7\x01\n" +
+	"\x16RollbackConfigResponse\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x18\n" +
+	"\achanged\x18\x02 \x01(\bR\achanged\x12\x1e\n" +
+	"\n" +
+	"replicated\x18\x03 \x01(\bR\n" +
+	"replicated\x12\x14\n" +
+	"\x05nodes\x18\x04 \x03(\tR\x05nodes\x121\n" +
+	"\aeffects\x18\x06 \x03(\v2\x17.belfry.v1.ConfigEffectR\aeffects\x12\x18\n" +
+	"\amembers\x18\a \x01(\rR\amembers\x12 \n" +
+	"\vunconfirmed\x18\x0f \x03(\tR\vunconfirmed\"7\n" +
+	"\x11DiffConfigRequest\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\x04R\x02to\"\x81\x01\n" +
+	"\x12DiffConfigResponse\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\x04R\x02to\x121\n" +
+	"\aeffects\x18\x03 \x03(\v2\x17.belfry.v1.ConfigEffectR\aeffects\x12\x14\n" +
+	"\x05nodes\x18\x04 \x01(\rR\x05nodes\".\n" +
+	"\x16ListGenerationsRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\rR\x05limit\"\x95\x01\n" +
+	"\x17ListGenerationsResponse\x127\n" +
+	"\vgenerations\x18\x01 \x03(\v2\x15.belfry.v1.GenerationR\vgenerations\x12A\n" +
+	"\fconfirmation\x18\x02 \x01(\v2\x1d.belfry.v1.ConfigConfirmationR\fconfirmation\"\xb0\x01\n" +
+	"\n" +
+	"Generation\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06author\x18\x03 \x01(\tR\x06author\x12\x12\n" +
+	"\x04node\x18\x04 \x01(\tR\x04node\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x12\x12\n" +
+	"\x04kept\x18\x06 \x01(\bR\x04kept2\x88\x05\n" +
 	"\rConfigService\x12F\n" +
 	"\tGetConfig\x12\x1b.belfry.v1.GetConfigRequest\x1a\x1c.belfry.v1.GetConfigResponse\x12F\n" +
-	"\tSetConfig\x12\x1b.belfry.v1.SetConfigRequest\x1a\x1c.belfry.v1.SetConfigResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
+	"\tSetConfig\x12\x1b.belfry.v1.SetConfigRequest\x1a\x1c.belfry.v1.SetConfigResponse\x12I\n" +
+	"\n" +
+	"PlanConfig\x12\x1c.belfry.v1.PlanConfigRequest\x1a\x1d.belfry.v1.PlanConfigResponse\x12L\n" +
+	"\vApplyConfig\x12\x1d.belfry.v1.ApplyConfigRequest\x1a\x1e.belfry.v1.ApplyConfigResponse\x12R\n" +
+	"\rConfirmConfig\x12\x1f.belfry.v1.ConfirmConfigRequest\x1a .belfry.v1.ConfirmConfigResponse\x12U\n" +
+	"\x0eRollbackConfig\x12 .belfry.v1.RollbackConfigRequest\x1a!.belfry.v1.RollbackConfigResponse\x12I\n" +
+	"\n" +
+	"DiffConfig\x12\x1c.belfry.v1.DiffConfigRequest\x1a\x1d.belfry.v1.DiffConfigResponse\x12X\n" +
+	"\x0fListGenerations\x12!.belfry.v1.ListGenerationsRequest\x1a\".belfry.v1.ListGenerationsResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
 
 var (
 	file_belfry_v1_config_proto_rawDescOnce sync.Once
@@ -376,26 +1561,66 @@ func file_belfry_v1_config_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_config_proto_rawDescData
 }
 
-var file_belfry_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_belfry_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_belfry_v1_config_proto_goTypes = []any{
-	(*GetConfigRequest)(nil),  // 0: belfry.v1.GetConfigRequest
-	(*GetConfigResponse)(nil), // 1: belfry.v1.GetConfigResponse
-	(*Setting)(nil),           // 2: belfry.v1.Setting
-	(*SetConfigRequest)(nil),  // 3: belfry.v1.SetConfigRequest
-	(*SetConfigResponse)(nil), // 4: belfry.v1.SetConfigResponse
+	(*GetConfigRequest)(nil),        // 0: belfry.v1.GetConfigRequest
+	(*GetConfigResponse)(nil),       // 1: belfry.v1.GetConfigResponse
+	(*Setting)(nil),                 // 2: belfry.v1.Setting
+	(*SetConfigRequest)(nil),        // 3: belfry.v1.SetConfigRequest
+	(*SetConfigResponse)(nil),       // 4: belfry.v1.SetConfigResponse
+	(*ConfigConfirmation)(nil),      // 5: belfry.v1.ConfigConfirmation
+	(*ConfigEffect)(nil),            // 6: belfry.v1.ConfigEffect
+	(*PlanConfigRequest)(nil),       // 7: belfry.v1.PlanConfigRequest
+	(*PlanConfigResponse)(nil),      // 8: belfry.v1.PlanConfigResponse
+	(*ApplyConfigRequest)(nil),      // 9: belfry.v1.ApplyConfigRequest
+	(*ApplyConfigResponse)(nil),     // 10: belfry.v1.ApplyConfigResponse
+	(*ConfirmConfigRequest)(nil),    // 11: belfry.v1.ConfirmConfigRequest
+	(*ConfirmConfigResponse)(nil),   // 12: belfry.v1.ConfirmConfigResponse
+	(*RollbackConfigRequest)(nil),   // 13: belfry.v1.RollbackConfigRequest
+	(*RollbackConfigResponse)(nil),  // 14: belfry.v1.RollbackConfigResponse
+	(*DiffConfigRequest)(nil),       // 15: belfry.v1.DiffConfigRequest
+	(*DiffConfigResponse)(nil),      // 16: belfry.v1.DiffConfigResponse
+	(*ListGenerationsRequest)(nil),  // 17: belfry.v1.ListGenerationsRequest
+	(*ListGenerationsResponse)(nil), // 18: belfry.v1.ListGenerationsResponse
+	(*Generation)(nil),              // 19: belfry.v1.Generation
+	(*timestamppb.Timestamp)(nil),   // 20: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 21: google.protobuf.Duration
 }
 var file_belfry_v1_config_proto_depIdxs = []int32{
-	2, // 0: belfry.v1.GetConfigResponse.settings:type_name -> belfry.v1.Setting
-	2, // 1: belfry.v1.SetConfigResponse.setting:type_name -> belfry.v1.Setting
-	0, // 2: belfry.v1.ConfigService.GetConfig:input_type -> belfry.v1.GetConfigRequest
-	3, // 3: belfry.v1.ConfigService.SetConfig:input_type -> belfry.v1.SetConfigRequest
-	1, // 4: belfry.v1.ConfigService.GetConfig:output_type -> belfry.v1.GetConfigResponse
-	4, // 5: belfry.v1.ConfigService.SetConfig:output_type -> belfry.v1.SetConfigResponse
-	4, // [4:6] is the sub-list for method output_type
-	2, // [2:4] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	2,  // 0: belfry.v1.GetConfigResponse.settings:type_name -> belfry.v1.Setting
+	5,  // 1: belfry.v1.GetConfigResponse.confirmation:type_name -> belfry.v1.ConfigConfirmation
+	2,  // 2: belfry.v1.SetConfigResponse.setting:type_name -> belfry.v1.Setting
+	20, // 3: belfry.v1.ConfigConfirmation.deadline:type_name -> google.protobuf.Timestamp
+	6,  // 4: belfry.v1.PlanConfigResponse.effects:type_name -> belfry.v1.ConfigEffect
+	21, // 5: belfry.v1.ApplyConfigRequest.confirm:type_name -> google.protobuf.Duration
+	5,  // 6: belfry.v1.ApplyConfigResponse.confirmation:type_name -> belfry.v1.ConfigConfirmation
+	6,  // 7: belfry.v1.ApplyConfigResponse.effects:type_name -> belfry.v1.ConfigEffect
+	6,  // 8: belfry.v1.RollbackConfigResponse.effects:type_name -> belfry.v1.ConfigEffect
+	6,  // 9: belfry.v1.DiffConfigResponse.effects:type_name -> belfry.v1.ConfigEffect
+	19, // 10: belfry.v1.ListGenerationsResponse.generations:type_name -> belfry.v1.Generation
+	5,  // 11: belfry.v1.ListGenerationsResponse.confirmation:type_name -> belfry.v1.ConfigConfirmation
+	20, // 12: belfry.v1.Generation.time:type_name -> google.protobuf.Timestamp
+	0,  // 13: belfry.v1.ConfigService.GetConfig:input_type -> belfry.v1.GetConfigRequest
+	3,  // 14: belfry.v1.ConfigService.SetConfig:input_type -> belfry.v1.SetConfigRequest
+	7,  // 15: belfry.v1.ConfigService.PlanConfig:input_type -> belfry.v1.PlanConfigRequest
+	9,  // 16: belfry.v1.ConfigService.ApplyConfig:input_type -> belfry.v1.ApplyConfigRequest
+	11, // 17: belfry.v1.ConfigService.ConfirmConfig:input_type -> belfry.v1.ConfirmConfigRequest
+	13, // 18: belfry.v1.ConfigService.RollbackConfig:input_type -> belfry.v1.RollbackConfigRequest
+	15, // 19: belfry.v1.ConfigService.DiffConfig:input_type -> belfry.v1.DiffConfigRequest
+	17, // 20: belfry.v1.ConfigService.ListGenerations:input_type -> belfry.v1.ListGenerationsRequest
+	1,  // 21: belfry.v1.ConfigService.GetConfig:output_type -> belfry.v1.GetConfigResponse
+	4,  // 22: belfry.v1.ConfigService.SetConfig:output_type -> belfry.v1.SetConfigResponse
+	8,  // 23: belfry.v1.ConfigService.PlanConfig:output_type -> belfry.v1.PlanConfigResponse
+	10, // 24: belfry.v1.ConfigService.ApplyConfig:output_type -> belfry.v1.ApplyConfigResponse
+	12, // 25: belfry.v1.ConfigService.ConfirmConfig:output_type -> belfry.v1.ConfirmConfigResponse
+	14, // 26: belfry.v1.ConfigService.RollbackConfig:output_type -> belfry.v1.RollbackConfigResponse
+	16, // 27: belfry.v1.ConfigService.DiffConfig:output_type -> belfry.v1.DiffConfigResponse
+	18, // 28: belfry.v1.ConfigService.ListGenerations:output_type -> belfry.v1.ListGenerationsResponse
+	21, // [21:29] is the sub-list for method output_type
+	13, // [13:21] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_config_proto_init() }
@@ -409,7 +1634,7 @@ func file_belfry_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_config_proto_rawDesc), len(file_belfry_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
