@@ -52,10 +52,11 @@ type wait struct {
 type sub struct {
 	reg      *registration
 	resource *resource
-	place    int // in resource.subs
-	told     belfry.ResourceLevel
-	settle   time.Time // until then what is new is not: see answerHold
-	pending  []pending // at most two
+	place    int                     // in resource.subs
+	told     belfry.ResourceLevel    // with what is pending
+	given    [2]belfry.ResourceState // State and At that the client has heard of last
+	settle   time.Time               // until then what is new is not: see answerHold
+	pending  []pending               // at most two
 }
 
 // A pending is what one resource has to tell.
@@ -63,7 +64,7 @@ type pending struct {
 	level       belfry.ResourceLevel
 	count       uint64
 	first, last time.Time
-	at, flapped bool   // the holder in use changed; it was otherwise in between
+	at          bool   // the holder in use changed
 	order       uint64 // of the newest change, among all of this machine
 }
 
@@ -122,8 +123,7 @@ func (s *sub) look(m *Machine, now time.Time) {
 	m.order++
 	p := pending{
 		level: l, count: n, first: s.resource.since, last: s.resource.since, order: m.order,
-		at:      s.instance() != nil && l.At != s.told.At,
-		flapped: l.State == s.told.State && l.At == s.told.At,
+		at: s.instance() != nil && l.At != s.told.At,
 	}
 	s.told = l
 	s.push(p)
@@ -149,7 +149,7 @@ func (s *sub) push(p pending) {
 	}
 	kept := a.then(b)
 	if !b.bad() {
-		kept.level, kept.flapped = a.level, a.flapped
+		kept.level = a.level
 	}
 	s.pending = append(s.pending[:0], kept, p)
 }
@@ -162,12 +162,14 @@ func (p pending) then(next pending) pending {
 	return next
 }
 
-// change is what the client reads.
-func (s *sub) change(m *Machine, p pending) belfry.ResourceChange {
+// hand is what the client reads, who has heard of it then.
+func (s *sub) hand(p pending) belfry.ResourceChange {
+	now := [2]belfry.ResourceState{p.level.State, p.level.At}
 	c := belfry.ResourceChange{
 		Count: p.count, Resource: s.resource.name, Level: p.level, HasAt: s.instance() != nil,
-		First: p.first, Last: p.last, AtAffected: p.at, Flapped: p.flapped,
+		First: p.first, Last: p.last, AtAffected: p.at, Flapped: p.count > 0 && now == s.given,
 	}
+	s.given = now
 	c.Holder, c.Addresses = s.resource.where()
 	return c
 }
@@ -263,7 +265,7 @@ func (r *registration) tryAnswer(m *Machine, now time.Time) time.Time {
 	}
 	a := Answer{Call: r.call, Key: r.key}
 	for i := range r.subs {
-		a.States = append(a.States, r.subs[i].begin(m, now))
+		a.States = append(a.States, r.subs[i].begin(now))
 	}
 	delete(m.calls, r.call)
 	r.held, r.call, r.known, r.used = false, 0, nil, now
@@ -286,30 +288,29 @@ func (r *registration) knows(name belfry.Resource) *belfry.ResourceLevel {
 // begin is the snapshot of one resource: what it is, and how many changes the
 // client has missed. Where this witness may know less than the one before, the
 // client keeps what it knows until that is settled.
-func (s *sub) begin(m *Machine, now time.Time) Present {
+func (s *sub) begin(now time.Time) Present {
 	l := s.level(now)
 	s.pending, s.settle = nil, time.Time{}
 	p := pending{level: l, first: s.resource.since, last: s.resource.since}
 	known := s.reg.knows(s.resource.name)
 	if known == nil {
 		s.told = l
-		return Present{Change: s.change(m, p)}
+		return Present{Change: s.hand(p)}
 	}
-	s.told = *known
+	s.told, s.given = *known, [2]belfry.ResourceState{known.State, known.At}
 	if known.News(l) == 0 {
 		p.level = *known
-		return Present{Change: s.change(m, p)}
+		return Present{Change: s.hand(p)}
 	}
 	if until := s.doubtful(*known, l, now); now.Before(until) {
 		s.settle = until
 		p.level = *known
-		return Present{Change: s.change(m, p)}
+		return Present{Change: s.hand(p)}
 	}
 	p.count = known.News(l)
 	p.at = s.instance() != nil && l.At != known.At
-	p.flapped = l.State == known.State && l.At == known.At
 	s.told = l
-	return Present{Change: s.change(m, p), Changed: p.count}
+	return Present{Change: s.hand(p), Changed: p.count}
 }
 
 // doubtful is until when what is held here need not be the newer.
@@ -328,7 +329,7 @@ func (r *registration) serve(m *Machine, now time.Time) {
 	if len(r.waits) == 0 || r.held || !r.pends() {
 		return
 	}
-	r.end(m, now, 0, Answer{Changes: r.take(m, now)})
+	r.end(m, now, 0, Answer{Changes: r.take(now)})
 }
 
 func (r *registration) pends() bool {
@@ -336,7 +337,7 @@ func (r *registration) pends() bool {
 }
 
 // take hands out what waits, in the order in which it happened.
-func (r *registration) take(m *Machine, now time.Time) []belfry.ResourceChange {
+func (r *registration) take(now time.Time) []belfry.ResourceChange {
 	type item struct {
 		order  uint64
 		change belfry.ResourceChange
@@ -345,7 +346,7 @@ func (r *registration) take(m *Machine, now time.Time) []belfry.ResourceChange {
 	for i := range r.subs {
 		s := &r.subs[i]
 		for _, p := range s.pending {
-			items = append(items, item{p.order, s.change(m, p)})
+			items = append(items, item{p.order, s.hand(p)})
 		}
 		s.pending = nil
 	}
