@@ -42,7 +42,8 @@ type Options struct {
 	Members  Members
 	Handlers Handlers
 	Journal  Journal
-	Leader   Leader // nil: this node makes all changes
+	Witness  Witness // nil: this agent is no witness
+	Leader   Leader  // nil: this node makes all changes
 
 	// Producers says how what watches the operating system is doing. It is called
 	// from many goroutines. Nil: it is not told.
@@ -128,6 +129,9 @@ func New(opts Options) *Server {
 	if opts.Producers == nil {
 		opts.Producers = func() *belfryv1.ProducersStatus { return nil }
 	}
+	if opts.Witness == nil {
+		opts.Witness = noWitness{}
+	}
 	if opts.Leader == nil {
 		opts.Leader = alone{}
 	}
@@ -170,6 +174,7 @@ func (s *Server) services() map[*grpc.ServiceDesc]any {
 		&belfryv1.ConfigService_ServiceDesc:  &configService{s: s},
 		&belfryv1.HandlerService_ServiceDesc: &handlerService{s: s},
 		&belfryv1.MemberService_ServiceDesc:  &memberService{s: s},
+		&belfryv1.WitnessService_ServiceDesc: &witnessService{s: s},
 	}
 }
 

@@ -12,7 +12,8 @@ type Status struct {
 	Key       Key
 	Owner     Owner
 	Client    string
-	At        string
+	At        string   // as the client said it
+	AtNames   []string // all that the same is called
 	Resources []ResourceStatus
 	Waits     int
 	Pending   int // changes that were not handed out
@@ -25,6 +26,7 @@ type Status struct {
 type ResourceStatus struct {
 	Name          belfry.Resource
 	Level         belfry.ResourceLevel
+	HasAt         bool // Level.At counts
 	Since         time.Time
 	Registrations int
 	Overridden    time.Time // until then; zero: it is not
@@ -43,25 +45,40 @@ type InstanceStatus struct {
 func (m *Machine) Registrations(now time.Time) []Status {
 	all := make([]Status, 0, len(m.registrations))
 	for _, r := range m.sorted() {
-		s := Status{
-			Key: r.key, Owner: r.owner, Client: r.client, At: r.atText, Waits: len(r.waits),
-			Created: r.created, Seq: r.seq, Held: r.held,
-		}
-		for i := range r.subs {
-			one := &r.subs[i]
-			s.Pending += len(one.pending)
-			s.Resources = append(s.Resources, ResourceStatus{Name: one.resource.name, Level: one.level(now), Since: one.resource.since})
-		}
-		if r.moving != nil {
-			s.Pending++
-		}
-		all = append(all, s)
+		all = append(all, r.status(now))
 	}
 	return all
 }
 
+func (r *registration) status(now time.Time) Status {
+	s := Status{
+		Key: r.key, Owner: r.owner, Client: r.client, At: r.atText, Waits: len(r.waits),
+		Created: r.created, Seq: r.seq, Held: r.held,
+	}
+	if r.atText != "" {
+		s.AtNames = []string{r.atText}
+	}
+	if r.at != nil {
+		s.AtNames = append(append(s.AtNames, r.at.Name), r.at.Addresses...)
+	}
+	for i := range r.subs {
+		one := &r.subs[i]
+		s.Pending += len(one.pending)
+		s.Resources = append(s.Resources, ResourceStatus{
+			Name: one.resource.name, Level: one.level(now), HasAt: one.instance() != nil, Since: one.resource.since,
+		})
+	}
+	if r.moving != nil {
+		s.Pending++
+	}
+	return s
+}
+
 // Len is the number of registrations.
 func (m *Machine) Len() int { return len(m.registrations) }
+
+// Draining tells whether this node is being emptied.
+func (m *Machine) Draining() bool { return m.node(m.cfg.Node).draining }
 
 // Resources is all that somebody here is registered for or that is held in a
 // state, by name.

@@ -96,7 +96,7 @@ func (m *Machine) receiveCall(now time.Time, msg Message) {
 	case Drain:
 		m.setDrain(now, msg)
 	case Force:
-		m.force(msg)
+		m.force(now, msg)
 	}
 }
 

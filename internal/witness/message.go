@@ -298,3 +298,31 @@ func (OwnerGone) message()  {}
 func (Move) message()       {}
 func (Drain) message()      {}
 func (Force) message()      {}
+
+// A Request is a Message that has an Answer.
+type Request interface {
+	Message
+	// Numbered is the same with another call.
+	Numbered(CallID) Request
+}
+
+// Numbered is for [Request].
+func (r Register) Numbered(c CallID) Request { r.Call = c; return r }
+
+// Numbered is for [Request].
+func (u Unregister) Numbered(c CallID) Request { u.Call = c; return u }
+
+// Numbered is for [Request].
+func (w Wait) Numbered(c CallID) Request { w.Call = c; return w }
+
+// Numbered is for [Request].
+func (m Move) Numbered(c CallID) Request { m.Call = c; return m }
+
+// Numbered is for [Request].
+func (d Drain) Numbered(c CallID) Request { d.Call = c; return d }
+
+// Numbered is for [Request].
+func (f Force) Numbered(c CallID) Request { f.Call = c; return f }
+
+// Numbered is for [Request].
+func (o Override) Numbered(c CallID) Request { o.Call = c; return o }

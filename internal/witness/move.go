@@ -7,25 +7,25 @@ import (
 	"github.com/belfry-ha/belfry"
 )
 
-// matches tells whether a registration meets all that a selector names.
-func (s *Selector) matches(r *registration) bool {
+// Means tells whether a registration meets all that a selector names.
+func (s *Selector) Means(r *Status) bool {
 	none := !s.All && s.Key == (Key{}) && s.Client == nil && s.Principal == nil && s.Protocol == "" && s.Resource == "" && s.At == ""
 	switch {
 	case none,
-		s.Key != (Key{}) && s.Key != r.key,
-		s.Client != nil && !s.Client.MatchString(r.client),
-		s.Principal != nil && !s.Principal.MatchString(r.owner.Principal),
-		s.Protocol != "" && s.Protocol != r.owner.Protocol,
-		s.At != "" && s.At != r.atText && (r.at == nil || s.At != r.at.Name && !slices.Contains(r.at.Addresses, s.At)),
-		s.Resource != "" && !slices.ContainsFunc(r.subs, func(one sub) bool { return one.resource.name == s.Resource }):
+		s.Key != (Key{}) && s.Key != r.Key,
+		s.Client != nil && !s.Client.MatchString(r.Client),
+		s.Principal != nil && !s.Principal.MatchString(r.Owner.Principal),
+		s.Protocol != "" && s.Protocol != r.Owner.Protocol,
+		s.At != "" && !slices.Contains(r.AtNames, s.At),
+		s.Resource != "" && !slices.ContainsFunc(r.Resources, func(one ResourceStatus) bool { return one.Name == s.Resource }):
 		return false
 	}
 	return true
 }
 
-func (m *Machine) selected(s *Selector) (chosen []*registration) {
+func (m *Machine) selected(now time.Time, s *Selector) (chosen []*registration) {
 	for _, r := range m.sorted() {
-		if s.matches(r) {
+		if status := r.status(now); s.Means(&status) {
 			chosen = append(chosen, r)
 		}
 	}
@@ -47,7 +47,7 @@ func (m *Machine) move(now time.Time, msg Move) {
 		m.answer(Answer{Call: msg.Call, Err: refusal(belfry.ErrUsage, "a move has an id and somewhere to go to; name a node or an address")})
 		return
 	}
-	chosen := m.selected(&msg.Select)
+	chosen := m.selected(now, &msg.Select)
 	a := Answer{Call: msg.Call, Matched: keysOf(chosen)}
 	if !msg.DryRun {
 		for _, r := range chosen {
@@ -62,8 +62,8 @@ func (r *registration) send(m *Machine, now time.Time, move belfry.Move) {
 	r.serve(m, now)
 }
 
-func (m *Machine) force(msg Force) {
-	chosen := m.selected(&msg.Select)
+func (m *Machine) force(now time.Time, msg Force) {
+	chosen := m.selected(now, &msg.Select)
 	a := Answer{Call: msg.Call, Matched: keysOf(chosen)}
 	if !msg.DryRun {
 		for _, r := range chosen {
