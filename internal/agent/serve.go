@@ -30,6 +30,7 @@ func (a *Agent) apiOptions() api.Options {
 		Members:  a,
 		Leader:   a,
 		Handlers: a.handlers,
+		Witness:  a.witness,
 		Journal:  journalView{a.journal},
 		Joins:    joinDesk{a},
 		Guest:    security.IsJoin,
@@ -127,6 +128,7 @@ func (a *Agent) Reload(settings config.Settings) error {
 		return err
 	}
 	a.handlers.set(settings.Handlers, false)
+	a.declareResources(settings)
 	return nil
 }
 

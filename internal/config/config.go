@@ -26,6 +26,8 @@ type Settings struct {
 	Journal Journal
 	// Handlers run commands for events, by name.
 	Handlers []Handler
+	// Resources are what clients depend on, by name.
+	Resources []Resource
 }
 
 // Node says who this node is.

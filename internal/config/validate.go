@@ -41,7 +41,7 @@ func (s Settings) Validate() error {
 	if slices.Contains(s.Journal.Active, "") {
 		check("journal.active", faultf("names no event; for example [node.state, process.exit:unit=nginx.service]"))
 	}
-	return errors.Join(append(faults, s.validHandlers()...)...)
+	return errors.Join(slices.Concat(faults, s.validHandlers(), s.validResources())...)
 }
 
 func validName(name string) error {

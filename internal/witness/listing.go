@@ -59,7 +59,7 @@ func (r *registration) status(now time.Time) Status {
 		s.AtNames = []string{r.atText}
 	}
 	if r.at != nil {
-		s.AtNames = append(append(s.AtNames, r.at.Name), r.at.Addresses...)
+		s.AtNames = slices.Concat(s.AtNames, []string{r.at.Name}, r.at.Hosts, r.at.Addresses)
 	}
 	for i := range r.subs {
 		one := &r.subs[i]

@@ -73,7 +73,8 @@ type Member struct {
 	ID        belfry.NodeID
 	Name      string
 	Zone      string
-	Addresses []string // where clients reach it, the best first
+	Addresses []string // host:port of its witness, the best first
+	Hosts     []string // addresses at which clients use what it holds, likewise
 }
 
 // What there is to watch, and how it does.

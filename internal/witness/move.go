@@ -155,7 +155,7 @@ func (r *registration) elsewhere(than *node) (to []string) {
 			if one.node == than || one.state != belfry.ResourceAvailable {
 				continue
 			}
-			for _, a := range one.node.Addresses {
+			for _, a := range one.node.Hosts {
 				if !slices.Contains(to, a) {
 					to = append(to, a)
 				}

@@ -48,7 +48,7 @@ func (m *Machine) named(name string) *node {
 // at finds the member that a client means, by name or address.
 func (m *Machine) at(text string) *node {
 	for _, n := range m.members {
-		if n.Name == text || slices.Contains(n.Addresses, text) {
+		if n.Name == text || slices.Contains(n.Hosts, text) || slices.Contains(n.Addresses, text) {
 			return n
 		}
 	}

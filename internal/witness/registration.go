@@ -194,7 +194,7 @@ func (r *resource) where() (holder string, addresses []string) {
 		case r.declared != nil && r.declared.Address != "":
 			return holder, []string{r.declared.Address}
 		}
-		addresses = append(addresses, i.node.Addresses...)
+		addresses = append(addresses, i.node.Hosts...)
 	}
 	return holder, addresses
 }

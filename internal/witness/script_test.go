@@ -250,7 +250,7 @@ func parsed[T any](t *testing.T, parse func(string) (T, error), s string) T {
 
 func scriptMember(name string) Member {
 	name, zone, _ := strings.Cut(name, "/")
-	return Member{ID: scriptNode(name), Name: name, Zone: zone, Addresses: []string{fmt.Sprintf("10.0.0.%d", name[0]-'a'+1)}}
+	return Member{ID: scriptNode(name), Name: name, Zone: zone, Addresses: []string{fmt.Sprintf("10.0.0.%d:7432", name[0]-'a'+1)}, Hosts: []string{fmt.Sprintf("10.0.0.%d", name[0]-'a'+1)}}
 }
 
 // message reads one command; each that has an answer gets a call.
