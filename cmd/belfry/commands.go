@@ -36,6 +36,7 @@ func (a *app) commands() []*cobra.Command {
 		newUpCommand(a),
 		newVersionCommand(a),
 		newWatchCommand(a),
+		newWitnessCommand(a),
 	}
 }
 

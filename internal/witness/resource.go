@@ -361,7 +361,7 @@ func (m *Machine) setOverride(now time.Time, msg Override) {
 	r := m.resources[msg.Resource]
 	over := !msg.Until.After(now)
 	if r == nil && over {
-		m.answer(Answer{Call: msg.Call, Err: refusal(belfry.ErrNotFound, "%s is held in no state", msg.Resource)})
+		m.answer(Answer{Call: msg.Call}) // it is held in no state here
 		return
 	}
 	if r == nil {
