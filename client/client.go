@@ -74,6 +74,7 @@ type Client struct {
 	handlers belfryv1.HandlerServiceClient
 	links    belfryv1.LinkServiceClient
 	config   belfryv1.ConfigServiceClient
+	witness  belfryv1.WitnessServiceClient
 }
 
 // Dial connects to target and makes sure that somebody answers: "/path",
@@ -132,6 +133,7 @@ func Dial(ctx context.Context, target string, opts ...Option) (*Client, error) {
 	c.members = belfryv1.NewMemberServiceClient(conn)
 	c.handlers = belfryv1.NewHandlerServiceClient(conn)
 	c.config = belfryv1.NewConfigServiceClient(conn)
+	c.witness = belfryv1.NewWitnessServiceClient(conn)
 	if err := c.connect(ctx); err != nil {
 		_ = conn.Close()
 		return nil, err

@@ -38,6 +38,7 @@ func (a *app) commands() []*cobra.Command {
 		newUpCommand(a),
 		newVersionCommand(a),
 		newWatchCommand(a),
+		newWitnessCommand(a),
 	}
 }
 

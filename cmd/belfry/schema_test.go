@@ -79,6 +79,10 @@ var outputs = map[string]struct {
 	"token-revoke":      {"belfry token revoke ID -o json", tokenRevokeView{}},
 	"version":           {"belfry version -o json", versionView{}},
 	"watch":             {"belfry watch -o json, each line", notificationView{}},
+	"witness-change":    {"belfry witness move, drain, set and force-unregister -o json", witnessChangeView{}},
+	"witness-info":      {"belfry witness info -o json", witnessInfoView{}},
+	"witness-list":      {"belfry witness list -o json and belfry witness show KEY -o json", witnessListView{}},
+	"witness-watch":     {"belfry witness watch -o json, each line", witnessEventView{}},
 }
 
 // A schema is the part of JSON Schema (draft 2020-12) that the files use.

@@ -86,6 +86,11 @@ func scriptParams(dir string, limit time.Duration) testscript.Params {
 		RequireUniqueNames:  true,
 		Deadline:            time.Now().Add(limit),
 		Setup: func(env *testscript.Env) error {
+			docs, err := filepath.Abs(filepath.Join("..", "..", "docs"))
+			if err != nil {
+				return err
+			}
+			env.Setenv("DOCS", docs) // pages whose programs are run
 			env.Setenv("NO_COLOR", "1")
 			env.Setenv("TZ", "UTC")
 			env.Setenv("BELFRY_SOCKET", filepath.Join(env.WorkDir, "dev", "a", "belfry.sock"))

@@ -32,6 +32,7 @@ import (
 	"github.com/belfry-ha/belfry/internal/producer/node"
 	"github.com/belfry-ha/belfry/internal/producer/pressure"
 	"github.com/belfry-ha/belfry/internal/producer/process"
+	"github.com/belfry-ha/belfry/internal/producer/resource"
 	"github.com/belfry-ha/belfry/internal/producer/sysctl"
 	"github.com/belfry-ha/belfry/internal/producer/timer"
 	"github.com/belfry-ha/belfry/internal/producer/unit"
@@ -109,6 +110,9 @@ type Agent struct {
 	unconfirmed unconfirmed
 	handlers    *handlers
 	plan        handlerPlan
+	witness     *witnessLoop
+	resources   *resource.Producer
+	observers   observersOf // that producers' words are shown to
 	journal     *recorder
 	webMu       sync.Mutex // of web
 	web         webListener
@@ -188,7 +192,7 @@ func (a *Agent) Start(ctx context.Context) (err error) {
 	a.group, a.ended = errgroup.WithContext(running)
 	a.started = time.Now()
 
-	for _, step := range []func() error{a.openState, a.openJournal, a.newEvents, a.startJournal, a.newCluster, a.openNetwork, a.startLoops, a.startHandlers, a.serve} {
+	for _, step := range []func() error{a.openState, a.openJournal, a.newWitness, a.newEvents, a.startJournal, a.newCluster, a.openNetwork, a.startLoops, a.startWitness, a.startHandlers, a.serve} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -229,7 +233,7 @@ func (a *Agent) newEvents() error {
 	systemd := unit.NewSystemd(unit.Options{})
 	producers := []producer.Producer{
 		process.New().WithUnits(units{systemd}), file.New(), filesystem.New(), pressure.New(), sysctl.New(),
-		timer.New(), adapter.New(), disk.New(), unit.New(systemd), a.nodes, a.links, user.New(),
+		timer.New(), adapter.New(), disk.New(), unit.New(systemd), a.nodes, a.links, user.New(), a.resources,
 	}
 	var names []string
 	for _, p := range producers {
@@ -371,6 +375,7 @@ func (a *Agent) startLoops() error {
 // the mailbox.
 func (a *Agent) clusterChanged(changes []cluster.Change) {
 	for _, c := range changes {
+		a.witnessChanged(c)
 		switch c := c.(type) {
 		case cluster.NodeChange:
 			a.nodes.Changed(a.nodeChange(c))

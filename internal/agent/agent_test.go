@@ -26,7 +26,7 @@ import (
 const testTimeout = 20 * time.Second
 
 // localNodes gives n nodes free ports of their own.
-func localNodes(t *testing.T, n int) []LocalNode {
+func localNodes(t testing.TB, n int) []LocalNode {
 	t.Helper()
 	dir := t.TempDir()
 	var nodes []LocalNode
@@ -45,7 +45,7 @@ func localNodes(t *testing.T, n int) []LocalNode {
 }
 
 // freePort asks the kernel for a port that is free for both UDP and TCP.
-func freePort(t *testing.T) netip.AddrPort {
+func freePort(t testing.TB) netip.AddrPort {
 	t.Helper()
 	for range 100 {
 		tcp, err := net.Listen("tcp", "127.0.0.1:0")
@@ -75,7 +75,7 @@ func settingsOf(n LocalNode) config.Settings {
 }
 
 // startAgent starts an agent that is stopped with the test, if not before.
-func startAgent(t *testing.T, n LocalNode) *Agent {
+func startAgent(t testing.TB, n LocalNode) *Agent {
 	t.Helper()
 	token, err := WebToken(n.State)
 	if err != nil {
@@ -92,7 +92,7 @@ func startAgent(t *testing.T, n LocalNode) *Agent {
 	return a
 }
 
-func stopAgent(t *testing.T, a *Agent) {
+func stopAgent(t testing.TB, a *Agent) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()

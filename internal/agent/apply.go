@@ -76,6 +76,7 @@ func (a *Agent) membersChanged(old, table *Table) {
 		}
 	}
 	a.agents.follow(table)
+	a.witness.tell(witnessMembers(table))
 	a.tellMembership(old, table)
 	if err := a.udp.SetPeers(datagramPeers(table, a.id.node)); err != nil {
 		a.log.Error("peers not taken", "generation", table.Generation, "err", err) // the table was validated

@@ -29,6 +29,12 @@ func (a *Agent) peerCalls() map[string]peerCall {
 		belfryv1.MemberPeerService_IssueCertificate_FullMethodName: answering(a.issueHere),
 		belfryv1.MemberPeerService_GetProgress_FullMethodName:      answering(a.getProgress),
 	}
+	local := a.server.LocalWitness()
+	calls[belfryv1.WitnessService_ListWitness_FullMethodName] = answering(local.List)
+	calls[belfryv1.WitnessService_MoveClients_FullMethodName] = answering(local.Move)
+	calls[belfryv1.WitnessService_DrainNode_FullMethodName] = answering(local.Drain)
+	calls[belfryv1.WitnessService_EndRegistrations_FullMethodName] = answering(local.End)
+	calls[belfryv1.WitnessService_SetResource_FullMethodName] = answering(local.Set)
 	calls[belfryv1.JoinService_Join_FullMethodName] = a.leading(func(ctx context.Context, _ string, request []byte) (proto.Message, error) {
 		return answering(a.admit)(ctx, belfry.NodeID{}, request)
 	})

@@ -223,6 +223,16 @@ func (l *eventLoop) Open(kind event.ConsumerKind, name string, limits event.Limi
 	return c
 }
 
+// openNumbered is for parts of the agent that register without waiting for the
+// answer: they send the messages themselves.
+func (l *eventLoop) openNumbered(name string) (api.Consumer, event.ConsumerID) {
+	c := l.Open(event.ConsumerStream, name, event.Limits{})
+	if own, ok := c.(*consumer); ok {
+		return c, own.id
+	}
+	return c, 0 // Open makes no other
+}
+
 // Send posts events that users name.
 func (l *eventLoop) Send(ctx context.Context, events []event.Named) ([]event.Sent, error) {
 	request := event.RequestID(l.requests.Add(1))

@@ -191,7 +191,11 @@ func (i *identifiers) instance(k eventKey) string {
 // again before the event machine hears of a new identifier, so that nothing
 // that happens under it reaches somebody whose own it is not.
 func (a *Agent) produced(ctx context.Context, messages ...event.Message) error {
-	for _, k := range a.identified.note(messages) {
+	changed := a.identified.note(messages)
+	if o := a.observers.Load(); o != nil {
+		o.poke(messages)
+	}
+	for _, k := range changed {
 		a.server.RejudgeEvent(string(k.class), k.subject)
 	}
 	return a.events.send(ctx, messages...)

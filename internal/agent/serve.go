@@ -30,6 +30,7 @@ func (a *Agent) apiOptions() api.Options {
 		Members:  a,
 		Leader:   a,
 		Handlers: a.handlers,
+		Witness:  a.witness,
 		Journal:  journalView{a.journal},
 		Joins:    joinDesk{a},
 		Guest:    security.IsJoin,
@@ -130,6 +131,7 @@ func (a *Agent) Reload(settings config.Settings) error {
 		return err
 	}
 	a.followHandlers(settings.Handlers, true)
+	a.declareResources(settings)
 	return nil
 }
 

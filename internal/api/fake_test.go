@@ -412,6 +412,7 @@ type agent struct {
 	leader  Leader
 	journal Journal
 	config  ConfigDocuments
+	witness Witness
 	policy  atomic.Pointer[security.Policy] // nil: by roles alone
 	ours    sync.Map                        // subjects that are everybody's own
 }
@@ -447,7 +448,7 @@ func (a *agent) start(t *testing.T) {
 	t.Helper()
 	a.Server = New(Options{
 		Events: a.events, Cluster: a.cluster, Config: &fakeConfiguration{}, Members: &fakeMembers{}, Identify: a.identify,
-		Leader: a.leader, Journal: a.journal, Documents: a.config, Decide: a.decide, Owns: a.owns,
+		Leader: a.leader, Journal: a.journal, Witness: a.witness, Documents: a.config, Decide: a.decide, Owns: a.owns,
 	})
 	if err := a.ServeUnix(a.socket, ""); err != nil {
 		t.Fatal(err)

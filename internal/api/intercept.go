@@ -88,7 +88,7 @@ func ours(method string) bool {
 	switch service {
 	case belfryv1.EventService_ServiceDesc.ServiceName, belfryv1.NodeService_ServiceDesc.ServiceName, belfryv1.LinkService_ServiceDesc.ServiceName,
 		belfryv1.ConfigService_ServiceDesc.ServiceName, belfryv1.MemberService_ServiceDesc.ServiceName,
-		belfryv1.HandlerService_ServiceDesc.ServiceName:
+		belfryv1.HandlerService_ServiceDesc.ServiceName, belfryv1.WitnessService_ServiceDesc.ServiceName:
 		return true
 	}
 	return false

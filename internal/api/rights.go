@@ -95,6 +95,17 @@ var rights = map[string]rule{
 	belfryv1.MemberService_ListGrants_FullMethodName:   {belfry.RightOwn, false},
 	belfryv1.MemberService_SetGrant_FullMethodName:     {belfry.RightOwn, false},
 	belfryv1.MemberService_RotateCA_FullMethodName:     {belfry.RightAdmit, false},
+
+	belfryv1.WitnessService_GetNodeInformation_FullMethodName: {belfry.RightRegisterWitness, false},
+	belfryv1.WitnessService_RegisterClient_FullMethodName:     {belfry.RightRegisterWitness, false},
+	belfryv1.WitnessService_UnregisterClient_FullMethodName:   {belfry.RightRegisterWitness, false},
+	belfryv1.WitnessService_WaitChanges_FullMethodName:        {belfry.RightRegisterWitness, false},
+	belfryv1.WitnessService_WatchChanges_FullMethodName:       {belfry.RightRegisterWitness, false},
+	belfryv1.WitnessService_ListWitness_FullMethodName:        {belfry.RightObserve, false},
+	belfryv1.WitnessService_MoveClients_FullMethodName:        {belfry.RightOperate, false},
+	belfryv1.WitnessService_DrainNode_FullMethodName:          {belfry.RightOperate, false},
+	belfryv1.WitnessService_EndRegistrations_FullMethodName:   {belfry.RightOperate, false},
+	belfryv1.WitnessService_SetResource_FullMethodName:        {belfry.RightOperate, false},
 }
 
 // An Ask is one part of a request, as [Options.Decide] judges it.

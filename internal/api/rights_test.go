@@ -31,56 +31,66 @@ import (
 func TestEveryMethodHasItsPlace(t *testing.T) {
 	t.Parallel()
 	const want = `
-                            none reader witness operator admin
-ConfigService.ApplyConfig   -    -      -       yes      yes
-ConfigService.ConfirmConfig -    -      -       yes      yes
-ConfigService.DiffConfig    -    -      -       yes      yes
-ConfigService.GetConfig     -    -      -       yes      yes
-ConfigService.ListGenerations -    -      -       yes      yes
-ConfigService.PlanConfig    -    -      -       yes      yes
-ConfigService.RollbackConfig -    -      -       yes      yes
-ConfigService.SetConfig     -    -      -       yes      yes
-EventService.ListClasses    -    yes    yes     yes      yes
-EventService.ListEntries    -    yes    -       yes      yes
-EventService.ListEvents     -    yes    yes     yes      yes
-EventService.SendEvent      -    -      -       yes      yes
-EventService.SendEvents     -    -      -       yes      yes
-EventService.Subscribe      -    yes    yes     yes      yes
-EventService.Watch          -    yes    yes     yes      yes
-HandlerService.ListHandlers -    yes    -       yes      yes
-HandlerService.ListRuns     -    -      -       yes      yes
-HandlerService.ReplayEvents -    -      -       yes      yes
-HandlerService.RetryRun     -    -      -       yes      yes
-HandlerService.TestHandler  -    -      -       yes      yes
-JoinService.DescribeCluster whoever joins
-JoinService.GetMembership   whoever joins
-JoinService.Join            whoever joins
-JoinService.Renew           whoever joins
-LinkService.GetLinkMatrix   -    yes    -       yes      yes
-LinkService.ListLinks       -    yes    -       yes      yes
-LinkService.WatchLinks      -    yes    -       yes      yes
-MemberPeerService.Follow    members
-MemberPeerService.GetMember members
-MemberPeerService.GetProgress members
-MemberPeerService.GetSecret members
+                                  none reader witness operator admin
+ConfigService.ApplyConfig         -    -      -       yes      yes
+ConfigService.ConfirmConfig       -    -      -       yes      yes
+ConfigService.DiffConfig          -    -      -       yes      yes
+ConfigService.GetConfig           -    -      -       yes      yes
+ConfigService.ListGenerations     -    -      -       yes      yes
+ConfigService.PlanConfig          -    -      -       yes      yes
+ConfigService.RollbackConfig      -    -      -       yes      yes
+ConfigService.SetConfig           -    -      -       yes      yes
+EventService.ListClasses          -    yes    yes     yes      yes
+EventService.ListEntries          -    yes    -       yes      yes
+EventService.ListEvents           -    yes    yes     yes      yes
+EventService.SendEvent            -    -      -       yes      yes
+EventService.SendEvents           -    -      -       yes      yes
+EventService.Subscribe            -    yes    yes     yes      yes
+EventService.Watch                -    yes    yes     yes      yes
+HandlerService.ListHandlers       -    yes    -       yes      yes
+HandlerService.ListRuns           -    -      -       yes      yes
+HandlerService.ReplayEvents       -    -      -       yes      yes
+HandlerService.RetryRun           -    -      -       yes      yes
+HandlerService.TestHandler        -    -      -       yes      yes
+JoinService.DescribeCluster       whoever joins
+JoinService.GetMembership         whoever joins
+JoinService.Join                  whoever joins
+JoinService.Renew                 whoever joins
+LinkService.GetLinkMatrix         -    yes    -       yes      yes
+LinkService.ListLinks             -    yes    -       yes      yes
+LinkService.WatchLinks            -    yes    -       yes      yes
+MemberPeerService.Follow          members
+MemberPeerService.GetMember       members
+MemberPeerService.GetProgress     members
+MemberPeerService.GetSecret       members
 MemberPeerService.IssueCertificate members
-MemberPeerService.TakeSecret members
-MemberPeerService.TakeTable members
-MemberService.CreateToken   -    -      -       -        yes
-MemberService.ListClients   -    -      -       -        yes
-MemberService.ListGrants    -    -      -       -        yes
-MemberService.ListTokens    -    -      -       -        yes
-MemberService.RemoveClient  -    -      -       -        yes
-MemberService.RemoveNode    -    -      -       -        yes
-MemberService.RevokeToken   -    -      -       -        yes
-MemberService.RotateCA      -    -      -       -        yes
-MemberService.SetGrant      -    -      -       -        yes
-NodeService.GetNode         -    yes    -       yes      yes
-NodeService.GetStatus       -    yes    -       yes      yes
-NodeService.ListNodes       -    yes    -       yes      yes
-NodeService.StartNode       -    -      -       yes      yes
-NodeService.StopNode        -    -      -       yes      yes
-PeerService.Connect         members
+MemberPeerService.TakeSecret      members
+MemberPeerService.TakeTable       members
+MemberService.CreateToken         -    -      -       -        yes
+MemberService.ListClients         -    -      -       -        yes
+MemberService.ListGrants          -    -      -       -        yes
+MemberService.ListTokens          -    -      -       -        yes
+MemberService.RemoveClient        -    -      -       -        yes
+MemberService.RemoveNode          -    -      -       -        yes
+MemberService.RevokeToken         -    -      -       -        yes
+MemberService.RotateCA            -    -      -       -        yes
+MemberService.SetGrant            -    -      -       -        yes
+NodeService.GetNode               -    yes    -       yes      yes
+NodeService.GetStatus             -    yes    -       yes      yes
+NodeService.ListNodes             -    yes    -       yes      yes
+NodeService.StartNode             -    -      -       yes      yes
+NodeService.StopNode              -    -      -       yes      yes
+PeerService.Connect               members
+WitnessService.DrainNode          -    -      -       yes      yes
+WitnessService.EndRegistrations   -    -      -       yes      yes
+WitnessService.GetNodeInformation -    -      yes     yes      yes
+WitnessService.ListWitness        -    yes    -       yes      yes
+WitnessService.MoveClients        -    -      -       yes      yes
+WitnessService.RegisterClient     -    -      yes     yes      yes
+WitnessService.SetResource        -    -      -       yes      yes
+WitnessService.UnregisterClient   -    -      yes     yes      yes
+WitnessService.WaitChanges        -    -      yes     yes      yes
+WitnessService.WatchChanges       -    -      yes     yes      yes
 `
 	elsewhere := map[string]string{"JoinService": "whoever joins", "PeerService": "members", "MemberPeerService": "members"} // by handshake: security.md, Streams
 	s := New(Options{Decide: byRole})
@@ -90,7 +100,7 @@ PeerService.Connect         members
 			service := file.Services().Get(i)
 			for j := range service.Methods().Len() {
 				method := service.Methods().Get(j)
-				row := fmt.Sprintf("%-27s", service.Name()+"."+method.Name())
+				row := fmt.Sprintf("%-33s", service.Name()+"."+method.Name())
 				full := fmt.Sprintf("/%s/%s", service.FullName(), method.Name())
 				if who := elsewhere[string(service.Name())]; who != "" && !ours(full) {
 					rows = append(rows, row+" "+who+"\n")
@@ -112,7 +122,7 @@ PeerService.Connect         members
 		return true
 	})
 	slices.Sort(rows)
-	got := "\n" + strings.Repeat(" ", 27) + " none reader witness operator admin\n" + strings.Join(rows, "")
+	got := "\n" + strings.Repeat(" ", 33) + " none reader witness operator admin\n" + strings.Join(rows, "")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}

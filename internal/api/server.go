@@ -42,7 +42,8 @@ type Options struct {
 	Members  Members
 	Handlers Handlers
 	Journal  Journal
-	Leader   Leader // nil: this node makes all changes
+	Witness  Witness // nil: this agent is no witness
+	Leader   Leader  // nil: this node makes all changes
 
 	// Documents is the configuration as a whole. Nil: there is only what Config has.
 	Documents ConfigDocuments
@@ -138,6 +139,9 @@ func New(opts Options) *Server {
 	if opts.Repository == nil {
 		opts.Repository = func() *belfryv1.RepositoryStatus { return nil }
 	}
+	if opts.Witness == nil {
+		opts.Witness = noWitness{}
+	}
 	if opts.Leader == nil {
 		opts.Leader = alone{}
 	}
@@ -180,6 +184,7 @@ func (s *Server) services() map[*grpc.ServiceDesc]any {
 		&belfryv1.ConfigService_ServiceDesc:  &configService{s: s},
 		&belfryv1.HandlerService_ServiceDesc: &handlerService{s: s},
 		&belfryv1.MemberService_ServiceDesc:  &memberService{s: s},
+		&belfryv1.WitnessService_ServiceDesc: &witnessService{s: s},
 	}
 }
 

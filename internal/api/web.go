@@ -51,7 +51,7 @@ type web struct {
 }
 
 // Web is the handler of the web listener: JSON under /v1/, server-sent events
-// at /v1/events/stream, /metrics and /healthz. All but the last two, and these
+// at /v1/events/stream and /v1/witness/stream, /metrics and /healthz. All but the last two, and these
 // too if the listener is not on loopback, need the token: as a bearer, or in
 // the cookie that POST /v1/session sets.
 func (s *Server) Web(opts WebOptions) http.Handler {
@@ -59,6 +59,7 @@ func (s *Server) Web(opts WebOptions) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", w.gateway())
 	mux.HandleFunc("GET /v1/events/stream", w.stream)
+	mux.HandleFunc("GET /v1/witness/stream", w.witnessStream)
 	mux.HandleFunc("POST /v1/session", w.session)
 	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write([]byte("ok\n")) })
 	if opts.Metrics != nil {
@@ -100,6 +101,7 @@ func (w *web) gateway() http.Handler {
 		belfryv1.RegisterLinkServiceHandlerClient(ctx, gateway, belfryv1.NewLinkServiceClient(conn)),
 		belfryv1.RegisterHandlerServiceHandlerClient(ctx, gateway, belfryv1.NewHandlerServiceClient(conn)),
 		belfryv1.RegisterConfigServiceHandlerClient(ctx, gateway, belfryv1.NewConfigServiceClient(conn)),
+		belfryv1.RegisterWitnessServiceHandlerClient(ctx, gateway, belfryv1.NewWitnessServiceClient(conn)),
 	} {
 		if err != nil {
 			panic(err) // a path of http.yaml does not compile: no input leads here

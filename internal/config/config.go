@@ -28,6 +28,8 @@ type Settings struct {
 	Repository Repository
 	// Handlers run commands for events, by name.
 	Handlers []Handler
+	// Resources are what clients depend on, by name.
+	Resources []Resource
 }
 
 // Node says who this node is.

@@ -95,9 +95,13 @@ func (p *fileParser) value(prefix string, v *ast.MappingValueNode) {
 		p.handlers(v.Value)
 		return
 	}
+	if name == "resources" {
+		p.resources(v.Value)
+		return
+	}
 	known := children(prefix)
 	if prefix == "" {
-		known = append(known, "handlers")
+		known = append(known, "handlers", "resources")
 	}
 	for _, c := range known {
 		if c == part {

@@ -176,5 +176,6 @@ func Diff(from, to Settings) (changes []Change) {
 			changes = append(changes, Change{Key: k.name, Old: was, New: is, Reloadable: !k.restart})
 		}
 	}
-	return append(changes, diffHandlers(from.Handlers, to.Handlers)...)
+	changes = append(changes, diffHandlers(from.Handlers, to.Handlers)...)
+	return append(changes, diffResources(from.Resources, to.Resources)...)
 }

@@ -44,7 +44,7 @@ func (s Settings) Validate() error {
 	for _, folder := range s.Repository.Search {
 		check("repository.search", notEmpty(folder, "name a folder"))
 	}
-	return errors.Join(append(faults, s.validHandlers()...)...)
+	return errors.Join(slices.Concat(faults, s.validHandlers(), s.validResources())...)
 }
 
 func validName(name string) error {

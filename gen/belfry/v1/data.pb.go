@@ -2416,6 +2416,76 @@ func (x *JournalState) GetReason() string {
 	return ""
 }
 
+// ResourceState is the data of resource.state: what a holder says of its own
+// instance of a resource.
+type ResourceState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Resource      string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`              // available, unavailable or unknown
+	Incarnation   uint32                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the holder
+	Seq           uint64                 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`                 // of its changes of this resource, from 1
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResourceState) Reset() {
+	*x = ResourceState{}
+	mi := &file_belfry_v1_data_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResourceState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResourceState) ProtoMessage() {}
+
+func (x *ResourceState) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResourceState.ProtoReflect.Descriptor instead.
+func (*ResourceState) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ResourceState) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *ResourceState) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ResourceState) GetIncarnation() uint32 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *ResourceState) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
 var File_belfry_v1_data_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_data_proto_rawDesc = "" +
@@ -2636,7 +2706,12 @@ const file_belfry_v1_data_proto_rawDesc = "" +
 	"\fJournalState\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reasonB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"u\n" +
+	"\rResourceState\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\rR\vincarnation\x12\x10\n" +
+	"\x03seq\x18\x04 \x01(\x04R\x03seqB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
 
 var (
 	file_belfry_v1_data_proto_rawDescOnce sync.Once
@@ -2650,7 +2725,7 @@ func file_belfry_v1_data_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_data_proto_rawDescData
 }
 
-var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_belfry_v1_data_proto_goTypes = []any{
 	(*ProcessExit)(nil),          // 0: belfry.v1.ProcessExit
 	(*FileModify)(nil),           // 1: belfry.v1.FileModify
@@ -2683,6 +2758,7 @@ var file_belfry_v1_data_proto_goTypes = []any{
 	(*ConfigChanged)(nil),        // 28: belfry.v1.ConfigChanged
 	(*RepositoryState)(nil),      // 29: belfry.v1.RepositoryState
 	(*JournalState)(nil),         // 30: belfry.v1.JournalState
+	(*ResourceState)(nil),        // 31: belfry.v1.ResourceState
 }
 var file_belfry_v1_data_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
@@ -2705,7 +2781,7 @@ func file_belfry_v1_data_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_data_proto_rawDesc), len(file_belfry_v1_data_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,244 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+)
+
+// WitnessNodes is the witnesses of the cluster in the order in which to try them.
+// Accessed is the node, or an address of one, that the program uses; empty: the
+// agent's own. ErrUsage for what is no resource.
+func (c *Client) WitnessNodes(ctx context.Context, program, accessed string, resources []string) (*belfryv1.GetNodeInformationResponse, error) {
+	resp, err := c.witness.GetNodeInformation(ctx, &belfryv1.GetNodeInformationRequest{Client: program, Accessed: accessed, Resources: resources})
+	return resp, c.errorOf(err)
+}
+
+// ListWitness is registrations and resources of a node, by name or id; empty:
+// of all nodes. ErrNotFound if it is not a member.
+func (c *Client) ListWitness(ctx context.Context, req *belfryv1.ListWitnessRequest) (*belfryv1.ListWitnessResponse, error) {
+	resp, err := c.witness.ListWitness(ctx, req)
+	return resp, c.errorOf(err)
+}
+
+// MoveClients asks clients to use other nodes or addresses. ErrUsage if nothing
+// says which are meant, or where to.
+func (c *Client) MoveClients(ctx context.Context, req *belfryv1.MoveClientsRequest) (*belfryv1.MoveClientsResponse, error) {
+	resp, err := c.witness.MoveClients(ctx, req)
+	return resp, c.errorOf(err)
+}
+
+// DrainNode empties a node of clients, or lets it fill again. ErrNotFound if it
+// is not a member.
+func (c *Client) DrainNode(ctx context.Context, req *belfryv1.DrainNodeRequest) (*belfryv1.DrainNodeResponse, error) {
+	resp, err := c.witness.DrainNode(ctx, req)
+	return resp, c.errorOf(err)
+}
+
+// EndRegistrations ends registrations at all witnesses. ErrUsage if nothing says
+// which are meant.
+func (c *Client) EndRegistrations(ctx context.Context, req *belfryv1.EndRegistrationsRequest) (*belfryv1.EndRegistrationsResponse, error) {
+	resp, err := c.witness.EndRegistrations(ctx, req)
+	return resp, c.errorOf(err)
+}
+
+// SetResource holds a resource in a state at all witnesses for a time, 1 s to
+// 168 h, whatever is reported. ErrUsage for what makes no sense.
+func (c *Client) SetResource(ctx context.Context, resource string, state belfry.ResourceState, d time.Duration) ([]*belfryv1.WitnessMatch, error) {
+	resp, err := c.witness.SetResource(ctx, &belfryv1.SetResourceRequest{Resource: resource, State: state.String(), Duration: durationpb.New(d)})
+	return resp.GetMatches(), c.errorOf(err)
+}
+
+// UnsetResource ends that: what is reported counts again.
+func (c *Client) UnsetResource(ctx context.Context, resource string) ([]*belfryv1.WitnessMatch, error) {
+	resp, err := c.witness.SetResource(ctx, &belfryv1.SetResourceRequest{Resource: resource})
+	return resp.GetMatches(), c.errorOf(err)
+}
+
+// errSilent ends a stay at a witness that says nothing.
+var errSilent = fmt.Errorf("%w: the witness is silent", belfry.ErrNoAgent)
+
+// errSentAway ends a stay at a witness that ends itself.
+var errSentAway = fmt.Errorf("%w: the witness sends its clients elsewhere", belfry.ErrRestricted)
+
+// A watching is one stream of one witness.
+type watching struct {
+	*Witness
+	client     *Client
+	stream     belfryv1.WitnessService_WatchChangesClient
+	silence    *time.Timer
+	registered *belfryv1.RegisterClientResponse
+}
+
+// stay registers at one witness and tells what it says, until it dies, is silent
+// or sends the client away. registered is nil if it never came to that.
+func (w *Witness) stay(ctx context.Context, c candidate, opened chan<- error) (registered *belfryv1.RegisterClientResponse, err error) {
+	dialling, dialled := context.WithTimeout(ctx, registerWait)
+	conn, err := w.dial(dialling, c.target)
+	dialled()
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	streaming, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stream, err := conn.witness.WatchChanges(streaming, &belfryv1.WatchChangesRequest{
+		Register: w.registration(), KeepAlive: durationpb.New(w.config.KeepAlive),
+	})
+	if err != nil {
+		return nil, conn.errorOf(err)
+	}
+	in := &watching{Witness: w, client: conn, stream: stream}
+	in.silence = time.AfterFunc(registerWait, func() { cancel(errSilent) })
+	defer in.silence.Stop()
+	err = in.read(ctx, opened)
+	if ctx.Err() != nil || errors.Is(err, errSentAway) {
+		w.unregister(ctx, conn)
+	}
+	if cause := context.Cause(streaming); errors.Is(cause, errSilent) {
+		err = errSilent
+	}
+	w.setNode("")
+	return in.registered, err
+}
+
+// registration is what a witness is told, with all that the program knows.
+func (w *Witness) registration() *belfryv1.ClientRegistration {
+	r := &belfryv1.ClientRegistration{
+		Key: w.key, Client: w.config.Name, Resources: w.config.Resources, At: w.config.At,
+		Eager: w.config.Eager, AllowMissing: w.config.AllowMissing,
+	}
+	for _, name := range w.config.Resources {
+		if l, ok := w.known[name]; ok {
+			r.Known = append(r.Known, &belfryv1.KnownResource{
+				Resource: name, State: l.State.String(), AtState: l.At.String(),
+				Version: &belfryv1.ResourceVersion{
+					Origin: l.Version.Origin.String(), Incarnation: uint32(l.Version.Incarnation), Seq: l.Version.Seq, Reported: l.Version.Reported,
+				},
+			})
+		}
+	}
+	if len(w.moves) > 0 {
+		r.LastMove = w.moves[len(w.moves)-1]
+	}
+	return r
+}
+
+// unregister waits a second at most.
+func (w *Witness) unregister(ctx context.Context, c *Client) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_, _ = c.witness.UnregisterClient(ctx, &belfryv1.UnregisterClientRequest{Registration: w.key}) // else it ends unused
+}
+
+// read tells what comes on the stream, until it ends.
+func (in *watching) read(ctx context.Context, opened chan<- error) error {
+	for {
+		resp, err := in.stream.Recv()
+		if err != nil {
+			return in.client.errorOf(err)
+		}
+		in.silence.Stop() // the program may take its time
+		if r := resp.GetRegistered(); r != nil {
+			in.registered = r
+			in.setNode(r.GetNodeName())
+			if opened != nil {
+				opened <- nil
+			}
+			if !in.begin(ctx, r) {
+				return ctx.Err()
+			}
+		}
+		for _, c := range resp.GetChanges() {
+			if err := in.take(ctx, c); err != nil {
+				return err
+			}
+		}
+		in.silence.Reset(2*in.config.KeepAlive + time.Second)
+	}
+}
+
+// begin tells of the states at the beginning, and of what changed meanwhile.
+func (in *watching) begin(ctx context.Context, r *belfryv1.RegisterClientResponse) bool {
+	if !in.say(ctx, WitnessEvent{Kind: WitnessAt, Node: r.GetNodeName()}) {
+		return false
+	}
+	for _, p := range r.GetResources() {
+		change, err := resourceChange(p.GetChange())
+		if err != nil {
+			continue // of a witness that knows more kinds of states
+		}
+		name := string(change.Resource)
+		kind := WitnessChange
+		if _, had := in.known[name]; !had {
+			kind = WitnessState
+		} else if p.GetChanged() == 0 {
+			continue
+		}
+		in.known[name] = change.Level
+		if !in.say(ctx, WitnessEvent{Kind: kind, Node: r.GetNodeName(), Change: change}) {
+			return false
+		}
+	}
+	return true
+}
+
+// take tells of one change.
+func (in *watching) take(ctx context.Context, c *belfryv1.ResourceChange) error {
+	node := in.registered.GetNodeName()
+	if c.GetReregister() {
+		return errSentAway
+	}
+	change, err := resourceChange(c)
+	if err != nil {
+		return nil //nolint:nilerror // of a witness that knows more kinds of states: the next one counts
+	}
+	kind := WitnessChange
+	if change.Move != nil {
+		if slices.Contains(in.moves, change.Move.ID) {
+			return nil
+		}
+		in.moves = append(in.moves, change.Move.ID)
+		in.moves = in.moves[max(0, len(in.moves)-movesSeen):]
+		kind = WitnessMove
+	} else {
+		in.known[string(change.Resource)] = change.Level
+	}
+	if !in.say(ctx, WitnessEvent{Kind: kind, Node: node, Change: change}) {
+		return ctx.Err()
+	}
+	return nil
+}
+
+// resourceChange reads what a witness says.
+func resourceChange(c *belfryv1.ResourceChange) (change belfry.ResourceChange, err error) {
+	change = belfry.ResourceChange{
+		Seq: c.GetSeq(), Count: c.GetCount(), Resource: belfry.Resource(c.GetResource()), HasAt: c.GetAtState() != "",
+		Holder: c.GetHolder(), Addresses: c.GetAddresses(), First: c.GetFirst().AsTime(), Last: c.GetLast().AsTime(),
+		AtAffected: c.GetAtAffected(), Flapped: c.GetFlapped(), Reregister: c.GetReregister(),
+	}
+	if m := c.GetMove(); m != nil {
+		change.Move = &belfry.Move{ID: m.GetId(), To: m.GetTo()}
+		change.Move.Reason, err = belfry.ParseMoveReason(m.GetReason())
+		return change, err
+	}
+	if change.Level.State, err = belfry.ParseResourceState(c.GetState()); err != nil {
+		return change, err
+	}
+	if change.HasAt {
+		if change.Level.At, err = belfry.ParseResourceState(c.GetAtState()); err != nil {
+			return change, err
+		}
+	}
+	v := c.GetVersion()
+	change.Level.Version = belfry.ResourceVersion{Incarnation: belfry.Incarnation(v.GetIncarnation()), Seq: v.GetSeq(), Reported: v.GetReported()}
+	change.Level.Version.Origin, err = belfry.ParseNodeID(v.GetOrigin())
+	return change, err
+}

@@ -1,0 +1,296 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/api"
+	"github.com/belfry-ha/belfry/internal/event"
+	"github.com/belfry-ha/belfry/internal/producer/adapter"
+	"github.com/belfry-ha/belfry/internal/producer/file"
+	"github.com/belfry-ha/belfry/internal/producer/process"
+	"github.com/belfry-ha/belfry/internal/producer/unit"
+	"github.com/belfry-ha/belfry/internal/witness"
+)
+
+const (
+	// absentAfter is how long the producer of a class has to find what is there
+	// already, before it counts as not there.
+	absentAfter = 300 * time.Millisecond
+	// probeEvery is the time between two connects of a probe, probeWait how long
+	// one may take; of those that time out it takes two.
+	probeEvery = time.Second
+	probeWait  = 500 * time.Millisecond
+)
+
+// observers find out what the resources of this node need to be available. They
+// register for events as any program does, so that nothing is watched twice and
+// nothing while nobody asks. What is true is then looked up, not concluded from
+// the event.
+type observers struct {
+	agent    *Agent
+	wishes   *mailbox[witness.Observe]
+	poked    chan struct{} // an identifier came or went: capacity 1
+	consumer api.Consumer
+	id       event.ConsumerID
+	probes   sync.WaitGroup
+
+	next    uint32
+	sources map[string]*observed
+}
+
+// An observed is one source.
+type observed struct {
+	name    string
+	class   belfry.Class // of unit, process and file
+	subject string
+	numbers []uint32 // of its registrations
+
+	instance string    // of process and file, when it was looked at last
+	since    time.Time // when it was begun
+	told     belfry.ResourceState
+	edge     belfry.ResourceState // of unit
+	address  netip.Addr           // of address
+	stop     context.CancelFunc   // of a probe
+}
+
+// sourceKinds are the forms of what a resource may watch, with the class of
+// those that are events.
+var sourceKinds = map[string]belfry.Class{
+	"unit": unit.Class, "process": process.Class, "file": file.FileClass, "tcp": "", "address": "",
+}
+
+func newObservers(a *Agent) *observers {
+	o := &observers{agent: a, wishes: newMailbox[witness.Observe](), poked: make(chan struct{}, 1), sources: map[string]*observed{}}
+	o.consumer, o.id = a.events.openNumbered("resources")
+	return o
+}
+
+// put is called by the witness loop; it does not wait.
+func (o *observers) put(wishes []witness.Observe) { o.wishes.put(wishes...) }
+
+// poke is called with what producers say, before the event machine hears of it.
+func (o *observers) poke(messages []event.Message) {
+	for _, m := range messages {
+		switch m.(type) {
+		case event.Associate, event.Invalidate:
+			select {
+			case o.poked <- struct{}{}:
+			default:
+			}
+			return
+		}
+	}
+}
+
+// run ends when ctx does, and its probes with it.
+func (o *observers) run(ctx context.Context) error {
+	defer o.probes.Wait()
+	batches := make(chan event.Batch)
+	failed := make(chan error, 1)
+	go func() {
+		for {
+			b, err := o.consumer.Next(ctx)
+			if err != nil {
+				failed <- err
+				return
+			}
+			select {
+			case batches <- b:
+			case <-ctx.Done():
+				failed <- ctx.Err()
+				return
+			}
+		}
+	}()
+	look := time.NewTimer(time.Hour)
+	defer look.Stop()
+	for {
+		select {
+		case err := <-failed:
+			if ctx.Err() != nil || errors.Is(err, errStopped) || errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		case <-o.wishes.wake:
+			for _, w := range o.wishes.take() {
+				if err := o.wish(ctx, w); err != nil {
+					<-failed
+					return nil // the agent stops
+				}
+			}
+			look.Reset(absentAfter)
+		case b := <-batches:
+			for i := range b.Notifications {
+				o.take(&b.Notifications[i])
+			}
+			o.consumer.Ack(b.Number)
+		case <-o.poked:
+		case <-look.C:
+		}
+		o.look()
+	}
+}
+
+// wish begins or ends the observation of one source.
+func (o *observers) wish(ctx context.Context, w witness.Observe) error {
+	if !w.On {
+		s := o.sources[w.Source]
+		delete(o.sources, w.Source)
+		if s == nil {
+			return nil
+		}
+		if s.stop != nil {
+			s.stop()
+		}
+		for _, number := range s.numbers {
+			if err := o.agent.events.send(ctx, event.Unregister{Consumer: o.id, Number: number}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	kind, subject, _ := strings.Cut(w.Source, ":")
+	s := &observed{name: w.Source, class: sourceKinds[kind], subject: subject, since: time.Now()}
+	o.sources[w.Source] = s
+	switch kind {
+	case "tcp":
+		running, stop := context.WithCancel(ctx)
+		s.stop = stop
+		o.probes.Go(func() { o.probe(running, s.name, subject) })
+		return nil
+	case "address":
+		s.address, _ = netip.ParseAddr(subject) // what is none is never there
+		return errors.Join(
+			o.register(ctx, s, belfry.Registration{Class: string(adapter.AddressAddedClass), Wait: true}),
+			o.register(ctx, s, belfry.Registration{Class: string(adapter.AddressRemovedClass), Wait: true}),
+			o.register(ctx, s, belfry.Registration{Class: string(adapter.StateClass), Wait: true}))
+	}
+	return o.register(ctx, s, belfry.Registration{Class: string(s.class), Subject: subject, Wait: true, Snapshot: true})
+}
+
+func (o *observers) register(ctx context.Context, s *observed, r belfry.Registration) error {
+	o.next++
+	s.numbers = append(s.numbers, o.next)
+	return o.agent.events.send(ctx, event.Register{Consumer: o.id, Number: o.next, Registration: r})
+}
+
+// take notes the edge of what has one; all else is looked up.
+func (o *observers) take(n *belfry.Notification) {
+	if n.Event.Class != unit.Class || n.Kind != belfry.KindOccurrence && n.Kind != belfry.KindState {
+		return
+	}
+	s := o.sources["unit:"+n.Event.Subject]
+	if s == nil {
+		return
+	}
+	if s.edge = belfry.ResourceUnavailable; n.Edge == belfry.EdgeRecovered {
+		s.edge = belfry.ResourceAvailable
+	}
+}
+
+// look says of each source what it is, if that is otherwise than before.
+func (o *observers) look() {
+	var interfaces []net.Interface
+	now := time.Now()
+	for _, s := range o.sources {
+		state := belfry.ResourceUnknown
+		switch {
+		case s.stop != nil:
+			continue // the probe says so itself
+		case s.class == unit.Class:
+			state = s.edge
+		case s.class != "":
+			state = o.lookUp(s)
+		default:
+			if interfaces == nil {
+				interfaces, _ = net.Interfaces() // what can not be read is not there
+			}
+			state = addressState(interfaces, s.address)
+		}
+		if state == belfry.ResourceUnknown && now.Sub(s.since) >= absentAfter {
+			state = belfry.ResourceUnavailable
+		}
+		o.say(s, state, now)
+	}
+}
+
+func (o *observers) say(s *observed, state belfry.ResourceState, now time.Time) {
+	if state == s.told || state == belfry.ResourceUnknown {
+		return
+	}
+	s.told = state
+	o.agent.witness.tell(witness.Observed{Source: s.name, State: state, At: now})
+}
+
+// lookUp asks for the identifier that is in force. Another one than before means
+// that what clients were connected to is gone.
+func (o *observers) lookUp(s *observed) belfry.ResourceState {
+	was := s.instance
+	s.instance = o.agent.identified.instance(eventKey{s.class, s.subject})
+	switch {
+	case s.instance == "" && was != "":
+		return belfry.ResourceUnavailable
+	case s.instance == "":
+		return belfry.ResourceUnknown
+	case was != "" && was != s.instance:
+		o.say(s, belfry.ResourceUnavailable, time.Now())
+	}
+	return belfry.ResourceAvailable
+}
+
+// addressState tells whether this machine has an address on an interface that
+// carries.
+func addressState(interfaces []net.Interface, addr netip.Addr) belfry.ResourceState {
+	for _, i := range interfaces {
+		for _, p := range prefixesOf(i) {
+			if p.Addr() == addr && i.Flags&net.FlagUp != 0 && i.Flags&net.FlagRunning != 0 {
+				return belfry.ResourceAvailable
+			}
+		}
+	}
+	return belfry.ResourceUnavailable
+}
+
+// probe connects again and again. A connection that is refused is an answer; one
+// that is not answered may be lost.
+func (o *observers) probe(ctx context.Context, source, address string) {
+	told, missed := belfry.ResourceUnknown, 0
+	ticker := time.NewTicker(probeEvery)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		dialer := net.Dialer{Timeout: probeWait}
+		conn, err := dialer.DialContext(ctx, "tcp", address)
+		state := belfry.ResourceAvailable
+		if err == nil {
+			missed = 0
+			_ = conn.Close()
+		} else {
+			state = belfry.ResourceUnavailable
+			if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
+				if missed++; missed < 2 {
+					state = told
+				}
+			}
+		}
+		if state != told && ctx.Err() == nil {
+			told = state
+			o.agent.witness.tell(witness.Observed{Source: source, State: state, At: time.Now()})
+		}
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		}
+	}
+}
+
+// observersOf is where what producers say is looked at; nil before Start.
+type observersOf = atomic.Pointer[observers]

@@ -1,0 +1,140 @@
+package config
+
+import (
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// A Resource is what clients of the cluster depend on.
+type Resource struct {
+	Name    string   // service/NAME, share/NAME/SHARE, name/NAME or address/ADDRESS
+	Holders []string // names of the nodes that may hold it; none: this node
+	// Watch are what it takes to be available at a holder, all of them: unit:NAME,
+	// process:SUBJECT, file:PATH or tcp:HOST:PORT. None: it is as its node is.
+	Watch   []string
+	Address string // that clients use: IP, or IP:PORT; empty: that of the holder
+}
+
+// maxDeclared bounds what one file declares.
+const maxDeclared = 4096
+
+// sourceKinds are the forms of Resource.Watch.
+var sourceKinds = []string{"unit", "process", "file", "tcp"}
+
+// resources takes the section of that name.
+func (p *fileParser) resources(node ast.Node) {
+	p.each("resources", node, func(name string, v *ast.MappingValueNode) {
+		r := Resource{Name: name}
+		p.each("resources."+name, v.Value, func(part string, v *ast.MappingValueNode) { p.resourceValue(&r, part, v) })
+		p.settings.Resources = append(p.settings.Resources, r)
+	})
+	slices.SortFunc(p.settings.Resources, func(a, b Resource) int { return strings.Compare(a.Name, b.Name) })
+}
+
+func (p *fileParser) resourceValue(r *Resource, part string, v *ast.MappingValueNode) {
+	name := "resources." + r.Name + "." + part
+	ok, wants := false, "text, or a list of texts"
+	switch part {
+	case "holders":
+		ok = setList(&r.Holders, v.Value)
+	case "watch":
+		ok = setList(&r.Watch, v.Value)
+	case "address":
+		wants = "text (put it in quotes)"
+		r.Address, ok = textOf(v.Value)
+	default:
+		p.fault(v.Key, "unknown key %s%s", name, didYouMean(part, []string{"address", "holders", "watch"}))
+		return
+	}
+	if !ok {
+		p.fault(v.Value, "%s is %s; it is %s", name, kindOf(v.Value), wants)
+	}
+}
+
+func (s Settings) validResources() (faults []error) {
+	if len(s.Resources) > maxDeclared {
+		faults = append(faults, faultf("resources: %d of them; at most %d", len(s.Resources), maxDeclared))
+	}
+	for _, r := range s.Resources {
+		for _, err := range r.faults() {
+			faults = append(faults, faultf("resources.%s: %v", r.Name, err))
+		}
+	}
+	return faults
+}
+
+func (r Resource) faults() (faults []error) {
+	fault := func(format string, args ...any) { faults = append(faults, faultf(format, args...)) }
+	name, err := belfry.ParseResource(r.Name)
+	switch {
+	case err != nil:
+		return []error{plain(err)}
+	case string(name) != r.Name:
+		fault("its name is written %s", name)
+	case slices.Contains([]string{belfry.KindNode, belfry.KindEvent}, name.Kind()):
+		fault("a %s is declared by nobody; it is there by itself", name.Kind())
+	case name.Node() != "":
+		fault("name its node in holders, without the @")
+	}
+	for _, holder := range r.Holders {
+		if validName(holder) != nil {
+			fault("holders: %q is no name of a node; use 1 to 63 of a-z, 0-9 and -", holder)
+		}
+	}
+	for _, source := range r.Watch {
+		kind, subject, _ := strings.Cut(source, ":")
+		if err := oneOf(kind, sourceKinds...); err != nil || subject == "" {
+			fault("watch: %q; write unit:NAME, process:exe=PATH, file:PATH or tcp:HOST:PORT", source)
+		}
+	}
+	if r.Address != "" {
+		_, err := netip.ParseAddrPort(r.Address)
+		if _, plain := netip.ParseAddr(r.Address); err != nil && plain != nil {
+			fault("address %q is none; write for example 10.0.0.50 or 10.0.0.50:5432", r.Address)
+		}
+	}
+	return faults
+}
+
+// Equal tells whether two resources are set alike.
+func (r Resource) Equal(o Resource) bool { return reflect.DeepEqual(r, o) }
+
+// String is what a log may say of a resource.
+func (r Resource) String() string {
+	parts := slices.Concat([]string{}, r.Watch)
+	if len(r.Holders) > 0 {
+		parts = append(parts, "holders "+strings.Join(r.Holders, " "))
+	}
+	if r.Address != "" {
+		parts = append(parts, "address "+r.Address)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// diffResources compares two lists that are sorted by name.
+func diffResources(from, to []Resource) (changes []Change) {
+	find := func(list []Resource, name string) (Resource, bool) {
+		i := slices.IndexFunc(list, func(r Resource) bool { return r.Name == name })
+		if i < 0 {
+			return Resource{}, false
+		}
+		return list[i], true
+	}
+	for _, was := range from {
+		if is, ok := find(to, was.Name); !ok || !was.Equal(is) {
+			changes = append(changes, Change{Key: "resources." + was.Name, Old: was.String(), New: is.String(), Reloadable: true})
+		}
+	}
+	for _, is := range to {
+		if _, ok := find(from, is.Name); !ok {
+			changes = append(changes, Change{Key: "resources." + is.Name, New: is.String(), Reloadable: true})
+		}
+	}
+	return changes
+}

@@ -1,0 +1,71 @@
+package witness
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// Config holds the values of a Machine.
+type Config struct {
+	Node        belfry.NodeID
+	Name        string // of the node
+	Incarnation belfry.Incarnation
+
+	// KeepAlive is how long a wait lasts without news before it is answered with
+	// nothing, unless the wait says otherwise; 1 s to 60 s.
+	KeepAlive time.Duration
+	// Unused is how long a registration lives that nobody waits for; 1 s to 1 h.
+	Unused time.Duration
+	// Registrations is the most of all clients together; PerPrincipal of one. At
+	// least 1.
+	Registrations, PerPrincipal int
+}
+
+// Default is what holds where nothing else is said; the node is left out.
+func Default() Config {
+	return Config{KeepAlive: 5 * time.Second, Unused: 30 * time.Second, Registrations: 20_000, PerPrincipal: 10_000}
+}
+
+// Validate names every field that is wrong; the error wraps ErrUsage.
+func (c Config) Validate() error {
+	var faults []error
+	fault := func(format string, args ...any) {
+		faults = append(faults, fmt.Errorf("%w: "+format, append([]any{belfry.ErrUsage}, args...)...))
+	}
+	if c.KeepAlive < time.Second || c.KeepAlive > time.Minute {
+		fault("keep-alive %s; from 1s to 60s", c.KeepAlive)
+	}
+	if c.Unused < time.Second || c.Unused > time.Hour {
+		fault("unused for %s; from 1s to 1h", c.Unused)
+	}
+	if c.Registrations < 1 || c.PerPrincipal < 1 {
+		fault("%d registrations, %d of one client; at least 1", c.Registrations, c.PerPrincipal)
+	}
+	return errors.Join(faults...)
+}
+
+// The times and limits that nobody sets (witness.md 2 to 5).
+const (
+	// answerHold is how long the answer of a registration may wait for the word of
+	// the holders, and how long what another witness found unavailable stays so
+	// where this one holds otherwise: its own evidence may be on its way.
+	answerHold = 500 * time.Millisecond
+	// moreHolders is the wait for others once a first holder has spoken of a
+	// resource whose holders nobody declared.
+	moreHolders = 50 * time.Millisecond
+	// firstReport is how long a holder that comes back may be silent until its old
+	// state counts, or none.
+	firstReport = 2 * time.Second
+	// movesKept is how long a move can be asked for again.
+	movesKept = time.Minute
+
+	maxResources = 64 // of one registration
+	maxWaits     = 4  // of one registration at a time
+	maxName      = 255
+	maxKnown     = 65_536 // resources that there are at one time
+	maxOwn       = 4_096  // that this node was asked for in one incarnation
+	drainEvery   = 20 * time.Millisecond
+)

@@ -1,0 +1,100 @@
+package witness
+
+import (
+	"slices"
+	"time"
+
+	"github.com/belfry-ha/belfry"
+)
+
+// A node is what is held of one member, or of one that was.
+type node struct {
+	Member
+	known       bool // it is a member
+	verdict     belfry.Verdict
+	cause       belfry.Cause
+	incarnation belfry.Incarnation
+
+	bad           bool // no link to it works well
+	off, draining bool
+	registrations int // at its witness, as it said last
+
+	instances []*instance // what it holds, oldest first
+}
+
+// node finds or makes one; an id may be heard of before its member is.
+func (m *Machine) node(id belfry.NodeID) *node {
+	n := m.nodes[id]
+	if n == nil {
+		n = &node{Member: Member{ID: id}}
+		if id == m.cfg.Node {
+			n.verdict, n.incarnation, n.Name = belfry.VerdictUp, m.cfg.Incarnation, m.cfg.Name
+		}
+		m.nodes[id] = n
+	}
+	return n
+}
+
+// named finds a member by its name.
+func (m *Machine) named(name string) *node {
+	for _, n := range m.members {
+		if n.Name == name {
+			return n
+		}
+	}
+	return nil
+}
+
+// at finds the member that a client means, by name or address.
+func (m *Machine) at(text string) *node {
+	for _, n := range m.members {
+		if n.Name == text || slices.Contains(n.Hosts, text) || slices.Contains(n.Addresses, text) {
+			return n
+		}
+	}
+	return nil
+}
+
+func (m *Machine) setMembers(now time.Time, msg Members) {
+	for _, n := range m.members {
+		n.known = false
+	}
+	m.members = m.members[:0]
+	for _, member := range msg.Nodes {
+		n := m.node(member.ID)
+		n.Member, n.known = member, true
+		m.members = append(m.members, n)
+	}
+	slices.SortFunc(m.members, func(a, b *node) int { return a.ID.Compare(b.ID) })
+	for _, r := range m.sortedResources() {
+		m.place(now, r)
+		r.changed(m, now)
+	}
+}
+
+// setVerdict is where failures come in. What a holder reported before it was
+// doubted counts again only when it has spoken, or has had its time to.
+func (m *Machine) setVerdict(now time.Time, v Verdict) {
+	n := m.node(v.Node)
+	if v.Node == m.cfg.Node {
+		return // this node is up: it runs
+	}
+	again := v.Verdict == belfry.VerdictUp && (n.verdict != belfry.VerdictUp || n.incarnation != v.Incarnation)
+	anew := n.incarnation != v.Incarnation
+	n.verdict, n.cause, n.incarnation = v.Verdict, v.Cause, v.Incarnation
+	for _, i := range n.instances {
+		if again && !(anew && i.report.Incarnation == v.Incarnation) {
+			m.await(now, i)
+		}
+		i.resource.changed(m, now)
+	}
+}
+
+// await gives a holder time to say how its resource is.
+func (m *Machine) await(now time.Time, i *instance) {
+	if i.resource.kind == belfry.KindNode {
+		return
+	}
+	i.awaited = now.Add(firstReport)
+	m.alarms.set(i, i.awaited)
+}
