@@ -284,7 +284,7 @@ func (a *app) configValidate(name, with string) error {
 		case v.Members:
 			fmt.Fprintf(o, "%s has no fault\n", printable(v.File))
 		default:
-			fmt.Fprintf(o, "%s has no fault; whether its nodes are members is not known here\n", printable(v.File))
+			fmt.Fprintf(o, "%s has no fault; its nodes and the values of its tunables are not judged here\n", printable(v.File))
 		}
 	}})
 }

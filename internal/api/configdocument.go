@@ -119,7 +119,7 @@ func (s *Server) planConfig(ctx context.Context, req *belfryv1.PlanConfigRequest
 	if err != nil {
 		return nil, err
 	}
-	resp := &belfryv1.PlanConfigResponse{Generation: base.Generation(), Effects: effectsOf(configview.Plan(base, next)), Nodes: uint32(len(next.Nodes))}
+	resp := &belfryv1.PlanConfigResponse{Generation: base.Generation(), Effects: effectsOf(configview.Plan(base, next, documents.Tunables())), Nodes: uint32(len(next.Nodes))}
 	if changed {
 		resp.Next = next.Generation()
 	}
@@ -180,7 +180,7 @@ func (s *Server) applyConfig(ctx context.Context, req *belfryv1.ApplyConfigReque
 	}
 	return &belfryv1.ApplyConfigResponse{
 		Generation: done.After.Generation(), Changed: done.Changed, Replicated: done.Replicated, Nodes: done.InForce, Confirmation: confirmationOf(done.After),
-		Effects: effectsOf(configview.Plan(done.Before, done.After)), Members: uint32(len(done.After.Nodes)), Unconfirmed: s.missing(done),
+		Effects: effectsOf(s.changes(done)), Members: uint32(len(done.After.Nodes)), Unconfirmed: s.missing(done),
 	}, nil
 }
 
@@ -230,7 +230,7 @@ func (s *Server) planRollback(ctx context.Context, req *belfryv1.RollbackConfigR
 		return nil, err
 	}
 	return &belfryv1.RollbackConfigResponse{
-		Generation: base.Generation(), Changed: changed, Effects: effectsOf(configview.Plan(base, next)), Members: uint32(len(next.Nodes)),
+		Generation: base.Generation(), Changed: changed, Effects: effectsOf(configview.Plan(base, next, documents.Tunables())), Members: uint32(len(next.Nodes)),
 	}, nil
 }
 
@@ -247,7 +247,7 @@ func (s *Server) rollbackConfig(ctx context.Context, req *belfryv1.RollbackConfi
 	}
 	return &belfryv1.RollbackConfigResponse{
 		Generation: done.After.Generation(), Changed: done.Changed, Replicated: done.Replicated, Nodes: done.InForce,
-		Effects: effectsOf(configview.Plan(done.Before, done.After)), Members: uint32(len(done.After.Nodes)), Unconfirmed: s.missing(done),
+		Effects: effectsOf(s.changes(done)), Members: uint32(len(done.After.Nodes)), Unconfirmed: s.missing(done),
 	}, nil
 }
 
@@ -268,6 +268,11 @@ func (s *Server) commitConfig(ctx context.Context, op, target, author string, of
 		s.audit(ctx, op, target, done.After.Generation())
 	}
 	return done, nil
+}
+
+// changes are what a commit changed.
+func (s *Server) changes(done ConfigCommitted) []configview.Effect {
+	return configview.Plan(done.Before, done.After, s.opts.Documents.Tunables())
 }
 
 // missing are the members that are up and did not confirm.
@@ -309,7 +314,7 @@ func (s *Server) diffConfig(req *belfryv1.DiffConfigRequest) (*belfryv1.DiffConf
 		return nil, err
 	}
 	return &belfryv1.DiffConfigResponse{
-		From: from.Generation(), To: to.Generation(), Effects: effectsOf(configview.Plan(from, to)), Nodes: uint32(max(len(from.Nodes), len(to.Nodes))),
+		From: from.Generation(), To: to.Generation(), Effects: effectsOf(configview.Plan(from, to, documents.Tunables())), Nodes: uint32(max(len(from.Nodes), len(to.Nodes))),
 	}, nil
 }
 

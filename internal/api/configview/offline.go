@@ -80,14 +80,14 @@ func (f File) CheckIn(base File, known Tunables) error {
 func Compare(a, b File, known Tunables) []Effect {
 	switch {
 	case a.document != nil && b.document != nil:
-		return Plan(*a.document, *b.document)
+		return Plan(*a.document, *b.document, known)
 	case a.document != nil:
-		return Plan(*a.document, b.text.over(*a.document, known))
+		return Plan(*a.document, b.text.over(*a.document, known), known)
 	case b.document != nil:
-		return Plan(a.text.over(*b.document, known), *b.document)
+		return Plan(a.text.over(*b.document, known), *b.document, known)
 	}
 	base := imagined(append(a.text.named(), b.text.named()...))
-	effects := Plan(a.text.over(base, known), b.text.over(base, known))
+	effects := Plan(a.text.over(base, known), b.text.over(base, known), known)
 	for i := range effects {
 		effects[i].Nodes = nil
 	}

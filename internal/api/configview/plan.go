@@ -22,8 +22,10 @@ type Effect struct {
 // Plan is what changes from a to b, in the order of [repository.Diff], with the
 // nodes that each change is about: of a network those that have an address
 // there, of a link its two, of a resource its holders, of a node itself; of
-// all else every node.
-func Plan(a, b repository.Document) []Effect {
+// all else every node. Where the tunables are known, a default is told by its
+// value, and values that change although nobody wrote them follow from those
+// that do: those of a profile.
+func Plan(a, b repository.Document, known Tunables) []Effect {
 	p := planner{about: map[string][]string{}}
 	p.all = nodeNames(a, b)
 	entries(&p, a.Networks, b.Networks, networkName, func(d *repository.Document, n repository.Network) { d.Networks = append(d.Networks, n) },
@@ -36,15 +38,38 @@ func Plan(a, b repository.Document) []Effect {
 		func(n *repository.Node) []string { return []string{n.Name} })
 	entries(&p, a.Witness.Drained, b.Witness.Drained, word, func(d *repository.Document, n string) { d.Witness.Drained = append(d.Witness.Drained, n) },
 		func(n *string) []string { return []string{*n} })
+	before, after := known.inForce(a.Tunables), known.inForce(b.Tunables)
 	var effects []Effect
 	for _, c := range repository.Diff(a, b) {
-		nodes, known := p.about[c.Section+" "+c.Text]
-		if !known && !c.Consequence {
+		if c.Section == "tunables" && known.InForce != nil {
+			c.Text = withDefault(c.Text, before, after)
+		}
+		nodes, found := p.about[c.Section+" "+c.Text]
+		if !found && !c.Consequence {
 			nodes = p.all
 		}
 		effects = append(effects, Effect{Change: c, Nodes: nodes})
 	}
+	for _, name := range slices.Sorted(maps.Keys(after)) {
+		if known.InForce != nil && before[name] != after[name] && a.Tunables[name] == b.Tunables[name] {
+			text := fmt.Sprintf("tunable %s is %s, was %s", name, after[name], before[name])
+			effects = append(effects, Effect{Change: repository.Change{Section: "tunables", Text: text, Consequence: true}})
+		}
+	}
 	return effects
+}
+
+// withDefault says which value a default is.
+func withDefault(text string, before, after map[string]string) string {
+	name, values, _ := strings.Cut(strings.TrimPrefix(text, "tunable "), " ")
+	was, is, _ := strings.Cut(values, " -> ")
+	if value, ok := before[name]; ok && was == "default" {
+		was = value + " (default)"
+	}
+	if value, ok := after[name]; ok && is == "default" {
+		is = value + " (default)"
+	}
+	return "tunable " + name + " " + was + " -> " + is
 }
 
 // A planner knows which nodes a change is about, by section and text.

@@ -23,7 +23,10 @@ func TestAPlanNamesTheNodes(t *testing.T) {
 		{"{}", nil},
 		{"cluster: {name: bonn}", []string{"~ cluster  cluster name köln -> bonn  on a b d"}},
 		{"tunables: {allowance: 2.5s, watchers: 2}", []string{
-			"~ tunables  tunable node_timeout 3s -> default  on a b d", "~ tunables  tunable watchers default -> 2  on a b d",
+			"~ tunables  tunable node_timeout 3s -> 0s (default)  on a b d", "~ tunables  tunable watchers 4 (default) -> 2  on a b d",
+		}},
+		{"tunables: {allowance: 2.5s, profile: aix}", []string{ // what a profile sets
+			"~ tunables  tunable node_timeout 3s -> 30s (default)  on a b d", "~ tunables  tunable profile none (default) -> aix  on a b d",
 		}},
 		{"links: []", []string{"~ links  link a - b on net2 is removed  on a b", "! heartbeats on net2 begin"}},
 		{"witness: {drained: [a]}", []string{
@@ -45,7 +48,7 @@ func TestAPlanNamesTheNodes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := Lines(Plan(d, text.over(d, known)), len(d.Nodes))
+		got := Lines(Plan(d, text.over(d, known), known), len(d.Nodes))
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.text, diff)
 		}
@@ -62,8 +65,24 @@ func TestAPlanOfNodes(t *testing.T) {
 	want := []string{
 		"~ nodes  address of d on net2 is removed  on d", "~ nodes  b is stopped  on b", "! b is held left until it is started", "! heartbeats on net1 end",
 	}
-	if diff := cmp.Diff(want, Lines(Plan(a, b), 3)); diff != "" {
+	if diff := cmp.Diff(want, Lines(Plan(a, b, known), 3)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// Values that nobody wrote change with the profile that sets them.
+func TestAPlanTellsWhatAProfileSets(t *testing.T) {
+	t.Parallel()
+	a := golden(t)
+	a.Tunables = nil
+	b := a
+	b.Tunables = map[string]string{"profile": "aix"}
+	want := []string{"~ tunables  tunable profile none (default) -> aix  on a b d", "! tunable node_timeout is 30s, was 0s"}
+	if diff := cmp.Diff(want, Lines(Plan(a, b, known), 3)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"~ tunables  tunable profile default -> aix  on a b d"}, Lines(Plan(a, b, Tunables{}), 3)); diff != "" {
+		t.Errorf("where they are not known (-want +got):\n%s", diff)
 	}
 }
 
@@ -83,13 +102,13 @@ func TestManyNodesAreCounted(t *testing.T) {
 	want := []string{
 		"~ cluster  cluster name köln -> bonn  on all 23 nodes", "~ networks  network net1 priority 10 -> 1  on all 23 nodes", "~ networks  network net2 priority 5 -> 2  on a b d",
 	}
-	if diff := cmp.Diff(want, Lines(Plan(a, b), 23)); diff != "" {
+	if diff := cmp.Diff(want, Lines(Plan(a, b, known), 23)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	b.Resources = append([]repository.Resource(nil), a.Resources...)
 	b.Cluster, b.Networks = a.Cluster, a.Networks
 	b.Resources[0].Holders = []string{"a", "n00", "n01", "n02", "n03", "n04", "n05", "n06", "n07", "n08"}
-	lines := Lines(Plan(a, b), 23)
+	lines := Lines(Plan(a, b, known), 23)
 	if len(lines) != 1 || !strings.HasSuffix(lines[0], "  on a b n00 n01 n02 n03 n04 n05 and 3 more") {
 		t.Errorf("got %q", lines)
 	}

@@ -69,7 +69,7 @@ func TestRenderedIsRead(t *testing.T) {
 			t.Fatalf("generation %d of %d", read.Generation(), d.Generation())
 		}
 		if to := read.over(d, Tunables{}); !same(d, to) {
-			t.Fatalf("applied to its own document it changes it:\n%s\n%s", text, Lines(Plan(d, to), 3))
+			t.Fatalf("applied to its own document it changes it:\n%s\n%s", text, Lines(Plan(d, to, known), 3))
 		}
 		c, err := Apply(read, 0, 0, Tunables{})
 		if err != nil {
@@ -81,7 +81,7 @@ func TestRenderedIsRead(t *testing.T) {
 		}
 		next.History, d.History = nil, nil
 		if !same(d, next) {
-			t.Fatalf("applied to another document it makes something else:\n%s\n%s", text, Lines(Plan(d, next), 3))
+			t.Fatalf("applied to another document it makes something else:\n%s\n%s", text, Lines(Plan(d, next, known), 3))
 		}
 	})
 }
@@ -124,13 +124,13 @@ func checkNext(t *testing.T, base, next repository.Document) {
 	machine.Cluster.Name, machine.Networks, machine.Links, machine.Tunables = base.Cluster.Name, base.Networks, base.Links, base.Tunables
 	machine.Resources, machine.Witness, machine.Linked, machine.Handlers, machine.History = base.Resources, base.Witness, base.Linked, base.Handlers, base.History
 	if !same(base, machine) {
-		t.Errorf("a section changed that is none of an operator's: %v", Lines(Plan(base, machine), 3))
+		t.Errorf("a section changed that is none of an operator's: %v", Lines(Plan(base, machine, known), 3))
 	}
 	again, err := Read("c.yaml", Render(next, known))
 	if err != nil {
 		t.Fatalf("rendered: %v", err)
 	}
 	if to := again.over(next, known); !same(next, to) {
-		t.Errorf("rendered and applied again it changes:\n%s", Lines(Plan(next, to), 3))
+		t.Errorf("rendered and applied again it changes:\n%s", Lines(Plan(next, to, known), 3))
 	}
 }
