@@ -174,9 +174,11 @@ func TestLocateFindsThePlaceOfAPath(t *testing.T) {
 		"partsx: unknown":                  "f.yaml: partsx: unknown",
 		"nodes[0].name: other":             "f.yaml: nodes[0].name: other",
 		"unknown setting set.watchers; no": "f.yaml:6:3: unknown setting set.watchers; no",
+		"the name of it":                   "f.yaml: the name of it",
+		"name: one\nparts[0]: two":         "f.yaml:1:1: name: one\nf.yaml:3:5: parts[0]: two",
+		// Of two paths the first one in the line counts.
 		"unknown setting set.wotchers; did you mean set.watchers?": "f.yaml:7:3: unknown setting set.wotchers; did you mean set.watchers?",
-		"the name of it":                       "f.yaml: the name of it",
-		"name: one\nparts[0]: two":             "f.yaml:1:1: name: one\nf.yaml:3:5: parts[0]: two",
+
 		`set.watchers "3": not even; is small`: `f.yaml:6:3: set.watchers "3": not even; is small`,
 	} {
 		got := source.Locate(fmt.Errorf("%w%s", errSilent{}, text))
