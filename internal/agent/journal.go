@@ -28,8 +28,11 @@ const (
 	journalQueue   = 16_384  // notifications
 	journalPayload = 16 << 20
 
-	journalPace       = 5 * time.Millisecond // from one commit to the next: docs/adr/0020-journal-pace.md
-	journalRetryFirst = time.Second          // after a commit that failed
+	journalPace = 5 * time.Millisecond // from one commit to the next: docs/adr/0020-journal-pace.md
+	// journalGather is from an event to its commit: whoever waits for it gets it
+	// first. Write and sync would hold the processor that the event woke.
+	journalGather     = time.Millisecond
+	journalRetryFirst = time.Second // after a commit that failed
 	journalRetryMost  = 30 * time.Second
 	journalLook       = 5 * time.Second  // at age and state, while nothing happens
 	journalCalm       = 10 * time.Second // without trouble, until the state is ok again
@@ -149,6 +152,9 @@ func (r *recorder) run(ctx context.Context) {
 			r.calm()
 			continue
 		default:
+			return
+		}
+		if !pause(ctx, journalGather) {
 			return
 		}
 		if !r.commit(ctx, b.Notifications) {
