@@ -80,6 +80,7 @@ func runAgent(ctx context.Context, stderr io.Writer, settings config.Settings, l
 		return err
 	}
 	relaxTimers()
+	paceCollector(os.Getenv)
 	token, err := agent.WebToken(settings.State)
 	if err != nil {
 		return err
