@@ -11,7 +11,7 @@ import (
 
 // timerSlack is how much later than asked the kernel may end a sleep of this
 // process (prctl(2), PR_SET_TIMERSLACK). Heartbeats go by timerfds, which have no
-// slack. See docs/adr/0025-timer-slack.md.
+// slack. See docs/adr/0026-timer-slack.md.
 const timerSlack = time.Millisecond
 
 // relaxTimers gives the slack to all threads there are; those to come inherit
