@@ -33,6 +33,7 @@ import (
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/codec"
 )
 
 // Reconnecting begins with backoffMin and doubles to backoffMax, with jitter
@@ -112,7 +113,7 @@ func Dial(ctx context.Context, target string, opts ...Option) (*Client, error) {
 		grpc.WithContextDialer(c.dialer.dial),
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponse)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponse), grpc.ForceCodecV2(codec.New())),
 		grpc.WithStaticStreamWindowSize(flowWindow),
 		grpc.WithStaticConnWindowSize(2 * flowWindow),
 		grpc.WithConnectParams(grpc.ConnectParams{

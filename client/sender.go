@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -13,30 +14,41 @@ import (
 )
 
 const (
-	maxPosted = 4096 // events that wait for their answer; Post waits beyond it
+	maxPosted = 4096 // different events in a row that wait to be sent; Post waits beyond it
 	maxEvents = 1024 // in one request; the agent takes no more
 	// maxRequest is the bytes of events in one request, at most what the agent
 	// takes less one event.
 	maxRequest = 512 << 10
+	// maxRepeat is the most that one event may stand for; the agent takes no more.
+	maxRepeat = 1_000_000_000
 )
 
 // A Sender posts events of classes below user without waiting for each: what
-// is posted while a request is on its way goes with the next one. Order is
-// kept. It does not reconnect, because nobody could tell what had arrived:
+// is posted while a request is on its way goes with the next one, and equal
+// events in a row that wait, and have no data, go as one with their number. Order
+// is kept. It does not reconnect, because nobody could tell what had arrived:
 // after an error make a new one. It is safe for concurrent use.
 type Sender struct {
 	client *Client
 	cancel context.CancelFunc
-	queue  chan *belfryv1.SendEventRequest
+	some   chan struct{} // capacity 1: something waits
 	done   chan struct{} // closed when both goroutines have ended
 
 	mu       sync.Mutex
+	waiting  []posting
+	asked    []uint64      // how many calls of Post each event stands for that waits for its answer, in order
 	posted   uint64        // events taken by Post
 	answered uint64        // of them
 	matched  uint64        // registrations, of all answered
 	err      error         // the first refusal, or why the stream ended
 	over     bool          // the stream has ended
-	progress chan struct{} // closed and replaced when answered, err or over change, or posted falls
+	progress chan struct{} // closed and replaced when answered, err or over change, or waiting was taken
+}
+
+// A posting is an event that waits to be sent.
+type posting struct {
+	event *belfryv1.SendEventRequest
+	calls uint64 // of Post
 }
 
 // Sender opens a stream for posting. It ends with ctx or with Close.
@@ -47,10 +59,11 @@ func (c *Client) Sender(ctx context.Context) (*Sender, error) {
 		cancel()
 		return nil, c.errorOf(err)
 	}
-	s := &Sender{
-		client: c, cancel: cancel, done: make(chan struct{}),
-		queue: make(chan *belfryv1.SendEventRequest, maxPosted), progress: make(chan struct{}),
-	}
+	return newSender(ctx, c, cancel, stream), nil
+}
+
+func newSender(ctx context.Context, c *Client, cancel context.CancelFunc, stream sendStream) *Sender {
+	s := &Sender{client: c, cancel: cancel, some: make(chan struct{}, 1), done: make(chan struct{}), progress: make(chan struct{})}
 	var both sync.WaitGroup
 	both.Go(func() { s.send(ctx, stream) })
 	both.Go(func() {
@@ -61,35 +74,68 @@ func (c *Client) Sender(ctx context.Context) (*Sender, error) {
 		both.Wait()
 		close(s.done)
 	}()
-	return s, nil
+	return s
 }
 
 // Post hands one event over, as [Client.Send] does. It waits only while 4,096
-// others are on their way. The error is that of ctx, of data, or the first one
-// of an event that was posted before.
+// others, different from their neighbours, wait to be sent. The error is that of
+// ctx, of data, or the first one of an event that was posted before.
 func (s *Sender) Post(ctx context.Context, class, subject string, data []byte, repeat uint64) error {
+	if data == nil && s.again(class, subject, repeat) {
+		return nil
+	}
 	req, err := sendRequest(class, subject, data, repeat)
 	if err != nil {
 		return err
 	}
+	for {
+		s.mu.Lock()
+		err, room, progress := s.err, len(s.waiting) < maxPosted, s.progress
+		if err == nil && room {
+			s.waiting = append(s.waiting, posting{req, 1})
+			s.posted++
+		}
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if room {
+			select {
+			case s.some <- struct{}{}:
+			default:
+			}
+			return nil
+		}
+		select {
+		case <-progress:
+		case <-s.done:
+			return s.state().err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// again adds to the event that waits last, if it is the same.
+func (s *Sender) again(class, subject string, repeat uint64) bool {
 	s.mu.Lock()
-	err = s.err
-	if err == nil {
-		s.posted++
+	defer s.mu.Unlock()
+	if len(s.waiting) == 0 || s.err != nil {
+		return false
 	}
-	s.mu.Unlock()
-	if err != nil {
-		return err
+	last := &s.waiting[len(s.waiting)-1]
+	e := last.event
+	if e.Data != nil || e.Subject != subject || e.Class != class {
+		return false
 	}
-	select {
-	case s.queue <- req:
-		return nil
-	case <-s.done:
-		return s.state().err
-	case <-ctx.Done():
-		s.change(func() { s.posted-- })
-		return ctx.Err()
+	total := max(1, e.Repeat) + max(1, repeat)
+	if repeat > maxRepeat || total > maxRepeat {
+		return false
 	}
+	e.Repeat = total
+	last.calls++
+	s.posted++
+	return true
 }
 
 // A senderState is one moment of a Sender.
@@ -112,9 +158,7 @@ func (s *Sender) Flush(ctx context.Context) (matched uint64, err error) {
 	upTo := s.state().posted
 	for {
 		now := s.state()
-		// Less may be on its way than was: a Post that waited was given up. What was
-		// taken before Flush began is answered first, and still counted.
-		if now.answered >= min(upTo, now.posted) || now.over {
+		if now.answered >= upTo || now.over {
 			return now.matched, now.err
 		}
 		select {
@@ -141,8 +185,7 @@ func (s *Sender) change(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f()
-	close(s.progress)
-	s.progress = make(chan struct{})
+	s.progressed()
 }
 
 type sendStream interface {
@@ -154,25 +197,47 @@ type sendStream interface {
 func (s *Sender) send(ctx context.Context, stream sendStream) {
 	req := &belfryv1.SendEventsRequest{}
 	for {
-		size := 0
-		add := func(e *belfryv1.SendEventRequest) {
-			req.Events = append(req.Events, e)
-			size += sizeOf(e)
-		}
-		req.Events = req.GetEvents()[:0]
 		select {
-		case e := <-s.queue:
-			add(e)
+		case <-s.some:
 		case <-ctx.Done():
 			return
 		}
-		for len(req.GetEvents()) < maxEvents && size < maxRequest && len(s.queue) > 0 {
-			add(<-s.queue)
-		}
-		if stream.Send(req) != nil {
-			return // receive knows why
+		for s.take(req) {
+			if stream.Send(req) != nil {
+				return // receive knows why
+			}
 		}
 	}
+}
+
+// take puts what waits into a request; false: nothing does.
+func (s *Sender) take(req *belfryv1.SendEventsRequest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	req.Events = req.GetEvents()[:0]
+	size, n := 0, 0
+	for n < min(len(s.waiting), maxEvents) && size < maxRequest {
+		p := s.waiting[n]
+		n++
+		req.Events = append(req.Events, p.event)
+		s.asked = append(s.asked, p.calls)
+		size += sizeOf(p.event)
+	}
+	if n == 0 {
+		return false
+	}
+	full := len(s.waiting) >= maxPosted
+	s.waiting = slices.Delete(s.waiting, 0, n)
+	if full {
+		s.progressed()
+	}
+	return true
+}
+
+// progressed is called with the lock held.
+func (s *Sender) progressed() {
+	close(s.progress)
+	s.progress = make(chan struct{})
 }
 
 // sizeOf is about what an event takes in a request, and not less.
@@ -200,13 +265,16 @@ func (s *Sender) receive(stream sendStream) {
 			return
 		}
 		s.change(func() {
-			for _, r := range resp.GetResults() {
-				s.answered++
-				s.matched += uint64(r.GetMatched())
+			results := resp.GetResults()
+			results = results[:min(len(results), len(s.asked))] // more than was asked is not for us
+			for i, r := range results {
+				s.answered += s.asked[i]
+				s.matched += s.asked[i] * uint64(r.GetMatched())
 				if r.GetRefusal() != nil && s.err == nil {
 					s.err = refusal(r.GetRefusal())
 				}
 			}
+			s.asked = slices.Delete(s.asked, 0, len(results))
 		})
 	}
 }

@@ -3,42 +3,57 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
 
+// resting is a Sender of which nobody sends.
+func resting() *Sender {
+	return &Sender{some: make(chan struct{}, 1), done: make(chan struct{}), progress: make(chan struct{})}
+}
+
+// fill posts different events until one more would have to wait.
+func fill(t *testing.T, s *Sender) {
+	t.Helper()
+	for i := range maxPosted {
+		if err := s.Post(t.Context(), "user.x", strconv.Itoa(i), nil, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestFlushDoesNotWaitForAPostThatWasGivenUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &Sender{queue: make(chan *belfryv1.SendEventRequest, 1), done: make(chan struct{}), progress: make(chan struct{})}
-		if err := s.Post(t.Context(), "user.x", "1", nil, 1); err != nil {
-			t.Fatal(err)
-		}
+		s := resting()
+		fill(t, s)
 		ctx, giveUp := context.WithCancel(t.Context())
 		posted, flushed := make(chan error, 1), make(chan error, 1)
-		go func() { posted <- s.Post(ctx, "user.x", "2", nil, 1) }()
-		synctest.Wait() // the queue is full
+		go func() { posted <- s.Post(ctx, "user.x", "more", nil, 1) }()
+		synctest.Wait()
 		go func() {
 			_, err := s.Flush(t.Context())
 			flushed <- err
 		}()
 		synctest.Wait()
 		giveUp()
-		if err := s.Post(ctx, "user.x", "3", nil, 1); !errors.Is(err, context.Canceled) { // flush never knew of it
-			t.Errorf("post: %v; want canceled", err)
-		}
 		if err := <-posted; !errors.Is(err, context.Canceled) {
 			t.Errorf("post: %v; want canceled", err)
 		}
+		s.change(func() { s.answered += maxPosted - 1 })
 		synctest.Wait()
 		if len(flushed) != 0 {
-			t.Error("flush did not wait for the first event's answer")
+			t.Error("flush did not wait for the answer to the last event")
 		}
 		s.change(func() { s.answered++ })
 		synctest.Wait()
@@ -51,28 +66,93 @@ func TestFlushDoesNotWaitForAPostThatWasGivenUp(t *testing.T) {
 	})
 }
 
-func TestFlushReturnsWhenTheLastPostIsGivenUp(t *testing.T) {
+func TestAPostThatWaitsGoesOnWhenThereIsRoom(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &Sender{queue: make(chan *belfryv1.SendEventRequest), done: make(chan struct{}), progress: make(chan struct{})}
-		ctx, giveUp := context.WithCancel(t.Context())
-		posted, flushed := make(chan error, 1), make(chan error, 1)
-		go func() { posted <- s.Post(ctx, "user.x", "", nil, 1) }()
+		s := resting()
+		fill(t, s)
+		posted := make(chan error, 1)
+		go func() { posted <- s.Post(t.Context(), "user.x", "more", nil, 1) }()
 		synctest.Wait()
-		go func() {
-			_, err := s.Flush(t.Context())
-			flushed <- err
-		}()
-		synctest.Wait()
-		giveUp()
-		if err := <-posted; !errors.Is(err, context.Canceled) {
-			t.Errorf("post: %v; want canceled", err)
+		if len(posted) != 0 {
+			t.Fatal("post did not wait")
+		}
+		if !s.take(&belfryv1.SendEventsRequest{}) {
+			t.Fatal("nothing waits")
 		}
 		synctest.Wait()
-		if len(flushed) != 1 {
-			t.Fatal("flush waits although nothing is under way")
+		if len(posted) != 1 || <-posted != nil || s.state().posted != maxPosted+1 {
+			t.Error("post still waits")
 		}
 	})
+}
+
+// What equals its neighbour goes with it, and each call is counted.
+func TestEqualEventsInARowGoAsOne(t *testing.T) {
+	t.Parallel()
+	s := resting()
+	for _, e := range []struct {
+		class, subject, data string
+		repeat               uint64
+	}{
+		{"user.x", "a", "", 1},
+		{"user.x", "a", "", 0},
+		{"user.x", "a", "", 5},
+		{"user.x", "b", "", 1},
+		{"user.y", "b", "", 1},
+		{"user.y", "b", "{}", 1},
+		{"user.y", "b", "{}", 1},
+		{"user.y", "b", "", 1},
+		{"user.y", "b", "", maxRepeat - 1},
+		{"user.y", "b", "", 1},
+		{"user.x", "a", "", 1},
+	} {
+		var data []byte
+		if e.data != "" {
+			data = []byte(e.data)
+		}
+		if err := s.Post(t.Context(), e.class, e.subject, data, e.repeat); err != nil {
+			t.Fatal(err)
+		}
+	}
+	req := &belfryv1.SendEventsRequest{}
+	if !s.take(req) || s.take(&belfryv1.SendEventsRequest{}) {
+		t.Fatal("it did not go with one request")
+	}
+	var got []string
+	for _, e := range req.GetEvents() {
+		got = append(got, fmt.Sprintf("%s %s %t %d", e.GetClass(), e.GetSubject(), e.GetData() != nil, e.GetRepeat()))
+	}
+	want := []string{
+		"user.x a false 7", "user.x b false 1", "user.y b false 1", "user.y b true 1", "user.y b true 1",
+		"user.y b false 1000000000", "user.y b false 1", "user.x a false 1",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("sent (-want +got):\n%s", diff)
+	}
+	s.client = &Client{}
+	s.receive(&answers{results: []uint32{2, 0, 0, 0, 0, 0, 0, 1, 99}})
+	if now := s.state(); now.answered != 11 || now.matched != 3*2+1 {
+		t.Errorf("%d answered, %d matched; want 11 and 7", now.answered, now.matched)
+	}
+}
+
+// answers is a stream that gives one answer and ends.
+type answers struct {
+	sendStream
+	results []uint32
+}
+
+func (a *answers) Recv() (*belfryv1.SendEventsResponse, error) {
+	if a.results == nil {
+		return nil, io.EOF
+	}
+	resp := &belfryv1.SendEventsResponse{}
+	for _, matched := range a.results {
+		resp.Results = append(resp.Results, &belfryv1.SendResult{Matched: matched})
+	}
+	a.results = nil
+	return resp, nil
 }
 
 // TestWhatNoAgentTakesIsRefusedHere: a request that is too large would end the
@@ -110,10 +190,11 @@ func TestARequestIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Sender{queue: make(chan *belfryv1.SendEventRequest, maxPosted), done: make(chan struct{}), progress: make(chan struct{})}
+	s := resting()
 	for range maxPosted {
-		s.queue <- &belfryv1.SendEventRequest{Class: "user.x", Subject: strings.Repeat("y", 4000), Data: data}
+		s.waiting = append(s.waiting, posting{&belfryv1.SendEventRequest{Class: "user.x", Subject: strings.Repeat("y", 4000), Data: data}, 1})
 	}
+	s.some <- struct{}{}
 	ctx, cancel := context.WithCancel(t.Context())
 	sent := &sentRequests{until: maxPosted, done: cancel}
 	s.send(ctx, sent)

@@ -1,11 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -48,6 +53,9 @@ func measureLocal(ctx context.Context, b *bench) ([]row, error) {
 	}
 	exits, err := b.beside(ctx, "process exit", "pidfd", target{Ratio: 1.36}, target{Ratio: 1.41},
 		func() ([]float64, error) { return exitTimes(ctx, b.scaled(localExits), askPidfd) },
+		withRelay(func(relay *child) ([]float64, error) {
+			return exitTimes(ctx, b.scaled(localExits), func(pid int) (informant, error) { return askRelay(relay, "exit", strconv.Itoa(pid)) })
+		}),
 		func() ([]float64, error) {
 			return exitTimes(ctx, b.scaled(localExits), func(pid int) (informant, error) { return agent("process.exit", fmt.Sprintf("pid=%d", pid)) })
 		})
@@ -57,33 +65,43 @@ func measureLocal(ctx context.Context, b *bench) ([]row, error) {
 	file := filepath.Join(dir, "written")
 	writes, err := b.beside(ctx, "file write", "inotify", target{Ratio: 5}, target{Ratio: 3.7},
 		func() ([]float64, error) { return writeTimes(ctx, b.scaled(localWrites), file, askInotify) },
+		withRelay(func(relay *child) ([]float64, error) {
+			return writeTimes(ctx, b.scaled(localWrites), file, func(path string) (informant, error) { return askRelay(relay, "write", path) })
+		}),
 		func() ([]float64, error) {
 			return writeTimes(ctx, b.scaled(localWrites), file, func(path string) (informant, error) { return agent("file.modify", path) })
 		})
 	return append(exits, writes...), err
 }
 
-// beside runs both in turn. Each returns its times in µs.
-func (b *bench) beside(ctx context.Context, what, peer string, p50, p99 target, floor, own func() ([]float64, error)) ([]row, error) {
-	rows := []row{{Work: what + ", p50", Target: p50}, {Work: what + ", p99", Target: p99}}
+// beside runs all in turn: the kernel itself, a process between that does
+// nothing but pass it on, and an agent. Each returns its times in µs.
+func (b *bench) beside(ctx context.Context, what, peer string, p50, p99 target, floor, relay, own func() ([]float64, error)) ([]row, error) {
+	rows := []row{{Work: what + ", p50", Target: p50}, {Work: what + ", p99", Target: p99}, {Work: what + ", p50"}, {Work: what + ", p99"}}
 	for i := range rows {
 		rows[i].Unit, rows[i].Hops, rows[i].Peer = "µs", "0 : 1", "bare "+peer
+		if i >= 2 {
+			rows[i].Hops, rows[i].Peer = "1 : 1", "bare relay"
+		}
 	}
-	once := func(measure func() ([]float64, error), put func(r *row, v float64)) func(context.Context) error {
+	once := func(measure func() ([]float64, error), put func(i int, v float64)) func(context.Context) error {
 		return func(context.Context) error {
 			took, err := measure()
 			if err != nil {
 				return err
 			}
 			for i, v := range stats.Quantiles(took, 0.5, 0.99) {
-				put(&rows[i], v)
+				put(i, v)
 			}
 			return nil
 		}
 	}
 	err := b.turns(ctx, what,
-		once(floor, func(r *row, v float64) { r.Theirs = append(r.Theirs, v) }),
-		once(own, func(r *row, v float64) { r.Ours = append(r.Ours, v) }))
+		once(floor, func(i int, v float64) { rows[i].Theirs = append(rows[i].Theirs, v) }),
+		once(relay, func(i int, v float64) { rows[i+2].Theirs = append(rows[i+2].Theirs, v) }),
+		once(own, func(i int, v float64) {
+			rows[i].Ours, rows[i+2].Ours = append(rows[i].Ours, v), append(rows[i+2].Ours, v)
+		}))
 	return rows, err
 }
 
@@ -217,4 +235,64 @@ func askInotify(path string) (informant, error) {
 		}
 	}
 	return informant{next, func() { _ = unix.Close(fd) }}, nil
+}
+
+// playRelay is the least that an agent could do: it is asked in a line, "exit
+// PID" or, once, "write PATH", says that it watches, and says when it happened.
+func playRelay(in io.Reader, out io.Writer) error {
+	fmt.Fprintln(out, "relay")
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		what, which, _ := strings.Cut(lines.Text(), " ")
+		next, err := informant{}, error(nil)
+		if what == "exit" {
+			var pid int
+			if pid, err = strconv.Atoi(which); err == nil {
+				next, err = askPidfd(pid)
+			}
+		} else {
+			next, err = askInotify(which)
+		}
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(out, "watching")
+		go func() {
+			defer next.close()
+			for next.next() == nil {
+				fmt.Fprintln(out, "told")
+				if what == "exit" {
+					return
+				}
+			}
+		}()
+	}
+	return nil
+}
+
+// withRelay measures with a relay of its own.
+func withRelay(measure func(relay *child) ([]float64, error)) func() ([]float64, error) {
+	return func() (took []float64, err error) {
+		relay, _, err := startRole("relay")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, relay.end()) }()
+		return measure(relay)
+	}
+}
+
+// askRelay asks the relay, which answers in lines.
+func askRelay(c *child, what, which string) (informant, error) {
+	if _, err := fmt.Fprintln(c.in, what, which); err != nil {
+		return informant{}, err
+	}
+	line, err := c.line()
+	if err == nil && line != "watching" {
+		err = fmt.Errorf("the relay says %q", line)
+	}
+	next := func() error {
+		_, err := c.line()
+		return err
+	}
+	return informant{next, func() {}}, err
 }

@@ -56,7 +56,7 @@ func parse(args []string) (settings, error) {
 	flags := flag.NewFlagSet("events", flag.ContinueOnError)
 	flags.StringVar(&s.out, "out", "", "write the figures as JSON to `FILE`")
 	flags.StringVar(&s.readme, "readme", "", "rewrite the tables between the markers of `FILE`")
-	only := flags.String("only", "", "measure only the parts whose name fits `REGEXP`: latency, throughput, local, registrations, fanout, duplicates")
+	only := flags.String("only", "", "measure only the parts whose name fits `REGEXP`: latency, throughput, local, registrations, fanout, duplicates, durable")
 	flags.Float64Var(&s.scale, "scale", 1, "length of each repetition; below 1 only to try something out")
 	flags.IntVar(&s.reps, "reps", 5, "repetitions of each system")
 	if err := flags.Parse(args); err != nil {
@@ -91,6 +91,7 @@ var parts = []part{
 	{"registrations", "Registrations", false, measureRegistrations},
 	{"fanout", "Local fan-out with delivery", false, measureFanout},
 	{"duplicates", "Duplicates against a stalled consumer", true, measureDuplicates},
+	{"durable", "Durable events", true, measureDurable},
 }
 
 // bench is what the parts share.

@@ -12,6 +12,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,11 +25,16 @@ import (
 // lookups, because it merges nothing.
 const subjectNATS = "bench"
 
-// withTLS is the argument of a server that speaks TLS.
-const withTLS = "tls"
+// Arguments of a server: it speaks TLS, or keeps streams in the directory that is
+// the last argument, and syncs each write.
+const (
+	withTLS   = "tls"
+	withStore = "store"
+	withSync  = "sync"
+)
 
 // playServer is a NATS server as it comes, without logs, until in ends; or one
-// with TLS 1.3. It says its address, and its certificate if it has one.
+// with TLS 1.3, or with JetStream. It says its address, and its certificate if it has one.
 func playServer(args []string, in io.Reader, out io.Writer) error {
 	opts := server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true}
 	var certificate []byte
@@ -39,6 +45,9 @@ func playServer(args []string, in io.Reader, out io.Writer) error {
 		}
 		certificate = own.Certificate[0]
 		opts.TLSConfig = &tls.Config{Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS13}
+	}
+	if slices.Contains(args, withStore) {
+		opts.JetStream, opts.StoreDir, opts.SyncAlways = true, args[len(args)-1], slices.Contains(args, withSync)
 	}
 	s, err := server.NewServer(&opts)
 	if err != nil {

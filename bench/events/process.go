@@ -22,6 +22,8 @@ func play(role string, args []string, in io.Reader, out io.Writer) error {
 		return playServer(args, in, out)
 	case "nats-stalled":
 		return playStalled(args, in, out)
+	case "relay":
+		return playRelay(in, out)
 	}
 	return fmt.Errorf("unknown part; %s is for this program's own use, unset it", roleVariable)
 }

@@ -79,6 +79,8 @@ func runAgent(ctx context.Context, stderr io.Writer, settings config.Settings, l
 	if err := keepMemory(); err != nil {
 		return err
 	}
+	relaxTimers()
+	paceCollector(os.Getenv)
 	token, err := agent.WebToken(settings.State)
 	if err != nil {
 		return err

@@ -125,7 +125,9 @@ func (s *loopState) receive(in input) {
 	}
 }
 
-// hand gives away what the machine put out. Nothing here blocks.
+// hand gives away what the machine put out. Nothing here blocks. Goroutines run
+// in turn but for the one that was woken last, which is next: streams are served
+// last, so that whoever waits for an event goes before what is put in order.
 func (l *eventLoop) hand(s *loopState, out event.Output) {
 	if len(out.Watch) > 0 {
 		l.watch(out.Watch)
@@ -142,9 +144,11 @@ func (l *eventLoop) hand(s *loopState, out event.Output) {
 			delete(s.waiting, a.Request)
 		}
 	}
-	for _, b := range out.Batches {
-		if c := s.consumers[b.Consumer]; c != nil {
-			c.batches <- b // has room: the machine answers one Ready with one batch
+	for _, stream := range []bool{false, true} {
+		for _, b := range out.Batches {
+			if c := s.consumers[b.Consumer]; c != nil && (c.kind == event.ConsumerStream) == stream {
+				c.batches <- b // has room: the machine answers one Ready with one batch
+			}
 		}
 	}
 	for _, id := range out.Closed {
@@ -213,6 +217,7 @@ func (l *eventLoop) Open(kind event.ConsumerKind, name string, limits event.Limi
 	c := &consumer{
 		loop:    l,
 		id:      event.ConsumerID(l.consumers.Add(1)),
+		kind:    kind,
 		batches: make(chan event.Batch, 1),
 		ended:   make(chan struct{}),
 	}
@@ -262,6 +267,7 @@ func (l *eventLoop) Classes() []belfry.ClassInfo {
 type consumer struct {
 	loop    *eventLoop
 	id      event.ConsumerID
+	kind    event.ConsumerKind
 	batches chan event.Batch
 	ended   chan struct{}
 	once    sync.Once

@@ -28,8 +28,11 @@ const (
 	journalQueue   = 16_384  // notifications
 	journalPayload = 16 << 20
 
-	journalPace       = 5 * time.Millisecond // from one commit to the next: docs/adr/0020-journal-pace.md
-	journalRetryFirst = time.Second          // after a commit that failed
+	journalPace = 5 * time.Millisecond // from one commit to the next: docs/adr/0020-journal-pace.md
+	// journalGather is from an event that comes alone to its commit: whoever waits
+	// for it gets it first. Write and sync would hold the processor that it woke.
+	journalGather     = time.Millisecond
+	journalRetryFirst = time.Second // after a commit that failed
 	journalRetryMost  = 30 * time.Second
 	journalLook       = 5 * time.Second  // at age and state, while nothing happens
 	journalCalm       = 10 * time.Second // without trouble, until the state is ok again
@@ -139,9 +142,9 @@ func (r *recorder) activate(ctx context.Context) {
 // given its pause goes into the next commit; a queue that holds more than one
 // batch makes no pause.
 func (r *recorder) run(ctx context.Context) {
+	var begun time.Time // the last commit
 	for {
 		b, err := r.next(ctx)
-		begun := time.Now()
 		switch {
 		case err == nil:
 		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
@@ -151,6 +154,10 @@ func (r *recorder) run(ctx context.Context) {
 		default:
 			return
 		}
+		if alone := time.Since(begun) > journalPace+journalGather; alone && !pause(ctx, journalGather) {
+			return
+		}
+		begun = time.Now()
 		if !r.commit(ctx, b.Notifications) {
 			return
 		}

@@ -83,12 +83,13 @@ func (j *judgedStreams) all() []*judgedStream {
 // parts are the registrations of one consumer by number. Safe for concurrent
 // use.
 type parts struct {
-	mu sync.Mutex
-	of map[uint32]part
+	mu   sync.Mutex
+	of   map[uint32]*part
+	last *part // that was noted; the next one is often the same
 }
 
-// A part is what a registration is judged by. There may be 10,000 of a
-// consumer, so nothing else is kept.
+// A part is what a registration is judged by, and is never written again. There
+// may be 10,000 of a consumer, so nothing else is kept, and of equal ones in a row one.
 type part struct {
 	class, subject string
 	scope          belfry.Scope
@@ -106,9 +107,12 @@ func (p *parts) put(number uint32, r belfry.Registration) (noted bool) {
 		return false
 	}
 	if p.of == nil {
-		p.of = map[uint32]part{}
+		p.of = map[uint32]*part{}
 	}
-	p.of[number] = part{r.Class, r.Subject, r.Scope}
+	if one := (part{r.Class, r.Subject, r.Scope}); p.last == nil || *p.last != one {
+		p.last = &one
+	}
+	p.of[number] = p.last
 	return true
 }
 
@@ -118,7 +122,10 @@ func (p *parts) drop(number uint32) (r belfry.Registration, known bool) {
 	defer p.mu.Unlock()
 	noted, known := p.of[number]
 	delete(p.of, number)
-	return noted.registration(), known
+	if !known {
+		return r, false
+	}
+	return noted.registration(), true
 }
 
 func (p *parts) has(number uint32) bool {
@@ -129,7 +136,7 @@ func (p *parts) has(number uint32) bool {
 }
 
 // all is a copy.
-func (p *parts) all() map[uint32]part {
+func (p *parts) all() map[uint32]*part {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return maps.Clone(p.of)

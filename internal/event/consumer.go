@@ -242,12 +242,14 @@ func (c *consumer) fill(b *basket) {
 func (r *registration) take(b *basket) {
 	r.takeCoverage(b)
 	switch {
-	case len(r.rest) > 0 || r.queue == nil && r.left:
-		n := min(len(r.rest), max(0, b.most-len(b.notifications)))
-		for _, rest := range r.rest[:n] {
+	case len(r.rest()) > 0 || r.queue == nil && r.left:
+		n := min(len(r.rest()), max(0, b.most-len(b.notifications)))
+		for _, rest := range r.rest()[:n] {
 			b.add(rest)
 		}
-		r.rest = r.rest[n:]
+		if r.over != nil {
+			r.over.notifications = r.over.notifications[n:]
+		}
 	case r.queue == nil:
 		r.takePlain(b)
 	case r.consumer.busy != nil:
@@ -275,7 +277,7 @@ func (e *ending) notification(r *registration) belfry.Notification {
 // drained tells whether everything but the end has been taken.
 func (r *registration) drained() bool {
 	switch {
-	case r.coverageNews() || len(r.rest) > 0:
+	case r.coverageNews() || len(r.rest()) > 0:
 		return false
 	case r.queue != nil:
 		return r.queue.empty() && len(r.snapshots) == 0

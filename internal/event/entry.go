@@ -168,7 +168,7 @@ func (e *entry) addPlain(r *registration) {
 	if r.queue == nil && !r.consumer.remote() {
 		e.machine.share(r, e)
 	}
-	r.entry, r.taken, r.slot = e, e.sequence, len(e.plain)
+	r.entry, r.taken, r.slot = e, e.sequence, int32(len(e.plain))
 	e.plain = append(e.plain, r)
 	e.clean(r)
 	if r.spec.Snapshot && e.present != nil {
@@ -178,11 +178,11 @@ func (e *entry) addPlain(r *registration) {
 
 func (e *entry) removePlain(r *registration) {
 	if !r.dirty {
-		e.swap(r.slot, e.cleanOnes-1)
+		e.swap(int(r.slot), e.cleanOnes-1)
 		e.cleanOnes--
 	}
 	last := len(e.plain) - 1
-	e.swap(r.slot, last)
+	e.swap(int(r.slot), last)
 	e.plain[last] = nil
 	e.plain = e.plain[:last]
 }
@@ -190,13 +190,13 @@ func (e *entry) removePlain(r *registration) {
 // clean says that a registration has had everything: the next post must tell it.
 func (e *entry) clean(r *registration) {
 	r.dirty = false
-	e.swap(r.slot, e.cleanOnes)
+	e.swap(int(r.slot), e.cleanOnes)
 	e.cleanOnes++
 }
 
 func (e *entry) swap(i, j int) {
 	e.plain[i], e.plain[j] = e.plain[j], e.plain[i]
-	e.plain[i].slot, e.plain[j].slot = i, j
+	e.plain[i].slot, e.plain[j].slot = int32(i), int32(j)
 }
 
 // happened gives occurrences their numbers and hands them on. It is the only

@@ -131,7 +131,7 @@ func (r *registration) status(local bool) ConsumerStatus {
 
 // queued counts the notifications that wait in a registration.
 func (r *registration) queued() int {
-	n := len(r.rest) + len(r.snapshots)
+	n := len(r.rest()) + len(r.snapshots)
 	switch {
 	case r.queue != nil:
 		n += r.queue.len() + len(r.queue.losers)

@@ -39,6 +39,7 @@ type Machine struct {
 
 	entries   map[EntryID]*entry
 	nothing   elaborate // of all plain registrations; never written
+	common    *order    // of the plain registration that shared none; others may be alike
 	index     map[key]*entry
 	last      *entry // of the previous Post: producers post in bursts
 	nextEntry EntryID

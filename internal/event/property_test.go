@@ -416,12 +416,12 @@ func checkQueue(t *rapid.T, q *queue) {
 // to its events while it was there.
 func (b *bench) totals(t *rapid.T) {
 	for _, id := range sortedKeys(b.readers) {
-		for n := range b.readers[id].specs {
+		for n, spec := range b.readers[id].specs {
 			r := b.m.consumers[id].regs[n]
 			at := ledgerReader{id, n}
 			a, want := b.ledger.given[at], uint64(0)
 			for _, e := range b.m.sortedEntries() {
-				if !matchGlob(r.spec.Subject, e.subject) {
+				if !matchGlob(spec.Subject, e.subject) {
 					continue
 				}
 				want += uint64(len(b.ledger.posted[b.event(e.entry)])) - b.base[at][e.entry]
@@ -431,7 +431,7 @@ func (b *bench) totals(t *rapid.T) {
 				got += at.skipped + at.gate.kept() // comes with the next notification
 			}
 			if got != want || a.unknown {
-				t.Fatalf("I3: registration %d of %q: %d accounted for, %d posted", n, r.spec.Subject, got, want)
+				t.Fatalf("I3: registration %d of %q: %d accounted for, %d posted", n, spec.Subject, got, want)
 			}
 		}
 	}

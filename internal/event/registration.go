@@ -14,17 +14,13 @@ import (
 type registration struct {
 	*order
 	consumer *consumer
-	number   uint32
-	onlooker bool // it counts as nobody's
 
 	// of a plain one
 	entry *entry
 	taken uint64 // the last sequence number it has had
 	since int64  // time of the first occurrence after that
-	slot  int    // in entry.plain
-	look  int    // look back that many runs only; 0: all
-	dirty bool
 	snap  *state // the state to begin with
+	over  *remains
 
 	// of any other
 	*elaborate
@@ -32,19 +28,36 @@ type registration struct {
 	home  *entry // the one entry it names, if it names one
 
 	request RequestID // not answered yet
-	awaits  awaited   // why not
-	pending bool      // in the consumer's list
-	blocked bool      // in the consumer's other list: has notifications of busy events only
-	removed bool
-	left    bool                  // off its events
-	rest    []belfry.Notification // of a plain one that has left
-	ended   *ending               // its event is gone: one last notification
+	ended   *ending   // its event is gone: one last notification
 	gaps    uint64
+
+	// What is small stands together: there may be a million of these.
+	number   uint32
+	slot     int32   // of a plain one, in entry.plain
+	awaits   awaited // why request is not answered
+	onlooker bool    // it counts as nobody's
+	dirty    bool    // of a plain one
+	pending  bool    // in the consumer's list
+	blocked  bool    // in the consumer's other list: has notifications of busy events only
+	removed  bool
+	left     bool // off its events
+}
+
+// remains are what a plain registration that has left its entry still has.
+type remains struct{ notifications []belfry.Notification }
+
+// rest is what has remained, if anything.
+func (r *registration) rest() []belfry.Notification {
+	if r.over == nil {
+		return nil
+	}
+	return r.over.notifications
 }
 
 // An order is what a registration asks for. It never changes once it is in
-// force, so that plain ones that ask the same of one entry share it: most
-// registrations of a large node are such, and nothing happens for them.
+// force, so that plain ones that ask the same share it, of whatever event: most
+// registrations of a large node are such, and nothing happens for them. One that
+// is shared has no subject; the entry has.
 type order struct {
 	spec belfry.Registration
 	wish wish
@@ -74,8 +87,14 @@ func newRegistration(c *consumer, spec *belfry.Registration) *registration {
 // share gives up the parts that others have just so.
 func (m *Machine) share(r *registration, e *entry) {
 	r.elaborate = &m.nothing
-	if len(e.plain) > 0 && e.plain[0].order != r.order && reflect.DeepEqual(e.plain[0].spec, r.spec) {
+	r.spec.Subject, r.wish.subject = "", ""
+	switch {
+	case len(e.plain) > 0 && e.plain[0].order != r.order && reflect.DeepEqual(e.plain[0].order, r.order):
 		r.order = e.plain[0].order
+	case m.common != nil && reflect.DeepEqual(m.common, r.order):
+		r.order = m.common
+	default:
+		m.common = r.order
 	}
 }
 
@@ -160,9 +179,7 @@ func (m *Machine) plainRegistration(r *registration) bool {
 
 // install puts a checked registration in force.
 func (m *Machine) install(now time.Time, r *registration) {
-	if m.plainRegistration(r) {
-		r.look = r.spec.Limit
-	} else {
+	if !m.plainRegistration(r) {
 		r.queue = newQueue(&r.spec).forJournal(r.consumer)
 	}
 	cluster := r.spec.Scope == belfry.ScopeCluster

@@ -370,7 +370,7 @@ func (e *entry) place(r *registration) {
 		return
 	}
 	r.taken, r.since, r.dirty = last, e.timeAfter(last), true
-	e.swap(r.slot, e.cleanOnes-1)
+	e.swap(int(r.slot), e.cleanOnes-1)
 	e.cleanOnes--
 	r.wake()
 }

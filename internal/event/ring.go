@@ -74,8 +74,8 @@ func (r *registration) takePlain(b *basket) {
 func (r *registration) takeRuns(b *basket) {
 	e := r.entry
 	runs := e.ring.runs
-	if r.look > 0 && len(runs) > r.look {
-		runs = runs[len(runs)-r.look:]
+	if most := r.spec.Limit; most > 0 && len(runs) > most { // look back that many only
+		runs = runs[len(runs)-most:]
 	}
 	marked := e.ring.lowerBound(r.taken, len(e.ring.runs)-len(runs))
 	for i := range runs {
@@ -109,7 +109,7 @@ func (r *registration) drain() {
 	if r.entry != nil {
 		b := &basket{most: len(r.entry.ring.runs)*2 + 2, mostBytes: math.MaxInt}
 		r.takePlain(b)
-		r.rest = append(r.rest, b.notifications...)
+		r.over = &remains{append(r.rest(), b.notifications...)}
 	}
 }
 

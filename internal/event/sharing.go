@@ -34,7 +34,7 @@ type partKey struct {
 
 func (r *registration) partKey(b *basket) partKey {
 	return partKey{
-		entry: r.entry, number: r.number, look: r.look, taken: r.taken, since: r.since, last: r.entry.sequence,
+		entry: r.entry, number: r.number, look: r.spec.Limit, taken: r.taken, since: r.since, last: r.entry.sequence,
 		most: b.most, bytes: b.mostBytes,
 	}
 }

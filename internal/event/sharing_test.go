@@ -136,3 +136,27 @@ func TestWhatIsInBetweenStays(t *testing.T) {
 		t.Errorf("the second got %v; want %v", subjects, want)
 	}
 }
+
+// Registrations that differ in their event only share what they ask for, and
+// keep what they differ in otherwise.
+func TestPlainRegistrationsShareWhatIsAlike(t *testing.T) {
+	t.Parallel()
+	m := scriptMachine("a", 1, scriptStart)
+	m.Receive(scriptStart, Open{Consumer: 1})
+	for i, r := range []belfry.Registration{
+		{Class: "file.modify", Subject: "/x", Wait: true},
+		{Class: "file.modify", Subject: "/y", Wait: true, Limit: 2},
+		{Class: "file.modify", Subject: "/z", Wait: true},
+		{Class: "file.modify", Subject: "/z", Wait: true, NoFollow: true},
+		{Class: "file.modify", Subject: "/x", Wait: true, NoFollow: true},
+	} {
+		m.Receive(scriptStart, Register{Consumer: 1, Number: uint32(i + 1), Registration: r})
+	}
+	regs := m.consumers[1].regs
+	if regs[4].order != regs[5].order {
+		t.Error("registrations 4 and 5 are alike, and have an order each")
+	}
+	if regs[2].spec.Limit != 2 || regs[1].spec.Limit != 0 || !regs[5].spec.NoFollow || regs[3].spec.NoFollow {
+		t.Error("a registration has taken over what another one asks for")
+	}
+}

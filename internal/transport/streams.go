@@ -20,6 +20,7 @@ import (
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/cluster"
+	"github.com/belfry-ha/belfry/internal/codec"
 	"github.com/belfry-ha/belfry/internal/event"
 )
 
@@ -196,6 +197,7 @@ func NewStreams(cfg StreamsConfig) *Streams {
 	}
 	s.generation.Store(cfg.Self.Generation)
 	s.server = grpc.NewServer(append(slices.Clone(cfg.ServerOptions),
+		grpc.ForceServerCodecV2(codec.New()),
 		grpc.Creds(s.credentials()),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),

@@ -255,7 +255,6 @@ func (s *session) post(now time.Time, t *target, how exit) error {
 		at = h.died
 	}
 	entry, instance := t.watch.Entry, h.instance()
-	s.drop(t)
 	doubt := t.doubt
 	t.doubt = false
 	messages := []event.Message{
@@ -265,14 +264,17 @@ func (s *session) post(now time.Time, t *target, how exit) error {
 		event.Invalidate{Entry: entry, Instance: instance},
 	}
 	if !t.subject.follows() {
-		s.forget(t)
 		messages = append(messages, event.End{Entry: entry, Err: fmt.Errorf(
 			"%w: %s has ended; a process id names no successor, exe= and pidfile= do", belfry.ErrNoEvent, t.subject.text)})
-		return s.send(messages...)
 	}
-	if err := s.send(messages...); err != nil {
+	if err := s.send(messages...); err != nil { // before anything that can wait
 		return err
 	}
+	if !t.subject.follows() {
+		s.forget(t)
+		return nil
+	}
+	s.drop(t)
 	t.had, t.closely, t.over = true, now.Add(closelyFor), h.turn
 	if err := s.locate(now, t, new(shared)); err != nil {
 		return err
