@@ -51,6 +51,7 @@ var messages = map[belfry.Class]protoreflect.MessageType{
 	"timer.fire":            (*belfryv1.TimerFire)(nil).ProtoReflect().Type(),
 	"process.exit":          (*belfryv1.ProcessExit)(nil).ProtoReflect().Type(),
 	"unit.state":            (*belfryv1.UnitState)(nil).ProtoReflect().Type(),
+	"resource.state":        (*belfryv1.ResourceState)(nil).ProtoReflect().Type(),
 	"producer.failed":       (*belfryv1.ProducerFailed)(nil).ProtoReflect().Type(),
 }
 
