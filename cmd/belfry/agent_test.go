@@ -43,7 +43,7 @@ func TestAgentTellsSystemdWhatItDoes(t *testing.T) {
 		t.Skip("needs: " + missing)
 	}
 	dir := t.TempDir()
-	c, err := newLocalCluster(filepath.Join(dir, "dev"), 1)
+	c, err := newLocalCluster(filepath.Join(dir, "dev"), 1, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ func (d *demo) start(ctx context.Context) (_ []figure, err error) {
 	if d.network, err = newDemoNetwork(ctx); err != nil {
 		return nil, err
 	}
-	if d.cluster, err = newLocalCluster("", 3); err != nil {
+	if d.cluster, err = newLocalCluster("", 3, false); err != nil {
 		return nil, err
 	}
 	if err := d.cluster.start(ctx); err != nil {

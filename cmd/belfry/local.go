@@ -24,6 +24,7 @@ type localCluster struct {
 	name      string
 	dir       string
 	temporary bool           // remove dir when it is stopped
+	members   bool           // made without a repository file
 	dirLock   net.Listener   // holds the directory
 	ports     []net.Listener // hold the blocks of ports, one each
 	nodes     []*localNode
@@ -40,9 +41,9 @@ const (
 )
 
 // newLocalCluster makes the cluster in dir, or takes up the one that is there.
-// An empty dir is a temporary one.
-func newLocalCluster(dir string, count int) (_ *localCluster, err error) {
-	c := &localCluster{dir: dir, name: filepath.Base(dir)}
+// An empty dir is a temporary one. With members set a new one has no repository.
+func newLocalCluster(dir string, count int, members bool) (_ *localCluster, err error) {
+	c := &localCluster{dir: dir, name: filepath.Base(dir), members: members}
 	if dir == "" {
 		if c.dir, err = os.MkdirTemp("", "belfry-"); err != nil {
 			return nil, err
@@ -125,7 +126,11 @@ func (c *localCluster) create(count int) error {
 			return err
 		}
 	}
-	if _, err := agent.CreateLocal(c.name, nodes, c.clientDir(), filepath.Join(c.dir, localRepository)); err != nil {
+	file := filepath.Join(c.dir, localRepository)
+	if c.members {
+		file = ""
+	}
+	if _, err := agent.CreateLocal(c.name, nodes, c.clientDir(), file); err != nil {
 		return err
 	}
 	return c.writeSettings()

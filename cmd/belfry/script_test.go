@@ -214,12 +214,17 @@ func lacksExitStatus() string {
 // cmdAgents starts `belfry up` with N agents in the directory dev and waits
 // until all are up and have streams with each other, by which a death is known
 // at once: a node is up as soon as its datagrams are heard. At the end of the script it stops them and makes sure that
-// no process is left. Its output goes to the file up.out.
+// no process is left. Its output goes to the file up.out. With members they have
+// no repository: what takes most members there takes the file here.
 func cmdAgents(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: agents N")
+	if neg || len(args) < 1 || len(args) > 2 || len(args) == 2 && args[1] != "members" {
+		ts.Fatalf("usage: agents N [members]")
 	}
-	up, err := startUp(ts.MkAbs("."), args[0])
+	var flags []string
+	if len(args) == 2 {
+		flags = []string{"--members"}
+	}
+	up, err := startUp(ts.MkAbs("."), args[0], flags...)
 	ts.Check(err)
 	ts.Defer(func() {
 		if err := up.stop(); err != nil {
@@ -289,8 +294,9 @@ type family struct {
 	alive  *os.File      // end of file when the last descendant has ended
 }
 
-func startUp(dir, nodes string) (*family, error) {
-	return startFamily(dir, filepath.Join(dir, "up.out"), os.Environ(), "belfry", "up", "--nodes", nodes, "--state", "dev")
+func startUp(dir, nodes string, flags ...string) (*family, error) {
+	args := append([]string{"up", "--nodes", nodes, "--state", "dev"}, flags...)
+	return startFamily(dir, filepath.Join(dir, "up.out"), os.Environ(), "belfry", args...)
 }
 
 // startFamily runs a program whose output goes to a file. A pipe that every

@@ -18,8 +18,9 @@ import (
 
 func newUpCommand(a *app) *cobra.Command {
 	var (
-		nodes int
-		state string
+		nodes   int
+		state   string
+		members bool
 	)
 	cmd := &cobra.Command{
 		Use:   "up",
@@ -29,7 +30,11 @@ func newUpCommand(a *app) *cobra.Command {
 Each agent is a process of its own, with keys, ports and a state directory of
 its own, and speaks to the others over loopback exactly as it would over a
 network: sealed datagrams and mutual TLS. Ctrl-C stops them all. Without
---state nothing is left behind; with it the same cluster comes up again.`,
+--state nothing is left behind; with it the same cluster comes up again.
+
+The configuration lies in the file repository.belfry of the directory; with
+--members the nodes keep it among themselves, as machines do without shared
+storage.`,
 		Example: `  belfry up
   belfry up --nodes 5 --state ./dev`,
 		Args: none,
@@ -37,19 +42,20 @@ network: sealed datagrams and mutual TLS. Ctrl-C stops them all. Without
 			if !a.form.isTable() {
 				return usagef("-o %s: up writes for people; belfry status -o %s and belfry demo -o json write for programs", a.form, a.form)
 			}
-			return up(cmd.Context(), a.out.file, state, nodes)
+			return up(cmd.Context(), a.out.file, state, nodes, members)
 		},
 	}
 	cmd.Flags().IntVar(&nodes, "nodes", 3, "how many agents, 1 to 26; they are named a, b, c, …")
+	cmd.Flags().BoolVar(&members, "members", false, "without a repository file; of a new cluster")
 	cmd.Flags().StringVar(&state, "state", "", "directory that keeps the cluster; made if it is not there (default: a temporary one)")
 	return cmd
 }
 
 // up runs until ctx ends. A signal is how it is meant to end, so that is no
 // error.
-func up(ctx context.Context, out io.Writer, state string, nodes int) error {
+func up(ctx context.Context, out io.Writer, state string, nodes int, members bool) error {
 	begin := time.Now()
-	c, err := newLocalCluster(state, nodes)
+	c, err := newLocalCluster(state, nodes, members)
 	if err != nil {
 		return err
 	}
