@@ -434,7 +434,11 @@ func (s *storage) scan(id repository.UUID) error {
 		if len(found.Clones) > 0 {
 			return errClonedDisk(found.Clones[0])
 		}
-		return fmt.Errorf("%w: no device has repository %s, and no file %s in %s", belfry.ErrNotFound, id, "*"+disk.Suffix, folders(s.agent.opts.Config.Repository.Search))
+		err := fmt.Errorf("%w: no device has repository %s, and no file %s in %s", belfry.ErrNotFound, id, "*"+disk.Suffix, folders(s.agent.opts.Config.Repository.Search))
+		if n := len(found.Problems); n > 0 {
+			err = fmt.Errorf("%w; %d could not be read, the last of them: %s", err, n, found.Problems[n-1].Error())
+		}
+		return err
 	}
 	if id != own {
 		return nil

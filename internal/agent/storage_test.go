@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -471,4 +472,40 @@ func TestAMemberWithoutASlotOnlyReads(t *testing.T) {
 	if by := ninth.agent.members.Table().Origin; by != m[0].agent.id.node.ID {
 		t.Errorf("committed by %s; want n1", by)
 	}
+}
+
+// TestWhyARepositoryIsNotFoundIsTold: a copy beside it, which would become
+// another repository, or a file that can not be read.
+func TestWhyARepositoryIsNotFoundIsTold(t *testing.T) {
+	t.Parallel()
+	m := machines(t, 1)
+	path := formedOnFile(t, m)
+	m[0].waitMode(t, repository.Ready)
+	m[0].stop(t)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := filepath.Join(filepath.Dir(path), "copy.belfry")
+	if err := os.WriteFile(other, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m[0].start(t)
+	m[0].waitMode(t, repository.Restricted)
+	if why := m[0].agent.storage.state.Load().why.Error(); !strings.Contains(why, "is there more than once, "+other+" and "+path) {
+		t.Errorf("with a copy: %s", why)
+	}
+	m[0].stop(t)
+	if err := errors.Join(os.Remove(other), os.Truncate(path, int64(len(data)/2))); err != nil {
+		t.Fatal(err)
+	}
+	m[0].start(t)
+	m[0].waitMode(t, repository.Restricted)
+	if why := m[0].agent.storage.state.Load().why.Error(); !strings.Contains(why, "no device has repository") || !strings.Contains(why, path) {
+		t.Errorf("cut in half: %s", why)
+	}
+	if err := errors.Join(os.Remove(path), os.WriteFile(path, data, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	m[0].waitMode(t, repository.Ready) // what was saved is as good as it was
 }
