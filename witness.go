@@ -255,9 +255,10 @@ func ParseMoveReason(s string) (MoveReason, error) {
 
 // A Move asks a client to use other addresses, or other nodes, from now on.
 type Move struct {
-	ID     string // unique; the same move may reach a client through two witnesses
-	To     []string
-	Reason MoveReason
+	ID        string   // unique; the same move may reach a client through two witnesses
+	To        []string // nodes or addresses, as whoever asked named them
+	Addresses []string // the same as addresses, as far as the witness knows
+	Reason    MoveReason
 }
 
 // A ResourceChange is what a registered client is told.

@@ -90,8 +90,10 @@ type Witness struct {
 	moves []string          // newest last
 	seeds map[string]string // targets by node, of those that answered once
 
-	mu   sync.Mutex
-	node string // of the witness; empty: none
+	mu    sync.Mutex
+	node  string                  // of the witness; empty: none
+	at    string                  // what the program uses now
+	leave context.CancelCauseFunc // ends the present stay; nil: there is none
 }
 
 // OpenWitness registers, and returns when that has succeeded once. ctx bounds the
@@ -122,7 +124,7 @@ func OpenWitness(ctx context.Context, config WitnessConfig) (*Witness, error) {
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	w := &Witness{
 		config: config, key: hex.EncodeToString(key[:]), cancel: cancel,
-		events: make(chan WitnessEvent), done: make(chan struct{}), known: map[string]belfry.ResourceLevel{}, seeds: map[string]string{},
+		events: make(chan WitnessEvent), done: make(chan struct{}), at: config.At, known: map[string]belfry.ResourceLevel{}, seeds: map[string]string{},
 	}
 	opened := make(chan error, 1)
 	go w.run(running, opened)
@@ -159,6 +161,20 @@ func (w *Witness) Node() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.node
+}
+
+// Use says which node, or address of one, the program uses from now on. It is
+// taken to be usable there until the witness says otherwise.
+func (w *Witness) Use(at string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.at == at {
+		return
+	}
+	w.at = at
+	if w.leave != nil {
+		w.leave(errRenewed)
+	}
 }
 
 // Close ends the registration. It waits a second at most for the witness to have
@@ -203,6 +219,9 @@ func (w *Witness) run(ctx context.Context, opened chan<- error) {
 			if registered != nil {
 				opened, delay, missing = nil, backoffMin, false
 				next = w.others(registered.GetWitnesses(), c)
+				if errors.Is(err, errRenewed) {
+					next = append([]candidate{c}, next...)
+				}
 				break
 			}
 			if opened != nil && conclusive(err) {

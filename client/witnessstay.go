@@ -68,6 +68,9 @@ var errSilent = fmt.Errorf("%w: the witness is silent", belfry.ErrNoAgent)
 // errSentAway ends a stay at a witness that ends itself.
 var errSentAway = fmt.Errorf("%w: the witness sends its clients elsewhere", belfry.ErrRestricted)
 
+// errRenewed ends a stay at a witness that is to be told something new.
+var errRenewed = fmt.Errorf("%w: the registration is made again", belfry.ErrStale)
+
 // A watching is one stream of one witness.
 type watching struct {
 	*Witness
@@ -89,8 +92,12 @@ func (w *Witness) stay(ctx context.Context, c candidate, opened chan<- error) (r
 	defer conn.Close()
 	streaming, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	w.mu.Lock()
+	w.leave = cancel
+	at := w.at
+	w.mu.Unlock()
 	stream, err := conn.witness.WatchChanges(streaming, &belfryv1.WatchChangesRequest{
-		Register: w.registration(), KeepAlive: durationpb.New(w.config.KeepAlive),
+		Register: w.registration(at), KeepAlive: durationpb.New(w.config.KeepAlive),
 	})
 	if err != nil {
 		return nil, conn.errorOf(err)
@@ -102,17 +109,27 @@ func (w *Witness) stay(ctx context.Context, c candidate, opened chan<- error) (r
 	if ctx.Err() != nil || errors.Is(err, errSentAway) {
 		w.unregister(ctx, conn)
 	}
-	if cause := context.Cause(streaming); errors.Is(cause, errSilent) {
-		err = errSilent
+	w.mu.Lock()
+	w.leave, w.node = nil, ""
+	w.mu.Unlock()
+	if cause := context.Cause(streaming); errors.Is(cause, errSilent) || errors.Is(cause, errRenewed) {
+		err = cause
 	}
-	w.setNode("")
 	return in.registered, err
 }
 
-// registration is what a witness is told, with all that the program knows.
-func (w *Witness) registration() *belfryv1.ClientRegistration {
+// registration is what a witness is told, with all that the program knows. Of a
+// holder that it has not used before that is that it can be used.
+func (w *Witness) registration(at string) *belfryv1.ClientRegistration {
+	if w.config.At != at {
+		w.config.At = at
+		for name, l := range w.known {
+			l.At = belfry.ResourceAvailable
+			w.known[name] = l
+		}
+	}
 	r := &belfryv1.ClientRegistration{
-		Key: w.key, Client: w.config.Name, Resources: w.config.Resources, At: w.config.At,
+		Key: w.key, Client: w.config.Name, Resources: w.config.Resources, At: at,
 		Eager: w.config.Eager, AllowMissing: w.config.AllowMissing,
 	}
 	for _, name := range w.config.Resources {
@@ -225,7 +242,7 @@ func resourceChange(c *belfryv1.ResourceChange) (change belfry.ResourceChange, e
 		AtAffected: c.GetAtAffected(), Flapped: c.GetFlapped(), Reregister: c.GetReregister(),
 	}
 	if m := c.GetMove(); m != nil {
-		change.Move = &belfry.Move{ID: m.GetId(), To: m.GetTo()}
+		change.Move = &belfry.Move{ID: m.GetId(), To: m.GetTo(), Addresses: m.GetAddresses()}
 		change.Move.Reason, err = belfry.ParseMoveReason(m.GetReason())
 		return change, err
 	}

@@ -31,14 +31,15 @@ type witnessEventView struct {
 
 // witnessMoveView is where a client is asked to go.
 type witnessMoveView struct {
-	ID     string   `json:"id" doc:"unique; the same move may come twice to a client that registers twice"`
-	To     []string `json:"to" doc:"nodes or addresses"`
-	Reason string   `json:"reason" doc:"operator, drain or balance"`
+	ID        string   `json:"id" doc:"unique; the same move may come twice to a client that registers twice"`
+	To        []string `json:"to" doc:"nodes or addresses"`
+	Addresses []string `json:"addresses" doc:"of to, as far as the witness knows them"`
+	Reason    string   `json:"reason" doc:"operator, drain or balance"`
 }
 
 func newWitnessCommand(a *app) *cobra.Command {
 	return newGroup(a, "witness", "Be told when what a program depends on fails on another node",
-		newWitnessWatch(a), newWitnessList(a), newWitnessShow(a), newWitnessInfo(a),
+		newWitnessWatch(a), newWitnessRun(a), newWitnessList(a), newWitnessShow(a), newWitnessInfo(a),
 		newWitnessMove(a), newWitnessDrain(a), newWitnessSet(a), newWitnessEnd(a))
 }
 
@@ -168,7 +169,7 @@ func (a *app) witnessLine(e client.WitnessEvent, told map[belfry.Resource]string
 		}
 		told[c.Resource] = v.State
 	case client.WitnessMove:
-		v.Move = &witnessMoveView{c.Move.ID, append([]string{}, c.Move.To...), c.Move.Reason.String()}
+		v.Move = &witnessMoveView{c.Move.ID, append([]string{}, c.Move.To...), append([]string{}, c.Move.Addresses...), c.Move.Reason.String()}
 	case client.WitnessMissing:
 		v.Error = a.plain(e.Err)
 	case client.WitnessAt:

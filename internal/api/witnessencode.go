@@ -49,7 +49,7 @@ func changeOf(c *belfry.ResourceChange) *belfryv1.ResourceChange {
 		m.AtState = c.Level.At.String()
 	}
 	if c.Move != nil {
-		m.Move = &belfryv1.ClientMove{Id: c.Move.ID, To: c.Move.To, Reason: c.Move.Reason.String()}
+		m.Move = &belfryv1.ClientMove{Id: c.Move.ID, To: c.Move.To, Addresses: c.Move.Addresses, Reason: c.Move.Reason.String()}
 	}
 	return m
 }

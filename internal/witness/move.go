@@ -49,12 +49,26 @@ func (m *Machine) move(now time.Time, msg Move) {
 	}
 	chosen := m.selected(now, &msg.Select)
 	a := Answer{Call: msg.Call, Matched: keysOf(chosen)}
+	msg.Move.Addresses = m.addresses(msg.Move.To)
 	if !msg.DryRun {
 		for _, r := range chosen {
 			r.send(m, now, msg.Move)
 		}
 	}
 	m.answer(a)
+}
+
+// addresses are those of nodes, where they are members; what is no node is one
+// itself.
+func (m *Machine) addresses(places []string) (all []string) {
+	for _, to := range places {
+		if n := m.named(to); n != nil {
+			all = append(all, n.Hosts...)
+		} else {
+			all = append(all, to)
+		}
+	}
+	return all
 }
 
 func (r *registration) send(m *Machine, now time.Time, move belfry.Move) {
@@ -141,7 +155,7 @@ func (d *drain) ring(m *Machine, now time.Time) time.Time {
 func (d *drain) empty(m *Machine, now time.Time, r *registration) {
 	if r.at == d.node {
 		if to := r.elsewhere(d.node); len(to) > 0 {
-			r.moving = &belfry.Move{ID: d.id, To: to, Reason: belfry.MoveDrain}
+			r.moving = &belfry.Move{ID: d.id, To: to, Addresses: to, Reason: belfry.MoveDrain}
 		}
 	}
 	r.leave = r.leave || d.node.ID == m.cfg.Node

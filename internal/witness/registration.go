@@ -297,6 +297,9 @@ func (s *sub) begin(now time.Time) Present {
 		s.told = l
 		return Present{Change: s.hand(p)}
 	}
+	if s.instance() == nil { // the holder that it meant is none here
+		known.At = l.At
+	}
 	s.told, s.given = *known, [2]belfry.ResourceState{known.State, known.At}
 	if known.News(l) == 0 {
 		p.level = *known

@@ -194,7 +194,7 @@ func answerText(a Answer) string {
 func changeText(c belfry.ResourceChange) string {
 	switch {
 	case c.Move != nil:
-		return fmt.Sprintf("move %s to %s (%s)", c.Move.ID, strings.Join(c.Move.To, " "), c.Move.Reason)
+		return fmt.Sprintf("move %s to %s, %s (%s)", c.Move.ID, strings.Join(c.Move.To, " "), strings.Join(c.Move.Addresses, " "), c.Move.Reason)
 	case c.Reregister:
 		return "register elsewhere"
 	}

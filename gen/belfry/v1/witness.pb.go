@@ -835,7 +835,8 @@ type ClientMove struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // the same move may come through two witnesses
 	To            []string               `protobuf:"bytes,2,rep,name=to,proto3" json:"to,omitempty"`
-	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // operator, drain or balance
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`       // operator, drain or balance
+	Addresses     []string               `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"` // of to, as far as the witness knows them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -889,6 +890,13 @@ func (x *ClientMove) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *ClientMove) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
 }
 
 type UnregisterClientRequest struct {
@@ -2373,12 +2381,13 @@ const file_belfry_v1_witness_proto_rawDesc = "" +
 	"\x04move\x18\r \x01(\v2\x15.belfry.v1.ClientMoveR\x04move\x12\x1e\n" +
 	"\n" +
 	"reregister\x18\x0e \x01(\bR\n" +
-	"reregister\"D\n" +
+	"reregister\"b\n" +
 	"\n" +
 	"ClientMove\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x0e\n" +
 	"\x02to\x18\x02 \x03(\tR\x02to\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"=\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1c\n" +
+	"\taddresses\x18\x04 \x03(\tR\taddresses\"=\n" +
 	"\x17UnregisterClientRequest\x12\"\n" +
 	"\fregistration\x18\x01 \x01(\tR\fregistration\"\x1a\n" +
 	"\x18UnregisterClientResponse\"m\n" +
