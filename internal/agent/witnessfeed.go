@@ -131,8 +131,8 @@ func (f *witnessFeed) run(ctx context.Context) error {
 		case <-f.wishes.wake:
 			for _, w := range f.wishes.take() {
 				if err := f.wish(ctx, w); err != nil {
-					<-failed
-					return nil // the agent stops
+					_ = <-failed // the agent stops
+					return nil
 				}
 			}
 		case b := <-batches:

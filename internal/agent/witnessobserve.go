@@ -123,8 +123,8 @@ func (o *observers) run(ctx context.Context) error {
 		case <-o.wishes.wake:
 			for _, w := range o.wishes.take() {
 				if err := o.wish(ctx, w); err != nil {
-					<-failed
-					return nil // the agent stops
+					_ = <-failed // the agent stops
+					return nil
 				}
 			}
 			look.Reset(absentAfter)
@@ -202,7 +202,7 @@ func (o *observers) look() {
 	var interfaces []net.Interface
 	now := time.Now()
 	for _, s := range o.sources {
-		state := belfry.ResourceUnknown
+		var state belfry.ResourceState
 		switch {
 		case s.stop != nil:
 			continue // the probe says so itself

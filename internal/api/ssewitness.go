@@ -38,7 +38,7 @@ func (w *web) witnessStream(rw http.ResponseWriter, r *http.Request) {
 	defer w.s.streams.add(o)()
 	out := &witnessWriter{rw: rw, control: http.NewResponseController(rw)}
 	err = (&witnessService{s: w.s}).watch(ctx, op, req, out.send)
-	if !out.begun && err != nil {
+	if !out.begun {
 		writeError(rw, endedBy(ctx, err))
 	}
 }

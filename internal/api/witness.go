@@ -197,12 +197,13 @@ func (w *witnessService) WaitChanges(ctx context.Context, req *belfryv1.WaitChan
 func (w *witnessService) WatchChanges(req *belfryv1.WatchChangesRequest, stream grpc.ServerStreamingServer[belfryv1.WatchChangesResponse]) error {
 	const op = "WatchChanges"
 	err := w.watch(stream.Context(), op, req, stream.Send)
-	if of := (*belfry.Error)(nil); err != nil && !errors.As(err, &of) && belfry.Code(err) != belfry.Code(belfry.ErrUnknown) {
+	if of := (*belfry.Error)(nil); !errors.As(err, &of) && belfry.Code(err) != belfry.Code(belfry.ErrUnknown) {
 		return &belfry.Error{Op: op, Err: err}
 	}
 	return err
 }
 
+// watch ends with an error, be it that of ctx.
 func (w *witnessService) watch(ctx context.Context, op string, req *belfryv1.WatchChangesRequest, send func(*belfryv1.WatchChangesResponse) error) error {
 	wait := witness.Wait{Owner: ownerOf(ctx), For: req.GetKeepAlive().AsDuration()}
 	if d := req.GetKeepAlive(); d != nil && (wait.For < keepAliveMin || wait.For > keepAliveMax) {

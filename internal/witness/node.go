@@ -83,7 +83,7 @@ func (m *Machine) setVerdict(now time.Time, v Verdict) {
 	anew := n.incarnation != v.Incarnation
 	n.verdict, n.cause, n.incarnation = v.Verdict, v.Cause, v.Incarnation
 	for _, i := range n.instances {
-		if again && !(anew && i.report.Incarnation == v.Incarnation) {
+		if again && (!anew || i.report.Incarnation != v.Incarnation) {
 			m.await(now, i)
 		}
 		i.resource.changed(m, now)
