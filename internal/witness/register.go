@@ -94,6 +94,9 @@ func (m *Machine) admit(msg *Register, old *registration) error {
 		} else if canonical != name {
 			return refusal(belfry.ErrUsage, "resource %q; its name is %s", name, canonical)
 		}
+		if name.Kind() == belfry.KindEvent {
+			return refusal(belfry.ErrUnsupported, "%s: a witness does not follow events yet; register for the event itself", name)
+		}
 	}
 	if old != nil {
 		return nil
