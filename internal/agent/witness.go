@@ -200,6 +200,7 @@ func (l *witnessLoop) PeerWitness(ctx context.Context, node belfry.NodeID, metho
 func (a *Agent) newWitness() error {
 	cfg := witness.Default()
 	cfg.Node, cfg.Name, cfg.Incarnation = a.id.node.ID, a.id.node.Name, a.id.incarnation
+	cfg.Registrations, cfg.PerPrincipal = a.opts.Config.Witness.MaxRegistrations, a.opts.Config.Witness.MaxPerPrincipal
 	a.witness = newWitnessLoop(cfg, a.log.With("component", "witness"))
 	a.resources = resource.New(func(name belfry.Resource, on bool) { a.witness.tell(witness.Asked{Resource: name, On: on}) })
 	a.witness.own = func(r witness.Report) {

@@ -28,6 +28,7 @@ type Settings struct {
 	Repository Repository
 	// Handlers run commands for events, by name.
 	Handlers []Handler
+	Witness  Witness
 	// Resources are what clients depend on, by name.
 	Resources []Resource
 }
@@ -107,6 +108,12 @@ func (j Journal) Duration() time.Duration {
 	return d
 }
 
+// Witness bounds what clients may register here.
+type Witness struct {
+	MaxRegistrations int // of all together; 1 to 1,000,000
+	MaxPerPrincipal  int // of one: a uid, or the name in a certificate; likewise
+}
+
 // Default is what holds where nothing else is said.
 func Default() Settings {
 	return Settings{
@@ -119,6 +126,7 @@ func Default() Settings {
 		Journal: Journal{Size: "256MiB", Age: "72h"},
 
 		Repository: Repository{Search: []string{"/var/lib/belfry"}},
+		Witness:    Witness{MaxRegistrations: 20_000, MaxPerPrincipal: 10_000},
 	}
 }
 

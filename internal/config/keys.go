@@ -33,6 +33,8 @@ var keys = []key{
 	{name: "web.listen", text: func(s *Settings) *string { return &s.Web.Listen }},
 	{name: "web.tls.cert", text: func(s *Settings) *string { return &s.Web.TLS.Cert }},
 	{name: "web.tls.key", text: func(s *Settings) *string { return &s.Web.TLS.Key }},
+	{name: "witness.max_per_principal", number: func(s *Settings) *int { return &s.Witness.MaxPerPrincipal }, restart: true},
+	{name: "witness.max_registrations", number: func(s *Settings) *int { return &s.Witness.MaxRegistrations }, restart: true},
 }
 
 // get is the value as a person would write it.

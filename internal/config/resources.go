@@ -57,7 +57,18 @@ func (p *fileParser) resourceValue(r *Resource, part string, v *ast.MappingValue
 	}
 }
 
+// maxRegistrations is far beyond what one node can tell in time.
+const maxRegistrations = 1_000_000
+
 func (s Settings) validResources() (faults []error) {
+	for _, limit := range []struct {
+		key string
+		n   int
+	}{{"max_per_principal", s.Witness.MaxPerPrincipal}, {"max_registrations", s.Witness.MaxRegistrations}} {
+		if limit.n < 1 || limit.n > maxRegistrations {
+			faults = append(faults, faultf("witness.%s is %d; 1 to %d are possible", limit.key, limit.n, maxRegistrations))
+		}
+	}
 	if len(s.Resources) > maxDeclared {
 		faults = append(faults, faultf("resources: %d of them; at most %d", len(s.Resources), maxDeclared))
 	}

@@ -55,6 +55,7 @@ func TestEverythingWrongOfAResourceIsSaid(t *testing.T) {
 		`resources: {service/db: {holders: [A]}}`:             `"A" is no name of a node`,
 		`resources: {service/db: {watch: [db.service]}}`:      `write unit:NAME, process:exe=PATH, file:PATH or tcp:HOST:PORT`,
 		`resources: {service/db: {address: db.example:5432}}`: `is none; write for example 10.0.0.50`,
+		`witness: {max_registrations: 0}`:                     `witness.max_registrations is 0; 1 to 1000000 are possible`,
 		`resources: {service/db: {watch: 5}}`:                 `it is text, or a list of texts`,
 	} {
 		_, err := loadResources(t, text)
