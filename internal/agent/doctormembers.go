@@ -239,7 +239,7 @@ func checkMember(n *belfryv1.Node, found *findings) {
 	down := n.GetVerdict() == belfry.VerdictDown.String()
 	switch {
 	case n.GetLastHeard() == nil && (down || n.GetVerdict() == belfry.VerdictJoining.String()) && !n.GetSelf():
-		found.add(LevelWarning, "%s has never been heard by this agent; start its agent, or take it out with belfry node remove %s", name, name)
+		found.add(LevelWarning, "%s has never been heard by this agent; start its agent, or take it out with belfry node remove %s (with --force while most members are down)", name, name)
 	case down:
 		found.add(LevelWarning, "%s is down; belfry node why %s tells the evidence", name, name)
 	case held != 0 && held < ours:
