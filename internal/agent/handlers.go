@@ -189,6 +189,9 @@ func (h *handlers) deliver(ctx context.Context, one *handler) error {
 	if err != nil {
 		return err
 	}
+	for i := range wishes { // so that what other nodes have for it since then comes, too
+		wishes[i].Since = belfry.Since{Cursor: place}
+	}
 	if place.IsZero() { // it begins with what happens from now on
 		place = journalView{h.agent.journal}.Durable()
 		if err := store.SetPlace(one.spec.Name, place); err != nil {
