@@ -336,3 +336,32 @@ func TestWhoeverWasRegisteredIsToldWhatARestartCost(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatNobodyWatchedIsUnknown: b took a for down and let the event go that only
+// a wanted. Then an unknown number is the truth, and it is b's.
+func TestWhatNobodyWatchedIsUnknown(t *testing.T) {
+	t.Parallel()
+	for _, heard := range []bool{false, true} {
+		h := newHomecoming(1)
+		h.gone = true
+		k := homeKey("process.exit", "exe=/p")
+		exit := func() {
+			h.b.Receive(h.now, Post{Entry: h.known[k], Occurrence: belfry.Occurrence{Event: belfry.EventID{Instance: "1:1"}, Time: h.now}})
+			h.settle()
+		}
+		if heard {
+			exit()
+			h.record()
+		}
+		h.crash()
+		h.join()
+		r := h.readers[2]
+		h.register(r)
+		exit()
+		h.read(r.id)
+		want := "reader 12: an unknown number where it can be known: gap b process.exit:exe=/p seq 0 x0 not-monitored known=false resync=true at 0s"
+		if h.err == nil || h.err.Error() != want {
+			t.Errorf("heard of it before: %v: %v, want %s", heard, h.err, want)
+		}
+	}
+}
