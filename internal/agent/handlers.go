@@ -230,10 +230,13 @@ func sinkOf(spec config.Handler) sink.Sink {
 	return exec.Sink{Argv: spec.Exec, Timeout: spec.Timeout}
 }
 
+// observe counts the runs of this node.
 func (one *handler) observe(run *sink.Run) {
-	if run.Result == sink.ResultDone {
+	switch run.Result {
+	case sink.ResultOther:
+	case sink.ResultDone:
 		one.done.Add(1)
-	} else {
+	default:
 		one.failed.Add(1)
 	}
 }
