@@ -209,7 +209,7 @@ func (h *handlers) deliver(ctx context.Context, one *handler) error {
 	defer source.leave()
 	options := sink.Options{
 		Handler: one.spec.Name, Cluster: h.agent.members.Table().Name,
-		Sink: sinkOf(one.spec), Source: source, Store: store,
+		Sink: h.sinkOf(one.spec), Source: source, Store: store,
 		Attempts: one.spec.Attempts, NoGaps: !one.spec.Gaps, Log: one.log, Observe: one.observe,
 	}
 	if one.spec.RunOn == config.RunOnOne {
@@ -226,8 +226,8 @@ func (h *handlers) deliver(ctx context.Context, one *handler) error {
 	return errHandlerEnded
 }
 
-func sinkOf(spec config.Handler) sink.Sink {
-	return exec.Sink{Argv: spec.Exec, Timeout: spec.Timeout}
+func (h *handlers) sinkOf(spec config.Handler) sink.Sink {
+	return exec.Sink{Node: h.agent.id.node.ID.String(), Argv: spec.Exec, Timeout: spec.Timeout}
 }
 
 // observe counts the runs of this node.
