@@ -167,7 +167,7 @@ func (k *keeper) begin(l link, w *belfryv1.Welcome, acked uint64) []*belfryv1.Su
 			}
 		case wish.answer == nil:
 			// It was in force, so it may wait for its event as it would have done.
-			k.enqueue(&arrival{own: []belfry.Notification{gapOf(number, r, k.lost, now)}, table: &table{}})
+			k.enqueue(&arrival{own: []belfry.Notification{wish.gap(number, k.lost, now)}, table: &table{}})
 			r.Wait = r.Wait || !r.NoFollow
 		case w.GetResumed(): // perhaps in force, perhaps never heard of
 			tell = append(tell, unregisterRequest(number))
@@ -177,13 +177,22 @@ func (k *keeper) begin(l link, w *belfryv1.Welcome, acked uint64) []*belfryv1.Su
 	return tell
 }
 
-// gapOf stands for what nobody counted while the agent was away.
-func gapOf(number uint32, r belfry.Registration, from, to time.Time) belfry.Notification {
-	return belfry.Notification{
+// gap stands for what nobody counted while the agent was away. It is of the node
+// whose events were asked for, if that is one.
+func (w *wish) gap(number uint32, from, to time.Time) belfry.Notification {
+	r := &w.registration
+	n := belfry.Notification{
 		Kind: belfry.KindGap, Registration: number, Event: belfry.EventID{Class: belfry.Class(r.Class), Subject: r.Subject},
 		FirstTime: from, Time: to,
 		Gap: &belfry.Gap{Resync: r.Snapshot, Reason: belfry.GapLink, From: from, To: to},
 	}
+	if len(r.Nodes) == 1 {
+		n.Node = r.Nodes[0]
+		if i := slices.IndexFunc(w.coverage, func(c Coverage) bool { return c.Node == n.Node }); i >= 0 {
+			n.NodeName = w.coverage[i].NodeName
+		}
+	}
+	return n
 }
 
 // enqueue is called with the lock held.

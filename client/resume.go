@@ -85,7 +85,7 @@ func (k *keeper) resumeWithout(number uint32, w *wish) {
 	now := time.Now()
 	r := w.registration
 	w.resuming, w.replaying, w.telling, w.got = false, false, false, belfry.Cursor{}
-	k.enqueue(&arrival{own: []belfry.Notification{gapOf(number, r, k.lost, now)}, table: &table{}})
+	k.enqueue(&arrival{own: []belfry.Notification{w.gap(number, k.lost, now)}, table: &table{}})
 	r.Since, r.Wait = belfry.Since{}, r.Wait || !r.NoFollow
 	l := k.link
 	go k.send(l, registerRequest(number, r)) // whoever reads must not wait for the agent to read

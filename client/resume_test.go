@@ -3,6 +3,7 @@ package client
 import (
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
@@ -174,4 +175,18 @@ func TestACursorIsForAllRegistrations(t *testing.T) {
 		next(t, s, belfry.KindOccurrence, 4, 4, 9)
 		s.Close()
 	})
+}
+
+// TestAGapThatNobodyCountedIsOfTheNodeAskedFor, if that is one.
+func TestAGapThatNobodyCountedIsOfTheNodeAskedFor(t *testing.T) {
+	t.Parallel()
+	b := belfry.NodeID{2}
+	w := &wish{coverage: []Coverage{{Node: belfry.NodeID{1}, NodeName: "a"}, {Node: b, NodeName: "b"}}}
+	if n := w.gap(1, time.Time{}, time.Time{}); !n.Node.IsZero() || n.NodeName != "" {
+		t.Errorf("%s %s for all nodes", n.Node, n.NodeName)
+	}
+	w.registration.Nodes = []belfry.NodeID{b}
+	if n := w.gap(1, time.Time{}, time.Time{}); n.Node != b || n.NodeName != "b" || n.Gap.Known {
+		t.Errorf("%s %s, known %v; want b, and no number", n.Node, n.NodeName, n.Gap.Known)
+	}
 }

@@ -256,6 +256,7 @@ func (a *Agent) newEvents() error {
 		Compile:     filterCompiler(classes),
 
 		CheckSubject: subjectChecker(producers),
+		Former:       a.journal.former(),
 	}, a.log.With("component", "events"))
 	a.events.sources = sourcesOf(producers)
 	a.connectProducers(producers, a.log.With("component", "producer"))

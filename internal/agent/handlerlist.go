@@ -156,7 +156,7 @@ func (h *handlers) Test(ctx context.Context, req *belfryv1.TestHandlerRequest) (
 		}
 	}
 	n.FirstTime = n.Time
-	run := sink.Try(ctx, sinkOf(one.spec), sink.Delivery{
+	run := sink.Try(ctx, h.sinkOf(one.spec), sink.Delivery{
 		Handler: one.spec.Name, Cluster: h.agent.members.Table().Name, Attempt: 1, Notification: n,
 	})
 	return runOf(run), nil

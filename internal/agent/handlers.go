@@ -189,6 +189,9 @@ func (h *handlers) deliver(ctx context.Context, one *handler) error {
 	if err != nil {
 		return err
 	}
+	for i := range wishes { // so that what other nodes have for it since then comes, too
+		wishes[i].Since = belfry.Since{Cursor: place}
+	}
 	if place.IsZero() { // it begins with what happens from now on
 		place = journalView{h.agent.journal}.Durable()
 		if err := store.SetPlace(one.spec.Name, place); err != nil {
@@ -206,7 +209,7 @@ func (h *handlers) deliver(ctx context.Context, one *handler) error {
 	defer source.leave()
 	options := sink.Options{
 		Handler: one.spec.Name, Cluster: h.agent.members.Table().Name,
-		Sink: sinkOf(one.spec), Source: source, Store: store,
+		Sink: h.sinkOf(one.spec), Source: source, Store: store,
 		Attempts: one.spec.Attempts, NoGaps: !one.spec.Gaps, Log: one.log, Observe: one.observe,
 	}
 	if one.spec.RunOn == config.RunOnOne {
@@ -223,14 +226,17 @@ func (h *handlers) deliver(ctx context.Context, one *handler) error {
 	return errHandlerEnded
 }
 
-func sinkOf(spec config.Handler) sink.Sink {
-	return exec.Sink{Argv: spec.Exec, Timeout: spec.Timeout}
+func (h *handlers) sinkOf(spec config.Handler) sink.Sink {
+	return exec.Sink{Node: h.agent.id.node.ID.String(), Argv: spec.Exec, Timeout: spec.Timeout}
 }
 
+// observe counts the runs of this node.
 func (one *handler) observe(run *sink.Run) {
-	if run.Result == sink.ResultDone {
+	switch run.Result {
+	case sink.ResultOther:
+	case sink.ResultDone:
 		one.done.Add(1)
-	} else {
+	default:
 		one.failed.Add(1)
 	}
 }

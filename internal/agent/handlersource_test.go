@@ -89,3 +89,15 @@ func TestAHandlerGoesOnFromItsPlace(t *testing.T) {
 		}
 	})
 }
+
+// TestARunOfAnotherNodeIsNotCounted: with run_on: one that node counts it.
+func TestARunOfAnotherNodeIsNotCounted(t *testing.T) {
+	t.Parallel()
+	one := &handler{}
+	for _, result := range []sink.Result{sink.ResultDone, sink.ResultOther, sink.ResultRetry, sink.ResultDead, sink.ResultOther} {
+		one.observe(&sink.Run{Result: result})
+	}
+	if done, failed := one.done.Load(), one.failed.Load(); done != 1 || failed != 2 {
+		t.Errorf("%d done, %d failed; want 1 and 2", done, failed)
+	}
+}

@@ -94,6 +94,23 @@ func (a *Agent) openJournal() error {
 	return nil
 }
 
+// former is what this node's earlier lives recorded of other nodes' events. It is
+// for the start, before anything is recorded.
+func (r *recorder) former() (list []event.Former) {
+	if r.store == nil {
+		return nil
+	}
+	ends, at := r.store.Ends()
+	for _, e := range ends {
+		if e.Node != r.agent.id.node.ID {
+			list = append(list, event.Former{
+				Node: e.Node, Incarnation: e.Incarnation, Entry: event.EntryID(e.Entry), Class: e.Class, Subject: e.Subject, Last: e.Last, Time: at,
+			})
+		}
+	}
+	return list
+}
+
 // startJournal registers the journal before anybody else can.
 func (a *Agent) startJournal() error {
 	r := a.journal

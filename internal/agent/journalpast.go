@@ -125,7 +125,7 @@ func (p *past) Next() (belfry.Notification, belfry.Cursor, error) {
 // judged gives an item to the first registration that wants it.
 func (p *past) judged(item *journal.Item) (belfry.Notification, bool) {
 	if b := item.Boundary; b != nil {
-		return unwatched(b), !p.quiet && !p.since.HasSequence
+		return p.unwatched(b), !p.quiet && !p.since.HasSequence && p.blind(b)
 	}
 	n := item.Notification
 	if n.Event.Class == "" { // nobody knows what it was about
@@ -177,10 +177,23 @@ func (p *past) before(n *belfry.Notification) (gap belfry.Notification, missing 
 	return gap, true
 }
 
+// blind tells whether something of this node's own events may be missing between
+// two lives of its agent. What others had to say comes with its numbers. And
+// nobody can send an event where no agent runs, if the last one ended in order.
+func (p *past) blind(b *journal.Boundary) bool {
+	for _, j := range p.judges {
+		if own, sent := j.Own(); own && !(sent && b.Complete) {
+			return true
+		}
+	}
+	return false
+}
+
 // unwatched is the gap between two lives of the agent.
-func unwatched(b *journal.Boundary) belfry.Notification {
+func (p *past) unwatched(b *journal.Boundary) belfry.Notification {
+	self := p.recorder.agent.id.node
 	return belfry.Notification{
-		Kind: belfry.KindGap, FirstTime: b.From, Time: b.To,
+		Kind: belfry.KindGap, Node: self.ID, NodeName: self.Name, FirstTime: b.From, Time: b.To,
 		Gap: &belfry.Gap{Reason: belfry.GapNotMonitored, From: b.From, To: b.To},
 	}
 }

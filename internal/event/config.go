@@ -19,6 +19,9 @@ type Config struct {
 	// anything is started. It must be pure. Nil leaves it to the producers.
 	CheckSubject func(class belfry.Class, subject string) error
 
+	// Former is what an earlier life of this node recorded of other nodes' events.
+	Former []Former
+
 	// Runs is how many runs an entry keeps: 2 to 256; zero means 16.
 	Runs int
 

@@ -220,6 +220,9 @@ func (m *Machine) flushInterests() {
 			f.Add = append(f.Add, w.Interest)
 			p.waiting = append(p.waiting, asked{f.Version, w})
 		}
+		for _, at := range m.formerPositions(p) {
+			m.tellPeer(p, at)
+		}
 		p.asked, p.everAsked, p.full, p.add, p.drop = f.Version, true, false, nil, nil
 		m.tellPeer(p, f)
 	}
@@ -242,6 +245,7 @@ func (m *Machine) interestsAck(now time.Time, p *peer, f *InterestsAck) {
 			}
 		}
 	}
+	p.learnPlaced(f.Placed)
 	n := 0
 	for n < len(p.waiting) && p.waiting[n].version <= f.Version {
 		m.installed(now, p, p.waiting[n].want)

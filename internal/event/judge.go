@@ -42,6 +42,15 @@ func (j *Judge) Event(class belfry.Class, subject string, node belfry.NodeID) bo
 	return matchClass(s.Class, class) && j.reg.wish.matchSubject(subject)
 }
 
+// Own tells whether events of this node are meant, and whether all of them are
+// such as are sent to its agent, and that nobody watches.
+func (j *Judge) Own() (own, sent bool) {
+	s := &j.reg.spec
+	own = s.Scope != belfry.ScopeCluster || len(s.Nodes) == 0 || slices.Contains(s.Nodes, j.self)
+	sent = !slices.ContainsFunc(j.reg.wish.infos, func(i *belfry.ClassInfo) bool { return !i.Custom })
+	return own, sent
+}
+
 // Wants asks the rules that look at an occurrence alone. Of a value class the
 // journal has the values at which somebody's threshold was crossed.
 func (j *Judge) Wants(n *belfry.Notification) bool {

@@ -22,6 +22,7 @@ const (
 	maxAsked             = 1 << 20 // bytes of all interests in other nodes, about: one frame has them all
 	interestBytes        = 48      // of one on the wire without its texts, at most
 	positionChunk        = 40_000  // in one frame
+	placedChunk          = 20_000  // in one frame
 	refusedChunk         = 1_000   // in one frame
 	maxFound             = 65_536  // entries that patterns or sends have made
 	maxTallies           = 1024    // classes outside the catalogue that are counted by name
@@ -58,7 +59,8 @@ type Machine struct {
 	late          [3]lateAnswers  // held back, by reason
 	alarms        alarms          // what rules about time hold back
 
-	peers   []*peer // by NodeID
+	peers   []*peer                           // by NodeID
+	former  map[belfry.NodeID]map[key]*Former // what of it has not been heard of again
 	wanted  wanted
 	cluster clusterIndex
 
@@ -124,6 +126,7 @@ func New(cfg Config, _ time.Time, rng *rand.Rand) *Machine {
 		exclusive: map[exclusiveKey]*entry{},
 		consumers: map[ConsumerID]*consumer{},
 		late:      newLateAnswers(),
+		former:    formerOf(cfg.Former),
 		wanted:    newWanted(),
 		cluster:   newClusterIndex(),
 		counters: Counters{
@@ -194,11 +197,15 @@ func (m *Machine) receiveConsumer(now time.Time, msg Message) {
 func (m *Machine) Advance(now time.Time) {
 	m.answersDue(now)
 	m.alarms.ring(now)
+	m.comebacksDue(now)
 }
 
 // NextTimeout is the zero time when nothing is due, ever.
 func (m *Machine) NextTimeout() (next time.Time) {
 	next = m.alarms.next()
+	if at := m.nextComeback(); !at.IsZero() && (next.IsZero() || at.Before(next)) {
+		next = at
+	}
 	for i := range m.late {
 		l := &m.late[i]
 		if l.trim(); len(l.queue) > 0 && (next.IsZero() || l.queue[0].deadline.Before(next)) {

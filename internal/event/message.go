@@ -230,6 +230,7 @@ type (
 		Version uint64
 		Full    bool
 		Refused []InterestRefused
+		Placed  []Placed
 	}
 
 	// Positions is sent before the full Interests to an incarnation seen before:
@@ -263,6 +264,17 @@ type (
 	InterestRefused struct {
 		Number uint32
 		Err    error
+	}
+
+	// Placed says where the notifications of an entry begin that an interest is
+	// on from now: where the node had stopped before it went.
+	Placed struct {
+		Entry EntryID
+		From  uint64 // the number before the first one
+		// Until is the last number of what happened before the node's present life
+		// asked; From: nothing is.
+		Until  uint64
+		Lapsed bool // nobody watched while the node was away
 	}
 
 	// Position is the last sequence number that arrived of an entry.

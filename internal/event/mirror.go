@@ -15,7 +15,9 @@ import (
 // feed.sequence is the last number that has arrived.
 type mirror struct {
 	feed
-	peer *peer
+	peer   *peer
+	begun  uint64 // feed.sequence when it was made
+	former uint64 // numbers up to this happened before this node's present life asked
 }
 
 // peerBatch takes notifications of a peer's entries. It says that they have
@@ -76,6 +78,7 @@ func (m *Machine) newMirror(now time.Time, p *peer, n *belfry.Notification) *mir
 	if n.Kind == belfry.KindOccurrence || n.Kind == belfry.KindGap {
 		v.sequence = n.First - 1 - min(n.Skipped, n.First-1)
 	}
+	at, placed := v.goOn()
 	for _, r := range m.cluster.exact[k] {
 		if r.want.takes(p) {
 			m.joinMirror(r, v)
@@ -94,6 +97,8 @@ func (m *Machine) newMirror(now time.Time, p *peer, n *belfry.Notification) *mir
 	p.mirrors[v.entry], p.events[k] = v, v
 	if old != nil {
 		m.replaceMirror(now, old, v)
+	} else {
+		m.missedBefore(now, v, at, placed)
 	}
 	return v
 }
@@ -157,6 +162,7 @@ func (m *Machine) joinMirror(r *registration, v *mirror) {
 		a.likeSibling()
 	}
 	a.gate = m.newGate(a)
+	a.joinLate()
 	v.private = append(v.private, a)
 	r.attachments = append(r.attachments, a)
 	if v.present != nil && v.peer.live {
@@ -254,7 +260,9 @@ func (m *Machine) occurred(now time.Time, v *mirror, n belfry.Notification) {
 	}
 	v.sequence = n.Last
 	for _, a := range v.private {
-		a.skipped += n.Skipped
+		if n.First > a.from {
+			a.skipped += n.Skipped
+		}
 	}
 	if n.Kind == belfry.KindGap {
 		gap := *n.Gap
@@ -268,11 +276,14 @@ func (m *Machine) occurred(now time.Time, v *mirror, n belfry.Notification) {
 // missed puts a gap into everybody's queue.
 func (v *mirror) missed(first, count uint64, n *belfry.Notification, gap belfry.Gap) {
 	gap.From, gap.To = n.FirstTime, n.Time
+	it := item{kind: belfry.KindGap, run: run{
+		first: first, last: first + count - 1, firstTime: n.FirstTime.UnixNano(), time: n.Time.UnixNano(),
+		lowerBound: n.LowerBound && n.Kind == belfry.KindGap, body: &body{gap: &gap},
+	}}
 	for _, a := range v.private {
-		a.lose(item{kind: belfry.KindGap, run: run{
-			first: first, last: first + count - 1, firstTime: n.FirstTime.UnixNano(), time: n.Time.UnixNano(),
-			lowerBound: n.LowerBound && n.Kind == belfry.KindGap, body: &body{gap: &gap},
-		}})
+		if own, fresh := a.isNew(&it); fresh {
+			a.lose(own)
+		}
 	}
 }
 
@@ -293,6 +304,10 @@ func (v *mirror) happened(now time.Time, n *belfry.Notification, count uint64) {
 		v.present = &state{kind: belfry.KindState, sequence: n.Last, time: it.time, code: n.Code, edge: n.Edge, body: it.body}
 	}
 	for _, a := range v.private {
-		a.offer(now, &it, sampled)
+		if it.first > a.from {
+			a.offer(now, &it, sampled)
+		} else if own, fresh := a.isNew(&it); fresh {
+			a.offer(now, &own, sampled)
+		}
 	}
 }

@@ -26,6 +26,8 @@ type peer struct {
 	exact    map[key][]*interest
 	globs    []*interest
 	places   map[EntryID]uint64 // what it has, until its full interests come
+	comeback *comeback          // of what it wanted before it went; nil: nothing
+	placing  []Placed           // where the interests that are being added go on
 
 	// what this node wants of it
 	asked     uint64 // version of the interests sent
@@ -35,6 +37,7 @@ type peer struct {
 	full      bool
 	waiting   []asked
 	lastBatch uint64
+	placed    map[EntryID]Placed // of entries that nothing has come of yet
 	mirrors   map[EntryID]*mirror
 	events    map[key]*mirror // the newest of each event, of any incarnation
 }
@@ -69,7 +72,9 @@ func (m *Machine) peerUp(now time.Time, msg PeerUp) {
 	}
 	again := known && msg.Incarnation == p.incarnation
 	if !again {
+		m.expect(now, p)
 		m.dropRemote(now, p)
+		p.placed = map[EntryID]Placed{}
 		p.origin = origin{node: msg.Node, name: msg.Name, incarnation: msg.Incarnation}
 		p.held, p.exact, p.globs, p.version = map[uint32]*interest{}, map[key][]*interest{}, nil, 0
 		p.mirrors, p.lastBatch, p.everAsked, p.asked = map[EntryID]*mirror{}, 0, false, 0
@@ -81,6 +86,9 @@ func (m *Machine) peerUp(now time.Time, msg PeerUp) {
 		if p.events == nil {
 			p.events = map[key]*mirror{}
 		}
+	}
+	if b := p.comeback; again && b != nil {
+		b.until = now.Add(comebackKeep)
 	}
 	p.live, p.since, p.places = true, now, nil
 	if p.consumer != nil {
@@ -132,7 +140,9 @@ func (m *Machine) peerGone(now time.Time, node belfry.NodeID) {
 		p.lost = now
 	}
 	p.live, p.since = false, now
+	m.remember(p)
 	m.dropRemote(now, p)
+	m.letGo(now, p)
 	m.uncover(now, p)
 }
 
@@ -140,6 +150,7 @@ func (m *Machine) peerGone(now time.Time, node belfry.NodeID) {
 // told stays with the registrations that were told; new ones hear nothing of it.
 func (m *Machine) peerRemoved(now time.Time, node belfry.NodeID) {
 	m.peerGone(now, node)
+	delete(m.former, node)
 	if i, known := m.findPeer(node); known {
 		m.peers = slices.Delete(m.peers, i, i+1)
 	}

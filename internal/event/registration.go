@@ -72,7 +72,10 @@ type elaborate struct {
 	filterBad   bool       // its error has been reported
 	patterns    []*pattern // that it holds
 
-	interests []*interest // of a peer's registration
+	// of a peer's registration
+	interests []*interest
+	began     uint64 // the number before the first one that it was for
+	behind    uint64 // the last number when the peer came back; what it had missed of that, it missed then
 
 	// of scope cluster
 	want     *want
@@ -131,6 +134,7 @@ type attachment struct {
 	snap     *state
 	snapAt   uint64 // position in the queue that snap goes out before
 	gate     *gate  // of rules about time; nil: there are none
+	from     uint64 // numbers up to this happened before the registration was made
 }
 
 // register checks a wish, puts it in force and answers.

@@ -60,6 +60,7 @@ func (m *Machine) interests(now time.Time, p *peer, f *Interests) {
 		return
 	}
 	m.remoteConsumer(p)
+	p.placing = nil
 	if f.Full {
 		keep := make(map[uint32]bool, len(f.Add))
 		for _, i := range f.Add {
@@ -90,7 +91,12 @@ func (m *Machine) interests(now time.Time, p *peer, f *Interests) {
 		m.tellPeer(p, InterestsAck{Version: p.version, Refused: ack.Refused[:refusedChunk:refusedChunk]})
 		ack.Refused = ack.Refused[refusedChunk:]
 	}
-	p.version, p.places = f.Version, nil
+	for len(p.placing) > placedChunk {
+		m.tellPeer(p, InterestsAck{Version: p.version, Placed: p.placing[:placedChunk:placedChunk]})
+		p.placing = p.placing[placedChunk:]
+	}
+	ack.Placed = p.placing
+	p.version, p.places, p.placing = f.Version, nil, nil
 	m.tellPeer(p, ack)
 }
 
@@ -357,18 +363,23 @@ func (m *Machine) positions(p *peer, f *Positions) {
 // place puts a new registration where its peer stopped: what the peer missed
 // comes, or a gap with the exact number.
 func (e *entry) place(r *registration) {
-	last, known := r.consumer.peer.places[e.entry]
-	if !known || last > e.sequence {
+	p := r.consumer.peer
+	at, known := p.placeOf(e)
+	r.began = e.sequence
+	if !known || at.From > e.sequence {
 		return
 	}
+	last := at.From
+	r.began, r.behind = p.began(e, last), e.sequence
+	p.placing = append(p.placing, at)
 	if r.queue != nil {
 		e.placeQueue(r, last)
 		return
 	}
-	r.snap = nil // it knows the state, or what comes says it
 	if last == e.sequence {
 		return
 	}
+	r.snap = nil // what comes says it
 	r.taken, r.since, r.dirty = last, e.timeAfter(last), true
 	e.swap(int(r.slot), e.cleanOnes-1)
 	e.cleanOnes--

@@ -134,8 +134,11 @@ func (r *registration) takeHole(b *basket, last uint64, until int64, lowerBound 
 		Total: last - r.taken, Known: true, Resync: true, Reason: belfry.GapSlow,
 		From: n.FirstTime, To: n.Time,
 	}
+	if r.taken < r.behind { // the peer was away
+		n.Gap.Reason = belfry.GapLink
+	}
 	r.taken = last
 	r.gaps++
-	r.entry.machine.counters.Lost[belfry.GapSlow] += n.Gap.Total
+	r.entry.machine.counters.Lost[n.Gap.Reason] += n.Gap.Total
 	b.add(n)
 }

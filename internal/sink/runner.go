@@ -170,6 +170,9 @@ func (r *Runner) resume(ctx context.Context, n *belfry.Notification) (attempt in
 	if !r.stored(ctx, "read", func() (err error) { c, err = r.Store.cursor(r.Handler, KeyOf(n)); return err }) {
 		return 0, false, false
 	}
+	if c.Started > c.Done && !r.endLeft(ctx, Begun{Handler: r.Handler, Key: KeyOf(n), Number: c.Started, Attempt: c.Attempt}) {
+		return 0, false, false
+	}
 	if counted(n) && !trim(n, c.Done) {
 		return 0, true, true
 	}
@@ -177,6 +180,20 @@ func (r *Runner) resume(ctx context.Context, n *belfry.Notification) (attempt in
 		return c.Attempt + 1, false, true
 	}
 	return 1, false, true
+}
+
+// endLeft makes sure that nothing goes on of a run that was cut off, or the next
+// one of its event would overlap it.
+func (r *Runner) endLeft(ctx context.Context, run Begun) bool {
+	sink, may := r.Sink.(Leaver)
+	if !may {
+		return true
+	}
+	err := sink.EndLeft(ctx, run)
+	if err != nil && ctx.Err() == nil {
+		r.Log.Error("what a run left can not be looked for; the next one may overlap it", "handler", r.Handler, "err", err)
+	}
+	return ctx.Err() == nil
 }
 
 // deliverable leaves out what is about the registration and not the event.

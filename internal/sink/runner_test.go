@@ -244,6 +244,51 @@ func TestEachNumberRunsOnceOverARestart(t *testing.T) {
 	})
 }
 
+// A leaver is a sink whose runs outlive their agent.
+type leaver struct{ *teller }
+
+func (l leaver) EndLeft(_ context.Context, r Begun) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.told = append(l.told, fmt.Sprintf("%d attempt %d of %s is ended", r.Number, r.Attempt, r.Handler))
+	return nil
+}
+
+// TestWhatIsLeftIsEndedFirst: of a run that was cut off, before the next attempt;
+// once, and of none that came to its end.
+func TestWhatIsLeftIsEndedFirst(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		store := openStore(t, dir)
+		defer store.Close()
+		source, sink := newScript(), leaver{&teller{}}
+		sink.do = func(ctx context.Context, d *Delivery) error {
+			if d.Notification.Last == 4 {
+				return nil
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		_, end := run(t, Options{Handler: "page", Sink: sink, Source: source, Store: store})
+		for _, n := range []belfry.Notification{happened(1, 1, 4), happened(1, 5, 9)} {
+			source.give <- n
+			synctest.Wait()
+		}
+		end()
+		source, sink.do = newScript(), nil
+		_, end = run(t, Options{Handler: "page", Sink: sink, Source: source, Store: store})
+		for _, n := range []belfry.Notification{happened(1, 5, 9), happened(1, 10, 10)} {
+			source.give <- n
+			synctest.Wait()
+		}
+		end()
+		expect(t, "runs", sink.all(), []string{
+			"/1 1-4 x4 attempt 1", "/1 5-9 x5 attempt 1", "9 attempt 1 of page is ended", "/1 5-9 x5 attempt 2", "/1 10-10 x1 attempt 1",
+		})
+	})
+}
+
 // A run that waits to be tried again holds up its own event only, and no worker.
 func TestEventsDoNotWaitForEachOther(t *testing.T) {
 	t.Parallel()

@@ -32,6 +32,26 @@ type Delivery struct {
 	Exit   *int // exit status of a command that ended by itself
 }
 
+// Begun names the run that a Delivery is.
+func (d *Delivery) Begun() Begun {
+	return Begun{Handler: d.Handler, Key: KeyOf(&d.Notification), Number: d.Notification.Last, Attempt: d.Attempt}
+}
+
+// A Begun names one run of a handler on one node.
+type Begun struct {
+	Handler string
+	Key     Key
+	Number  uint64 // the last one of its notification
+	Attempt int
+}
+
+// A Leaver is a Sink whose runs may go on when the process has died that began
+// them.
+type Leaver interface {
+	// EndLeft returns when nothing of the run goes on any more, or with ctx.
+	EndLeft(ctx context.Context, r Begun) error
+}
+
 // permanent is a failure that another attempt would not mend.
 type permanent struct{ error }
 

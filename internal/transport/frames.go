@@ -114,6 +114,9 @@ func interestsAckTo(f event.InterestsAck) *belfryv1.InterestsAck {
 	for _, r := range f.Refused {
 		out.Refused = append(out.Refused, &belfryv1.InterestRefused{Number: r.Number, Refusal: refusalOf(r.Err)})
 	}
+	for _, p := range f.Placed {
+		out.Placed = append(out.Placed, &belfryv1.Placed{Entry: uint64(p.Entry), From: p.From, Until: p.Until, Lapsed: p.Lapsed})
+	}
 	return out
 }
 
@@ -121,6 +124,9 @@ func interestsAckOf(m *belfryv1.InterestsAck) event.InterestsAck {
 	f := event.InterestsAck{Version: m.GetVersion(), Full: m.GetFull()}
 	for _, r := range m.GetRefused() {
 		f.Refused = append(f.Refused, event.InterestRefused{Number: r.GetNumber(), Err: errorOf(r.GetRefusal())})
+	}
+	for _, p := range m.GetPlaced() {
+		f.Placed = append(f.Placed, event.Placed{Entry: event.EntryID(p.GetEntry()), From: p.GetFrom(), Until: p.GetUntil(), Lapsed: p.GetLapsed()})
 	}
 	return f
 }

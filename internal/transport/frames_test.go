@@ -83,7 +83,14 @@ func drawFrame(t *rapid.T) event.Frame {
 		}
 		return f
 	case 1:
-		return event.InterestsAck{Version: rapid.Uint64().Draw(t, "version"), Full: rapid.Bool().Draw(t, "full")}
+		f := event.InterestsAck{Version: rapid.Uint64().Draw(t, "version"), Full: rapid.Bool().Draw(t, "full")}
+		for range rapid.IntRange(0, 3).Draw(t, "placed") {
+			f.Placed = append(f.Placed, event.Placed{
+				Entry: event.EntryID(rapid.Uint64().Draw(t, "entry")), From: rapid.Uint64().Draw(t, "from"),
+				Until: rapid.Uint64().Draw(t, "until"), Lapsed: rapid.Bool().Draw(t, "lapsed"),
+			})
+		}
+		return f
 	case 2:
 		f := event.Positions{Incarnation: belfry.Incarnation(rapid.Uint32().Draw(t, "incarnation"))}
 		for range rapid.IntRange(0, 3).Draw(t, "positions") {
@@ -257,7 +264,7 @@ func FuzzPeerStream(f *testing.F) {
 	var enc encoder
 	for _, frame := range []event.Frame{
 		event.Interests{Version: 2, Full: true, Add: []event.Interest{{Number: 1, Class: "user.*", Subject: "x", Threshold: belfry.Threshold{Hi: 90, HasHi: true}}}},
-		event.InterestsAck{Version: 2, Refused: []event.InterestRefused{{Number: 1, Err: belfry.ErrUnsupported}}},
+		event.InterestsAck{Version: 2, Placed: []event.Placed{{Entry: 1, From: 3, Until: 9, Lapsed: true}}, Refused: []event.InterestRefused{{Number: 1, Err: belfry.ErrUnsupported}}},
 		event.Positions{Incarnation: 3, Positions: []event.Position{{Entry: 1, Last: 9}}},
 		event.PeerAck{Batch: 4},
 		event.PeerBatch{Batch: event.Batch{Number: 1, Notifications: []belfry.Notification{{

@@ -704,6 +704,7 @@ type InterestsAck struct {
 	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
 	Full          bool                   `protobuf:"varint,2,opt,name=full,proto3" json:"full,omitempty"` // please send the full set
 	Refused       []*InterestRefused     `protobuf:"bytes,3,rep,name=refused,proto3" json:"refused,omitempty"`
+	Placed        []*Placed              `protobuf:"bytes,4,rep,name=placed,proto3" json:"placed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -759,6 +760,83 @@ func (x *InterestsAck) GetRefused() []*InterestRefused {
 	return nil
 }
 
+func (x *InterestsAck) GetPlaced() []*Placed {
+	if x != nil {
+		return x.Placed
+	}
+	return nil
+}
+
+// Placed says where the notifications of an entry begin that an interest is on
+// from now: where the node that asks had stopped before it went.
+type Placed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entry         uint64                 `protobuf:"varint,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	From          uint64                 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`     // the number before the first one
+	Until         uint64                 `protobuf:"varint,3,opt,name=until,proto3" json:"until,omitempty"`   // up to here it happened before the node's present life asked
+	Lapsed        bool                   `protobuf:"varint,4,opt,name=lapsed,proto3" json:"lapsed,omitempty"` // nobody watched while the node was away
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Placed) Reset() {
+	*x = Placed{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Placed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Placed) ProtoMessage() {}
+
+func (x *Placed) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Placed.ProtoReflect.Descriptor instead.
+func (*Placed) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Placed) GetEntry() uint64 {
+	if x != nil {
+		return x.Entry
+	}
+	return 0
+}
+
+func (x *Placed) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *Placed) GetUntil() uint64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *Placed) GetLapsed() bool {
+	if x != nil {
+		return x.Lapsed
+	}
+	return false
+}
+
 type InterestRefused struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
@@ -769,7 +847,7 @@ type InterestRefused struct {
 
 func (x *InterestRefused) Reset() {
 	*x = InterestRefused{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[8]
+	mi := &file_belfry_v1_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -781,7 +859,7 @@ func (x *InterestRefused) String() string {
 func (*InterestRefused) ProtoMessage() {}
 
 func (x *InterestRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[8]
+	mi := &file_belfry_v1_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -794,7 +872,7 @@ func (x *InterestRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InterestRefused.ProtoReflect.Descriptor instead.
 func (*InterestRefused) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *InterestRefused) GetNumber() uint32 {
@@ -821,7 +899,7 @@ type Positions struct {
 
 func (x *Positions) Reset() {
 	*x = Positions{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[9]
+	mi := &file_belfry_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +911,7 @@ func (x *Positions) String() string {
 func (*Positions) ProtoMessage() {}
 
 func (x *Positions) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[9]
+	mi := &file_belfry_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +924,7 @@ func (x *Positions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Positions.ProtoReflect.Descriptor instead.
 func (*Positions) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Positions) GetIncarnation() uint32 {
@@ -873,7 +951,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[10]
+	mi := &file_belfry_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -885,7 +963,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[10]
+	mi := &file_belfry_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -898,7 +976,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Position) GetEntry() uint64 {
@@ -928,7 +1006,7 @@ type PeerCall struct {
 
 func (x *PeerCall) Reset() {
 	*x = PeerCall{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[11]
+	mi := &file_belfry_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1018,7 @@ func (x *PeerCall) String() string {
 func (*PeerCall) ProtoMessage() {}
 
 func (x *PeerCall) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[11]
+	mi := &file_belfry_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1031,7 @@ func (x *PeerCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerCall.ProtoReflect.Descriptor instead.
 func (*PeerCall) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PeerCall) GetId() uint64 {
@@ -988,7 +1066,7 @@ type PeerReply struct {
 
 func (x *PeerReply) Reset() {
 	*x = PeerReply{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[12]
+	mi := &file_belfry_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1000,7 +1078,7 @@ func (x *PeerReply) String() string {
 func (*PeerReply) ProtoMessage() {}
 
 func (x *PeerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[12]
+	mi := &file_belfry_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1013,7 +1091,7 @@ func (x *PeerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerReply.ProtoReflect.Descriptor instead.
 func (*PeerReply) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PeerReply) GetId() uint64 {
@@ -1049,7 +1127,7 @@ type Configuration struct {
 
 func (x *Configuration) Reset() {
 	*x = Configuration{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[13]
+	mi := &file_belfry_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1061,7 +1139,7 @@ func (x *Configuration) String() string {
 func (*Configuration) ProtoMessage() {}
 
 func (x *Configuration) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[13]
+	mi := &file_belfry_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1074,7 +1152,7 @@ func (x *Configuration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Configuration.ProtoReflect.Descriptor instead.
 func (*Configuration) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Configuration) GetGeneration() uint64 {
@@ -1100,7 +1178,7 @@ type GetProgressRequest struct {
 
 func (x *GetProgressRequest) Reset() {
 	*x = GetProgressRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[14]
+	mi := &file_belfry_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1190,7 @@ func (x *GetProgressRequest) String() string {
 func (*GetProgressRequest) ProtoMessage() {}
 
 func (x *GetProgressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[14]
+	mi := &file_belfry_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1203,7 @@ func (x *GetProgressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProgressRequest.ProtoReflect.Descriptor instead.
 func (*GetProgressRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetProgressRequest) GetEvents() []*ProgressOf {
@@ -1148,7 +1226,7 @@ type ProgressOf struct {
 
 func (x *ProgressOf) Reset() {
 	*x = ProgressOf{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[15]
+	mi := &file_belfry_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1160,7 +1238,7 @@ func (x *ProgressOf) String() string {
 func (*ProgressOf) ProtoMessage() {}
 
 func (x *ProgressOf) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[15]
+	mi := &file_belfry_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1173,7 +1251,7 @@ func (x *ProgressOf) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgressOf.ProtoReflect.Descriptor instead.
 func (*ProgressOf) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ProgressOf) GetHandler() string {
@@ -1214,7 +1292,7 @@ type GetProgressResponse struct {
 
 func (x *GetProgressResponse) Reset() {
 	*x = GetProgressResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[16]
+	mi := &file_belfry_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1226,7 +1304,7 @@ func (x *GetProgressResponse) String() string {
 func (*GetProgressResponse) ProtoMessage() {}
 
 func (x *GetProgressResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[16]
+	mi := &file_belfry_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1239,7 +1317,7 @@ func (x *GetProgressResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProgressResponse.ProtoReflect.Descriptor instead.
 func (*GetProgressResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetProgressResponse) GetIncarnation() uint32 {
@@ -1266,7 +1344,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[17]
+	mi := &file_belfry_v1_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1278,7 +1356,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[17]
+	mi := &file_belfry_v1_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1291,7 +1369,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Progress) GetShares() bool {
@@ -1317,7 +1395,7 @@ type TakeTableRequest struct {
 
 func (x *TakeTableRequest) Reset() {
 	*x = TakeTableRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[18]
+	mi := &file_belfry_v1_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1329,7 +1407,7 @@ func (x *TakeTableRequest) String() string {
 func (*TakeTableRequest) ProtoMessage() {}
 
 func (x *TakeTableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[18]
+	mi := &file_belfry_v1_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1342,7 +1420,7 @@ func (x *TakeTableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeTableRequest.ProtoReflect.Descriptor instead.
 func (*TakeTableRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{18}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TakeTableRequest) GetDocument() []byte {
@@ -1361,7 +1439,7 @@ type TakeTableResponse struct {
 
 func (x *TakeTableResponse) Reset() {
 	*x = TakeTableResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[19]
+	mi := &file_belfry_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1373,7 +1451,7 @@ func (x *TakeTableResponse) String() string {
 func (*TakeTableResponse) ProtoMessage() {}
 
 func (x *TakeTableResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[19]
+	mi := &file_belfry_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1386,7 +1464,7 @@ func (x *TakeTableResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeTableResponse.ProtoReflect.Descriptor instead.
 func (*TakeTableResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{19}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TakeTableResponse) GetGeneration() uint64 {
@@ -1406,7 +1484,7 @@ type TakeSecretRequest struct {
 
 func (x *TakeSecretRequest) Reset() {
 	*x = TakeSecretRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[20]
+	mi := &file_belfry_v1_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1418,7 +1496,7 @@ func (x *TakeSecretRequest) String() string {
 func (*TakeSecretRequest) ProtoMessage() {}
 
 func (x *TakeSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[20]
+	mi := &file_belfry_v1_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1431,7 +1509,7 @@ func (x *TakeSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeSecretRequest.ProtoReflect.Descriptor instead.
 func (*TakeSecretRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{20}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TakeSecretRequest) GetEpoch() uint32 {
@@ -1456,7 +1534,7 @@ type TakeSecretResponse struct {
 
 func (x *TakeSecretResponse) Reset() {
 	*x = TakeSecretResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[21]
+	mi := &file_belfry_v1_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +1546,7 @@ func (x *TakeSecretResponse) String() string {
 func (*TakeSecretResponse) ProtoMessage() {}
 
 func (x *TakeSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[21]
+	mi := &file_belfry_v1_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +1559,7 @@ func (x *TakeSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeSecretResponse.ProtoReflect.Descriptor instead.
 func (*TakeSecretResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{21}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{22}
 }
 
 type GetSecretRequest struct {
@@ -1494,7 +1572,7 @@ type GetSecretRequest struct {
 
 func (x *GetSecretRequest) Reset() {
 	*x = GetSecretRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[22]
+	mi := &file_belfry_v1_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1506,7 +1584,7 @@ func (x *GetSecretRequest) String() string {
 func (*GetSecretRequest) ProtoMessage() {}
 
 func (x *GetSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[22]
+	mi := &file_belfry_v1_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1519,7 +1597,7 @@ func (x *GetSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSecretRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{22}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetSecretRequest) GetEpoch() uint32 {
@@ -1545,7 +1623,7 @@ type GetSecretResponse struct {
 
 func (x *GetSecretResponse) Reset() {
 	*x = GetSecretResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[23]
+	mi := &file_belfry_v1_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +1635,7 @@ func (x *GetSecretResponse) String() string {
 func (*GetSecretResponse) ProtoMessage() {}
 
 func (x *GetSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[23]
+	mi := &file_belfry_v1_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +1648,7 @@ func (x *GetSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSecretResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{23}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetSecretResponse) GetSecret() []byte {
@@ -1588,7 +1666,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[24]
+	mi := &file_belfry_v1_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1600,7 +1678,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[24]
+	mi := &file_belfry_v1_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1613,7 +1691,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{24}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{25}
 }
 
 type FollowResponse struct {
@@ -1624,7 +1702,7 @@ type FollowResponse struct {
 
 func (x *FollowResponse) Reset() {
 	*x = FollowResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[25]
+	mi := &file_belfry_v1_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1636,7 +1714,7 @@ func (x *FollowResponse) String() string {
 func (*FollowResponse) ProtoMessage() {}
 
 func (x *FollowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[25]
+	mi := &file_belfry_v1_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1649,7 +1727,7 @@ func (x *FollowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
 func (*FollowResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{25}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{26}
 }
 
 type GetMemberRequest struct {
@@ -1660,7 +1738,7 @@ type GetMemberRequest struct {
 
 func (x *GetMemberRequest) Reset() {
 	*x = GetMemberRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[26]
+	mi := &file_belfry_v1_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1672,7 +1750,7 @@ func (x *GetMemberRequest) String() string {
 func (*GetMemberRequest) ProtoMessage() {}
 
 func (x *GetMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[26]
+	mi := &file_belfry_v1_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,7 +1763,7 @@ func (x *GetMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMemberRequest.ProtoReflect.Descriptor instead.
 func (*GetMemberRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{26}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{27}
 }
 
 type GetMemberResponse struct {
@@ -1702,7 +1780,7 @@ type GetMemberResponse struct {
 
 func (x *GetMemberResponse) Reset() {
 	*x = GetMemberResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[27]
+	mi := &file_belfry_v1_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1714,7 +1792,7 @@ func (x *GetMemberResponse) String() string {
 func (*GetMemberResponse) ProtoMessage() {}
 
 func (x *GetMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[27]
+	mi := &file_belfry_v1_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1727,7 +1805,7 @@ func (x *GetMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMemberResponse.ProtoReflect.Descriptor instead.
 func (*GetMemberResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{27}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetMemberResponse) GetNow() int64 {
@@ -1784,7 +1862,7 @@ type IssueCertificateRequest struct {
 
 func (x *IssueCertificateRequest) Reset() {
 	*x = IssueCertificateRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[28]
+	mi := &file_belfry_v1_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1796,7 +1874,7 @@ func (x *IssueCertificateRequest) String() string {
 func (*IssueCertificateRequest) ProtoMessage() {}
 
 func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[28]
+	mi := &file_belfry_v1_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1809,7 +1887,7 @@ func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateRequest.ProtoReflect.Descriptor instead.
 func (*IssueCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{28}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *IssueCertificateRequest) GetNodeId() []byte {
@@ -1850,7 +1928,7 @@ type IssueCertificateResponse struct {
 
 func (x *IssueCertificateResponse) Reset() {
 	*x = IssueCertificateResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[29]
+	mi := &file_belfry_v1_peer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1862,7 +1940,7 @@ func (x *IssueCertificateResponse) String() string {
 func (*IssueCertificateResponse) ProtoMessage() {}
 
 func (x *IssueCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[29]
+	mi := &file_belfry_v1_peer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1875,7 +1953,7 @@ func (x *IssueCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateResponse.ProtoReflect.Descriptor instead.
 func (*IssueCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{29}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *IssueCertificateResponse) GetCertificate() []byte {
@@ -1946,11 +2024,17 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\x14only_where_monitored\x18\a \x01(\bR\x12onlyWhereMonitored\x12\x1a\n" +
 	"\bsnapshot\x18\b \x01(\bR\bsnapshotB\x05\n" +
 	"\x03_hiB\x05\n" +
-	"\x03_lo\"r\n" +
+	"\x03_lo\"\x9d\x01\n" +
 	"\fInterestsAck\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
 	"\x04full\x18\x02 \x01(\bR\x04full\x124\n" +
-	"\arefused\x18\x03 \x03(\v2\x1a.belfry.v1.InterestRefusedR\arefused\"W\n" +
+	"\arefused\x18\x03 \x03(\v2\x1a.belfry.v1.InterestRefusedR\arefused\x12)\n" +
+	"\x06placed\x18\x04 \x03(\v2\x11.belfry.v1.PlacedR\x06placed\"`\n" +
+	"\x06Placed\x12\x14\n" +
+	"\x05entry\x18\x01 \x01(\x04R\x05entry\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x14\n" +
+	"\x05until\x18\x03 \x01(\x04R\x05until\x12\x16\n" +
+	"\x06lapsed\x18\x04 \x01(\bR\x06lapsed\"W\n" +
 	"\x0fInterestRefused\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12,\n" +
 	"\arefusal\x18\x02 \x01(\v2\x12.belfry.v1.RefusalR\arefusal\"`\n" +
@@ -2052,7 +2136,7 @@ func file_belfry_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_belfry_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_belfry_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_belfry_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_belfry_v1_peer_proto_goTypes = []any{
 	(GoodbyeReason)(0),               // 0: belfry.v1.GoodbyeReason
 	(*ConnectRequest)(nil),           // 1: belfry.v1.ConnectRequest
@@ -2063,31 +2147,32 @@ var file_belfry_v1_peer_proto_goTypes = []any{
 	(*Interests)(nil),                // 6: belfry.v1.Interests
 	(*Interest)(nil),                 // 7: belfry.v1.Interest
 	(*InterestsAck)(nil),             // 8: belfry.v1.InterestsAck
-	(*InterestRefused)(nil),          // 9: belfry.v1.InterestRefused
-	(*Positions)(nil),                // 10: belfry.v1.Positions
-	(*Position)(nil),                 // 11: belfry.v1.Position
-	(*PeerCall)(nil),                 // 12: belfry.v1.PeerCall
-	(*PeerReply)(nil),                // 13: belfry.v1.PeerReply
-	(*Configuration)(nil),            // 14: belfry.v1.Configuration
-	(*GetProgressRequest)(nil),       // 15: belfry.v1.GetProgressRequest
-	(*ProgressOf)(nil),               // 16: belfry.v1.ProgressOf
-	(*GetProgressResponse)(nil),      // 17: belfry.v1.GetProgressResponse
-	(*Progress)(nil),                 // 18: belfry.v1.Progress
-	(*TakeTableRequest)(nil),         // 19: belfry.v1.TakeTableRequest
-	(*TakeTableResponse)(nil),        // 20: belfry.v1.TakeTableResponse
-	(*TakeSecretRequest)(nil),        // 21: belfry.v1.TakeSecretRequest
-	(*TakeSecretResponse)(nil),       // 22: belfry.v1.TakeSecretResponse
-	(*GetSecretRequest)(nil),         // 23: belfry.v1.GetSecretRequest
-	(*GetSecretResponse)(nil),        // 24: belfry.v1.GetSecretResponse
-	(*FollowRequest)(nil),            // 25: belfry.v1.FollowRequest
-	(*FollowResponse)(nil),           // 26: belfry.v1.FollowResponse
-	(*GetMemberRequest)(nil),         // 27: belfry.v1.GetMemberRequest
-	(*GetMemberResponse)(nil),        // 28: belfry.v1.GetMemberResponse
-	(*IssueCertificateRequest)(nil),  // 29: belfry.v1.IssueCertificateRequest
-	(*IssueCertificateResponse)(nil), // 30: belfry.v1.IssueCertificateResponse
-	(*Batch)(nil),                    // 31: belfry.v1.Batch
-	(*Ack)(nil),                      // 32: belfry.v1.Ack
-	(*Refusal)(nil),                  // 33: belfry.v1.Refusal
+	(*Placed)(nil),                   // 9: belfry.v1.Placed
+	(*InterestRefused)(nil),          // 10: belfry.v1.InterestRefused
+	(*Positions)(nil),                // 11: belfry.v1.Positions
+	(*Position)(nil),                 // 12: belfry.v1.Position
+	(*PeerCall)(nil),                 // 13: belfry.v1.PeerCall
+	(*PeerReply)(nil),                // 14: belfry.v1.PeerReply
+	(*Configuration)(nil),            // 15: belfry.v1.Configuration
+	(*GetProgressRequest)(nil),       // 16: belfry.v1.GetProgressRequest
+	(*ProgressOf)(nil),               // 17: belfry.v1.ProgressOf
+	(*GetProgressResponse)(nil),      // 18: belfry.v1.GetProgressResponse
+	(*Progress)(nil),                 // 19: belfry.v1.Progress
+	(*TakeTableRequest)(nil),         // 20: belfry.v1.TakeTableRequest
+	(*TakeTableResponse)(nil),        // 21: belfry.v1.TakeTableResponse
+	(*TakeSecretRequest)(nil),        // 22: belfry.v1.TakeSecretRequest
+	(*TakeSecretResponse)(nil),       // 23: belfry.v1.TakeSecretResponse
+	(*GetSecretRequest)(nil),         // 24: belfry.v1.GetSecretRequest
+	(*GetSecretResponse)(nil),        // 25: belfry.v1.GetSecretResponse
+	(*FollowRequest)(nil),            // 26: belfry.v1.FollowRequest
+	(*FollowResponse)(nil),           // 27: belfry.v1.FollowResponse
+	(*GetMemberRequest)(nil),         // 28: belfry.v1.GetMemberRequest
+	(*GetMemberResponse)(nil),        // 29: belfry.v1.GetMemberResponse
+	(*IssueCertificateRequest)(nil),  // 30: belfry.v1.IssueCertificateRequest
+	(*IssueCertificateResponse)(nil), // 31: belfry.v1.IssueCertificateResponse
+	(*Batch)(nil),                    // 32: belfry.v1.Batch
+	(*Ack)(nil),                      // 33: belfry.v1.Ack
+	(*Refusal)(nil),                  // 34: belfry.v1.Refusal
 }
 var file_belfry_v1_peer_proto_depIdxs = []int32{
 	3,  // 0: belfry.v1.ConnectRequest.frame:type_name -> belfry.v1.PeerFrame
@@ -2096,41 +2181,42 @@ var file_belfry_v1_peer_proto_depIdxs = []int32{
 	5,  // 3: belfry.v1.PeerFrame.goodbye:type_name -> belfry.v1.Goodbye
 	6,  // 4: belfry.v1.PeerFrame.interests:type_name -> belfry.v1.Interests
 	8,  // 5: belfry.v1.PeerFrame.interests_ack:type_name -> belfry.v1.InterestsAck
-	10, // 6: belfry.v1.PeerFrame.positions:type_name -> belfry.v1.Positions
-	31, // 7: belfry.v1.PeerFrame.batch:type_name -> belfry.v1.Batch
-	32, // 8: belfry.v1.PeerFrame.ack:type_name -> belfry.v1.Ack
-	12, // 9: belfry.v1.PeerFrame.call:type_name -> belfry.v1.PeerCall
-	13, // 10: belfry.v1.PeerFrame.reply:type_name -> belfry.v1.PeerReply
-	14, // 11: belfry.v1.PeerFrame.configuration:type_name -> belfry.v1.Configuration
+	11, // 6: belfry.v1.PeerFrame.positions:type_name -> belfry.v1.Positions
+	32, // 7: belfry.v1.PeerFrame.batch:type_name -> belfry.v1.Batch
+	33, // 8: belfry.v1.PeerFrame.ack:type_name -> belfry.v1.Ack
+	13, // 9: belfry.v1.PeerFrame.call:type_name -> belfry.v1.PeerCall
+	14, // 10: belfry.v1.PeerFrame.reply:type_name -> belfry.v1.PeerReply
+	15, // 11: belfry.v1.PeerFrame.configuration:type_name -> belfry.v1.Configuration
 	0,  // 12: belfry.v1.Goodbye.reason:type_name -> belfry.v1.GoodbyeReason
 	7,  // 13: belfry.v1.Interests.add:type_name -> belfry.v1.Interest
-	9,  // 14: belfry.v1.InterestsAck.refused:type_name -> belfry.v1.InterestRefused
-	33, // 15: belfry.v1.InterestRefused.refusal:type_name -> belfry.v1.Refusal
-	11, // 16: belfry.v1.Positions.positions:type_name -> belfry.v1.Position
-	33, // 17: belfry.v1.PeerReply.refusal:type_name -> belfry.v1.Refusal
-	16, // 18: belfry.v1.GetProgressRequest.events:type_name -> belfry.v1.ProgressOf
-	18, // 19: belfry.v1.GetProgressResponse.progress:type_name -> belfry.v1.Progress
-	1,  // 20: belfry.v1.PeerService.Connect:input_type -> belfry.v1.ConnectRequest
-	19, // 21: belfry.v1.MemberPeerService.TakeTable:input_type -> belfry.v1.TakeTableRequest
-	21, // 22: belfry.v1.MemberPeerService.TakeSecret:input_type -> belfry.v1.TakeSecretRequest
-	23, // 23: belfry.v1.MemberPeerService.GetSecret:input_type -> belfry.v1.GetSecretRequest
-	27, // 24: belfry.v1.MemberPeerService.GetMember:input_type -> belfry.v1.GetMemberRequest
-	25, // 25: belfry.v1.MemberPeerService.Follow:input_type -> belfry.v1.FollowRequest
-	29, // 26: belfry.v1.MemberPeerService.IssueCertificate:input_type -> belfry.v1.IssueCertificateRequest
-	15, // 27: belfry.v1.MemberPeerService.GetProgress:input_type -> belfry.v1.GetProgressRequest
-	2,  // 28: belfry.v1.PeerService.Connect:output_type -> belfry.v1.ConnectResponse
-	20, // 29: belfry.v1.MemberPeerService.TakeTable:output_type -> belfry.v1.TakeTableResponse
-	22, // 30: belfry.v1.MemberPeerService.TakeSecret:output_type -> belfry.v1.TakeSecretResponse
-	24, // 31: belfry.v1.MemberPeerService.GetSecret:output_type -> belfry.v1.GetSecretResponse
-	28, // 32: belfry.v1.MemberPeerService.GetMember:output_type -> belfry.v1.GetMemberResponse
-	26, // 33: belfry.v1.MemberPeerService.Follow:output_type -> belfry.v1.FollowResponse
-	30, // 34: belfry.v1.MemberPeerService.IssueCertificate:output_type -> belfry.v1.IssueCertificateResponse
-	17, // 35: belfry.v1.MemberPeerService.GetProgress:output_type -> belfry.v1.GetProgressResponse
-	28, // [28:36] is the sub-list for method output_type
-	20, // [20:28] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	10, // 14: belfry.v1.InterestsAck.refused:type_name -> belfry.v1.InterestRefused
+	9,  // 15: belfry.v1.InterestsAck.placed:type_name -> belfry.v1.Placed
+	34, // 16: belfry.v1.InterestRefused.refusal:type_name -> belfry.v1.Refusal
+	12, // 17: belfry.v1.Positions.positions:type_name -> belfry.v1.Position
+	34, // 18: belfry.v1.PeerReply.refusal:type_name -> belfry.v1.Refusal
+	17, // 19: belfry.v1.GetProgressRequest.events:type_name -> belfry.v1.ProgressOf
+	19, // 20: belfry.v1.GetProgressResponse.progress:type_name -> belfry.v1.Progress
+	1,  // 21: belfry.v1.PeerService.Connect:input_type -> belfry.v1.ConnectRequest
+	20, // 22: belfry.v1.MemberPeerService.TakeTable:input_type -> belfry.v1.TakeTableRequest
+	22, // 23: belfry.v1.MemberPeerService.TakeSecret:input_type -> belfry.v1.TakeSecretRequest
+	24, // 24: belfry.v1.MemberPeerService.GetSecret:input_type -> belfry.v1.GetSecretRequest
+	28, // 25: belfry.v1.MemberPeerService.GetMember:input_type -> belfry.v1.GetMemberRequest
+	26, // 26: belfry.v1.MemberPeerService.Follow:input_type -> belfry.v1.FollowRequest
+	30, // 27: belfry.v1.MemberPeerService.IssueCertificate:input_type -> belfry.v1.IssueCertificateRequest
+	16, // 28: belfry.v1.MemberPeerService.GetProgress:input_type -> belfry.v1.GetProgressRequest
+	2,  // 29: belfry.v1.PeerService.Connect:output_type -> belfry.v1.ConnectResponse
+	21, // 30: belfry.v1.MemberPeerService.TakeTable:output_type -> belfry.v1.TakeTableResponse
+	23, // 31: belfry.v1.MemberPeerService.TakeSecret:output_type -> belfry.v1.TakeSecretResponse
+	25, // 32: belfry.v1.MemberPeerService.GetSecret:output_type -> belfry.v1.GetSecretResponse
+	29, // 33: belfry.v1.MemberPeerService.GetMember:output_type -> belfry.v1.GetMemberResponse
+	27, // 34: belfry.v1.MemberPeerService.Follow:output_type -> belfry.v1.FollowResponse
+	31, // 35: belfry.v1.MemberPeerService.IssueCertificate:output_type -> belfry.v1.IssueCertificateResponse
+	18, // 36: belfry.v1.MemberPeerService.GetProgress:output_type -> belfry.v1.GetProgressResponse
+	29, // [29:37] is the sub-list for method output_type
+	21, // [21:29] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_peer_proto_init() }
@@ -2158,7 +2244,7 @@ func file_belfry_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_peer_proto_rawDesc), len(file_belfry_v1_peer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -36,11 +36,15 @@ const (
 // environment, which has nothing else but PATH, and as a CloudEvent on its
 // input. Its working directory is /.
 type Sink struct {
+	Node    string        // names this node in the environment of its commands
 	Argv    []string      // at least the program, an absolute path
 	Timeout time.Duration // zero: DefaultTimeout
 }
 
-var _ sink.Sink = Sink{}
+var (
+	_ sink.Sink   = Sink{}
+	_ sink.Leaver = Sink{}
+)
 
 // Deliver returns nil for exit status 0, a permanent error for 65 or if the
 // command can not be started at all, and another one for the rest. A command
@@ -55,7 +59,7 @@ func (s Sink) Deliver(ctx context.Context, d *sink.Delivery) error {
 	cmd := exec.CommandContext(limited, s.Argv[0], s.Argv[1:]...)
 	cmd.Dir = "/"
 	cmd.Env = append(cloudevents.Environment(&d.Notification),
-		"BELFRY_HANDLER="+d.Handler, "BELFRY_ATTEMPT="+strconv.Itoa(d.Attempt), "PATH="+path)
+		"BELFRY_HANDLER="+d.Handler, "BELFRY_ATTEMPT="+strconv.Itoa(d.Attempt), runVariable+"="+s.runOf(d.Begun()), "PATH="+path)
 	cmd.Stdin = bytes.NewReader(append(cloudevents.Append(nil, d.Cluster, &d.Notification), '\n'))
 	out := &output{}
 	cmd.Stdout, cmd.Stderr = out, out

@@ -57,9 +57,10 @@ type Journal struct {
 	buffer  []byte
 	scratch belfry.Notification
 	staged  []staged
-	current *segment // nil: the next commit makes one
-	next    uint64   // position of the next record
-	started bool     // the record with which this incarnation begins is durable
+	current *segment  // nil: the next commit makes one
+	next    uint64    // position of the next record
+	started bool      // the record with which this incarnation begins is durable
+	former  time.Time // when the last record of the incarnations before was written, about
 
 	mu    sync.Mutex
 	files []*file // oldest first
@@ -122,9 +123,22 @@ func Open(dirName string, o Options) (*Journal, error) {
 	if err := j.recover(); err != nil {
 		return nil, &belfry.Error{Op: "journal", Subject: dirName, Err: err}
 	}
+	if n := len(j.files); n > 0 {
+		j.former = timeOf(j.files[n-1].ended)
+	}
 	j.durable.Store(j.next - 1)
 	_ = j.Append(nil) // it has been told
 	return j, nil
+}
+
+// Ends lists the last number of each event that is known, and when the last
+// record of the incarnations before this one was written, about. It is for the
+// goroutine that appends.
+func (j *Journal) Ends() (ends []End, former time.Time) {
+	for _, e := range j.table.durable() {
+		ends = append(ends, End{Key: e.Key, Class: e.class, Subject: e.subject, Last: e.last})
+	}
+	return ends, j.former
 }
 
 // Durable is the position up to which everything is on the disk. Zero: nothing

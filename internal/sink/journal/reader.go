@@ -167,7 +167,9 @@ func (r *Reader) beginGone(at int, from uint64) error {
 	}
 	r.numbers, r.placed, r.begun, r.gone, r.at = n.events, true, true, true, from
 	r.time = r.files[at].made
-	if r.file = r.firstWhole(); r.file < len(r.files) {
+	r.file = r.firstWhole()
+	r.lives(at+1, r.file)
+	if r.file < len(r.files) {
 		return nil
 	}
 	// Nothing but indexes: the newest has the numbers that there are.
@@ -176,6 +178,19 @@ func (r *Reader) beginGone(at int, from uint64) error {
 		r.compare(n.events, newest.ended, r.q.Until)
 	}
 	return err
+}
+
+// lives gives the boundaries that stood in segments that are gone, from one file
+// up to another. Nobody knows any more whether the life before ended in order. To
+// read on from them is to begin again: what is missing of before them follows.
+func (r *Reader) lives(from, to int) {
+	for i := max(1, from); i < to; i++ {
+		if old, f := &r.files[i-1], &r.files[i]; old.incarnation != f.incarnation {
+			r.ready = append(r.ready, Item{Position: r.at, Boundary: &Boundary{
+				From: timeOf(min(old.ended, f.made)), To: timeOf(f.made),
+			}})
+		}
+	}
 }
 
 func (r *Reader) match(i *introduction) bool {
@@ -241,6 +256,9 @@ func (r *Reader) open() error {
 	}
 	in, err := r.j.fs.Open(f.segmentName())
 	if errors.Is(err, os.ErrNotExist) { // it went meanwhile: the next one's head tells what it had
+		if r.begun {
+			r.lives(r.file, r.file+1)
+		}
 		r.file++
 		return nil
 	}

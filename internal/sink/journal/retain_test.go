@@ -117,6 +117,39 @@ func TestACursorThatIsOlderThanTheLog(t *testing.T) {
 	}
 }
 
+// TestBoundariesStayLongerThanTheirSegments: who comes with a cursor of before a
+// restart is told that something may be missing, though the segment with the
+// record of it is gone.
+func TestBoundariesStayLongerThanTheirSegments(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, Options{})
+	r.append(r.on("x", 1, 3)) // position 2
+	r.again(r.fs.crash(true))
+	r.append(r.on("x", 1, 2)) // 4
+	r.again(r.fs.crash(true))
+	r.append(r.on("x", 1, 1)) // 6
+	whole := `3 boundary 12:00:00 to 12:00:00 complete false
+		4 a/2 x 1-2
+		5 boundary 12:00:00 to 12:00:00 complete false
+		6 a/3 x 1-1`
+	r.expect(Query{From: 2, Incarnation: 1}, whole)
+	for i, want := range []string{
+		whole,
+		`2 boundary 12:00:00 to 12:00:00 complete false
+		4 a/2 x gap journal 1-2 total 2
+		5 boundary 12:00:00 to 12:00:00 complete false
+		6 a/3 x 1-1`,
+		`2 boundary 12:00:00 to 12:00:00 complete false
+		2 boundary 12:00:00 to 12:00:00 complete false
+		6 a/2 x gap journal 1-2 total 2
+		6 a/3 x gap journal 1-1 total 1`,
+	} {
+		r.seal()
+		r.removeSegment(r.files[i])
+		r.expect(Query{From: 2, Incarnation: 1}, want)
+	}
+}
+
 func (r *rig) firstWholeBase() uint64 {
 	for _, f := range r.files {
 		if f.size > 0 {
