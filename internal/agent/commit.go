@@ -371,7 +371,11 @@ func (a *Agent) leader() Node {
 // Lead has a request carried out by the leader: here, or there by a call of
 // the same method. Who that is may change while it is looked for.
 func (a *Agent) Lead(ctx context.Context, method string, request proto.Message, here func(context.Context) error, response proto.Message) error {
-	ctx, cancel := context.WithTimeout(ctx, leaderTimeout+replicateTimeout)
+	patience := leaderTimeout + replicateTimeout
+	if a.storage != nil {
+		patience = leaderTimeout + majorityTimeout // as long as whoever leads waits
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if a.storage != nil {
 		a.storage.lookedFor(ctx)

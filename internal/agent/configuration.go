@@ -53,6 +53,9 @@ func (a *Agent) SetSetting(ctx context.Context, path, value string, dryRun bool)
 		return before, after, c, err
 	}
 	c, err = a.change(ctx, changing{dryRun: dryRun}, func(table *Table) error {
+		if err := a.passes(); err != nil {
+			return err
+		}
 		before = t.setting(table.Tunables)
 		text := t.normal(value)
 		if before.Set && before.Value == text {

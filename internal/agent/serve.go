@@ -64,6 +64,7 @@ func (a *Agent) apiOptions() api.Options {
 		Audit:     a.audit,
 
 		Repository: a.repositoryStatus,
+		Documents:  a.configDocuments(),
 
 		Logger: a.log,
 	}

@@ -37,11 +37,13 @@ type storage struct {
 	settling atomic.Bool
 	seen     atomic.Pointer[string] // surroundings at the last scan
 	read     atomic.Int64           // how long the last read took, in nanoseconds
+	look     atomic.Pointer[look]
+	changing chan struct{} // held by the change that is made of the document as a whole
 
 	mu       sync.Mutex
 	results  map[uint64]chan<- repository.Result
 	reported map[belfry.NodeID]uint64 // generation that a member has in its local copy
-	news     chan struct{}            // closed, and another one, when what is above, held or the mode changes
+	news     chan struct{}            // closed, and another one, when what is above, held or the mode changes, and after each read
 	proposal uint64
 }
 
@@ -76,6 +78,7 @@ func newStorage(a *Agent) (*storage, error) {
 		agent: a, in: make(chan repository.Message, storageInputs), ended: make(chan struct{}),
 		finder: disk.NewFinder(disk.FinderConfig{Folders: a.opts.Config.Repository.Search}), boot: boot,
 		results: map[uint64]chan<- repository.Result{}, reported: map[belfry.NodeID]uint64{}, news: make(chan struct{}),
+		changing: make(chan struct{}, 1),
 	}
 	s.seen.Store(new(string))
 	s.state.Store(&storageState{mode: repository.Searching, good: time.Now(), outcomes: make([]uint64, len(repository.Outcomes()))})
@@ -140,11 +143,11 @@ func (s *storage) run(ctx context.Context) error {
 		}
 		m.Advance(time.Now())
 		out := m.Take()
-		s.publish(m)
+		read := s.publish(m)
 		for _, j := range out.Jobs {
 			jobs.Go(func() { done <- s.work(j) })
 		}
-		s.hand(out)
+		s.hand(out, read)
 		if next := m.NextTimeout(); next.IsZero() {
 			timer.Stop()
 		} else {
@@ -153,19 +156,22 @@ func (s *storage) run(ctx context.Context) error {
 	}
 }
 
-// publish lets others see how the machine stands, before they are told.
-func (s *storage) publish(m *repository.Machine) {
+// publish lets others see how the machine stands, before they are told. It tells
+// whether the storage was read since.
+func (s *storage) publish(m *repository.Machine) (read bool) {
+	before := s.state.Load().good
 	state := &storageState{good: m.Good(), read: time.Duration(s.read.Load())}
 	state.mode, state.why = m.Mode()
 	for _, o := range repository.Outcomes() {
 		state.outcomes = append(state.outcomes, m.Outcome(o))
 	}
 	s.state.Store(state)
+	return state.good.After(before)
 }
 
 // hand does what the machine wants, in the order of its fields: a node that is
 // removed is told before anything of its removal is in force here.
-func (s *storage) hand(out repository.Output) {
+func (s *storage) hand(out repository.Output, read bool) {
 	for _, c := range out.Changes {
 		s.agent.repositoryState(c)
 	}
@@ -193,7 +199,7 @@ func (s *storage) hand(out repository.Output) {
 			delete(s.results, r.ID)
 		}
 	}
-	if len(out.Changes)+len(out.Reports) > 0 || out.Assimilation != nil {
+	if read || len(out.Changes)+len(out.Reports) > 0 || out.Assimilation != nil {
 		close(s.news)
 		s.news = make(chan struct{})
 	}
@@ -384,6 +390,7 @@ func (s *storage) access(j repository.Job, d *repository.Done) {
 		}
 		if d.Err == nil {
 			s.read.Store(int64(time.Since(begin)))
+			s.looked(begin, d.Snapshot)
 		}
 	case repository.JobLoad:
 		d.Snapshot, d.Err = s.backend.Load()

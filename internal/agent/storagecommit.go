@@ -84,7 +84,7 @@ func (a *Agent) commitOn(ctx context.Context, held *heldTable, batch []*edit) (g
 		return held.Generation, err
 	}
 	a.awaitHeld(ctx, result.Version.Generation)
-	a.awaitReports(held.table, result.Version.Generation)
+	a.awaitReports(a.ended, held.table, result.Version.Generation)
 	return result.Version.Generation, nil
 }
 
@@ -92,8 +92,7 @@ func (a *Agent) commitOn(ctx context.Context, held *heldTable, batch []*edit) (g
 // its entry in the history.
 func (a *Agent) next(held *heldTable, op repository.OpID, to repository.Document, e repository.Entry) ([]byte, error) {
 	self := a.id.node.ID
-	to.Ops = slices.DeleteFunc(slices.Clone(to.Ops), func(o repository.Operation) bool { return o.Node == self })
-	to.Ops = append(to.Ops, repository.Operation{Node: self, ID: op, Generation: held.Generation + 1})
+	to.Ops = withOperation(to.Ops, repository.Operation{Node: self, ID: op, Generation: held.Generation + 1})
 	e.Node, e.Text = self, whatChanged(held.Document, to)
 	if len(e.Author) > maxEntryText {
 		e.Author = e.Author[:maxEntryText]
@@ -123,8 +122,8 @@ func (a *Agent) awaitHeld(ctx context.Context, generation uint64) {
 
 // awaitReports returns when every member that is up has the generation in its
 // local copy, or has had its time.
-func (a *Agent) awaitReports(old *Table, generation uint64) {
-	ctx, cancel := context.WithTimeout(a.ended, replicateTimeout)
+func (a *Agent) awaitReports(ctx context.Context, old *Table, generation uint64) {
+	ctx, cancel := context.WithTimeout(ctx, replicateTimeout)
 	defer cancel()
 	for {
 		changed := a.storage.changed()
@@ -147,28 +146,6 @@ func (a *Agent) awaitReports(old *Table, generation uint64) {
 			return
 		}
 	}
-}
-
-// rollBack proposes what was before a change that nobody has confirmed.
-func (a *Agent) rollBack(c repository.Confirmation) {
-	ctx, cancel := context.WithTimeout(a.ended, commitTimeout)
-	defer cancel()
-	held := a.storage.held()
-	past, err := readCopy(copyOfGeneration(a.opts.Config.State, c.Base))
-	if err == nil {
-		now := time.Now().UTC().Truncate(time.Millisecond)
-		var document []byte
-		op := newOp()
-		document, err = a.next(held, op, repository.Rollback(held.Document, past.Document), repository.Entry{Time: now, Author: "node " + a.id.node.Name + ", for want of a confirmation"})
-		if err == nil {
-			_, err = a.storage.propose(ctx, held.Version, op, document)
-		}
-	}
-	if err != nil {
-		a.log.Error("a change that nobody has confirmed is not rolled back; it is tried again", "base", c.Base, "err", err)
-		return
-	}
-	a.log.Warn("a change that nobody has confirmed is rolled back", "base", c.Base, "generation", held.Generation+1)
 }
 
 // authorOf is who asked for a change, and where, as the history has it.

@@ -33,8 +33,9 @@ type ConfigDocuments interface {
 	// CommitConfig makes a change of the newest document there is (linearizable),
 	// by [configview.Change.Next], and commits what it makes. It is called on the
 	// node that makes changes. The change may be made several times, since another
-	// one may come first; each error of its own ends it. It returns when the change
-	// is replicated, or stored and 5 s have passed, or with ctx.
+	// one may come first; each error of its own ends it. It returns when all members
+	// that are up have the change in force; after 2 s when it is replicated; else
+	// stored, after 5 s, or in time before ctx ends.
 	//
 	// ErrConflict, ErrRestricted: nothing was changed; ErrUnknown: it may have been.
 	CommitConfig(ctx context.Context, change configview.Change, author string) (ConfigCommitted, error)

@@ -18,6 +18,7 @@ const (
 	scanUnknown   = 10 * time.Second // between two scans because of notices
 	undecidedMax  = 2                // polls that see a value which nobody says is committed
 	rollbackRetry = 5 * time.Second
+	rollbackOther = 15 * time.Second // after the deadline, by whoever does not lead
 )
 
 // A Machine is the way from a message to a member: when this node looks for the

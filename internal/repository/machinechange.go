@@ -155,13 +155,17 @@ func (m *Machine) committed(now time.Time, p Propose, job Job, v Version) {
 }
 
 // rollbackDue is when a change that waits for a confirmation is undone. The
-// deadline is by the cluster's time.
+// deadline is by the cluster's time. The leader may have no copy of what was before,
+// or be cut off from the storage: then others do it, each that can.
 func (m *Machine) rollbackDue() time.Time {
 	c := m.held.Document.Confirm
-	if c == nil || !m.leads || m.mode != Ready {
+	if c == nil || m.mode != Ready {
 		return time.Time{}
 	}
 	due := c.Deadline.Add(-m.ahead)
+	if !m.leads {
+		due = due.Add(rollbackOther)
+	}
 	if m.rolledFor == m.held.Generation {
 		if again := m.rolled.Add(rollbackRetry); again.After(due) {
 			return again

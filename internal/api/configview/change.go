@@ -45,7 +45,7 @@ func Apply(t *Text, base uint64, confirm time.Duration, known Tunables) (Change,
 	return Change{
 		Text: "config apply", base: cmp.Or(base, t.Generation()), told: base == 0,
 		make: func(base repository.Document, at time.Time) (repository.Document, error) {
-			if err := waits(base); err != nil {
+			if err := Waits(base); err != nil {
 				return base, err
 			}
 			to := t.over(base, known)
@@ -103,9 +103,9 @@ func Expire(past repository.Document) Change {
 	}
 }
 
-// waits refuses a change while another one may still come back: it would come
-// back with it, or be lost with it.
-func waits(base repository.Document) error {
+// Waits refuses a change while another one may still come back: it would come
+// back with it, or be lost with it. ErrConflict.
+func Waits(base repository.Document) error {
 	if c := base.Confirm; c != nil {
 		return fmt.Errorf("%w: generation %d waits to be confirmed until %s; belfry config confirm, or belfry config rollback %d, first",
 			belfry.ErrConflict, c.Base+1, c.Deadline.Format(time.RFC3339), c.Base)
