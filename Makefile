@@ -50,7 +50,7 @@ test: deps .bin/testsum
 ifdef SHORT
 	@.bin/testsum -race off -- -short -vet=all
 else
-	@.bin/testsum -race off -packages ./cmd/belfry,./internal/sim/...,./internal/event/...,./internal/repository/... -- -count=1 -parallel 4 -timeout 40m
+	@.bin/testsum -race off -packages ./cmd/belfry,./internal/sim/...,./internal/cluster/...,./internal/event/...,./internal/repository/... -- -count=1 -parallel 4 -timeout 40m
 	@.bin/testsum -modules .,tools -- -vet=all -count=1 -parallel 4 -timeout 40m
 endif
 

@@ -448,7 +448,8 @@ func TestARemovedNodeChangesNothing(t *testing.T) {
 		t.Error("the removed node leads")
 	}
 	forged := table.clone()
-	forged.Generation, forged.Origin, forged.Name = table.Generation+1, gone.id.node.ID, "forged"
+	// Newer than what n1 writes meanwhile: n3 held the authority's key, which is replaced.
+	forged.Generation, forged.Origin, forged.Name = table.Generation+100, gone.id.node.ID, "forged"
 	document := encoded(t, forged)
 	if _, err := m[0].agent.received(gone.id.node.ID, document); !errors.Is(err, belfry.ErrNotMember) {
 		t.Errorf("a table by the removed node: %v; want ErrNotMember", err)

@@ -122,7 +122,7 @@ func checkDownTimes(t *testing.T, what string, times []time.Duration) {
 // A carrier that is lost is posted in the step that tells it.
 func TestALostCarrierIsPostedAtOnce(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(30) {
+	for seed := range uint64(30 / seedsPart) {
 		net := settled(seed, 3+int(seed%6), 2)
 		a := net.hosts[int(seed)%len(net.hosts)]
 		told := map[belfry.NodeID]time.Time{}

@@ -113,7 +113,7 @@ func (n *network) disagreement(calm bool) string {
 func TestAfterAHealBothEndsOfALinkAgree(t *testing.T) {
 	t.Parallel()
 	seeds := slices.Clone(keptHeals)
-	for seed := range uint64(60) {
+	for seed := range uint64(60 / seedsPart) {
 		seeds = append(seeds, seed)
 	}
 	for _, seed := range seeds {

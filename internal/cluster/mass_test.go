@@ -16,7 +16,7 @@ import (
 // of them in one moment under one number.
 func TestARackIsOneChange(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(10) {
+	for seed := range uint64(10 / seedsPart) {
 		net := warm(seed, 24)
 		net.run(20 * time.Second)
 		type change struct {
@@ -132,7 +132,7 @@ func TestPausesAreKeptOverARestart(t *testing.T) {
 // that it reaches again, also about those that it still does not reach.
 func TestWhatAnIsolatedNodeHeldEndsWithAWitness(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(10) {
+	for seed := range uint64(10 / seedsPart) {
 		net := warm(seed, 3)
 		a, b, c := net.host("a"), net.host("b"), net.host("c")
 		cut := func(p, q *host, is bool) { net.path(p, q).cut, net.path(q, p).cut = is, is }
@@ -174,7 +174,7 @@ func TestAStoppedNodeJudgesNobody(t *testing.T) {
 // says a word: two peers that are stopped are stalled, and nobody is isolated.
 func TestAKernelThatAnswersAllaysTheSuspicion(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(10) {
+	for seed := range uint64(10 / seedsPart) {
 		net := warm(seed, 3)
 		a, b, c := net.host("a"), net.host("b"), net.host("c")
 		net.trace = func(h *host, c Change) {

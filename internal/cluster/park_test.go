@@ -23,7 +23,7 @@ func heldDown(net *network) map[string]int {
 // subject has to answer and one dissemination.
 func TestAKilledProcessIsKnownToAllAtOnce(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(20) {
+	for seed := range uint64(20 / seedsPart) {
 		net := warm(seed, 24)
 		told := heldDown(net)
 		net.end(net.host("c"), StreamReset)
@@ -169,7 +169,7 @@ func TestAJoinIsKnownToAll(t *testing.T) {
 // other goes around for a while, and nobody is told of another death.
 func TestAHealReplaysNobodysDeath(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(10) {
+	for seed := range uint64(10 / seedsPart) {
 		net := warm(seed, 24)
 		for _, a := range net.hosts {
 			for _, b := range net.hosts {
