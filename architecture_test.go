@@ -52,7 +52,8 @@ var folders = []rule{
 	},
 
 	{folder: "internal/cluster", pure: true, uses: "."},
-	{folder: "internal/event", pure: true, uses: "."},
+	{folder: "internal/numbered", pure: true},
+	{folder: "internal/event", pure: true, uses: ". internal/numbered"},
 	{folder: "internal/repository", pure: true, uses: ".", tests: "internal/repository/repositorytest"},
 	{folder: "internal/license", pure: true, uses: "."},
 	{folder: "internal/witness", pure: true, uses: "."},
@@ -72,15 +73,15 @@ var folders = []rule{
 		tests: "internal/producer/producertest",
 	},
 	{folder: "internal/sink", uses: ". internal/event"},
-	{folder: "internal/sink/*", uses: ". internal/event internal/sink internal/cloudevents gen/belfry/v1"},
+	{folder: "internal/sink/*", uses: ". internal/event internal/sink internal/cloudevents internal/numbered gen/belfry/v1"},
 	{folder: "internal/cloudevents", uses: ". gen/belfry/v1"},
 	{folder: "internal/codec", uses: "gen/belfry/v1"},
 
-	{folder: "internal/transport", uses: ". " + pureRow + " internal/codec gen/belfry/v1", tests: "internal/security internal/transport/transporttest"},
+	{folder: "internal/transport", uses: ". " + pureRow + " internal/codec internal/numbered gen/belfry/v1", tests: "internal/security internal/transport/transporttest"},
 	{folder: "internal/transport/transporttest", uses: ". internal/transport internal/sim " + pureRow},
 	{folder: "internal/security", uses: ". " + pureRow},
 	{folder: "internal/aha", uses: ". internal/event gen/belfry/v1"},
-	{folder: "internal/api", uses: ". " + pureRow + " internal/api/configview internal/cloudevents internal/codec gen/belfry/v1", tests: "client internal/security"},
+	{folder: "internal/api", uses: ". " + pureRow + " internal/api/configview internal/cloudevents internal/codec internal/numbered gen/belfry/v1", tests: "client internal/security"},
 	{folder: "internal/api/configview", uses: ". internal/repository internal/strictyaml"},
 
 	{folder: "internal/witness/dcerpc/pdu", pure: true},

@@ -6,6 +6,7 @@ import (
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/event"
+	"github.com/belfry-ha/belfry/internal/numbered"
 )
 
 // maxIntroduced bounds what an encoder and the client's decoder remember.
@@ -18,11 +19,11 @@ const maxIntroduced = 65536
 // hundreds of thousands of notifications a second, making them anew would cost
 // more than sending them. Not safe for concurrent use.
 type encoder struct {
-	introduced map[entryKey]*introduction
-	next       uint32   // number of the newest introduction
-	most       uint32   // of them
-	last       entryKey // neighbours are often of one event
-	lastIntro  *introduction
+	introduced map[origin]*numbered.Table[*introduction] // by entry
+	next       uint32                                    // number of the newest introduction
+	most       uint32                                    // of them
+	last       origin                                    // neighbours are mostly of one node
+	of         *numbered.Table[*introduction]            // that one's; nil: there was none yet
 
 	response belfryv1.SubscribeResponse
 	kind     belfryv1.SubscribeResponse_Batch
@@ -31,10 +32,10 @@ type encoder struct {
 	gaps     []belfryv1.Gap
 }
 
-type entryKey struct {
+// An origin is a node in one of its incarnations: entries have numbers within it.
+type origin struct {
 	node        belfry.NodeID
 	incarnation belfry.Incarnation
-	entry       uint64
 }
 
 // introduction is what the client knows under a number.
@@ -45,7 +46,7 @@ type introduction struct {
 }
 
 func newEncoder() *encoder {
-	e := &encoder{introduced: map[entryKey]*introduction{}, most: maxIntroduced}
+	e := &encoder{introduced: map[origin]*numbered.Table[*introduction]{}, most: maxIntroduced}
 	e.kind.Batch = &e.batch
 	e.response.Kind = &e.kind
 	return e
@@ -58,7 +59,7 @@ func (e *encoder) encode(b event.Batch) *belfryv1.SubscribeResponse {
 	e.batch.Entries = e.batch.Entries[:0]
 	if e.next >= e.most {
 		clear(e.introduced)
-		e.next, e.lastIntro = 0, nil
+		e.next, e.of = 0, nil
 	}
 	e.reserve(len(b.Notifications))
 	for i := range b.Notifications {
@@ -111,26 +112,35 @@ func (e *encoder) notification(n *belfry.Notification, to *belfryv1.Notification
 // introduce is the number of the event on this stream; 0 where a notification
 // is about none.
 func (e *encoder) introduce(n *belfry.Notification) uint32 {
-	key := entryKey{n.Node, n.Incarnation, n.Entry}
-	if key == (entryKey{}) && n.Event == (belfry.EventID{}) {
+	from := origin{n.Node, n.Incarnation}
+	if n.Entry == 0 && from == (origin{}) && n.Event == (belfry.EventID{}) {
 		return 0
 	}
-	known := e.lastIntro
-	if known == nil || key != e.last {
-		known = e.introduced[key]
+	if e.of == nil || from != e.last {
+		e.entriesOf(from)
 	}
+	known, _ := e.of.Get(n.Entry)
 	if known == nil || known.event != n.Event || known.nodeName != n.NodeName {
 		// A change takes a new number: others of this batch may stand under the old one.
 		e.next++
 		known = &introduction{id: e.next, nodeName: n.NodeName, event: n.Event}
-		e.introduced[key] = known
+		e.of.Set(n.Entry, known)
 		e.batch.Entries = append(e.batch.Entries, &belfryv1.Entry{
 			Id: known.id, NodeId: n.Node[:], NodeName: n.NodeName, Incarnation: uint32(n.Incarnation),
 			Entry: n.Entry, Class: string(n.Event.Class), Subject: n.Event.Subject, Instance: n.Event.Instance,
 		})
 	}
-	e.last, e.lastIntro = key, known
 	return known.id
+}
+
+// entriesOf makes what is known of one origin the present table.
+func (e *encoder) entriesOf(from origin) {
+	t := e.introduced[from]
+	if t == nil {
+		t = &numbered.Table[*introduction]{}
+		e.introduced[from] = t
+	}
+	e.last, e.of = from, t
 }
 
 // nanoseconds is 0 for the zero time.

@@ -257,6 +257,13 @@ func (e *encoder) listed(c chunk, until time.Time) *belfryv1.ListEventsResponse 
 // what comes live.
 type overlap map[entryKey]uint64
 
+// An entryKey names an event of any node.
+type entryKey struct {
+	node        belfry.NodeID
+	incarnation belfry.Incarnation
+	entry       uint64
+}
+
 func (o overlap) told(n *belfry.Notification) {
 	if k := (entryKey{n.Node, n.Incarnation, n.Entry}); n.Entry != 0 && n.Last > o[k] {
 		o[k] = n.Last

@@ -156,7 +156,7 @@ func TestMirrorsGoWithTheEntriesTheyStandFor(t *testing.T) {
 			taken += pump(w)
 		}
 	}
-	if got := len(w.machines["a"].peers[0].mirrors); got > maxFound {
+	if got := w.machines["a"].peers[0].mirrors.Len(); got > maxFound {
 		t.Errorf("mirrors: want at most %d, got %d", maxFound, got)
 	}
 	if taken != maxFound+more {

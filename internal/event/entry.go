@@ -79,7 +79,7 @@ func (s *state) notification(src *source, r *registration) belfry.Notification {
 // entryFor finds or makes the entry of one event. wait says that it may be
 // absent for now.
 func (m *Machine) entryFor(now time.Time, info *belfry.ClassInfo, k key, wait bool) *entry {
-	if e := m.index[k]; e != nil {
+	if e := m.index.find(k); e != nil {
 		if wait && !e.wait && e.watch != 0 {
 			e.wait = true
 			m.out.Watch = append(m.out.Watch, e.asWatch())
@@ -93,7 +93,8 @@ func (m *Machine) entryFor(now time.Time, info *belfry.ClassInfo, k key, wait bo
 		ring:    ring{max: m.cfg.Runs},
 		since:   now, wait: wait,
 	}
-	m.entries[e.entry], m.index[k] = e, e
+	m.entries[e.entry] = e
+	m.index.add(e)
 	switch {
 	case info.Custom: // an event that users name is there as soon as somebody asks
 		e.state, e.ever = belfry.EntryActive, true
@@ -141,7 +142,7 @@ func (m *Machine) drop(now time.Time, e *entry) {
 		m.found--
 	}
 	delete(m.entries, e.entry)
-	delete(m.index, key{e.class, e.subject})
+	m.index.remove(e)
 	if m.last == e {
 		m.last = nil
 	}

@@ -58,7 +58,7 @@ func formerOf(list []Former) map[belfry.NodeID]map[key]*Former {
 func (m *Machine) formerPositions(p *peer) (frames []Positions) {
 	var list []Position
 	for k, f := range m.former[p.node] {
-		if f.Incarnation == p.incarnation && p.mirrors[f.Entry] == nil && p.isAskedFor(k) {
+		if f.Incarnation == p.incarnation && !p.hasMirror(f.Entry) && p.isAskedFor(k) {
 			list = append(list, Position{Entry: f.Entry, Last: f.Last})
 		}
 	}
@@ -79,7 +79,7 @@ func (p *peer) isAskedFor(k key) bool {
 // notification comes.
 func (p *peer) learnPlaced(list []Placed) {
 	for _, at := range list {
-		if p.mirrors[at.Entry] == nil && len(p.placed) < maxPositions {
+		if !p.hasMirror(at.Entry) && len(p.placed) < maxPositions {
 			p.placed[at.Entry] = at
 		}
 	}

@@ -70,7 +70,7 @@ func TestPositionsMayTakeSeveralFrames(t *testing.T) {
 	m := alone(t)
 	p := m.peers[0]
 	for i := range positionChunk + 1 {
-		p.mirrors[EntryID(i+1)] = &mirror{feed: feed{sequence: 7}}
+		p.mirrors.Set(uint64(i+1), &mirror{feed: feed{sequence: 7}})
 	}
 	list := p.positions()
 	if len(list) != 2 || len(list[0].Positions) != positionChunk {

@@ -41,7 +41,7 @@ type Machine struct {
 	entries   map[EntryID]*entry
 	nothing   elaborate // of all plain registrations; never written
 	common    *order    // of the plain registration that shared none; others may be alike
-	index     map[key]*entry
+	index     index
 	last      *entry // of the previous Post: producers post in bursts
 	nextEntry EntryID
 	made      []*entry // by patterns and sends, oldest first, for eviction
@@ -120,7 +120,7 @@ func New(cfg Config, _ time.Time, rng *rand.Rand) *Machine {
 		classes:   newClassTable(cfg.Classes),
 		self:      &origin{node: cfg.Node, name: cfg.Name, incarnation: cfg.Incarnation},
 		entries:   map[EntryID]*entry{},
-		index:     map[key]*entry{},
+		index:     index{classes: map[belfry.Class]*classEntries{}},
 		watches:   map[WatchID]watched{},
 		patterns:  map[key]*pattern{},
 		exclusive: map[exclusiveKey]*entry{},

@@ -1,7 +1,6 @@
 package event
 
 import (
-	"maps"
 	"slices"
 	"time"
 
@@ -43,7 +42,7 @@ func (m *Machine) reported(now time.Time, p *peer, n *belfry.Notification) {
 		m.refuse(EntryID(n.Entry), p.node, refusal(belfry.ErrUsage, "%s reports numbers %d to %d as %s; that can not be", p.name, n.First, n.Last, n.Kind))
 		return
 	}
-	v := p.mirrors[EntryID(n.Entry)]
+	v, _ := p.mirrors.Get(n.Entry)
 	if v == nil {
 		if v = m.newMirror(now, p, n); v == nil {
 			return // nobody wants it any more
@@ -94,7 +93,8 @@ func (m *Machine) newMirror(now time.Time, p *peer, n *belfry.Notification) *mir
 	}
 	m.lookOn(v)
 	old := p.events[k]
-	p.mirrors[v.entry], p.events[k] = v, v
+	p.mirrors.Set(uint64(v.entry), v)
+	p.events[k] = v
 	if old != nil {
 		m.replaceMirror(now, old, v)
 	} else {
@@ -136,16 +136,27 @@ func (m *Machine) replaceMirror(now time.Time, old, v *mirror) {
 // joinMirrors puts a cluster registration on what is known of a peer already.
 func (m *Machine) joinMirrors(r *registration, p *peer) {
 	if r.wish.exact {
-		if v := p.events[key{belfry.Class(r.spec.Class), r.wish.subject}]; v != nil && p.mirrors[v.entry] == v && !r.isOn(v) {
+		if v := p.events[key{belfry.Class(r.spec.Class), r.wish.subject}]; v != nil && v.isNewest() && !r.isOn(v) {
 			m.joinMirror(r, v)
 		}
 		return
 	}
-	for _, id := range slices.Sorted(maps.Keys(p.mirrors)) {
-		if v := p.mirrors[id]; r.matchesLocal(v.class, v.subject) && !r.isOn(v) {
+	for _, v := range p.mirrors.All() {
+		if r.matchesLocal(v.class, v.subject) && !r.isOn(v) {
 			m.joinMirror(r, v)
 		}
 	}
+}
+
+// isNewest tells whether the peer reports under this mirror's number.
+func (v *mirror) isNewest() bool {
+	at, _ := v.peer.mirrors.Get(uint64(v.entry))
+	return at == v
+}
+
+func (p *peer) hasMirror(id EntryID) bool {
+	_, has := p.mirrors.Get(uint64(id))
+	return has
 }
 
 func (r *registration) isOn(v *mirror) bool {

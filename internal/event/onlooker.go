@@ -110,8 +110,8 @@ func (m *Machine) leaveMirror(now time.Time, v *mirror) {
 		return
 	}
 	p := v.peer
-	if p.mirrors[v.entry] == v {
-		delete(p.mirrors, v.entry)
+	if v.isNewest() {
+		p.mirrors.Delete(uint64(v.entry))
 	}
 	if k := (key{v.class, v.subject}); p.events[k] == v {
 		delete(p.events, k)

@@ -67,7 +67,7 @@ func (m *Machine) foundSubject(now time.Time, msg Found) {
 	}
 	k := key{p.class, msg.Subject}
 	fits := p.subject == "" || matchGlob(p.subject, msg.Subject)
-	if !fits || m.index[k] != nil {
+	if !fits || m.index.find(k) != nil {
 		return
 	}
 	if !m.roomForOne(now) {

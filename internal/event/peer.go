@@ -1,11 +1,11 @@
 package event
 
 import (
-	"maps"
 	"slices"
 	"time"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/numbered"
 )
 
 // A peer is another node, in both roles: what it wants of this node's events
@@ -37,9 +37,9 @@ type peer struct {
 	full      bool
 	waiting   []asked
 	lastBatch uint64
-	placed    map[EntryID]Placed // of entries that nothing has come of yet
-	mirrors   map[EntryID]*mirror
-	events    map[key]*mirror // the newest of each event, of any incarnation
+	placed    map[EntryID]Placed      // of entries that nothing has come of yet
+	mirrors   numbered.Table[*mirror] // by entry
+	events    map[key]*mirror         // the newest of each event, of any incarnation
 }
 
 // asked is an interest that was sent and not acknowledged.
@@ -77,7 +77,7 @@ func (m *Machine) peerUp(now time.Time, msg PeerUp) {
 		p.placed = map[EntryID]Placed{}
 		p.origin = origin{node: msg.Node, name: msg.Name, incarnation: msg.Incarnation}
 		p.held, p.exact, p.globs, p.version = map[uint32]*interest{}, map[key][]*interest{}, nil, 0
-		p.mirrors, p.lastBatch, p.everAsked, p.asked = map[EntryID]*mirror{}, 0, false, 0
+		p.mirrors, p.lastBatch, p.everAsked, p.asked = numbered.Table[*mirror]{}, 0, false, 0
 		for _, w := range m.wanted.list {
 			if c := w.atPeer(p); c != nil {
 				c.ever = false
@@ -94,7 +94,7 @@ func (m *Machine) peerUp(now time.Time, msg PeerUp) {
 	if p.consumer != nil {
 		p.consumer.resume(0)
 	}
-	if again && len(p.mirrors) > 0 {
+	if again && p.mirrors.Len() > 0 {
 		for _, f := range p.positions() {
 			m.tellPeer(p, f)
 		}
@@ -106,8 +106,8 @@ func (m *Machine) peerUp(now time.Time, msg PeerUp) {
 // less than a megabyte.
 func (p *peer) positions() (frames []Positions) {
 	var list []Position
-	for _, id := range slices.Sorted(maps.Keys(p.mirrors)) {
-		list = append(list, Position{Entry: id, Last: p.mirrors[id].sequence})
+	for id, v := range p.mirrors.All() {
+		list = append(list, Position{Entry: EntryID(id), Last: v.sequence})
 	}
 	for chunk := range slices.Chunk(list, positionChunk) {
 		frames = append(frames, Positions{Incarnation: p.incarnation, Positions: chunk})

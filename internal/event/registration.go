@@ -205,7 +205,7 @@ func (r *registration) waits() bool { return r.spec.Wait || r.spec.Scope == belf
 func (m *Machine) installLocal(now time.Time, r *registration) {
 	if r.wish.exact {
 		info, k := r.wish.infos[0], key{belfry.Class(r.spec.Class), r.wish.subject}
-		old := m.index[k]
+		old := m.index.find(k)
 		e := m.entryFor(now, info, k, r.waits())
 		r.home = e
 		if r.spec.NoFollow {
@@ -243,7 +243,7 @@ func (m *Machine) startAll(now time.Time, r *registration) {
 			m.holdPattern(r, info)
 		default: // several classes, one subject
 			k := key{info.Class, r.wish.subject}
-			if m.index[k] == nil {
+			if m.index.find(k) == nil {
 				m.joinOpen(now, m.entryFor(now, info, k, true))
 			}
 		}

@@ -147,7 +147,7 @@ func (m *Machine) addInterest(now time.Time, p *peer, wanted Interest) error {
 
 // startInterest makes the listener stand in where nobody holds the event yet.
 func (m *Machine) startInterest(now time.Time, i *interest, info *belfry.ClassInfo, k key) {
-	e := m.index[k]
+	e := m.index.find(k)
 	if e == nil && i.holdsEntry(info) {
 		e = m.entryFor(now, info, k, true)
 		m.joinOpen(now, e)

@@ -161,7 +161,7 @@ func (p *pair) register(t *rapid.T) {
 	p.ledger.given[ledgerReader{c, p.nextReg}] = &account{last: map[ledgerEvent]uint64{}, remote: true}
 	p.reader[c].specs[p.nextReg] = spec
 	for _, v := range p.a.peers {
-		for id, mirror := range v.mirrors {
+		for id, mirror := range v.mirrors.All() {
 			p.ledger.given[ledgerReader{c, p.nextReg}].last[ledgerEvent{v.node, v.incarnation, uint64(id)}] = mirror.sequence
 		}
 	}

@@ -27,7 +27,7 @@ func (m *Machine) sendNamed(now time.Time, msg *Named) (matched int, err error) 
 		return 0, refusal(belfry.ErrLimit, "%d bytes of data; at most %d are possible", len(msg.Data), maxData)
 	}
 	k := key{msg.Class, msg.Subject}
-	e := m.index[k]
+	e := m.index.find(k)
 	if e == nil {
 		if e, err = m.makeForSend(now, k); e == nil {
 			return 0, err

@@ -6,6 +6,7 @@ import (
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/event"
+	"github.com/belfry-ha/belfry/internal/numbered"
 )
 
 // maxIntroduced bounds what both ends of a stream remember of entries. Beyond
@@ -17,8 +18,9 @@ const maxIntroduced = 1 << 16
 // thousands of notifications a second making them anew would cost more than
 // sending them. All entries are this node's own, so the node is not named.
 type batchEncoder struct {
-	introduced map[uint64]introduction // by entry
-	next       uint32                  // number of the newest introduction
+	introduced numbered.Table[*introduction] // by entry
+	next       uint32                        // number of the newest introduction
+	bytes      int                           // that the batch takes, at most
 
 	out  belfryv1.Batch
 	slab []belfryv1.Notification
@@ -36,10 +38,11 @@ type introduction struct {
 // encode is valid until the next call.
 func (e *batchEncoder) encode(b event.Batch) *belfryv1.Batch {
 	n := len(b.Notifications)
-	if e.introduced == nil || int(e.next)+n > maxIntroduced {
-		e.introduced, e.next = map[uint64]introduction{}, 0
+	if int(e.next)+n > maxIntroduced {
+		e.introduced, e.next = numbered.Table[*introduction]{}, 0
 	}
 	e.reserve(n)
+	e.bytes = overhead + n*mostOfNotification
 	clear(e.out.Entries)
 	e.out.Entries = e.out.Entries[:0]
 	e.out.Number = b.Number
@@ -79,6 +82,7 @@ func (e *batchEncoder) notification(n *belfry.Notification, to *belfryv1.Notific
 	}
 	to.Code, to.Edge, to.Value = n.Code, belfryv1.Edge(n.Edge), n.Value
 	to.Data, to.LowerBound = n.Data, n.LowerBound
+	e.bytes += len(n.Data)
 	to.Gap = nil
 	if n.Gap != nil {
 		gap.Total, gap.Known, gap.Resync = n.Gap.Total, n.Gap.Known, n.Gap.Resync
@@ -94,12 +98,13 @@ func (e *batchEncoder) introduce(n *belfry.Notification) uint32 {
 	if n.Entry == 0 && n.Event == (belfry.EventID{}) {
 		return 0
 	}
-	known, ok := e.introduced[n.Entry]
+	known, ok := e.introduced.Get(n.Entry)
 	if !ok || known.event != n.Event {
 		// A change takes a new number: others of this batch may stand under the old one.
 		e.next++
-		known = introduction{id: e.next, entry: n.Entry, event: n.Event}
-		e.introduced[n.Entry] = known
+		known = &introduction{id: e.next, entry: n.Entry, event: n.Event}
+		e.introduced.Set(n.Entry, known)
+		e.bytes += mostOfEntry + len(n.Event.Class) + len(n.Event.Subject) + len(n.Event.Instance)
 		e.out.Entries = append(e.out.Entries, &belfryv1.Entry{
 			Id: known.id, Entry: n.Entry,
 			Class: string(n.Event.Class), Subject: n.Event.Subject, Instance: n.Event.Instance,
@@ -108,9 +113,18 @@ func (e *batchEncoder) introduce(n *belfry.Notification) uint32 {
 	return known.id
 }
 
+// What one of them takes on the wire at most, beside its texts and data.
+const (
+	mostOfNotification = 192
+	mostOfEntry        = 96
+)
+
 // A batchDecoder remembers what the peer has introduced. The zero value is
 // ready.
-type batchDecoder struct{ introduced map[uint32]introduction }
+type batchDecoder struct {
+	introduced []introduction // by number; the one with number 0 was not introduced
+	none       introduction   // of what is about no event
+}
 
 // decode wraps ErrUsage when the batch does not keep to the protocol.
 func (d *batchDecoder) decode(m *belfryv1.Batch, origin Hello) (event.Batch, error) {
@@ -136,8 +150,8 @@ func (d *batchDecoder) introduce(m *belfryv1.Entry) error {
 	if id == 0 || id > maxIntroduced || len(m.GetClass())+len(m.GetSubject())+len(m.GetInstance()) > maxText {
 		return fmt.Errorf("%w: introduction %d; 1 to %d, with at most %d bytes of text", belfry.ErrUsage, id, maxIntroduced, maxText)
 	}
-	if d.introduced == nil {
-		d.introduced = map[uint32]introduction{}
+	if more := int(id) + 1 - len(d.introduced); more > 0 {
+		d.introduced = append(d.introduced, make([]introduction, more)...)
 	}
 	d.introduced[id] = introduction{id: id, entry: m.GetEntry(), event: belfry.EventID{
 		Class: belfry.Class(m.GetClass()), Subject: m.GetSubject(), Instance: m.GetInstance(),
@@ -146,13 +160,16 @@ func (d *batchDecoder) introduce(m *belfryv1.Entry) error {
 }
 
 func (d *batchDecoder) notification(m *belfryv1.Notification, to *belfry.Notification, origin Hello) error {
-	known, ok := d.introduced[m.GetEntry()]
+	known := &d.none
+	if id := m.GetEntry(); id > 0 && int(id) < len(d.introduced) {
+		known = &d.introduced[id]
+	}
 	first := m.GetFirstSequence()
 	if first == 0 {
 		first = m.GetSequence()
 	}
 	switch {
-	case m.GetEntry() != 0 && !ok:
+	case m.GetEntry() != known.id:
 		return fmt.Errorf("%w: entry %d was not introduced", belfry.ErrUsage, m.GetEntry())
 	case m.GetKind() < belfryv1.Kind_KIND_OCCURRENCE || m.GetKind() > belfryv1.Kind_KIND_ENDED:
 		return fmt.Errorf("%w: kind %d is not known", belfry.ErrUsage, m.GetKind())

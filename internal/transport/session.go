@@ -97,7 +97,7 @@ func (s *session) sendAll() error {
 		if f == nil {
 			f = enc.frame(i.frame)
 		}
-		if size := proto.Size(f); size > maxMessage-overhead {
+		if size := enc.sizeOf(i, f); size > maxMessage-overhead {
 			s.remote.log.Error("frame is not sent: too large", "bytes", size, "limit", maxMessage)
 			enc = encoder{} // the peer has not read what was introduced in it
 		} else if err := s.frames.send(f); err != nil {
@@ -115,6 +115,15 @@ func (s *session) sendAll() error {
 
 // overhead of the message around a frame, in bytes.
 const overhead = 16
+
+// sizeOf is at least what a frame takes on the wire, and exactly that where it
+// may be too much: to count each batch through would cost as much as to write it.
+func (e *encoder) sizeOf(i item, f *belfryv1.PeerFrame) int {
+	if _, batch := i.frame.(event.PeerBatch); batch && e.batch.bytes <= maxMessage-overhead {
+		return e.batch.bytes
+	}
+	return proto.Size(f)
+}
 
 // receiveAll returns nil after the peer's goodbye.
 func (s *session) receiveAll() error {
