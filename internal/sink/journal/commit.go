@@ -77,7 +77,7 @@ func (j *Journal) encode(s *segment, batch []belfry.Notification, stop *belfryv1
 	for i := range batch {
 		if err == nil && recorded(&batch[i]) {
 			j.scratch = batch[i]
-			err = j.stage(s, &j.scratch, &begin)
+			j.stage(s, &j.scratch, &begin)
 		}
 	}
 	if err == nil && stop != nil {
@@ -94,7 +94,7 @@ func (j *Journal) stageRecord(s *segment, r *belfryv1.JournalRecord) (err error)
 }
 
 // stage encodes one notification, unless it is known already.
-func (j *Journal) stage(s *segment, n *belfry.Notification, begin *bool) (err error) {
+func (j *Journal) stage(s *segment, n *belfry.Notification, begin *bool) {
 	var e *event
 	var id uint32
 	introduce := false
@@ -107,7 +107,7 @@ func (j *Journal) stage(s *segment, n *belfry.Notification, begin *bool) (err er
 			had = e.base
 		}
 		if n.Last > 0 && !trim(n, had) {
-			return nil
+			return
 		}
 		if e.id == 0 || e.instance != n.Event.Instance {
 			s.ids++
@@ -118,13 +118,10 @@ func (j *Journal) stage(s *segment, n *belfry.Notification, begin *bool) (err er
 	}
 	start, position := len(j.buffer), j.next+uint64(len(j.staged))
 	frame := append(j.buffer, make([]byte, frameSize)...)
-	j.buffer, err = j.encoder.notification(frame, n, id, introduce, *begin)
+	j.buffer = appendNotification(frame, n, id, introduce, *begin)
 	if len(j.buffer)-len(frame) > maxBody {
 		n.Data = nil
-		j.buffer, err = j.encoder.notification(frame, n, id, introduce, *begin)
-	}
-	if err != nil {
-		return err
+		j.buffer = appendNotification(frame, n, id, introduce, *begin)
 	}
 	*begin = false
 	closeFrame(j.buffer, start, s.seed, position)
@@ -133,7 +130,6 @@ func (j *Journal) stage(s *segment, n *belfry.Notification, begin *bool) (err er
 		st.last = e.staged
 	}
 	j.staged = append(j.staged, st)
-	return nil
 }
 
 // trim takes off what was recorded before; false: nothing is left. Of a

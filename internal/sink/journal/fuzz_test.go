@@ -119,11 +119,7 @@ func FuzzRecord(f *testing.F) {
 			return
 		}
 		n = normal(n)
-		again, err := new(encoder).notification(nil, &n, 1, true, true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r, err = d.decode(frame{1, again})
+		r, err = d.decode(frame{1, appendNotification(nil, &n, 1, true, true)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -23,12 +23,16 @@ func newIndex() *index { return &index{ids: map[Key]uint32{}} }
 
 // introduce gives an event its number.
 func (x *index) introduce(e *event) uint32 {
-	id := x.ids[e.Key]
+	if e.in == x {
+		return e.inIndex
+	}
+	id := x.ids[e.Key] // the event may have been forgotten meanwhile
 	if id == 0 {
 		id = uint32(len(x.events)) + 1
 		x.ids[e.Key] = id
 		x.events, x.bases = append(x.events, entryOf(e, id)), append(x.bases, e.base)
 	}
+	e.in, e.inIndex = x, id
 	return id
 }
 

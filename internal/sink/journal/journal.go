@@ -53,7 +53,6 @@ type Journal struct {
 
 	// Of the goroutine that appends.
 	table   *table
-	encoder encoder
 	buffer  []byte
 	scratch belfry.Notification
 	staged  []staged

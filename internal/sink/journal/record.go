@@ -2,9 +2,11 @@ package journal
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry-ha/belfry"
@@ -14,53 +16,129 @@ import (
 // chunk is how many bytes of a head or an index go into one record, about.
 const chunk = 64 << 10
 
-// An encoder turns notifications into bodies. It uses its messages again.
-type encoder struct {
-	record belfryv1.JournalRecord
-	kind   belfryv1.JournalRecord_Notification
-	body   belfryv1.Notification
-	gap    belfryv1.Gap
-	entry  belfryv1.Entry
-	events [1]*belfryv1.Entry
+// The keys of the fields of a record, one byte each: number and form.
+const (
+	keyEvent, keyBegin, keyNotification = 1<<3 | asBytes, 2 << 3, 3<<3 | asBytes
+
+	asBytes = byte(protowire.BytesType)
+	asFixed = byte(protowire.Fixed64Type)
+)
+
+// A writer appends messages field by field, in the order of their numbers, and a
+// zero value is left out: the bytes are those of the protobuf library, for a sixth
+// of the time. A disk takes hundreds of thousands of records a second.
+type writer struct{ b []byte }
+
+// appendNotification appends the body for n, whose event has the number id in this
+// file, with its introduction if introduce.
+func appendNotification(dst []byte, n *belfry.Notification, id uint32, introduce, begin bool) []byte {
+	w := writer{dst}
+	if introduce {
+		at := w.open(keyEvent)
+		w.entry(id, n)
+		w.close(at)
+	}
+	if begin {
+		w.b = append(w.b, keyBegin, 1)
+	}
+	at := w.open(keyNotification)
+	w.notification(n, id)
+	w.close(at)
+	return w.b
 }
 
-// notification appends the body for n, whose event has the number id in this
-// file, with its introduction if introduce.
-func (e *encoder) notification(dst []byte, n *belfry.Notification, id uint32, introduce, begin bool) ([]byte, error) {
-	b := &e.body
-	b.Kind, b.Entry = belfryv1.Kind(n.Kind)+belfryv1.Kind_KIND_OCCURRENCE, id
-	b.Sequence, b.FirstSequence, b.Count, b.Skipped = n.Last, 0, 0, n.Skipped
+func (w *writer) notification(n *belfry.Notification, id uint32) {
+	w.uint(1, uint64(belfryv1.Kind(n.Kind)+belfryv1.Kind_KIND_OCCURRENCE))
+	w.uint(3, uint64(id))
+	w.uint(4, n.Last)
 	if n.First != n.Last {
-		b.FirstSequence = n.First
+		w.uint(5, n.First)
 	}
 	if n.Kind != belfry.KindOccurrence || n.Count != n.Last-n.First+1 {
-		b.Count = n.Count
+		w.uint(6, n.Count)
 	}
-	b.Time, b.FirstTime = nanoseconds(n.Time), 0
-	if !n.FirstTime.Equal(n.Time) {
-		b.FirstTime = nanoseconds(n.FirstTime)
+	w.uint(7, n.Skipped)
+	first, last := nanoseconds(n.FirstTime), nanoseconds(n.Time)
+	if first != last {
+		w.uint(8, uint64(first))
 	}
-	b.Code, b.Edge, b.Value = n.Code, belfryv1.Edge(n.Edge), n.Value
-	b.Data, b.LowerBound, b.Gap = n.Data, n.LowerBound, nil
+	w.uint(9, uint64(last))
+	w.uint(10, uint64(int64(n.Code)))
+	w.uint(11, uint64(n.Edge))
+	if bits := math.Float64bits(n.Value); bits != 0 {
+		w.b = protowire.AppendFixed64(append(w.b, 12<<3|asFixed), bits)
+	}
+	w.bytes(13, n.Data)
+	w.bool(14, n.LowerBound)
 	if g := n.Gap; g != nil {
-		e.gap.Total, e.gap.Known, e.gap.Resync = g.Total, g.Known, g.Resync
-		e.gap.Reason = belfryv1.GapReason(g.Reason) + belfryv1.GapReason_GAP_REASON_SLOW
-		e.gap.From, e.gap.To = nanoseconds(g.From), nanoseconds(g.To)
-		b.Gap = &e.gap
+		at := w.open(15<<3 | asBytes)
+		w.uint(1, g.Total)
+		w.bool(2, g.Known)
+		w.bool(3, g.Resync)
+		w.uint(4, uint64(belfryv1.GapReason(g.Reason)+belfryv1.GapReason_GAP_REASON_SLOW))
+		w.uint(5, uint64(nanoseconds(g.From)))
+		w.uint(6, uint64(nanoseconds(g.To)))
+		w.close(at)
 	}
-	e.kind.Notification, e.record.Kind = b, &e.kind
-	e.record.Events, e.record.Begin = nil, begin
-	if introduce {
-		setEntry(&e.entry, id, n)
-		e.events[0] = &e.entry
-		e.record.Events = e.events[:]
-	}
-	return proto.MarshalOptions{}.MarshalAppend(dst, &e.record)
 }
 
-func setEntry(e *belfryv1.Entry, id uint32, n *belfry.Notification) {
-	e.Id, e.NodeId, e.NodeName, e.Incarnation = id, n.Node[:], text(n.NodeName), uint32(n.Incarnation)
-	e.Entry, e.Class, e.Subject, e.Instance = n.Entry, text(string(n.Event.Class)), text(n.Event.Subject), text(n.Event.Instance)
+func (w *writer) entry(id uint32, n *belfry.Notification) {
+	w.uint(1, uint64(id))
+	w.bytes(2, n.Node[:])
+	w.text(3, n.NodeName)
+	w.uint(4, uint64(n.Incarnation))
+	w.uint(5, n.Entry)
+	w.text(6, string(n.Event.Class))
+	w.text(7, n.Event.Subject)
+	w.text(8, n.Event.Instance)
+}
+
+// open begins a message within the message, whose length is not known yet.
+func (w *writer) open(key byte) (at int) {
+	w.b = append(w.b, key, 0)
+	return len(w.b)
+}
+
+// close puts the length in its place. Most have one byte; of others what is
+// behind it moves.
+func (w *writer) close(at int) {
+	n := len(w.b) - at
+	if n < 1<<7 {
+		w.b[at-1] = byte(n)
+		return
+	}
+	more := protowire.SizeVarint(uint64(n)) - 1
+	for range more {
+		w.b = append(w.b, 0)
+	}
+	copy(w.b[at+more:], w.b[at:at+n])
+	protowire.AppendVarint(w.b[:at-1], uint64(n))
+}
+
+// Fields up to 15 have a key of one byte, and there are no others here.
+
+func (w *writer) uint(field byte, v uint64) {
+	if v != 0 {
+		w.b = protowire.AppendVarint(append(w.b, field<<3), v)
+	}
+}
+
+func (w *writer) bool(field byte, v bool) {
+	if v {
+		w.b = append(w.b, field<<3, 1)
+	}
+}
+
+func (w *writer) bytes(field byte, v []byte) {
+	if len(v) > 0 {
+		w.b = protowire.AppendBytes(append(w.b, field<<3|asBytes), v)
+	}
+}
+
+func (w *writer) text(field byte, v string) {
+	if v != "" {
+		w.b = protowire.AppendString(append(w.b, field<<3|asBytes), text(v))
+	}
 }
 
 // text is s as a protobuf string may have it.
@@ -82,7 +160,7 @@ func keyOf(e *belfryv1.Entry) (Key, error) {
 	return Key{belfry.NodeID(e.GetNodeId()), belfry.Incarnation(e.GetIncarnation()), e.GetEntry()}, nil
 }
 
-// notificationOf is the inverse of encoder.notification, but for the event.
+// notificationOf is the inverse of appendNotification, but for the event.
 func notificationOf(b *belfryv1.Notification) (belfry.Notification, error) {
 	n := belfry.Notification{
 		Kind:  belfry.Kind(b.GetKind() - belfryv1.Kind_KIND_OCCURRENCE),

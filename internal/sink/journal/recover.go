@@ -226,8 +226,8 @@ func (t *table) take(r *record, x *index) (id uint32) {
 }
 
 func (t *table) lastOf(r *record) uint64 {
-	if r.about == nil || t.by[r.about.Key] == nil {
+	if r.about == nil || t.find(r.about.Key) == nil {
 		return 0
 	}
-	return t.by[r.about.Key].last
+	return t.find(r.about.Key).last
 }

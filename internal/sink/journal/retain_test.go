@@ -186,8 +186,8 @@ func TestMoreEventsThanTheTableHolds(t *testing.T) {
 	for from := uint64(10); from < maxEvents+10; from += 4096 {
 		r.append(r.many(from, 4096)...)
 	}
-	if len(r.table.by) != maxEvents {
-		t.Errorf("%d events in the table, want %d", len(r.table.by), maxEvents)
+	if r.table.n != maxEvents {
+		t.Errorf("%d events in the table, want %d", r.table.n, maxEvents)
 	}
 	r.append(r.on("x", 2, 2))
 	want := fmt.Sprintf("%d a/1 x 2-2", r.Durable())
@@ -195,8 +195,8 @@ func TestMoreEventsThanTheTableHolds(t *testing.T) {
 	r.expect(only, want)
 	r.again(r.fs.crash(true)) // the head of 65,536 is in many records
 	r.append(r.on("y", 1, 1))
-	if len(r.table.by) != maxEvents {
-		t.Errorf("%d events in the table, want %d", len(r.table.by), maxEvents)
+	if r.table.n != maxEvents {
+		t.Errorf("%d events in the table, want %d", r.table.n, maxEvents)
 	}
 }
 
