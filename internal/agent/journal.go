@@ -123,7 +123,7 @@ func (a *Agent) startJournal() error {
 		return nil
 	}
 	limits := event.Limits{
-		Window: 1, BatchNotifications: journalBatch, BatchBytes: journalBytes, Payload: journalPayload,
+		Window: 1, BatchNotifications: journalBatch, BatchBytes: journalBytes, Payload: journalPayload, Reuse: true,
 	}
 	c, ok := a.events.Open(event.ConsumerJournal, "journal", limits).(*consumer)
 	if !ok {

@@ -118,7 +118,7 @@ func (sub *subscription) attach(ctx context.Context, hello *belfryv1.Hello) (*be
 		welcome.Resumed = true
 		sub.held.Resume(hello.GetBatch())
 	} else {
-		var limits event.Limits
+		limits := event.Limits{Reuse: true} // a batch is encoded before the next is asked for
 		if w := hello.GetWindow(); w > 0 {
 			limits.Window, limits.BatchNotifications = 1, int(min(w, maxWindow))
 		}

@@ -20,20 +20,27 @@ type consumer struct {
 	peer    *peer // of a remote consumer
 	regs    map[uint32]*registration
 
-	pending []*registration // have something, in the order they got it
-	popped  int             // of pending
-	ready   bool            // the sender is free
-	lost    bool            // the stream is broken
-	waking  bool            // in machine.wake
-	closing bool            // every registration has ended
-	number  uint64          // of the last batch made
-	sent    []Batch         // not acknowledged, as they were sent
-	unsent  int             // how many of sent, counted from its end, are to be sent again
-	payload int             // bytes of data in its queues
+	pending []*registration         // have something, in the order they got it
+	popped  int                     // of pending
+	ready   bool                    // the sender is free
+	lost    bool                    // the stream is broken
+	waking  bool                    // in machine.wake
+	closing bool                    // every registration has ended
+	number  uint64                  // of the last batch made
+	sent    []sentBatch             // not acknowledged, as they were sent
+	acked   [][]belfry.Notification // have arrived, but the sender may still look at them
+	unsent  int                     // how many of sent, counted from its end, are to be sent again
+	payload int                     // bytes of data in its queues
 
 	// of one that takes one notification of an event at a time
 	busy    map[eventOf]int // unacknowledged notifications
 	blocked []*registration
+}
+
+// A sentBatch may be sent again.
+type sentBatch struct {
+	Batch
+	own bool // no other consumer has its slice
 }
 
 func (l Limits) withDefaults() Limits {
@@ -104,6 +111,7 @@ func (c *consumer) arouse() {
 func (c *consumer) beReady() {
 	if !c.lost {
 		c.ready = true
+		c.reuse()
 		c.arouse()
 	}
 }
@@ -115,9 +123,15 @@ func (c *consumer) ack(batch uint64) {
 	}
 	n := 0
 	for c.busy == nil && n < len(c.sent)-c.unsent && c.sent[n].Number <= batch {
+		if c.sent[n].own {
+			c.acked = append(c.acked, c.sent[n].Notifications)
+		}
 		n++
 	}
 	c.sent = slices.Delete(c.sent, 0, n)
+	if c.ready {
+		c.reuse()
+	}
 	if len(c.sent) == 0 && c.closing {
 		c.machine.finishConsumer(c)
 		return
@@ -161,7 +175,7 @@ func (c *consumer) send() {
 		return
 	}
 	if c.unsent > 0 {
-		c.give(c.sent[len(c.sent)-c.unsent])
+		c.give(c.sent[len(c.sent)-c.unsent].Batch)
 		c.unsent--
 		return
 	}
@@ -170,7 +184,7 @@ func (c *consumer) send() {
 	}
 	m := c.machine
 	most := c.limits.BatchNotifications
-	b := basket{notifications: m.slot(), room: c.waitingAbout(most), most: most, mostBytes: c.limits.BatchBytes, busy: c.busy}
+	b := basket{machine: m, notifications: m.slot(), room: c.waitingAbout(most), most: most, mostBytes: c.limits.BatchBytes, busy: c.busy}
 	c.fill(&b)
 	if len(b.notifications) == 0 {
 		return
@@ -183,7 +197,8 @@ func (c *consumer) send() {
 		c.busy[eventOfNotification(&b.notifications[0])]++
 	}
 	batch := Batch{Consumer: c.id, Number: c.number, Notifications: b.notifications, Drained: len(c.pending) == 0 && len(c.blocked) == 0}
-	c.sent = append(c.sent, batch)
+	own := (c.limits.Reuse || c.remote()) && b.shared == 0 && !b.written && cap(b.notifications) > 1
+	c.sent = append(c.sent, sentBatch{batch, own})
 	c.give(batch)
 }
 
@@ -309,16 +324,57 @@ func (m *Machine) slot() []belfry.Notification {
 	return m.slots[:0:1]
 }
 
+// maxSpare is how many notifications lie ready to be written over, in all.
+const maxSpare = 8192
+
+// reuse takes back the batches that have arrived and that the sender does not look
+// at any more: it is free. To make a thousand notifications anew for each batch, and
+// collect them as garbage, costs more than to fill them.
+func (c *consumer) reuse() {
+	for i, all := range c.acked {
+		c.acked[i] = nil
+		c.machine.spare(all)
+	}
+	c.acked = c.acked[:0]
+}
+
+func (m *Machine) spare(all []belfry.Notification) {
+	if m.spared += cap(all); m.spared > maxSpare {
+		m.spared -= cap(all)
+		return
+	}
+	all = all[:cap(all)]
+	clear(all) // what they name may go
+	m.spares = append(m.spares, all[:0])
+}
+
+// spareFor is room for n notifications.
+func (m *Machine) spareFor(n int) []belfry.Notification {
+	if m == nil {
+		return make([]belfry.Notification, 0, n)
+	}
+	for i := len(m.spares) - 1; i >= 0; i-- {
+		if all := m.spares[i]; cap(all) >= n {
+			m.spares = slices.Delete(m.spares, i, i+1)
+			m.spared -= cap(all)
+			return all
+		}
+	}
+	return make([]belfry.Notification, 0, n)
+}
+
 // A basket collects one batch.
 type basket struct {
+	machine         *Machine // nil: it has no room to give
 	notifications   []belfry.Notification
 	room            int // for how many to make it when it outgrows what it has
 	most, mostBytes int
 	bytes           int
 	busy            map[eventOf]int // events to pass over
 
-	shared int  // parts that are from the machine's written batch
-	writes bool // its content is the written batch
+	shared  int  // parts that are from the machine's written batch
+	writes  bool // its content is the written batch
+	written bool // some of it is
 }
 
 // free tells whether the basket takes notifications of an event.
@@ -336,7 +392,7 @@ func (b *basket) full() bool {
 
 func (b *basket) add(n belfry.Notification) {
 	if have := cap(b.notifications); len(b.notifications) == have && have < b.room {
-		b.notifications = append(make([]belfry.Notification, 0, b.room), b.notifications...)
+		b.notifications = append(b.machine.spareFor(b.room), b.notifications...)
 	}
 	b.notifications = append(b.notifications, n)
 	b.bytes += notificationBytes + len(n.Data) + len(n.Event.Subject) + len(n.Event.Instance)

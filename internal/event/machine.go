@@ -68,6 +68,8 @@ type Machine struct {
 	tallies  map[belfry.Class]*tally
 	foreign  int                   // of tallies: classes outside the catalogue
 	slots    []belfry.Notification // unused
+	spares   [][]belfry.Notification
+	spared   int // how many there is room for in spares
 	written  written
 }
 

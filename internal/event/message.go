@@ -124,6 +124,9 @@ type Limits struct {
 	// event at most one unacknowledged. Window is then how many events are worked
 	// on at a time.
 	OnePerEvent bool
+	// Reuse: once a batch is acknowledged, and Ready has been said after it came, whoever
+	// got it does not look at it any more. It is written over.
+	Reuse bool
 }
 
 // From consumers.

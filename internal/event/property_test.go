@@ -274,7 +274,7 @@ func (b *bench) open(t *rapid.T) {
 		BatchNotifications: rapid.SampledFrom([]int{1, 2, 5, 1000}).Draw(t, "batch"),
 		Window:             rapid.IntRange(1, 4).Draw(t, "window"),
 		Payload:            rapid.SampledFrom([]int{100, 0}).Draw(t, "payload"),
-		OnePerEvent:        single,
+		OnePerEvent:        single, Reuse: id%2 == 0,
 	}})
 }
 

@@ -31,7 +31,7 @@ func newPair() *pair {
 	}
 	for id := ConsumerID(1); id <= 2; id++ {
 		p.reader[id] = &reader{specs: map[uint32]belfry.Registration{}}
-		p.a.Receive(p.now, Open{Consumer: id, Limits: Limits{BatchNotifications: 3}})
+		p.a.Receive(p.now, Open{Consumer: id, Limits: Limits{BatchNotifications: 3, Reuse: true}})
 	}
 	p.join()
 	return p

@@ -61,7 +61,14 @@ func (r *registration) takePlain(b *basket) {
 		r.snap = nil
 	}
 	w := &r.entry.machine.written
-	if !r.dirty || w.share(b, r) {
+	switch {
+	case !r.dirty:
+		return
+	case len(r.entry.plain) == 1: // nobody has the same
+		b.writes = false
+		r.takeRuns(b)
+		return
+	case w.share(b, r):
 		return
 	}
 	before, key := len(b.notifications), r.partKey(b)

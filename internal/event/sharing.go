@@ -78,6 +78,7 @@ func (w *written) keep(b *basket, r *registration, key partKey, before int) {
 	}
 	if b.writes {
 		w.notifications, w.parts = b.notifications, append(w.parts, p)
+		b.written = true
 	}
 }
 

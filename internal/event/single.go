@@ -31,7 +31,7 @@ func eventOfSource(s *source) eventOf {
 
 // ackOne forgets one batch of one notification; batches before it stay.
 func (c *consumer) ackOne(batch uint64) {
-	i := slices.IndexFunc(c.sent, func(b Batch) bool { return b.Number == batch })
+	i := slices.IndexFunc(c.sent, func(b sentBatch) bool { return b.Number == batch })
 	if i < 0 || i >= len(c.sent)-c.unsent {
 		return
 	}

@@ -80,7 +80,7 @@ func (w *town) start(i int) {
 		// Numbers of consumers are unique in the town, so that the ledger knows them.
 		id := ConsumerID(100*(10*n.incarnation+i) + k + 1)
 		n.readers[id] = &reader{specs: map[uint32]belfry.Registration{}}
-		n.m.Receive(w.now, Open{Consumer: id, Limits: Limits{BatchNotifications: 1 + w.rng.IntN(4), Window: 1 + w.rng.IntN(4)}})
+		n.m.Receive(w.now, Open{Consumer: id, Limits: Limits{BatchNotifications: 1 + w.rng.IntN(4), Window: 1 + w.rng.IntN(4), Reuse: true}})
 	}
 }
 
