@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -168,7 +169,28 @@ func (c *Client) open(ctx context.Context) (link, error) {
 		c.conn.WaitForStateChange(attempt, connectivity.TransientFailure)
 		cancel()
 	}
-	return c.events.Subscribe(ctx)
+	stream, err := c.events.Subscribe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return eventLink{stream}, nil
+}
+
+// used are batches that have been worked through. A batch of a thousand
+// notifications costs more to make, and to collect as garbage, than to read.
+var used sync.Pool
+
+// An eventLink reads batches over used ones.
+type eventLink struct {
+	grpc.BidiStreamingClient[belfryv1.SubscribeRequest, belfryv1.SubscribeResponse]
+}
+
+func (l eventLink) Recv() (*belfryv1.SubscribeResponse, error) {
+	m := &belfryv1.SubscribeResponse{}
+	if b, ok := used.Get().(*belfryv1.Batch); ok {
+		m.Kind = &belfryv1.SubscribeResponse_Batch{Batch: b}
+	}
+	return m, l.RecvMsg(m)
 }
 
 // Close ends the connection and with it all streams.
@@ -364,22 +386,29 @@ func unfit(name, text string) error {
 }
 
 func sendRequest(class, subject string, data []byte, repeat uint64) (*belfryv1.SendEventRequest, error) {
-	req := &belfryv1.SendEventRequest{Class: class, Subject: subject, Repeat: repeat}
+	fields, err := postable(class, subject, data)
+	if err != nil {
+		return nil, err
+	}
+	return &belfryv1.SendEventRequest{Class: class, Subject: subject, Data: fields, Repeat: repeat}, nil
+}
+
+// postable is the data of an event that the agent takes.
+func postable(class, subject string, data []byte) (*structpb.Struct, error) {
 	if err := cmp.Or(unfit("class", class), unfit("subject", subject)); err != nil {
 		return nil, &belfry.Error{Op: "SendEvent", Err: err}
 	}
 	if data == nil {
-		return req, nil
+		return nil, nil
 	}
-	var err error
-	req.Data, err = object(data)
-	if size := proto.Size(req.GetData()); err == nil && size > maxData {
+	fields, err := object(data)
+	if size := proto.Size(fields); err == nil && size > maxData {
 		err = &remote{text: belfry.ErrLimit.Error() + fmt.Sprintf(": the data has %d bytes; at most %d", size, maxData), sentinel: belfry.ErrLimit}
 	}
 	if err != nil {
 		return nil, &belfry.Error{Op: "SendEvent", Subject: class, Err: err}
 	}
-	return req, nil
+	return fields, nil
 }
 
 func object(data []byte) (*structpb.Struct, error) {

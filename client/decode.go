@@ -13,7 +13,10 @@ import (
 const maxIntroduced = 1 << 20
 
 // A table holds the entries that were introduced on one stream, by number.
-type table struct{ entries []introduction }
+type table struct {
+	entries []introduction
+	used    bool // batches with these numbers may be read over when they have been worked through
+}
 
 type introduction struct {
 	known       bool
@@ -22,6 +25,7 @@ type introduction struct {
 	incarnation belfry.Incarnation
 	entry       uint64
 	event       belfry.EventID
+	seen        *seenEntry // where it was found last
 }
 
 // introduce takes the entries of one batch, before its notifications.
@@ -41,6 +45,14 @@ func (t *table) introduce(entries []*belfryv1.Entry) error {
 		}
 	}
 	return nil
+}
+
+// place is where the stream keeps what it has seen of an entry.
+func (t *table) place(id uint32) **seenEntry {
+	if int(id) < len(t.entries) {
+		return &t.entries[id].seen
+	}
+	return new(*seenEntry)
 }
 
 // notification is the inverse of what the agent's encoder does.

@@ -119,6 +119,7 @@ func (k *keeper) session(ctx context.Context) error {
 		k.send(l, m)
 	}
 	entries := &table{}
+	_, entries.used = l.(eventLink)
 	for {
 		m, err := l.Recv()
 		if err != nil {

@@ -42,6 +42,7 @@ func (s *Stream) pass(a *arrival) {
 	if a.batch == nil {
 		return
 	}
+	defer a.done()
 	s.reach(a, a.batch.GetJournalPosition())
 	if r := a.batch.GetReplay(); r.GetLast() {
 		s.mu.Lock()

@@ -38,11 +38,16 @@ func newSeen() *seen {
 // admit tells whether n says something new, and cuts off what is not. The
 // count of a notification whose numbers are contiguous is cut with its range;
 // of another one nobody can say which part is new, so it stays whole.
-func (s *seen) admit(n *belfry.Notification) bool {
+func (s *seen) admit(n *belfry.Notification) bool { return s.admitAt(new(*seenEntry), n) }
+
+// admitAt is told where the event was found last: mostly it is there again, and
+// thousands of different events need no look into the map. Whoever was forgotten
+// meanwhile is another's place.
+func (s *seen) admitAt(place **seenEntry, n *belfry.Notification) bool {
 	if n.Last == 0 || n.Entry == 0 || n.Kind != belfry.KindOccurrence && n.Kind != belfry.KindGap {
 		return true
 	}
-	e := s.entry(seenKey{n.Node, n.Incarnation, n.Registration, n.Entry})
+	e := s.entry(seenKey{n.Node, n.Incarnation, n.Registration, n.Entry}, place)
 	if n.Last <= e.last {
 		return false
 	}
@@ -60,8 +65,11 @@ func (s *seen) admit(n *belfry.Notification) bool {
 }
 
 // entry finds or makes the entry and moves it to the front.
-func (s *seen) entry(key seenKey) *seenEntry {
-	e := s.byKey[key]
+func (s *seen) entry(key seenKey, place **seenEntry) *seenEntry {
+	e := *place
+	if e == nil || e.key != key {
+		e = s.byKey[key]
+	}
 	switch {
 	case e != nil:
 		e.prev.next, e.next.prev = e.next, e.prev
@@ -77,5 +85,6 @@ func (s *seen) entry(key seenKey) *seenEntry {
 	}
 	e.prev, e.next = &s.head, s.head.next
 	e.prev.next, e.next.prev = e, e
+	*place = e
 	return e
 }

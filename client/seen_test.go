@@ -99,3 +99,24 @@ func TestTheLeastRecentlyHeardOfIsForgotten(t *testing.T) {
 		t.Errorf("remembers %d; want %d, without the oldest", len(s.byKey), maxSeen)
 	}
 }
+
+// Where an event was found last is a hint and no more: with places that are
+// another's, each occurrence is admitted as without.
+func TestAPlaceIsOnlyAHint(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		with, without := newSeen(), newSeen()
+		var places [2]*seenEntry
+		for range rapid.IntRange(1, 50).Draw(t, "notifications") {
+			first := rapid.Uint64Range(1, 20).Draw(t, "first")
+			n := occurrence(first, first+rapid.Uint64Range(0, 3).Draw(t, "more"), 0)
+			n.Entry = rapid.Uint64Range(1, 4).Draw(t, "entry")
+			n.Count = n.Last - n.First + 1
+			m := n
+			got := with.admitAt(&places[rapid.IntRange(0, 1).Draw(t, "place")], &n)
+			if want := without.admit(&m); got != want || n.First != m.First || n.Count != m.Count {
+				t.Fatalf("admitted %t %d to %d, want %t %d to %d", got, n.First, n.Last, want, m.First, m.Last)
+			}
+		}
+	})
+}

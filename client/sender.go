@@ -8,7 +8,9 @@ import (
 	"slices"
 	"sync"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
@@ -47,8 +49,10 @@ type Sender struct {
 
 // A posting is an event that waits to be sent.
 type posting struct {
-	event *belfryv1.SendEventRequest
-	calls uint64 // of Post
+	class, subject string
+	data           *structpb.Struct
+	repeat         uint64
+	calls          uint64 // of Post
 }
 
 // Sender opens a stream for posting. It ends with ctx or with Close.
@@ -59,8 +63,17 @@ func (c *Client) Sender(ctx context.Context) (*Sender, error) {
 		cancel()
 		return nil, c.errorOf(err)
 	}
-	return newSender(ctx, c, cancel, stream), nil
+	return newSender(ctx, c, cancel, &postingStream{BidiStreamingClient: stream}), nil
 }
+
+// A postingStream reads each response into the one before it.
+type postingStream struct {
+	grpc.BidiStreamingClient[belfryv1.SendEventsRequest, belfryv1.SendEventsResponse]
+	in belfryv1.SendEventsResponse
+}
+
+// Recv's result is valid until the next call.
+func (s *postingStream) Recv() (*belfryv1.SendEventsResponse, error) { return &s.in, s.RecvMsg(&s.in) }
 
 func newSender(ctx context.Context, c *Client, cancel context.CancelFunc, stream sendStream) *Sender {
 	s := &Sender{client: c, cancel: cancel, some: make(chan struct{}, 1), done: make(chan struct{}), progress: make(chan struct{})}
@@ -84,7 +97,7 @@ func (s *Sender) Post(ctx context.Context, class, subject string, data []byte, r
 	if data == nil && s.again(class, subject, repeat) {
 		return nil
 	}
-	req, err := sendRequest(class, subject, data, repeat)
+	fields, err := postable(class, subject, data)
 	if err != nil {
 		return err
 	}
@@ -92,7 +105,7 @@ func (s *Sender) Post(ctx context.Context, class, subject string, data []byte, r
 		s.mu.Lock()
 		err, room, progress := s.err, len(s.waiting) < maxPosted, s.progress
 		if err == nil && room {
-			s.waiting = append(s.waiting, posting{req, 1})
+			s.waiting = append(s.waiting, posting{class, subject, fields, repeat, 1})
 			s.posted++
 		}
 		s.mu.Unlock()
@@ -124,15 +137,14 @@ func (s *Sender) again(class, subject string, repeat uint64) bool {
 		return false
 	}
 	last := &s.waiting[len(s.waiting)-1]
-	e := last.event
-	if e.Data != nil || e.Subject != subject || e.Class != class {
+	if last.data != nil || last.subject != subject || last.class != class {
 		return false
 	}
-	total := max(1, e.Repeat) + max(1, repeat)
+	total := max(1, last.repeat) + max(1, repeat)
 	if repeat > maxRepeat || total > maxRepeat {
 		return false
 	}
-	e.Repeat = total
+	last.repeat = total
 	last.calls++
 	s.posted++
 	return true
@@ -210,18 +222,27 @@ func (s *Sender) send(ctx context.Context, stream sendStream) {
 	}
 }
 
-// take puts what waits into a request; false: nothing does.
+// take puts what waits into a request, over what was there; false: nothing does.
 func (s *Sender) take(req *belfryv1.SendEventsRequest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	req.Events = req.GetEvents()[:0]
 	size, n := 0, 0
 	for n < min(len(s.waiting), maxEvents) && size < maxRequest {
-		p := s.waiting[n]
+		p := &s.waiting[n]
 		n++
-		req.Events = append(req.Events, p.event)
+		if len(req.Events) < cap(req.Events) {
+			req.Events = req.Events[:n]
+		} else {
+			req.Events = append(req.Events, nil)
+		}
+		if req.Events[n-1] == nil {
+			req.Events[n-1] = &belfryv1.SendEventRequest{}
+		}
+		e := req.Events[n-1]
+		e.Class, e.Subject, e.Data, e.Repeat = p.class, p.subject, p.data, p.repeat
 		s.asked = append(s.asked, p.calls)
-		size += sizeOf(p.event)
+		size += sizeOf(e)
 	}
 	if n == 0 {
 		return false

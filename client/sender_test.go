@@ -192,7 +192,7 @@ func TestARequestIsBounded(t *testing.T) {
 	}
 	s := resting()
 	for range maxPosted {
-		s.waiting = append(s.waiting, posting{&belfryv1.SendEventRequest{Class: "user.x", Subject: strings.Repeat("y", 4000), Data: data}, 1})
+		s.waiting = append(s.waiting, posting{class: "user.x", subject: strings.Repeat("y", 4000), data: data, calls: 1})
 	}
 	s.some <- struct{}{}
 	ctx, cancel := context.WithCancel(t.Context())

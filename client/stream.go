@@ -97,6 +97,14 @@ type arrival struct {
 	origin belfry.Cursor // of the journal that the batch's position is of
 }
 
+// done lets the batch be read over.
+func (a *arrival) done() {
+	if a.table.used {
+		used.Put(a.batch)
+	}
+	a.batch = nil
+}
+
 // Subscribe opens a stream without registrations. ctx bounds the opening
 // only; Close ends the stream.
 func (c *Client) Subscribe(ctx context.Context, opts ...StreamOption) (*Stream, error) {
@@ -250,7 +258,7 @@ func (s *Stream) step() (belfry.Notification, bool, error) {
 		if n.Kind == belfry.KindCoverage {
 			s.learn(&n)
 		}
-		if s.seen.admit(&n) {
+		if s.seen.admitAt(a.table.place(p.GetEntry()), &n) {
 			if p.GetJournalPosition() > 0 {
 				s.reach(a, p.GetJournalPosition())
 			} else if s.position == len(a.own)+len(all) {

@@ -239,9 +239,9 @@ func (l *eventLoop) openNumbered(name string) (api.Consumer, event.ConsumerID) {
 }
 
 // Send posts events that users name.
-func (l *eventLoop) Send(ctx context.Context, events []event.Named) ([]event.Sent, error) {
+func (l *eventLoop) Send(ctx context.Context, events []event.Named, room []event.Sent) ([]event.Sent, error) {
 	request := event.RequestID(l.requests.Add(1))
-	a, err := l.ask(ctx, request, event.Send{Request: request, Events: events})
+	a, err := l.ask(ctx, request, event.Send{Request: request, Events: events, Room: room})
 	return a.Sent, err
 }
 

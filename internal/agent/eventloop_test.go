@@ -45,7 +45,7 @@ func TestBatchThatABrokenStreamLeftIsSentAgain(t *testing.T) {
 		}
 		send := func() {
 			t.Helper()
-			if sent, err := l.Send(t.Context(), []event.Named{{Class: "user.x", Subject: "y"}}); err != nil || len(sent) != 1 || sent[0] != (event.Sent{Matched: 1}) {
+			if sent, err := l.Send(t.Context(), []event.Named{{Class: "user.x", Subject: "y"}}, nil); err != nil || len(sent) != 1 || sent[0] != (event.Sent{Matched: 1}) {
 				t.Fatalf("sent %v, %v", sent, err)
 			}
 		}

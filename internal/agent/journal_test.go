@@ -86,7 +86,7 @@ func post(t *testing.T, r *recorder, from, to int, repeat uint64) {
 		for i := from; i < min(to, from+1000); i++ {
 			events = append(events, event.Named{Class: "user.job", Subject: fmt.Sprint(i), Repeat: repeat})
 		}
-		if _, err := r.agent.events.Send(t.Context(), events); err != nil {
+		if _, err := r.agent.events.Send(t.Context(), events, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -264,7 +264,7 @@ func TestRulesOfThePast(t *testing.T) {
 	r, disk := startRecorder(t, t.TempDir(), 1)
 	close(disk.syncs)
 	for _, subject := range []string{"a/x", "b/x"} {
-		if _, err := r.agent.events.Send(t.Context(), []event.Named{{Class: "user.job", Subject: subject, Repeat: 4}}); err != nil {
+		if _, err := r.agent.events.Send(t.Context(), []event.Named{{Class: "user.job", Subject: subject, Repeat: 4}}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -16,9 +16,9 @@ type Events interface {
 	// Open makes a consumer. It does not wait.
 	Open(kind event.ConsumerKind, name string, limits event.Limits) Consumer
 	// Send posts events of classes below user, in order, and tells of each what
-	// became of it. The errors wrap a sentinel; one of the whole says that it is
-	// not known.
-	Send(ctx context.Context, events []event.Named) ([]event.Sent, error)
+	// became of it, in room if that is large enough. The errors wrap a sentinel; one
+	// of the whole says that it is not known, and that events and room are still in use.
+	Send(ctx context.Context, events []event.Named, room []event.Sent) ([]event.Sent, error)
 	// Status lists the entries of this node.
 	Status(ctx context.Context) (event.Status, error)
 	// Classes is the catalogue; the result is shared, nobody writes to it.

@@ -67,7 +67,7 @@ func classOf(c belfry.ClassInfo) *belfryv1.ClassInfo {
 // SendEvent posts an event of a class below user.
 func (e *eventService) SendEvent(ctx context.Context, req *belfryv1.SendEventRequest) (*belfryv1.SendEventResponse, error) {
 	start := time.Now()
-	results := e.s.send(ctx, []*belfryv1.SendEventRequest{req})
+	results := e.s.send(ctx, []*belfryv1.SendEventRequest{req}, &posting{})
 	if err := results[0].Err; err != nil {
 		return nil, err
 	}
@@ -78,51 +78,80 @@ func (e *eventService) SendEvent(ctx context.Context, req *belfryv1.SendEventReq
 	}, nil
 }
 
+// A posting is what one request after the other of a stream is worked on in: a
+// thousand events a time need not each be made anew. The zero value is ready.
+type posting struct {
+	results  []event.Sent
+	admitted []event.Named
+	sent     []event.Sent // of admitted
+
+	request  belfryv1.SendEventsRequest
+	response belfryv1.SendEventsResponse
+	slab     []belfryv1.SendResult
+}
+
 // SendEvents posts many. A stream costs one request, but each event of a user
 // is charged as if it came alone.
 func (e *eventService) SendEvents(stream grpc.BidiStreamingServer[belfryv1.SendEventsRequest, belfryv1.SendEventsResponse]) error {
+	p := &posting{}
 	for {
-		req, err := stream.Recv()
+		err := stream.RecvMsg(&p.request)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if n := len(req.GetEvents()); n > maxEvents {
+		if n := len(p.request.GetEvents()); n > maxEvents {
 			return &belfry.Error{Op: "SendEvents", Err: fmt.Errorf("%w: %d events in one request; at most %d", belfry.ErrLimit, n, maxEvents)}
 		}
-		results := make([]belfryv1.SendResult, len(req.GetEvents())) // in one piece
-		resp := &belfryv1.SendEventsResponse{Results: make([]*belfryv1.SendResult, len(results))}
-		for i, sent := range e.s.send(stream.Context(), req.GetEvents()) {
-			resp.Results[i] = &results[i]
-			results[i].Matched = uint32(max(0, sent.Matched))
-			if sent.Err != nil {
-				results[i].Refusal = refusalOf(sent.Err)
-			}
-		}
-		if err := stream.Send(resp); err != nil {
+		if err := stream.Send(p.answer(e.s.send(stream.Context(), p.request.GetEvents(), p))); err != nil {
 			return err
 		}
 	}
 }
 
-// send posts those of a request that may be posted, together, and says of each
-// what became of it.
-func (s *Server) send(ctx context.Context, requests []*belfryv1.SendEventRequest) []event.Sent {
-	results := make([]event.Sent, len(requests))
-	admitted := make([]event.Named, 0, len(requests))
-	subject, now := subjectFrom(ctx), time.Now()
-	for i, req := range requests {
-		named, err := s.admitSend(subject, req, now)
-		if results[i].Err = err; err == nil {
-			admitted = append(admitted, named)
+// answer is valid until the next call.
+func (p *posting) answer(all []event.Sent) *belfryv1.SendEventsResponse {
+	if len(all) > len(p.slab) {
+		p.slab = make([]belfryv1.SendResult, len(all))
+		p.response.Results = make([]*belfryv1.SendResult, len(all))
+		for i := range p.slab {
+			p.response.Results[i] = &p.slab[i]
 		}
 	}
-	if len(admitted) == 0 {
+	p.response.Results = p.response.Results[:len(all)]
+	for i, sent := range all {
+		result := &p.slab[i]
+		result.Matched, result.Refusal = uint32(max(0, sent.Matched)), nil
+		if sent.Err != nil {
+			result.Refusal = refusalOf(sent.Err)
+		}
+	}
+	return &p.response
+}
+
+// send posts those of a request that may be posted, together, and says of each
+// what became of it. The result is valid until the next call.
+func (s *Server) send(ctx context.Context, requests []*belfryv1.SendEventRequest, p *posting) []event.Sent {
+	p.results, p.admitted = slices.Grow(p.results[:0], len(requests))[:len(requests)], slices.Grow(p.admitted[:0], len(requests))
+	results := p.results
+	clear(results)
+	subject, now, judged := subjectFrom(ctx), time.Now(), ""
+	for i, req := range requests {
+		named, err := s.admitSend(subject, req, now, &judged)
+		if results[i].Err = err; err == nil {
+			p.admitted = append(p.admitted, named)
+		}
+	}
+	if len(p.admitted) == 0 {
 		return results
 	}
-	sent, whole := s.opts.Events.Send(ctx, admitted)
+	sent, whole := s.opts.Events.Send(ctx, p.admitted, p.sent)
+	p.sent = sent
+	if whole != nil { // the loop may still come to them
+		p.admitted, p.sent = nil, nil
+	}
 	for i, n := 0, 0; i < len(requests); i++ {
 		if results[i].Err != nil {
 			continue
@@ -142,13 +171,18 @@ func sendError(req *belfryv1.SendEventRequest, err error) error {
 	return &belfry.Error{Op: opSend, Subject: selector(belfry.Registration{Class: req.GetClass(), Subject: req.GetSubject()}), Err: err}
 }
 
-// admitSend judges one event, and charges whoever sends it.
-func (s *Server) admitSend(subject Subject, req *belfryv1.SendEventRequest, now time.Time) (named event.Named, err error) {
+// admitSend judges one event, and charges whoever sends it. judged is the class
+// that the subject may send as far as this request goes, and mostly is the next
+// one's too.
+func (s *Server) admitSend(subject Subject, req *belfryv1.SendEventRequest, now time.Time, judged *string) (named event.Named, err error) {
 	if !strings.HasPrefix(req.GetClass(), "user.") {
 		return named, sendError(req, fmt.Errorf("%w: %q is not for users to send; choose user.NAME", belfry.ErrUsage, req.GetClass()))
 	}
-	if err := s.judgeSend(subject, req); err != nil {
-		return named, err
+	if *judged != req.GetClass() {
+		if err := s.judgeSend(subject, req); err != nil {
+			return named, err
+		}
+		*judged = req.GetClass()
 	}
 	var data []byte
 	if req.GetData() != nil {

@@ -51,7 +51,7 @@ func (f *fakeEvents) Open(_ event.ConsumerKind, name string, limits event.Limits
 
 func (f *fakeEvents) open() Consumer { return f.Open(event.ConsumerStream, "", event.Limits{}) }
 
-func (f *fakeEvents) Send(_ context.Context, events []event.Named) (sent []event.Sent, err error) {
+func (f *fakeEvents) Send(_ context.Context, events []event.Named, _ []event.Sent) (sent []event.Sent, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, e := range events {

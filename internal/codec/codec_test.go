@@ -307,3 +307,24 @@ func BenchmarkBatch(b *testing.B) {
 		}
 	}
 }
+
+// A message of a stream is read into the one before it, and nothing of that is left.
+func TestAMessageIsReadOverAnother(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		got := drawMessage(t)
+		used := proto.Clone(got)
+		for range 4 {
+			want := drawMessage(t)
+			for want.ProtoReflect().Descriptor() != got.ProtoReflect().Descriptor() {
+				want = drawMessage(t)
+			}
+			b, err := proto.Marshal(want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := New().Unmarshal(mem.BufferSlice{mem.SliceBuffer(b)}, used); err != nil || !proto.Equal(used, want) {
+				t.Fatalf("read %v, %v\nwant %v", used, err, want)
+			}
+		}
+	})
+}

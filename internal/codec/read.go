@@ -27,13 +27,16 @@ func known(v any) bool {
 	return false
 }
 
-// read fills a new message. It answers false for what it does not know, be it
+// read fills a message. It answers false for what it does not know, be it
 // another kind, a field of a later version or no protobuf at all: the library
-// has the last word on it. Nothing that it fills shares memory with b.
+// has the last word on it. Nothing that it fills shares memory with b. A message
+// that was read before may be read anew: a batch, events or results in it are
+// written over, and what they lie in is not made again for each message of a
+// stream.
 func read(b []byte, v any) bool {
 	switch m := v.(type) {
 	case *belfryv1.SubscribeResponse:
-		if batch := batchIn(b, 4); batch != nil {
+		if batch := batchIn(b, 4, m.GetBatch()); batch != nil {
 			m.Kind = &belfryv1.SubscribeResponse_Batch{Batch: batch}
 			return true
 		}
@@ -43,10 +46,10 @@ func read(b []byte, v any) bool {
 			return true
 		}
 	case *belfryv1.ConnectRequest:
-		m.Frame = frameIn(b)
+		m.Frame = frameIn(b, m.Frame.GetBatch())
 		return m.Frame != nil
 	case *belfryv1.ConnectResponse:
-		m.Frame = frameIn(b)
+		m.Frame = frameIn(b, m.Frame.GetBatch())
 		return m.Frame != nil
 	case *belfryv1.SendEventsRequest:
 		return readPosted(b, m)
@@ -66,12 +69,12 @@ func only(b []byte, field protowire.Number) (inside []byte, ok bool) {
 	return inside, ok && !r.bad && r.at == len(r.b)
 }
 
-func frameIn(b []byte) *belfryv1.PeerFrame {
+func frameIn(b []byte, used *belfryv1.Batch) *belfryv1.PeerFrame {
 	inside, ok := only(b, 1)
 	if !ok {
 		return nil
 	}
-	if batch := batchIn(inside, 6); batch != nil {
+	if batch := batchIn(inside, 6, used); batch != nil {
 		return &belfryv1.PeerFrame{Kind: &belfryv1.PeerFrame_Batch{Batch: batch}}
 	}
 	if ack := ackIn(inside, 7); ack != nil {
@@ -105,15 +108,22 @@ func ackIn(b []byte, field protowire.Number) *belfryv1.Ack {
 // and one of above 32 KiB costs more than many small ones.
 const chunk = 100
 
-func batchIn(b []byte, field protowire.Number) *belfryv1.Batch {
+// batchIn writes over a batch that is not used any more; nil: there is none.
+func batchIn(b []byte, field protowire.Number, used *belfryv1.Batch) *belfryv1.Batch {
 	inside, ok := only(b, field)
 	if !ok {
 		return nil
 	}
-	entries, notifications := countParts(inside)
-	batch := &belfryv1.Batch{
-		Entries: make([]*belfryv1.Entry, 0, entries), Notifications: make([]*belfryv1.Notification, 0, notifications),
+	batch := used
+	if batch == nil {
+		entries, notifications := countParts(inside)
+		batch = &belfryv1.Batch{
+			Entries: make([]*belfryv1.Entry, 0, entries), Notifications: make([]*belfryv1.Notification, 0, notifications),
+		}
 	}
+	room := cap(batch.Notifications)
+	batch.Entries, batch.Notifications = batch.Entries[:0], batch.Notifications[:0]
+	batch.Number, batch.JournalPosition, batch.Replay = 0, 0, nil
 	var slab []belfryv1.Notification
 	r := reader{b: inside}
 	for r.next() {
@@ -127,13 +137,19 @@ func batchIn(b []byte, field protowire.Number) *belfryv1.Batch {
 			}
 			batch.Entries = append(batch.Entries, e)
 		case 3<<3 | isBytes:
-			if len(slab) == 0 {
-				slab = make([]belfryv1.Notification, min(chunk, notifications-len(batch.Notifications)))
+			n := reused(&batch.Notifications)
+			if n == nil {
+				if len(slab) == 0 {
+					slab = make([]belfryv1.Notification, max(1, min(chunk, room-len(batch.Notifications))))
+				}
+				n, slab = &slab[0], slab[1:]
+				batch.Notifications = append(batch.Notifications, n)
+			} else {
+				n.Reset()
 			}
-			if !readNotification(r.bytes(), &slab[0]) {
+			if !readNotification(r.bytes(), n) {
 				return nil
 			}
-			batch.Notifications, slab = append(batch.Notifications, &slab[0]), slab[1:]
 		case 4<<3 | isVarint:
 			batch.JournalPosition = r.uint()
 		default:
@@ -144,6 +160,17 @@ func batchIn(b []byte, field protowire.Number) *belfryv1.Batch {
 		return nil
 	}
 	return batch
+}
+
+// reused is the next element of a slice that lies in it already, from an earlier
+// message; nil: there is none, and the slice is as it was.
+func reused[T any](all *[]*T) *T {
+	n := len(*all)
+	if n == cap(*all) || (*all)[:n+1][n] == nil {
+		return nil
+	}
+	*all = (*all)[:n+1]
+	return (*all)[n]
 }
 
 // countParts is what there is to make room for.
@@ -269,32 +296,45 @@ func countOnly(b []byte) (n int) {
 	return n
 }
 
+// readPosted takes one string for the texts of all events: they are as many as
+// there are events, and most are read and forgotten.
 func readPosted(b []byte, m *belfryv1.SendEventsRequest) bool {
 	n := countOnly(b)
-	slab, events := make([]belfryv1.SendEventRequest, n), make([]*belfryv1.SendEventRequest, 0, n)
+	text := string(b)
+	m.Events = slices.Grow(m.Events[:0], n)
+	var slab []belfryv1.SendEventRequest
 	r := reader{b: b}
 	for r.next() {
-		if r.key != 1<<3|isBytes || len(events) == n {
+		if r.key != 1<<3|isBytes {
 			return false
 		}
-		e := &slab[len(events)]
-		if !readOnePosted(r.bytes(), e) {
+		e := reused(&m.Events)
+		if e == nil {
+			if len(slab) == 0 {
+				slab = make([]belfryv1.SendEventRequest, max(1, n-len(m.Events)))
+			}
+			e, slab = &slab[0], slab[1:]
+			m.Events = append(m.Events, e)
+		} else {
+			e.Reset()
+		}
+		inside := r.bytes()
+		if r.bad || !readOnePosted(inside, text[r.at-len(inside):r.at], e) {
 			return false
 		}
-		events = append(events, e)
 	}
-	m.Events = events
 	return !r.bad
 }
 
-func readOnePosted(b []byte, m *belfryv1.SendEventRequest) bool {
+// readOnePosted is given the same bytes as text.
+func readOnePosted(b []byte, text string, m *belfryv1.SendEventRequest) bool {
 	r := reader{b: b}
 	for r.next() {
 		switch r.key {
 		case 1<<3 | isBytes:
-			m.Class = r.text()
+			m.Class = r.textOf(text)
 		case 2<<3 | isBytes:
-			m.Subject = r.text()
+			m.Subject = r.textOf(text)
 		case 4<<3 | isVarint:
 			m.Repeat = r.uint()
 		default: // data is the library's
@@ -306,13 +346,23 @@ func readOnePosted(b []byte, m *belfryv1.SendEventRequest) bool {
 
 func readResults(b []byte, m *belfryv1.SendEventsResponse) bool {
 	n := countOnly(b)
-	slab, results := make([]belfryv1.SendResult, n), make([]*belfryv1.SendResult, 0, n)
+	m.Results = slices.Grow(m.Results[:0], n)
+	var slab []belfryv1.SendResult
 	r := reader{b: b}
 	for r.next() {
-		if r.key != 1<<3|isBytes || len(results) == n {
+		if r.key != 1<<3|isBytes {
 			return false
 		}
-		one := &slab[len(results)]
+		one := reused(&m.Results)
+		if one == nil {
+			if len(slab) == 0 {
+				slab = make([]belfryv1.SendResult, max(1, n-len(m.Results)))
+			}
+			one, slab = &slab[0], slab[1:]
+			m.Results = append(m.Results, one)
+		} else {
+			one.Reset()
+		}
 		inside := reader{b: r.bytes()}
 		for inside.next() {
 			if inside.key != 1<<3|isVarint { // refusals are the library's
@@ -323,9 +373,7 @@ func readResults(b []byte, m *belfryv1.SendEventsResponse) bool {
 		if inside.bad {
 			return false
 		}
-		results = append(results, one)
 	}
-	m.Results = results
 	return !r.bad
 }
 
@@ -373,6 +421,13 @@ func (r *reader) text() string {
 	v := r.bytes()
 	r.bad = r.bad || !utf8.Valid(v)
 	return string(v)
+}
+
+// textOf is text, cut out of the whole.
+func (r *reader) textOf(whole string) string {
+	v := r.bytes()
+	r.bad = r.bad || !utf8.Valid(v)
+	return whole[r.at-len(v) : r.at]
 }
 
 // skip passes over the value of a field.

@@ -83,7 +83,8 @@ type (
 // The answer says what became of each.
 type Send struct {
 	Request RequestID
-	Events  []Named
+	Events  []Named // not looked at any more once there is an answer
+	Room    []Sent  // for what the answer says; may be nil
 }
 
 // A Named event is addressed by name because whoever sends it does not know who

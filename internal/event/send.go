@@ -1,6 +1,8 @@
 package event
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -10,9 +12,10 @@ import (
 // it names the event; an entry is made on the spot if only patterns match. A
 // registration that has its answer can therefore not miss a later send.
 func (m *Machine) send(now time.Time, msg Send) {
-	sent := make([]Sent, len(msg.Events))
+	sent := slices.Grow(msg.Room[:0], len(msg.Events))
 	for i := range msg.Events {
-		sent[i].Matched, sent[i].Err = m.sendNamed(now, &msg.Events[i])
+		matched, err := m.sendNamed(now, &msg.Events[i])
+		sent = append(sent, Sent{Matched: matched, Err: err})
 	}
 	if msg.Request != 0 {
 		m.out.Answers = append(m.out.Answers, Answer{Request: msg.Request, Sent: sent})
@@ -70,6 +73,8 @@ func (m *Machine) makeForSend(now time.Time, k key) (*entry, error) {
 		m.refuse(0, belfry.NodeID{}, err)
 		return nil, err
 	}
+	// What it is named by may be cut out of a whole request, which need not stay.
+	k = key{belfry.Class(strings.Clone(string(k.class))), strings.Clone(k.subject)}
 	e := m.entryFor(now, info, k, true)
 	m.adopt(e)
 	m.joinOpen(now, e)

@@ -36,7 +36,7 @@ func (p *peerService) Connect(stream grpc.BidiStreamingServer[belfryv1.ConnectRe
 	}
 	abort := func() { _ = conn.Close() }
 	timer := time.AfterFunc(handshakeTimeout, abort)
-	f := acceptedFrames{stream}
+	f := acceptedFrames{stream, &belfryv1.ConnectRequest{}}
 	first, err := f.recv()
 	if !timer.Stop() || err != nil {
 		return s.refuse(r, fmt.Errorf("%w: no hello; it is the first frame", belfry.ErrUsage))
@@ -106,6 +106,7 @@ func (s *Streams) refuse(r *remote, err error) error {
 // acceptedFrames is the accepting end.
 type acceptedFrames struct {
 	stream grpc.BidiStreamingServer[belfryv1.ConnectRequest, belfryv1.ConnectResponse]
+	in     *belfryv1.ConnectRequest
 }
 
 func (f acceptedFrames) send(frame *belfryv1.PeerFrame) error {
@@ -113,8 +114,8 @@ func (f acceptedFrames) send(frame *belfryv1.PeerFrame) error {
 }
 
 func (f acceptedFrames) recv() (*belfryv1.PeerFrame, error) {
-	m, err := f.stream.Recv()
-	return m.GetFrame(), err
+	err := f.stream.RecvMsg(f.in)
+	return f.in.GetFrame(), err
 }
 
 // closeSend does nothing: the dialler closes when it has read the goodbye.

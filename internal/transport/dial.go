@@ -192,7 +192,7 @@ func (r *remote) greet(ctx context.Context, cc *grpc.ClientConn, at netip.Addr, 
 	if err != nil {
 		return nil, plain(err)
 	}
-	f := dialedFrames{stream}
+	f := dialedFrames{stream, &belfryv1.ConnectResponse{}}
 	if err := f.send(r.streams.helloFrame()); err != nil {
 		if _, said := f.recv(); said != nil { // the status says why
 			err = said
@@ -221,6 +221,7 @@ func plain(err error) error {
 // dialedFrames is the dialling end.
 type dialedFrames struct {
 	stream grpc.BidiStreamingClient[belfryv1.ConnectRequest, belfryv1.ConnectResponse]
+	in     *belfryv1.ConnectResponse
 }
 
 func (f dialedFrames) send(frame *belfryv1.PeerFrame) error {
@@ -228,8 +229,8 @@ func (f dialedFrames) send(frame *belfryv1.PeerFrame) error {
 }
 
 func (f dialedFrames) recv() (*belfryv1.PeerFrame, error) {
-	m, err := f.stream.Recv()
-	return m.GetFrame(), err
+	err := f.stream.RecvMsg(f.in)
+	return f.in.GetFrame(), err
 }
 
 func (f dialedFrames) closeSend() { _ = f.stream.CloseSend() }

@@ -18,6 +18,7 @@ import (
 // frames is either end of the gRPC stream.
 type frames interface {
 	send(*belfryv1.PeerFrame) error
+	// recv's result is valid until the next call where it is a batch.
 	recv() (*belfryv1.PeerFrame, error)
 	closeSend() // nothing follows; where the end of the call says so it does nothing
 }
