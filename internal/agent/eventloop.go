@@ -15,6 +15,7 @@ import (
 	"github.com/belfry-ha/belfry/internal/api"
 	"github.com/belfry-ha/belfry/internal/event"
 	"github.com/belfry-ha/belfry/internal/producer"
+	"github.com/belfry-ha/belfry/internal/transport"
 )
 
 // An eventLoop owns the event machine: one goroutine receives everything,
@@ -43,6 +44,7 @@ type input struct {
 	open     *consumer           // of an Open among messages
 	request  event.RequestID     // of the one message that wants an answer
 	reply    chan<- event.Answer // with room for it
+	frame    event.Frame         // among messages; nobody else has it
 }
 
 // inputs is how many inputs may wait. It bounds memory; a producer that posts
@@ -122,6 +124,9 @@ func (s *loopState) receive(in input) {
 				delete(s.consumers, m.Consumer)
 			}
 		}
+	}
+	if in.frame != nil {
+		transport.Release(in.frame)
 	}
 }
 

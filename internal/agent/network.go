@@ -170,7 +170,8 @@ func (a *Agent) streamEvent(e transport.StreamEvent) {
 	case transport.Configuration:
 		a.passed(e.Peer, e.Document)
 	case transport.Frame:
-		a.tellEvents(event.PeerReceived{Node: e.Peer, Frame: e.Frame})
+		received := event.PeerReceived{Node: e.Peer, Frame: e.Frame}
+		_ = a.events.put(context.Background(), input{messages: []event.Message{received}, frame: e.Frame}) // as tellEvents
 	case transport.Ready:
 		a.tellEvents(event.PeerReady{Node: e.Peer})
 	case transport.Dialed:

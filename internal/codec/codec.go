@@ -18,8 +18,6 @@ type codec struct{ library encoding.CodecV2 }
 
 func (codec) Name() string { return proto.Name }
 
-// Marshal takes its memory from where the library does, so that what it costs
-// is as well known.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	size := about(v)
 	if size == 0 {
@@ -32,7 +30,6 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 		}
 		return mem.BufferSlice{mem.SliceBuffer(b)}, nil
 	}
-	pool := mem.DefaultBufferPool()
 	buffer := pool.Get(size)
 	b, ok := write((*buffer)[:0], v)
 	*buffer = b // it may have grown
@@ -40,14 +37,14 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 		pool.Put(buffer)
 		return c.library.Marshal(v)
 	}
-	return mem.BufferSlice{mem.NewBuffer(buffer, pool)}, nil
+	return mem.BufferSlice{mem.NewBuffer(buffer, &pool)}, nil
 }
 
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !known(v) {
 		return c.library.Unmarshal(data, v)
 	}
-	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	buffer := data.MaterializeToBuffer(&pool)
 	defer buffer.Free()
 	if read(buffer.ReadOnlyData(), v) {
 		return nil

@@ -328,3 +328,21 @@ func TestAMessageIsReadOverAnother(t *testing.T) {
 		}
 	})
 }
+
+// A buffer is as long as it was asked for, however long it was before, and the next
+// size above serves it.
+func TestBuffersComeBackInTheirSize(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		var p buffers
+		for range rapid.IntRange(1, 30).Draw(t, "buffers") {
+			n := rapid.OneOf(rapid.IntRange(0, 5000), rapid.SampledFrom([]int{1 << 10, 1<<10 + 1, 1 << 15, 1<<15 + 1, 1 << 22, 1<<22 + 1})).Draw(t, "length")
+			b := p.Get(n)
+			if len(*b) != n || n <= 1<<22 && cap(*b) > 4*max(1<<10, n) {
+				t.Fatalf("asked for %d, got %d of %d", n, len(*b), cap(*b))
+			}
+			*b = append(*b, make([]byte, rapid.IntRange(0, 3000).Draw(t, "grown"))...)
+			p.Put(b)
+		}
+	})
+}

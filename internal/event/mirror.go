@@ -15,6 +15,7 @@ import (
 type mirror struct {
 	feed
 	peer   *peer
+	newest *body  // of the last occurrence
 	begun  uint64 // feed.sequence when it was made
 	former uint64 // numbers up to this happened before this node's present life asked
 }
@@ -299,10 +300,12 @@ func (v *mirror) missed(first, count uint64, n *belfry.Notification, gap belfry.
 }
 
 func (v *mirror) happened(now time.Time, n *belfry.Notification, count uint64) {
+	if b := v.newest; b == nil || len(n.Data)+len(b.data) > 0 || n.Value != b.value || n.Event.Instance != b.instance {
+		v.newest = &body{instance: n.Event.Instance, value: n.Value, data: n.Data}
+	}
 	it := item{kind: belfry.KindOccurrence, count: count, run: run{
 		first: n.First, last: n.Last, firstTime: n.FirstTime.UnixNano(), time: n.Time.UnixNano(),
-		code: n.Code, edge: n.Edge, lowerBound: n.LowerBound,
-		body: &body{instance: n.Event.Instance, value: n.Value, data: n.Data},
+		code: n.Code, edge: n.Edge, lowerBound: n.LowerBound, body: v.newest,
 	}}
 	sampled := v.info != nil && v.info.Kind == belfry.Value && n.Code == 0
 	if sampled {

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
@@ -135,7 +136,7 @@ func (d *batchDecoder) decode(m *belfryv1.Batch, origin Hello) (event.Batch, err
 		}
 	}
 	if n := len(m.GetNotifications()); n > 0 {
-		b.Notifications = make([]belfry.Notification, n)
+		b.Notifications = roomFor(n)
 	}
 	for i, n := range m.GetNotifications() {
 		if err := d.notification(n, &b.Notifications[i], origin); err != nil {
@@ -143,6 +144,27 @@ func (d *batchDecoder) decode(m *belfryv1.Batch, origin Hello) (event.Batch, err
 		}
 	}
 	return b, nil
+}
+
+// released are slices of notifications that nobody looks at.
+var released sync.Pool
+
+// Release says that a frame that was delivered is not looked at any more: what it
+// lies in is written over. What its notifications point to stays. Not to do so costs
+// no more than memory.
+func Release(f event.Frame) {
+	if b, ok := f.(event.PeerBatch); ok && len(b.Batch.Notifications) > 0 {
+		all := b.Batch.Notifications
+		clear(all)
+		released.Put(&all)
+	}
+}
+
+func roomFor(n int) []belfry.Notification {
+	if all, ok := released.Get().(*[]belfry.Notification); ok && cap(*all) >= n {
+		return (*all)[:n]
+	}
+	return make([]belfry.Notification, n, max(n, 64))
 }
 
 func (d *batchDecoder) introduce(m *belfryv1.Entry) error {
