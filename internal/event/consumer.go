@@ -189,8 +189,10 @@ func (c *consumer) send() {
 	if len(b.notifications) == 0 {
 		return
 	}
-	if len(m.slots) > 0 && &b.notifications[0] == &m.slots[0] {
+	if b.written || &b.notifications[0] == &m.slots[0] { // the written batch may have begun in it
 		m.slots = m.slots[1:]
+	} else { // it has outgrown it
+		m.slots[0] = belfry.Notification{}
 	}
 	c.number++
 	if c.busy != nil {
@@ -325,7 +327,7 @@ func (m *Machine) slot() []belfry.Notification {
 }
 
 // maxSpare is how many notifications lie ready to be written over, in all.
-const maxSpare = 8192
+const maxSpare = 16384
 
 // reuse takes back the batches that have arrived and that the sender does not look
 // at any more: it is free. To make a thousand notifications anew for each batch, and
@@ -391,9 +393,24 @@ func (b *basket) full() bool {
 }
 
 func (b *basket) add(n belfry.Notification) {
-	if have := cap(b.notifications); len(b.notifications) == have && have < b.room {
+	*b.next() = n
+	b.weigh(&n)
+}
+
+// next makes room for one more, to be filled in and weighed. All is zero in it.
+func (b *basket) next() *belfry.Notification {
+	n := len(b.notifications)
+	switch have := cap(b.notifications); {
+	case n < have:
+		b.notifications = b.notifications[:n+1]
+		return &b.notifications[n]
+	case have < b.room:
 		b.notifications = append(b.machine.spareFor(b.room), b.notifications...)
 	}
-	b.notifications = append(b.notifications, n)
+	b.notifications = append(b.notifications, belfry.Notification{})
+	return &b.notifications[n]
+}
+
+func (b *basket) weigh(n *belfry.Notification) {
 	b.bytes += notificationBytes + len(n.Data) + len(n.Event.Subject) + len(n.Event.Instance)
 }

@@ -59,7 +59,7 @@ func (m *Machine) reported(now time.Time, p *peer, n *belfry.Notification) {
 	case belfry.KindEnded:
 		m.endMirror(now, v)
 	case belfry.KindOccurrence, belfry.KindGap:
-		m.occurred(now, v, *n)
+		m.occurred(now, v, n)
 	}
 }
 
@@ -253,36 +253,36 @@ func (v *mirror) measured(n *belfry.Notification) {
 
 // occurred takes occurrences, or a gap in them. What has arrived before falls
 // away; a hole that nothing explains becomes a gap and is counted.
-func (m *Machine) occurred(now time.Time, v *mirror, n belfry.Notification) {
+func (m *Machine) occurred(now time.Time, v *mirror, n *belfry.Notification) {
 	if n.Last <= v.sequence {
 		return
 	}
-	total := n.Count
+	first, skipped, total := n.First, n.Skipped, n.Count
 	if n.Kind == belfry.KindGap {
 		total = n.Gap.Total
 	}
 	if n.First <= v.sequence {
 		had := v.sequence - n.First + 1
-		n.First, n.Skipped = v.sequence+1, 0
+		first, skipped = v.sequence+1, 0
 		total -= min(had, total)
 	}
-	if hole := n.Last - v.sequence - min(n.Last-v.sequence, n.Skipped+total); hole > 0 {
+	if hole := n.Last - v.sequence - min(n.Last-v.sequence, skipped+total); hole > 0 {
 		m.counters.Unexplained += hole
-		v.missed(v.sequence+1, hole, &n, belfry.Gap{Total: hole, Known: true, Resync: true, Reason: belfry.GapLink})
+		v.missed(v.sequence+1, hole, n, belfry.Gap{Total: hole, Known: true, Resync: true, Reason: belfry.GapLink})
 	}
 	v.sequence = n.Last
 	for _, a := range v.private {
-		if n.First > a.from {
-			a.skipped += n.Skipped
+		if first > a.from {
+			a.skipped += skipped
 		}
 	}
 	if n.Kind == belfry.KindGap {
 		gap := *n.Gap
 		gap.Total = total
-		v.missed(n.First, total, &n, gap)
+		v.missed(first, total, n, gap)
 		return
 	}
-	v.happened(now, &n, total)
+	v.happened(now, n, first, total)
 }
 
 // missed puts a gap into everybody's queue.
@@ -299,12 +299,12 @@ func (v *mirror) missed(first, count uint64, n *belfry.Notification, gap belfry.
 	}
 }
 
-func (v *mirror) happened(now time.Time, n *belfry.Notification, count uint64) {
+func (v *mirror) happened(now time.Time, n *belfry.Notification, first, count uint64) {
 	if b := v.newest; b == nil || len(n.Data)+len(b.data) > 0 || n.Value != b.value || n.Event.Instance != b.instance {
 		v.newest = &body{instance: n.Event.Instance, value: n.Value, data: n.Data}
 	}
 	it := item{kind: belfry.KindOccurrence, count: count, run: run{
-		first: n.First, last: n.Last, firstTime: n.FirstTime.UnixNano(), time: n.Time.UnixNano(),
+		first: first, last: n.Last, firstTime: n.FirstTime.UnixNano(), time: n.Time.UnixNano(),
 		code: n.Code, edge: n.Edge, lowerBound: n.LowerBound, body: v.newest,
 	}}
 	sampled := v.info != nil && v.info.Kind == belfry.Value && n.Code == 0

@@ -15,15 +15,20 @@ type item struct {
 	skipped uint64 // refused by the registration's rules before and between them
 }
 
-func (it *item) notification(r *registration) belfry.Notification {
-	n := it.on.feed.notification(it.kind, r)
-	it.fill(&n)
+func (it *item) notification(r *registration) (n belfry.Notification) {
+	it.write(&n, r)
+	return n
+}
+
+// write does the same with a zero notification where it lies.
+func (it *item) write(n *belfry.Notification, r *registration) {
+	it.on.feed.begin(n, it.kind, r)
+	it.fill(n)
 	n.Count, n.Skipped = it.count, it.skipped
 	if it.kind == belfry.KindGap {
 		gap := *it.gap
 		n.Count, n.Data, n.Gap = 0, nil, &gap
 	}
-	return n
 }
 
 // A queue is the bounded queue of one registration that gets more than one
@@ -278,12 +283,13 @@ func (r *registration) takeQueue(b *basket) {
 		it := q.at(q.head)
 		q.head++
 		q.weigh(r.consumer, -len(it.data))
-		n := it.notification(r)
+		n := b.next()
+		it.write(n, r)
+		b.weigh(n)
 		if n.Kind == belfry.KindGap {
 			r.gaps++
 		}
 		*it = item{}
-		b.add(n)
 	}
 }
 

@@ -99,7 +99,7 @@ func (r *registration) takeRuns(b *basket) {
 		if b.full() {
 			return
 		}
-		b.add(r.takeRun(v))
+		r.takeRun(v, b)
 	}
 	if r.taken < e.sequence { // held posts that fell off, with nothing after them yet
 		if b.full() {
@@ -120,16 +120,17 @@ func (r *registration) drain() {
 	}
 }
 
-func (r *registration) takeRun(v *run) belfry.Notification {
-	n := r.entry.notification(belfry.KindOccurrence, r)
-	v.fill(&n)
+func (r *registration) takeRun(v *run, b *basket) {
+	n := b.next()
+	r.entry.begin(n, belfry.KindOccurrence, r)
+	v.fill(n)
 	if v.first <= r.taken {
 		n.First, n.FirstTime = r.taken+1, unix(r.since)
 	}
 	n.Count = n.Last - n.First + 1
 	r.entry.tally.coalesced += n.Count - 1
 	r.taken = v.last
-	return n
+	b.weigh(n)
 }
 
 // takeHole reports the numbers after taken up to last as a gap.

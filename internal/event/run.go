@@ -23,12 +23,16 @@ type source struct {
 }
 
 // notification begins a notification of this source for one registration.
-func (s *source) notification(kind belfry.Kind, r *registration) belfry.Notification {
-	return belfry.Notification{
-		Kind: kind, Registration: r.number,
-		Node: s.node, NodeName: s.name, Incarnation: s.incarnation,
-		Entry: uint64(s.entry), Event: belfry.EventID{Class: s.class, Subject: s.subject},
-	}
+func (s *source) notification(kind belfry.Kind, r *registration) (n belfry.Notification) {
+	s.begin(&n, kind, r)
+	return n
+}
+
+// begin does the same with a zero notification where it lies.
+func (s *source) begin(n *belfry.Notification, kind belfry.Kind, r *registration) {
+	n.Kind, n.Registration = kind, r.number
+	n.Node, n.NodeName, n.Incarnation = s.node, s.name, s.incarnation
+	n.Entry, n.Event.Class, n.Event.Subject = uint64(s.entry), s.class, s.subject
 }
 
 // A body is the part of an occurrence that queues share: it is written once.
