@@ -8,6 +8,7 @@ import (
 
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/internal/event"
+	"github.com/belfry-ha/belfry/internal/numbered"
 )
 
 // Rejudge judges all streams and consumers again, these also while nobody has
@@ -84,7 +85,7 @@ func (j *judgedStreams) all() []*judgedStream {
 // use.
 type parts struct {
 	mu   sync.Mutex
-	of   map[uint32]*part
+	of   numbered.Table[*part]
 	last *part // that was noted; the next one is often the same
 }
 
@@ -103,16 +104,17 @@ func (p part) registration() belfry.Registration {
 func (p *parts) put(number uint32, r belfry.Registration) (noted bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, taken := p.of[number]; taken {
+	if _, taken := p.of.Get(uint64(number)); taken {
 		return false
 	}
-	if p.of == nil {
-		p.of = map[uint32]*part{}
+	one := part{r.Class, r.Subject, r.Scope}
+	if p.last != nil && p.last.class == one.class {
+		one.class = p.last.class // the text need not be there twice
 	}
-	if one := (part{r.Class, r.Subject, r.Scope}); p.last == nil || *p.last != one {
+	if p.last == nil || *p.last != one {
 		p.last = &one
 	}
-	p.of[number] = p.last
+	p.of.Set(uint64(number), p.last)
 	return true
 }
 
@@ -120,8 +122,8 @@ func (p *parts) put(number uint32, r belfry.Registration) (noted bool) {
 func (p *parts) drop(number uint32) (r belfry.Registration, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	noted, known := p.of[number]
-	delete(p.of, number)
+	noted, known := p.of.Get(uint64(number))
+	p.of.Delete(uint64(number))
 	if !known {
 		return r, false
 	}
@@ -131,7 +133,7 @@ func (p *parts) drop(number uint32) (r belfry.Registration, known bool) {
 func (p *parts) has(number uint32) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, known := p.of[number]
+	_, known := p.of.Get(uint64(number))
 	return known
 }
 
@@ -139,7 +141,11 @@ func (p *parts) has(number uint32) bool {
 func (p *parts) all() map[uint32]*part {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return maps.Clone(p.of)
+	all := make(map[uint32]*part, p.of.Len())
+	for number, noted := range p.of.All() {
+		all[uint32(number)] = noted
+	}
+	return all
 }
 
 // register judges one registration and makes it. It is noted before it is

@@ -107,7 +107,7 @@ func (m *Machine) decide(now time.Time, r *registration) {
 			m.await(now, r, awaitWord)
 		case !e.wait:
 			r.awaits |= awaitStart // its producer has to say
-		case now.Sub(e.since) >= startWait:
+		case now.UnixNano()-e.since >= int64(startWait):
 			m.reject(now, r, noEvent(e.class, e.subject))
 			return
 		default:
@@ -115,7 +115,8 @@ func (m *Machine) decide(now time.Time, r *registration) {
 			// absent. If it is there, it says so at once after the start.
 			m.await(now, r, awaitStart)
 		}
-		e.starting = append(e.starting, r)
+		own := e.own()
+		own.starting = append(own.starting, r)
 	}
 	for _, p := range r.patterns {
 		if !p.answered && r.awaits&awaitWord == 0 {
@@ -154,7 +155,9 @@ func (m *Machine) startedAll(e *entry) {
 	for _, r := range e.starting {
 		m.heard(r, awaitStart|awaitWord)
 	}
-	e.starting = nil
+	if len(e.starting) > 0 {
+		e.starting = nil
+	}
 }
 
 // rejectStarting refuses those who asked for an event that must be there. It
@@ -166,13 +169,13 @@ func (m *Machine) rejectStarting(now time.Time, e *entry, err error) bool {
 	}
 	absent := belfry.Code(err) == belfry.Code(belfry.ErrNoEvent)
 	e.holds++ // so that it does not go before all are answered
-	starting := e.starting
-	e.starting = nil
+	starting, own := e.starting, e.own()
+	own.starting = nil
 	for _, r := range starting {
 		switch {
 		case r.removed || r.request == 0:
 		case absent && r.waits():
-			e.starting = append(e.starting, r)
+			own.starting = append(own.starting, r)
 		default:
 			m.reject(now, r, err)
 		}

@@ -33,7 +33,7 @@ func TestStatesBehindAGapAreAsManyAsEvents(t *testing.T) {
 			m.Receive(scriptStart, Post{Entry: e, Occurrence: belfry.Occurrence{Code: int32(i), Event: belfry.EventID{Instance: itoa(j)}}})
 		}
 	}
-	if got := len(m.consumers[1].regs[1].queue.behind); got > 2 {
+	if got := len(m.consumers[1].registration(1).queue.behind); got > 2 {
 		t.Errorf("two events: want at most 2 behind, got %d", got)
 	}
 }
@@ -93,7 +93,7 @@ func TestARegistrationThatLeftIsNotKeptByItsEvent(t *testing.T) {
 		}
 		m.Take()
 	}
-	for _, e := range m.entries {
+	for _, e := range m.entries.All() {
 		if len(e.starting) != 1 {
 			t.Errorf("starting: want 1, got %d", len(e.starting))
 		}
@@ -130,7 +130,7 @@ func TestNumbersNeverWrap(t *testing.T) {
 	if r := o.Refused; len(r) != 1 || !errors.Is(r[0].Err, belfry.ErrLimit) {
 		t.Errorf("a post: want ErrLimit, got %v", r)
 	}
-	e := m.entries[1]
+	e := m.entry(1)
 	e.sequence = math.MaxUint64 - 1
 	for range 3 {
 		m.Receive(scriptStart, Send{Events: []Named{{Class: "user.x", Subject: "s", Repeat: 5}}})

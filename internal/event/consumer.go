@@ -1,11 +1,11 @@
 package event
 
 import (
-	"maps"
 	"slices"
 	"time"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/numbered"
 )
 
 // A consumer is a stream of the API, a handler or another node. What it gets
@@ -18,7 +18,7 @@ type consumer struct {
 	name    string
 	limits  Limits
 	peer    *peer // of a remote consumer
-	regs    map[uint32]*registration
+	regs    numbered.Table[*registration]
 
 	pending []*registration         // have something, in the order they got it
 	popped  int                     // of pending
@@ -60,6 +60,21 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
+// registration is nil for a number that the consumer has not given.
+func (c *consumer) registration(number uint32) *registration {
+	r, _ := c.regs.Get(uint64(number))
+	return r
+}
+
+// registrations are in the order of their numbers.
+func (c *consumer) registrations() []*registration {
+	list := make([]*registration, 0, c.regs.Len())
+	for _, r := range c.regs.All() {
+		list = append(list, r)
+	}
+	return list
+}
+
 func (c *consumer) remote() bool { return c.peer != nil }
 
 func (m *Machine) open(msg Open) {
@@ -69,7 +84,6 @@ func (m *Machine) open(msg Open) {
 	}
 	m.consumers[msg.Consumer] = &consumer{
 		machine: m, id: msg.Consumer, kind: msg.Kind, name: msg.Name, limits: msg.Limits.withDefaults(),
-		regs: map[uint32]*registration{},
 	}
 	if msg.Limits.OnePerEvent {
 		m.consumers[msg.Consumer].busy = map[eventOf]int{}
@@ -81,8 +95,7 @@ func (m *Machine) close(now time.Time, id ConsumerID) {
 	if c == nil {
 		return
 	}
-	for _, number := range slices.Sorted(maps.Keys(c.regs)) {
-		r := c.regs[number]
+	for _, r := range c.registrations() {
 		m.reject(now, r, refusal(belfry.ErrNotFound, "the consumer was closed before the registration was in force; open it again"))
 	}
 	c.ready = false
@@ -278,7 +291,7 @@ func (r *registration) take(b *basket) {
 		m := r.consumer.machine
 		b.add(r.ended.notification(r))
 		m.remove(r.ended.at, r)
-		if len(r.consumer.regs) == 0 && !r.consumer.remote() {
+		if r.consumer.regs.Len() == 0 && !r.consumer.remote() {
 			r.consumer.closing = true // once the last batch has arrived
 		}
 	}
@@ -306,7 +319,7 @@ func (r *registration) empty() bool { return r.ended == nil && r.drained() }
 
 // finishConsumer closes a consumer that can get nothing more.
 func (m *Machine) finishConsumer(c *consumer) {
-	if len(c.regs) > 0 {
+	if c.regs.Len() > 0 {
 		c.closing = false // it has registered again meanwhile
 		return
 	}

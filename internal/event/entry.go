@@ -14,28 +14,47 @@ import (
 type entry struct {
 	feed
 	machine *Machine
-	ring    ring
+	*seldom
+	ring ring
 
-	state    belfry.EntryState
-	since    time.Time // of the state
-	instance string    // only in EntryActive
-	previous string    // the identifier dissociated last
-	gone     bool      // previous is set
-	ever     bool      // it was active at least once
-	held     holding   // posts under identifiers that are not associated yet
+	since    int64   // of the state, unix ns
+	instance string  // only in EntryActive
+	watch    WatchID // zero: the machine itself serves it
 
-	watch     WatchID // zero: the machine itself serves it
-	wait      bool    // as the producer was told
-	threshold belfry.Threshold
+	plain     []*registration // the first cleanOnes of them have had everything
+	cleanOnes int
+	locals    int32 // registrations of local consumers, passive ones too
+	holds     int32 // registrations that need it; without any it goes
 
-	plain      []*registration // the first cleanOnes of them have had everything
-	cleanOnes  int
+	// What is small stands together: there may be a million of these.
+	state   belfry.EntryState
+	ever    bool // it was active at least once
+	wait    bool // as the producer was told
+	adopted bool // made by a pattern or a send
+	unseen  bool // those who look on come with the first occurrence
+}
+
+// A seldom part is what most entries have nothing in: events that users name, and
+// all that nobody at another node wants. They all share an empty one; who writes
+// takes one of its own first.
+type seldom struct {
+	previous string  // the identifier dissociated last
+	gone     bool    // previous is set
+	held     holding // posts under identifiers that are not associated yet
+
+	threshold belfry.Threshold // as the producer was told
+
 	remotes    []*registration // of peers, by node; plain ones are in plain, too
-	locals     int             // registrations of local consumers, passive ones too
-	holds      int             // registrations that need it; without any it goes
 	unfollowed int             // registrations that end with the identifier
 	starting   []*registration // without Wait, not answered yet
-	adopted    bool            // made by a pattern or a send
+}
+
+// own is the seldom part to write to.
+func (e *entry) own() *seldom {
+	if e.seldom == &e.machine.never {
+		e.seldom = &seldom{}
+	}
+	return e.seldom
 }
 
 // A feed is what an entry and a mirror have in common: a source, its present
@@ -47,13 +66,15 @@ type feed struct {
 	private  []*attachment
 	present  *state // of a state class; nil: not known
 	tally    *tally
+	sampled  *sampled // of a value class, the last sample; nil: there was none
+}
 
-	// of a value class, the last sample
-	hasValue      bool
-	value         float64
-	valueTime     int64
-	valueInstance string
-	valueData     []byte
+// A sampled value is never written again.
+type sampled struct {
+	value    float64
+	time     int64
+	instance string
+	data     []byte
 }
 
 // A state is the present state of a state-like event, shared by everybody who
@@ -76,6 +97,12 @@ func (s *state) notification(src *source, r *registration) belfry.Notification {
 	return n
 }
 
+// entry is nil for one that has ended.
+func (m *Machine) entry(id EntryID) *entry {
+	e, _ := m.entries.Get(uint64(id))
+	return e
+}
+
 // entryFor finds or makes the entry of one event. wait says that it may be
 // absent for now.
 func (m *Machine) entryFor(now time.Time, info *belfry.ClassInfo, k key, wait bool) *entry {
@@ -88,12 +115,11 @@ func (m *Machine) entryFor(now time.Time, info *belfry.ClassInfo, k key, wait bo
 	}
 	m.nextEntry++
 	e := &entry{
-		machine: m,
-		feed:    feed{source: source{origin: m.self, entry: m.nextEntry, class: k.class, subject: k.subject}, info: info, tally: m.tallyOf(k.class)},
-		ring:    ring{max: m.cfg.Runs},
-		since:   now, wait: wait,
+		machine: m, seldom: &m.never,
+		feed:  feed{source: source{origin: m.self, entry: m.nextEntry, class: k.class, subject: k.subject}, info: info, tally: m.tallyOf(k.class)},
+		since: now.UnixNano(), wait: wait,
 	}
-	m.entries[e.entry] = e
+	m.entries.Set(uint64(e.entry), e)
 	m.index.add(e)
 	switch {
 	case info.Custom: // an event that users name is there as soon as somebody asks
@@ -119,7 +145,7 @@ func (e *entry) asWatch() Watch {
 func (m *Machine) joinOpen(now time.Time, e *entry) {
 	for _, r := range m.globs {
 		if r.matchesLocal(e.class, e.subject) {
-			m.attach(now, r, &e.feed, e, !r.passive(e.info))
+			m.attachTo(now, r, e)
 		}
 	}
 	m.joinInterests(now, e)
@@ -141,7 +167,7 @@ func (m *Machine) drop(now time.Time, e *entry) {
 		e.adopted = false
 		m.found--
 	}
-	delete(m.entries, e.entry)
+	m.entries.Delete(uint64(e.entry))
 	m.index.remove(e)
 	if m.last == e {
 		m.last = nil
@@ -160,7 +186,7 @@ func (m *Machine) drop(now time.Time, e *entry) {
 
 func (e *entry) setState(now time.Time, s belfry.EntryState) {
 	if e.state != s {
-		e.state, e.since = s, now
+		e.state, e.since = s, now.UnixNano()
 	}
 }
 
@@ -208,6 +234,9 @@ func (e *entry) happened(now time.Time, o *belfry.Occurrence, from, at int64, co
 	if count == 0 {
 		return
 	}
+	if e.unseen {
+		e.machine.see(now, e)
+	}
 	first := e.sequence + 1
 	e.sequence += count
 	e.tally.posted += count
@@ -219,7 +248,7 @@ func (e *entry) happened(now time.Time, o *belfry.Occurrence, from, at int64, co
 		shared = last.body
 	} else {
 		v := newRun(o, from, at, first, count)
-		e.ring.add(v)
+		e.ring.add(v, e.machine.cfg.Runs)
 		shared = v.body
 	}
 	if e.info.Kind == belfry.State {

@@ -228,7 +228,7 @@ func (m *Machine) expect(now time.Time, p *peer) {
 	}
 	b.older, b.until = true, now.Add(comebackKeep)
 	for _, at := range b.began {
-		if e := m.entries[at.Entry]; e != nil && !slices.Contains(b.kept, e) {
+		if e := m.entry(at.Entry); e != nil && !slices.Contains(b.kept, e) {
 			e.holds++
 			b.kept = append(b.kept, e)
 		}

@@ -137,7 +137,7 @@ func TestAHoleThatNothingFollowsIsReported(t *testing.T) {
 	m.Receive(scriptStart, Open{Consumer: 1})
 	m.Receive(scriptStart, Register{Consumer: 1, Number: 1, Registration: belfry.Registration{Class: "process.exit", Subject: "exe=/x", Wait: true}})
 	m.Receive(scriptStart, Associate{Entry: 1, Instance: "i"})
-	m.entries[1].skipNumbers(lostPosts{count: 3}, scriptStart.UnixNano())
+	m.entry(1).skipNumbers(lostPosts{count: 3}, scriptStart.UnixNano())
 	m.Receive(scriptStart, Ready{Consumer: 1})
 	o := m.Take()
 	if len(o.Batches) != 1 {

@@ -17,7 +17,7 @@ func TestStateLastsOverAGap(t *testing.T) {
 	m.Receive(now, Register{Consumer: 1, Number: 1, Registration: belfry.Registration{Class: "node.state", Subject: "x", Wait: true, Hold: 5 * time.Second}})
 	m.Receive(now, Associate{Entry: 1, Instance: "n1", State: &belfry.Occurrence{Code: 1, Edge: belfry.EdgeRecovered}})
 	m.Receive(now, Post{Entry: 1, Occurrence: belfry.Occurrence{Event: belfry.EventID{Instance: "n1"}, Code: 7, Edge: belfry.EdgeFailing}})
-	m.entries[1].skipNumbers(lostPosts{count: 4}, now.UnixNano())
+	m.entry(1).skipNumbers(lostPosts{count: 4}, now.UnixNano())
 
 	var got []string
 	take := func() {

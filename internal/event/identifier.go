@@ -69,7 +69,7 @@ func (h *holding) add(o *belfry.Occurrence, at int64, count uint64) {
 func (m *Machine) post(now time.Time, msg *Post) {
 	e := m.last
 	if e == nil || e.entry != msg.Entry {
-		if e = m.entries[msg.Entry]; e == nil {
+		if e = m.entry(msg.Entry); e == nil {
 			m.stale(msg.Entry, "entry %d has ended", msg.Entry)
 			return
 		}
@@ -95,7 +95,7 @@ func (m *Machine) post(now time.Time, msg *Post) {
 	case e.gone && o.Event.Instance == e.previous:
 		m.stale(e.entry, "%s: post under identifier %q, which was dissociated", label(e.class, e.subject), short(o.Event.Instance))
 	default:
-		e.held.add(o, at, count)
+		e.own().held.add(o, at, count)
 	}
 }
 
@@ -109,7 +109,7 @@ func (m *Machine) stale(e EntryID, format string, args ...any) {
 
 // associate gives an entry its identifier (US8984119, the third message).
 func (m *Machine) associate(now time.Time, msg *Associate) {
-	e := m.entries[msg.Entry]
+	e := m.entry(msg.Entry)
 	if e == nil {
 		m.stale(msg.Entry, "entry %d has ended", msg.Entry)
 		return
@@ -164,6 +164,9 @@ func (e *entry) setPresent(now time.Time, o *belfry.Occurrence) {
 // exact count; posts of other identifiers are refused.
 func (e *entry) releaseHeld(now time.Time, m *Machine) {
 	held := e.held
+	if len(held.posts) == 0 && len(held.lost) == 0 {
+		return
+	}
 	e.held = holding{}
 	if lost := held.lost[e.instance]; lost.count > 0 {
 		e.tally.posted += lost.count
@@ -182,6 +185,9 @@ func (e *entry) releaseHeld(now time.Time, m *Machine) {
 
 // skipNumbers lets occurrences be known by their number only.
 func (e *entry) skipNumbers(lost lostPosts, at int64) {
+	if e.unseen {
+		e.machine.see(unix(at), e)
+	}
 	first := e.sequence + 1
 	e.sequence += lost.count
 	if lost.lowerBound {
@@ -199,7 +205,7 @@ func (e *entry) skipNumbers(lost lostPosts, at int64) {
 // invalidate takes the identifier away: notification is blocked (US8984119,
 // the first two messages). Its cost does not depend on the registrations.
 func (m *Machine) invalidate(now time.Time, msg Invalidate) {
-	e := m.entries[msg.Entry]
+	e := m.entry(msg.Entry)
 	switch {
 	case e == nil:
 		m.stale(msg.Entry, "entry %d has ended", msg.Entry)
@@ -208,7 +214,8 @@ func (m *Machine) invalidate(now time.Time, msg Invalidate) {
 		m.stale(e.entry, "%s: invalidate %q; it is %q now", label(e.class, e.subject), short(msg.Instance), short(e.instance))
 	default:
 		m.freeInstance(e)
-		e.previous, e.gone, e.instance = e.instance, true, ""
+		own := e.own()
+		own.previous, own.gone, e.instance = e.instance, true, ""
 		e.setState(now, belfry.EntryBlocked)
 		if e.unfollowed > 0 {
 			m.endUnfollowed(now, e)
@@ -240,7 +247,7 @@ func (m *Machine) end(now time.Time, msg End) {
 		}
 		return
 	}
-	e := m.entries[msg.Entry]
+	e := m.entry(msg.Entry)
 	if e == nil {
 		return // it went while the message was on its way
 	}

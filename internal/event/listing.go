@@ -96,7 +96,7 @@ func (m *Machine) Counters() Counters {
 // one that is not open.
 func (m *Machine) QueueLength(id ConsumerID) (n int) {
 	if c := m.consumers[id]; c != nil {
-		for _, r := range c.regs { // a sum: the order can not be seen
+		for _, r := range c.regs.All() { // a sum: the order can not be seen
 			n += r.queued()
 		}
 	}
@@ -106,7 +106,7 @@ func (m *Machine) QueueLength(id ConsumerID) (n int) {
 func (e *entry) status() EntryStatus {
 	s := EntryStatus{
 		Entry: e.entry, Class: e.class, Subject: e.subject, Instance: e.instance,
-		State: e.state, Since: e.since, Sequence: e.sequence, Held: HeldByListener,
+		State: e.state, Since: unix(e.since), Sequence: e.sequence, Held: HeldByListener,
 	}
 	if e.locals > 0 {
 		s.Held = HeldByLocal

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/numbered"
 )
 
 // The defaults of events.md 4.
@@ -38,8 +39,9 @@ type Machine struct {
 	self    *origin
 	out     Output
 
-	entries   map[EntryID]*entry
+	entries   numbered.Table[*entry]
 	nothing   elaborate // of all plain registrations; never written
+	never     seldom    // of most entries; never written
 	common    *order    // of the plain registration that shared none; others may be alike
 	index     index
 	last      *entry // of the previous Post: producers post in bursts
@@ -121,7 +123,6 @@ func New(cfg Config, _ time.Time, rng *rand.Rand) *Machine {
 		rng:       rng,
 		classes:   newClassTable(cfg.Classes),
 		self:      &origin{node: cfg.Node, name: cfg.Name, incarnation: cfg.Incarnation},
-		entries:   map[EntryID]*entry{},
 		index:     index{classes: map[belfry.Class]*classEntries{}},
 		watches:   map[WatchID]watched{},
 		patterns:  map[key]*pattern{},

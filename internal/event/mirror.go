@@ -226,8 +226,7 @@ func (v *mirror) learn(n *belfry.Notification) {
 
 // sampled takes the value of a crossing at the origin.
 func (v *mirror) sampled(n *belfry.Notification) {
-	v.value, v.hasValue, v.valueTime = n.Value, true, n.Time.UnixNano()
-	v.valueInstance, v.valueData = n.Event.Instance, n.Data
+	v.feed.sampled = &sampled{value: n.Value, time: n.Time.UnixNano(), instance: n.Event.Instance, data: n.Data}
 }
 
 // measured takes the value at the origin when it was asked for. It is news

@@ -17,6 +17,43 @@ import (
 
 func (r *registration) looksOn() bool { return r.onlooker }
 
+// lookLater lets somebody look on at an event once something happens: of a hundred
+// thousand events nothing happens, and each attachment would take as much as the
+// rest of the event.
+func (m *Machine) lookLater(r *registration, e *entry) {
+	e.unseen = true
+	if !r.passive(e.info) {
+		e.holds++
+	}
+}
+
+// see attaches those who look on: something is about to happen for the first time.
+func (m *Machine) see(now time.Time, e *entry) {
+	e.unseen = false
+	for _, r := range m.globs {
+		if r.looksOn() && r.matchesLocal(e.class, e.subject) {
+			holds := !r.passive(e.info)
+			m.attach(now, r, &e.feed, e, holds)
+			if holds { // as it did already
+				e.holds--
+			}
+		}
+	}
+}
+
+// lookAway takes somebody who looks on off the events of which nothing has happened.
+func (m *Machine) lookAway(now time.Time, r *registration) {
+	if !r.looksOn() {
+		return
+	}
+	for _, e := range m.sortedEntries() {
+		if e.unseen && r.matchesLocal(e.class, e.subject) && !r.passive(e.info) {
+			e.holds--
+			m.release(now, e)
+		}
+	}
+}
+
 // overlooks tells what who looks on leaves out.
 func (r *registration) overlooks(class belfry.Class) bool {
 	if !r.looksOn() {

@@ -182,10 +182,9 @@ func (m *Machine) endPattern(now time.Time, p *pattern, err error) {
 
 // sortedEntries lists the entries by EntryID: in the order they were made.
 func (m *Machine) sortedEntries() []*entry {
-	list := make([]*entry, 0, len(m.entries))
-	for _, e := range m.entries {
+	list := make([]*entry, 0, m.entries.Len())
+	for _, e := range m.entries.All() {
 		list = append(list, e)
 	}
-	slices.SortFunc(list, func(a, b *entry) int { return int(a.entry) - int(b.entry) })
 	return list
 }

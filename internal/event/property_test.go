@@ -2,6 +2,7 @@ package event
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -195,7 +196,7 @@ func (b *bench) register(t *rapid.T) {
 	base := map[EntryID]uint64{}
 	b.base[at] = base
 	b.m.Receive(b.now, Register{Request: 1, Consumer: c, Number: b.nextReg, Registration: spec})
-	r := b.m.consumers[c].regs[b.nextReg]
+	r := b.m.consumers[c].registration(b.nextReg)
 	a.plain = r != nil && r.queue == nil
 	for _, e := range b.m.sortedEntries() {
 		base[e.entry] = e.sequence
@@ -208,7 +209,8 @@ func (b *bench) register(t *rapid.T) {
 // not seen: at their number when it came, else at 0.
 func (b *bench) beginnings() {
 	for at, a := range b.ledger.given {
-		for id := range b.m.entries {
+		for number := range b.m.entries.All() {
+			id := EntryID(number)
 			if _, known := a.last[b.event(id)]; !known {
 				a.last[b.event(id)] = b.base[at][id]
 			}
@@ -359,26 +361,29 @@ func (b *bench) done(id ConsumerID, i int) {
 func (b *bench) check(t *rapid.T) {
 	b.settle()
 	b.beginnings()
-	for _, e := range b.m.entries {
+	for _, e := range b.m.entries.All() {
 		if e.holds <= 0 {
 			t.Fatalf("I8: %s is kept by nobody", e.subject)
 		}
 		if !b.watches[e.watch] {
 			t.Fatalf("I8: %s is not watched", e.subject)
 		}
-		if len(e.ring.runs) > e.ring.max || len(e.held.posts) > maxHeld {
+		if len(e.ring.runs) > b.m.cfg.Runs || len(e.held.posts) > maxHeld {
 			t.Fatalf("I6: ring %d, held %d", len(e.ring.runs), len(e.held.posts))
 		}
 	}
-	if len(b.watches) != len(b.m.entries)+len(b.m.patterns) {
-		t.Fatalf("I8: %d watches for %d entries and %d patterns", len(b.watches), len(b.m.entries), len(b.m.patterns))
+	if !reflect.DeepEqual(b.m.never, seldom{}) || !reflect.DeepEqual(b.m.nothing, elaborate{}) {
+		t.Fatalf("a part that all share was written: %v, %v", b.m.never, b.m.nothing)
+	}
+	if len(b.watches) != b.m.entries.Len()+len(b.m.patterns) {
+		t.Fatalf("I8: %d watches for %d entries and %d patterns", len(b.watches), b.m.entries.Len(), len(b.m.patterns))
 	}
 	for _, c := range b.m.consumers {
 		if len(c.sent) > c.limits.Window {
 			t.Fatalf("I6: %d batches unacknowledged", len(c.sent))
 		}
 		weight := 0
-		for _, r := range c.regs {
+		for _, r := range c.regs.All() {
 			if q := r.queue; q != nil {
 				checkQueue(t, q)
 				weight += q.weight
@@ -417,7 +422,7 @@ func checkQueue(t *rapid.T, q *queue) {
 func (b *bench) totals(t *rapid.T) {
 	for _, id := range sortedKeys(b.readers) {
 		for n, spec := range b.readers[id].specs {
-			r := b.m.consumers[id].regs[n]
+			r := b.m.consumers[id].registration(n)
 			at := ledgerReader{id, n}
 			a, want := b.ledger.given[at], uint64(0)
 			for _, e := range b.m.sortedEntries() {

@@ -149,11 +149,11 @@ func (m *Machine) register(now time.Time, msg *Register) {
 	case c == nil:
 		fail(refusal(belfry.ErrNotFound, "consumer %d is not open; open it first", msg.Consumer))
 		return
-	case c.regs[msg.Number] != nil:
+	case c.registration(msg.Number) != nil:
 		fail(refusal(belfry.ErrExist, "registration %d exists; choose another number", msg.Number))
 		return
-	case len(c.regs) >= c.limits.Registrations:
-		fail(refusal(belfry.ErrLimit, "this consumer has %d registrations; at most %d are allowed, a pattern may stand for many", len(c.regs), c.limits.Registrations))
+	case c.regs.Len() >= c.limits.Registrations:
+		fail(refusal(belfry.ErrLimit, "this consumer has %d registrations; at most %d are allowed, a pattern may stand for many", c.regs.Len(), c.limits.Registrations))
 		return
 	case m.registrations >= m.cfg.Registrations:
 		fail(refusal(belfry.ErrLimit, "this node has %d registrations; no more are allowed", m.registrations))
@@ -169,7 +169,7 @@ func (m *Machine) register(now time.Time, msg *Register) {
 		fail(err)
 		return
 	}
-	c.regs[r.number] = r
+	c.regs.Set(uint64(r.number), r)
 	m.registrations++
 	m.install(now, r)
 }
@@ -209,7 +209,7 @@ func (m *Machine) installLocal(now time.Time, r *registration) {
 		e := m.entryFor(now, info, k, r.waits())
 		r.home = e
 		if r.spec.NoFollow {
-			e.unfollowed++
+			e.own().unfollowed++
 		}
 		m.attach(now, r, &e.feed, e, true)
 		if old == nil {
@@ -224,7 +224,7 @@ func (m *Machine) installLocal(now time.Time, r *registration) {
 			return
 		}
 		if r.matchesLocal(e.class, e.subject) {
-			m.attach(now, r, &e.feed, e, !r.passive(e.info))
+			m.attachTo(now, r, e)
 		}
 	}
 	if r.looksOn() {
@@ -274,11 +274,11 @@ func (r *registration) matchesLocal(class belfry.Class, subject string) bool {
 
 func (m *Machine) unregister(now time.Time, msg Unregister) {
 	c := m.consumers[msg.Consumer]
-	if c == nil || c.regs[msg.Number] == nil {
+	if c == nil || c.registration(msg.Number) == nil {
 		m.refuse(0, belfry.NodeID{}, refusal(belfry.ErrNotFound, "registration %d of consumer %d does not exist; list them", msg.Number, msg.Consumer))
 		return
 	}
-	r := c.regs[msg.Number]
+	r := c.registration(msg.Number)
 	m.answer(r, refusal(belfry.ErrNotFound, "the registration was ended before it was in force; register again"))
 	m.remove(now, r)
 }
@@ -290,11 +290,11 @@ func (m *Machine) remove(now time.Time, r *registration) {
 	}
 	r.removed = true
 	if !r.consumer.remote() {
-		delete(r.consumer.regs, r.number)
+		r.consumer.regs.Delete(uint64(r.number))
 		m.registrations--
 	}
 	m.leave(now, r)
-	if r.home != nil && !r.consumer.remote() {
+	if r.home != nil && !r.consumer.remote() && len(r.home.starting) > 0 {
 		r.home.starting = without(r.home.starting, r)
 	}
 	if r.queue != nil {
@@ -313,6 +313,7 @@ func (m *Machine) leave(now time.Time, r *registration) {
 	}
 	if i := slices.Index(m.globs, r); i >= 0 {
 		m.globs = slices.Delete(m.globs, i, i+1)
+		m.lookAway(now, r)
 	}
 	if r.want != nil {
 		m.leaveCluster(r)
@@ -339,6 +340,15 @@ func (m *Machine) leavePlain(now time.Time, r *registration) {
 	e.holds--
 	m.localLeft(now, e)
 	m.release(now, e)
+}
+
+// attachTo puts a registration that may match several events on one of this node.
+func (m *Machine) attachTo(now time.Time, r *registration, e *entry) {
+	if r.looksOn() && e.sequence == 0 {
+		m.lookLater(r, e)
+		return
+	}
+	m.attach(now, r, &e.feed, e, !r.passive(e.info))
 }
 
 // attach puts a registration of a local consumer on one event.

@@ -215,7 +215,8 @@ func (m *Machine) newRemote(e *entry, i *interest) *registration {
 	r := newRegistration(m.remoteConsumer(i.peer), &belfry.Registration{})
 	r.home = e
 	r.spec.Snapshot = e.info.Kind == belfry.State
-	e.remotes = append(e.remotes, r)
+	own := e.own()
+	own.remotes = append(own.remotes, r)
 	if e.info.Kind != belfry.Value {
 		e.addPlain(r)
 		e.place(r)
@@ -391,9 +392,12 @@ func (e *entry) place(r *registration) {
 func (e *entry) placeQueue(r *registration, last uint64) {
 	a := r.attachments[0]
 	if missed := e.sequence - last; missed > 0 {
-		at := e.since.UnixNano()
-		gap := &belfry.Gap{Total: missed, Known: true, Resync: true, Reason: belfry.GapLink, From: unix(at), To: unix(max(at, e.valueTime))}
-		a.lose(item{kind: belfry.KindGap, run: run{first: last + 1, last: e.sequence, firstTime: at, time: max(at, e.valueTime), body: &body{gap: gap}}})
+		at, to := e.since, e.since
+		if s := e.sampled; s != nil {
+			to = max(at, s.time)
+		}
+		gap := &belfry.Gap{Total: missed, Known: true, Resync: true, Reason: belfry.GapLink, From: unix(at), To: unix(to)}
+		a.lose(item{kind: belfry.KindGap, run: run{first: last + 1, last: e.sequence, firstTime: at, time: to, body: &body{gap: gap}}})
 	}
 }
 
@@ -405,5 +409,5 @@ func (e *entry) timeAfter(sequence uint64) int64 {
 			return e.ring.runs[i].firstTime
 		}
 	}
-	return e.since.UnixNano()
+	return e.since
 }

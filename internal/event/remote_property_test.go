@@ -259,7 +259,7 @@ func (p *pair) finish(t *rapid.T) {
 // complete checks that a registration has been told of everything up to the
 // last post of each entry that there is: given, refused or lost with a number.
 func (p *pair) complete(t *rapid.T, at ledgerReader, spec belfry.Registration) {
-	a, r := p.ledger.given[at], p.a.consumers[at.consumer].regs[at.registration]
+	a, r := p.ledger.given[at], p.a.consumers[at.consumer].registration(at.registration)
 	skipped := map[ledgerEvent]uint64{}
 	seen := map[string]bool{}
 	for _, x := range r.attachments {

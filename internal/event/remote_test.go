@@ -160,7 +160,7 @@ func TestSendsAloneDoNotFillTheMachine(t *testing.T) {
 	if got := send(maxFound, 1000); got != 0 {
 		t.Errorf("after all have been taken: want none refused, got %d", got)
 	}
-	if got := len(m.entries); got != maxFound {
+	if got := m.entries.Len(); got != maxFound {
 		t.Errorf("entries: want %d, got %d", maxFound, got)
 	}
 }

@@ -11,7 +11,6 @@ import (
 // registrations read from it; it is their common queue.
 type ring struct {
 	runs   []run
-	max    int
 	marked uint64 // the newest number that is in no run and was a lower bound
 }
 
@@ -24,8 +23,8 @@ func (g *ring) newest() *run {
 
 // add appends a run; the oldest falls off. What falls off is not lost: a
 // registration that has not taken it sees the hole and reports a gap.
-func (g *ring) add(r run) {
-	if len(g.runs) == g.max {
+func (g *ring) add(r run, most int) {
+	if len(g.runs) == most {
 		if g.runs[0].lowerBound {
 			g.marked = g.runs[0].last
 		}

@@ -152,11 +152,11 @@ func TestPlainRegistrationsShareWhatIsAlike(t *testing.T) {
 	} {
 		m.Receive(scriptStart, Register{Consumer: 1, Number: uint32(i + 1), Registration: r})
 	}
-	regs := m.consumers[1].regs
-	if regs[4].order != regs[5].order {
+	regs := m.consumers[1].registrations() // by number, from 1
+	if regs[3].order != regs[4].order {
 		t.Error("registrations 4 and 5 are alike, and have an order each")
 	}
-	if regs[2].spec.Limit != 2 || regs[1].spec.Limit != 0 || !regs[5].spec.NoFollow || regs[3].spec.NoFollow {
+	if regs[1].spec.Limit != 2 || regs[0].spec.Limit != 0 || !regs[4].spec.NoFollow || regs[2].spec.NoFollow {
 		t.Error("a registration has taken over what another one asks for")
 	}
 }

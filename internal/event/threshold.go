@@ -70,30 +70,43 @@ func (a *attachment) judge(f *feed, value float64) {
 
 // begin lets a new attachment know the present value.
 func (a *attachment) begin(f *feed) {
-	if f.hasValue {
-		a.judge(f, f.value)
+	if f.sampled != nil {
+		a.judge(f, f.sampled.value)
 	}
 }
 
 func (a *attachment) already(f *feed) {
 	a.show(&state{
-		kind: belfry.KindAlready, time: f.valueTime, edge: belfry.EdgeFailing,
-		body: &body{instance: f.valueInstance, value: f.value, data: f.valueData},
+		kind: belfry.KindAlready, time: f.sampled.at(), edge: belfry.EdgeFailing, body: f.sampled.body(),
 	})
 }
 
 // recovered tells the present value as a state: nothing is past a threshold.
 func (a *attachment) recovered(f *feed) {
 	a.show(&state{
-		kind: belfry.KindState, sequence: f.sequence, time: f.valueTime, edge: belfry.EdgeRecovered,
-		body: &body{instance: f.valueInstance, value: f.value, data: f.valueData},
+		kind: belfry.KindState, sequence: f.sequence, time: f.sampled.at(), edge: belfry.EdgeRecovered, body: f.sampled.body(),
 	})
+}
+
+// body and at are of nothing where there was no sample.
+func (s *sampled) body() *body {
+	if s == nil {
+		return &body{}
+	}
+	return &body{instance: s.instance, value: s.value, data: s.data}
+}
+
+func (s *sampled) at() int64 {
+	if s == nil {
+		return 0
+	}
+	return s.time
 }
 
 // sample takes a present value. It is an occurrence if it crosses somebody's
 // threshold.
 func (m *Machine) sample(now time.Time, msg *Sample) {
-	e := m.entries[msg.Entry]
+	e := m.entry(msg.Entry)
 	switch {
 	case e == nil:
 		m.stale(msg.Entry, "entry %d has ended", msg.Entry)
@@ -106,8 +119,7 @@ func (m *Machine) sample(now time.Time, msg *Sample) {
 		return
 	}
 	at := stamp(now, msg.Time)
-	e.value, e.hasValue, e.valueTime = msg.Value, true, at
-	e.valueInstance, e.valueData = e.instance, msg.Data
+	e.sampled = &sampled{value: msg.Value, time: at, instance: e.instance, data: msg.Data}
 	crossed, edge := false, belfry.EdgeNone
 	for _, a := range e.private {
 		a.judge(&e.feed, msg.Value)
@@ -145,7 +157,7 @@ func (m *Machine) tuneWatch(e *entry) {
 	if t == e.threshold || e.holds == 0 {
 		return
 	}
-	e.threshold = t
+	e.own().threshold = t
 	if i := slices.IndexFunc(m.out.Watch, func(w Watch) bool { return w.ID == e.watch }); i >= 0 {
 		m.out.Watch[i] = e.asWatch() // not given away yet
 		return

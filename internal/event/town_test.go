@@ -449,7 +449,7 @@ func (w *town) drain() {
 // last post: given, refused by its own rules, or lost with a number.
 func (w *town) complete(at *resident, reader ledgerReader, spec belfry.Registration) error {
 	a := w.ledger.given[reader]
-	r := at.m.consumers[reader.consumer].regs[reader.registration]
+	r := at.m.consumers[reader.consumer].registration(reader.registration)
 	if r == nil {
 		return fmt.Errorf("registration %v is gone", reader)
 	}
