@@ -417,16 +417,18 @@ func (r *reader) bytes() []byte {
 	return v
 }
 
-func (r *reader) text() string {
+func (r *reader) text() string { return string(r.valid()) }
+
+// valid is text, and shares memory with the message.
+func (r *reader) valid() []byte {
 	v := r.bytes()
 	r.bad = r.bad || !utf8.Valid(v)
-	return string(v)
+	return v
 }
 
 // textOf is text, cut out of the whole.
 func (r *reader) textOf(whole string) string {
-	v := r.bytes()
-	r.bad = r.bad || !utf8.Valid(v)
+	v := r.valid()
 	return whole[r.at-len(v) : r.at]
 }
 

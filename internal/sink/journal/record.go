@@ -25,8 +25,8 @@ const (
 )
 
 // A writer appends messages field by field, in the order of their numbers, and a
-// zero value is left out: the bytes are those of the protobuf library, for a sixth
-// of the time. A disk takes hundreds of thousands of records a second.
+// zero value is left out: the bytes are those of the protobuf library, without its
+// tables. A disk takes hundreds of thousands of records a second.
 type writer struct{ b []byte }
 
 // appendNotification appends the body for n, whose event has the number id in this
