@@ -38,7 +38,10 @@ func Completed(d Document) (Document, error) {
 	}
 	to := d
 	to.Moving = nil
-	to.Repository.Epoch, to.Repository.Areas = m.Epoch, &m.Areas
+	to.Repository.Epoch, to.Repository.Kind, to.Repository.Areas, to.Repository.Etcd = m.Epoch, d.NextKind(), m.Areas, m.Etcd
+	if to.Repository.Kind != KindDisk {
+		to.Repository.Spares = nil // only disks have them
+	}
 	last := d.History[len(d.History)-1]
 	return Follow(d, to, Entry{Time: last.Time, Author: last.Author, Node: last.Node, Text: fmt.Sprintf("the repository is in epoch %d", m.Epoch)})
 }
@@ -240,16 +243,17 @@ func (n *succession) storage() {
 	switch {
 	case a.Kind == KindMembers: // it begins, with whatever disks
 		return
-	case b.Kind != a.Kind || b.UUID != a.UUID:
-		n.usage("repository", "%s %s after %s %s; a repository stays what it is until all its members have left it", b.Kind, b.UUID, a.Kind, a.UUID)
+	case b.UUID != a.UUID:
+		n.usage("repository", "%s %s after %s %s; a repository stays the same until all its members have left it", b.Kind, b.UUID, a.Kind, a.UUID)
 	case b.Epoch < a.Epoch:
 		n.usage("repository.epoch", "%d after %d; it never falls", b.Epoch, a.Epoch)
 	case n.from.Moving != nil:
 		n.completion()
 	case b.Epoch == a.Epoch:
+		n.want(b.Kind == a.Kind, "repository.kind", "%s after %s in epoch %d; it changes by `belfry repository move`", b.Kind, a.Kind, a.Epoch)
 		n.want(reflect.DeepEqual(a.Areas, b.Areas), "repository.areas", "are others in epoch %d; disks change by `belfry repository move`", a.Epoch)
 	default: // a spare took over
-		n.want(n.sameBut(b.Areas), "repository.epoch", "%d after %d with other changes; an epoch begins with the same configuration", b.Epoch, a.Epoch)
+		n.want(b.Kind == a.Kind && n.sameBut(b.Areas, b.Etcd), "repository.epoch", "%d after %d with other changes; an epoch begins with the same configuration", b.Epoch, a.Epoch)
 	}
 }
 
@@ -257,15 +261,16 @@ func (n *succession) storage() {
 func (n *succession) completion() {
 	m := n.from.Moving
 	n.want(n.to.Repository.Epoch == m.Epoch, "repository.epoch", "%d; the repository moves to %d, want nothing else before that", n.to.Repository.Epoch, m.Epoch)
-	n.want(n.sameBut(&m.Areas), "moving", "is completed with other changes; want the same document without it")
+	n.want(n.to.Repository.Kind == n.from.NextKind() && n.sameBut(m.Areas, m.Etcd), "moving", "is completed with other changes; want the same document without it")
 }
 
-// sameBut tells whether the epoch begins with these areas and the document as
-// it was.
-func (n *succession) sameBut(areas *Areas) bool {
+// sameBut tells whether the epoch begins with these areas, or this place in etcd,
+// and the document as it was.
+func (n *succession) sameBut(areas *Areas, etcd *Etcd) bool {
 	want := *n.from
 	want.Moving, want.History = nil, n.to.History
-	want.Repository.Epoch, want.Repository.Areas = n.to.Repository.Epoch, areas
+	want.Repository.Epoch, want.Repository.Areas, want.Repository.Etcd = n.to.Repository.Epoch, areas, etcd
+	want.Repository.Kind = n.to.Repository.Kind
 	want.Repository.Spares = n.to.Repository.Spares // one of them may be a disk now
 	x, errX := Encode(want)
 	y, errY := Encode(*n.to)

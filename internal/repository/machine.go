@@ -39,6 +39,7 @@ type Machine struct {
 
 	open      bool      // the driver has the disks
 	good      time.Time // last successful read; the start counts
+	failed    error     // of the last read since
 	read      time.Time // last read that began
 	poll      time.Time // next one
 	wake      time.Time // a read is due because something was said; zero: none
@@ -101,7 +102,7 @@ func (m *Machine) Advance(now time.Time) {
 		return
 	}
 	if m.mode == Ready && now.Sub(m.good) >= lostAfter {
-		m.restrict(errLost)
+		m.restrict(lost(m.failed))
 	}
 	m.advanceTelling(now)
 	m.advanceRollback(now)
@@ -124,6 +125,9 @@ func (m *Machine) begin(now time.Time) {
 		m.start(Job{Kind: JobScan, Repository: m.held.Repository})
 	case m.swapDue(now):
 		p := m.queue[0]
+		if m.swap.times == 0 {
+			m.swap.begun = now
+		}
 		m.start(Job{Kind: JobSwap, Base: p.Base, Document: p.Document, Op: p.Op})
 	case now.Before(m.read.Add(readGap)) || m.readDue().After(now):
 	case m.leads && m.doubt.times >= undecidedMax:

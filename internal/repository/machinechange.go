@@ -10,12 +10,17 @@ import (
 )
 
 // swapAttempts is how often a proposal whose outcome is not known is tried
-// again: each time the storage says whether it happened.
-const swapAttempts = 3
+// again, each time the storage says whether it happened. Not after swapFor: a
+// backend that took so long has tried by itself, and somebody waits.
+const (
+	swapAttempts = 3
+	swapFor      = time.Second
+)
 
 // An attempt is how far the first proposal of the queue has come.
 type attempt struct {
 	times int
+	begun time.Time
 	next  time.Time
 	found Digest // what a conflict has shown; zero: nothing that has not been read
 }
@@ -115,7 +120,7 @@ func (m *Machine) swapDue(now time.Time) bool {
 func (m *Machine) swapped(now time.Time, job Job, d Done) {
 	p := m.queue[0]
 	again := errors.Is(d.Err, Preempted) || errors.Is(d.Err, belfry.ErrUnknown)
-	if again && m.swap.times < swapAttempts && m.mode == Ready {
+	if again && m.swap.times < swapAttempts && now.Sub(m.swap.begun) < swapFor && m.mode == Ready {
 		m.swap.times++
 		m.swap.next = now.Add(BackOff(m.swap.times, m.rng))
 		return

@@ -17,6 +17,20 @@ var (
 	errForked  = fmt.Errorf("%w: the repository holds another configuration under the generation that this node has; look with `belfry repository fsck`", belfry.ErrRestricted)
 )
 
+// lost is errLost with what the last read ended with, which says more: where a
+// device hangs, or etcd does not answer, there is nothing to look for.
+func lost(last error) error {
+	if last == nil {
+		return errLost
+	}
+	return lostError{fmt.Errorf("%w: the repository was not read for %s: %s", belfry.ErrRestricted, lostAfter, last.Error())}
+}
+
+// A lostError is errLost in other words.
+type lostError struct{ error }
+
+func (e lostError) Unwrap() []error { return []error{errLost, e.error} }
+
 // missing is errMissing with what the driver says. That something was not found
 // is no error of the change that is refused for it: its sentinel stays behind.
 func missing(err error) error { return fmt.Errorf("%w: %s", errMissing, err.Error()) }
@@ -98,7 +112,7 @@ func (m *Machine) polled(now time.Time, d Done) {
 		return
 	}
 	found := d.Snapshot
-	m.good, m.swap.found = now, Digest{}
+	m.good, m.failed, m.swap.found = now, nil, Digest{}
 	m.doubtful(now, found.Newer)
 	m.settle(func(n Notice) Outcome {
 		if v := n.version(); v.Epoch <= found.Epoch && (v.Same(found.Version) || v.Generation < found.Generation) {
@@ -149,7 +163,20 @@ func (m *Machine) unread(now time.Time, err error) {
 		m.restrict(err)
 	case errors.Is(err, Moved), errors.Is(err, belfry.ErrNotFound):
 		m.close(now)
+	default:
+		m.failed = err
+		if m.mode == Searching { // it was found, and can not be read
+			m.restrict(restrictedBy(err))
+		}
 	}
+}
+
+// restrictedBy is an error of the storage as the reason to change nothing.
+func restrictedBy(err error) error {
+	if errors.Is(err, belfry.ErrRestricted) {
+		return err
+	}
+	return fmt.Errorf("%w: %s", belfry.ErrRestricted, err.Error())
 }
 
 // isFatal tells of a state of the storage that does not pass by itself.
@@ -265,7 +292,8 @@ func (n *succession) kin() {
 			n.want(was.Slot == nil || slotOf(is.Slot) == *was.Slot, path+".slot", "%d after %d; a node keeps it until it is removed", slotOf(is.Slot), slotOf(was.Slot))
 		}
 	}
-	n.want(b.Repository.Kind == a.Repository.Kind && b.Repository.UUID == a.Repository.UUID, "repository", "%s %s after %s %s; want the same", b.Repository.Kind, b.Repository.UUID, a.Repository.Kind, a.Repository.UUID)
+	n.want(b.Repository.UUID == a.Repository.UUID, "repository", "%s %s after %s %s; want the same", b.Repository.Kind, b.Repository.UUID, a.Repository.Kind, a.Repository.UUID)
+	n.want(b.Repository.Kind == a.Repository.Kind || b.Repository.Epoch > a.Repository.Epoch, "repository.kind", "%s after %s in epoch %d; want the same", b.Repository.Kind, a.Repository.Kind, a.Repository.Epoch)
 	n.want(b.Repository.Epoch >= a.Repository.Epoch, "repository.epoch", "%d after %d; it never falls", b.Repository.Epoch, a.Repository.Epoch)
 }
 
