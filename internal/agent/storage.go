@@ -32,6 +32,7 @@ type storage struct {
 	boot    repository.UUID    // of this kernel
 	backend repository.Backend // of the job that runs; nil: not open
 	unuse   func() error       // closes it
+	slot    int                // of this node when it was opened
 	forget  atomic.Bool        // who counts has changed: for the next job
 
 	state    atomic.Pointer[storageState]
@@ -367,6 +368,8 @@ func (s *storage) work(j repository.Job) repository.Done {
 	switch j.Kind {
 	case repository.JobScan:
 		d.Err = s.scan(j.Repository)
+	case repository.JobMove:
+		s.complete(&d)
 	case repository.JobKeep:
 		d.Err = writeCopy(s.agent.opts.Config.State, j.Snapshot.Version, j.Snapshot.Document)
 	default:
@@ -380,6 +383,10 @@ func (s *storage) access(j repository.Job, d *repository.Done) {
 	begin := time.Now()
 	if f, ok := s.backend.(forgetful); ok && s.forget.Swap(false) {
 		f.Forget()
+	}
+	if s.slot != slotIn(&s.held().Document, s.agent.id.node.ID) && !s.inEtcd() {
+		d.Err = repository.Moved // this node was given a slot: the disks are opened with it
+		return
 	}
 	disks, onDisks := s.backend.(onDisks)
 	if onDisks {

@@ -70,7 +70,7 @@ func (s *storage) use(b repository.Backend) {
 	if e, ok := b.(*etcd.Backend); ok {
 		followers.Go(func() { s.watchEtcd(ctx, e) })
 	}
-	s.backend = b
+	s.backend, s.slot = b, slotIn(&s.held().Document, s.agent.id.node.ID)
 	s.unuse = func() error {
 		cancel()
 		followers.Wait()

@@ -177,6 +177,10 @@ func (plan storagePlan) found(states []string, table *Table, now time.Time) erro
 	return nil
 }
 
+// roomFor is how large a new file is made: the areas of the next epoch have room
+// beside those of this one. It is sparse.
+func roomFor(l repository.Layout) int64 { return 2*l.Used + repository.BlockSize }
+
 // areasOf is a layout on disks, as the document has it.
 func areasOf(l repository.Layout, disks []repository.UUID) *repository.Areas {
 	return &repository.Areas{Hosts: l.Hosts, SlotSize: l.SlotSize, RecordOffset: l.RecordOffset, PayloadOffset: l.PayloadOffset, Disks: disks}
@@ -184,7 +188,7 @@ func areasOf(l repository.Layout, disks []repository.UUID) *repository.Areas {
 
 func (plan storagePlan) format(state string, h repository.Header, founder repository.Founder, document []byte, op repository.OpID) (err error) {
 	if plan.create {
-		if err := disk.Create(plan.path, plan.layout.Size()); err != nil {
+		if err := disk.Create(plan.path, roomFor(plan.layout)); err != nil {
 			return err
 		}
 		defer func() {

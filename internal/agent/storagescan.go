@@ -21,6 +21,25 @@ func errClonedDisk(c disk.Clone) error {
 // repository is away. That takes no read of a device.
 const lookEvery = 2 * time.Second
 
+// local tells whether disks of that epoch are of the agents of one machine: the
+// document of the epoch says so, and of one that this node does not know yet what
+// they are.
+func (s *storage) local(disks []disk.Found, epoch uint64) bool {
+	held := s.held()
+	switch {
+	case epoch == held.Document.Repository.Epoch:
+		return held.Document.Repository.Kind == repository.KindFile
+	case held.Document.Moving != nil && epoch == held.Document.Moving.Epoch:
+		return held.Document.NextKind() == repository.KindFile
+	}
+	for _, d := range disks {
+		if info, err := os.Stat(d.Path); err != nil || !info.Mode().IsRegular() {
+			return false
+		}
+	}
+	return true
+}
+
 // surroundings is a text that changes when a block device, its medium or a file
 // comes or goes.
 func (s *storage) surroundings() string {
@@ -85,6 +104,9 @@ func (s *storage) open(disks []disk.Found, none error) error {
 	for _, d := range disks {
 		newest = max(newest, d.Header.Epoch)
 	}
+	if s.openNewPlace(newest) {
+		return nil
+	}
 	if r.Kind == repository.KindEtcd && newest <= r.Epoch {
 		return s.openEtcd(*r.Etcd, r.Epoch)
 	}
@@ -97,9 +119,13 @@ func (s *storage) open(disks []disk.Found, none error) error {
 func (s *storage) openDisks(disks []disk.Found, epoch uint64) error {
 	var paths []string
 	for _, d := range disks {
-		paths = append(paths, d.Path)
+		if d.Header.Epoch == epoch { // one of before is none of ours any more, and locked by nobody
+			paths = append(paths, d.Path)
+		}
 	}
-	h, err := disk.OpenHost(disk.HostConfig{Repository: s.config(), Paths: paths})
+	cfg := s.config()
+	cfg.Local = s.local(disks, epoch)
+	h, err := disk.OpenHost(disk.HostConfig{Repository: cfg, Paths: paths})
 	if err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func (m *Machine) restrict(why error) {
 // refusal is the error of a change in a mode that takes none.
 func (m *Machine) refusal() error {
 	switch {
-	case m.mode == Ready && m.open:
+	case m.mode == Ready && (m.open || m.reopening):
 		return nil
 	case m.mode == Ready:
 		return errMissing
@@ -97,6 +97,9 @@ func (m *Machine) mayCommit(p Propose) error {
 	if err := m.refusal(); err != nil {
 		return err
 	}
+	if err := m.moving(); err != nil {
+		return err
+	}
 	if !p.Base.Same(m.held.Version) {
 		return fmt.Errorf("%w: generation %d is in force, not %d of the base; look at it and try again", belfry.ErrConflict, m.held.Generation, p.Base.Generation)
 	}
@@ -119,7 +122,10 @@ func (m *Machine) swapDue(now time.Time) bool {
 // swapped is the end of one attempt.
 func (m *Machine) swapped(now time.Time, job Job, d Done) {
 	p := m.queue[0]
-	again := errors.Is(d.Err, Preempted) || errors.Is(d.Err, belfry.ErrUnknown)
+	again := errors.Is(d.Err, Preempted) || errors.Is(d.Err, belfry.ErrUnknown) || errors.Is(d.Err, Moved)
+	if errors.Is(d.Err, Moved) {
+		m.close(now)
+	}
 	if again && m.swap.times < swapAttempts && now.Sub(m.swap.begun) < swapFor && m.mode == Ready {
 		m.swap.times++
 		m.swap.next = now.Add(BackOff(m.swap.times, m.rng))

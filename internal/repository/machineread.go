@@ -73,6 +73,8 @@ func (m *Machine) done(now time.Time, d Done) {
 		m.swapped(now, job, d)
 	case JobKeep:
 		m.kept(now, d.Err)
+	case JobMove:
+		m.moved(now, d)
 	}
 }
 
@@ -90,19 +92,21 @@ func (m *Machine) scanned(now time.Time, job Job, err error) {
 		m.unknown = nil
 		return
 	}
+	m.reopening = false
 	if err != nil {
 		m.scan, m.scanWait = now.Add(m.scanWait), min(2*m.scanWait, scanRarely)
 		m.settle(func(Notice) Outcome { return OutcomeNotFound })
 		if m.mode == Searching {
 			m.restrict(missing(err))
 		}
+		m.refuse()
 		return
 	}
 	m.open, m.wake, m.scanWait = true, now, scanFirst
 }
 
 // close has the disks looked for, and opened anew.
-func (m *Machine) close(now time.Time) { m.open, m.scan = false, now }
+func (m *Machine) close(now time.Time) { m.reopening, m.open, m.scan = m.open, false, now }
 
 // polled judges what was read: validation order is the store's up to the
 // digest, then decode, schema, meaning (repository.md, On-disk format).
@@ -239,6 +243,7 @@ func (m *Machine) kept(now time.Time, err error) {
 		m.change(Leaving, nil)
 		return
 	}
+	m.relocate(now, t.proposal != 0)
 	m.read = time.Time{} // what was true costs the next notice no wait
 	m.satisfy()
 	m.ready()
