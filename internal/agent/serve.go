@@ -65,7 +65,7 @@ func (a *Agent) apiOptions() api.Options {
 
 		Repository: a.repositoryStatus,
 		Documents:  a.configDocuments(),
-		Relocator: a,
+		Relocator:  a,
 
 		Logger: a.log,
 	}

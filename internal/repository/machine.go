@@ -138,8 +138,8 @@ func (m *Machine) begin(now time.Time) {
 	case m.leads && m.doubt.times >= undecidedMax:
 		m.reads(now)
 		m.start(Job{Kind: JobLoad})
-	case !m.move.next.IsZero() && !m.move.looked: // another member may have completed the move
-		m.move.looked = true
+	case m.lookDue(now):
+		m.scanAsked = now
 		m.close(now)
 		m.start(Job{Kind: JobScan, Repository: m.held.Repository})
 	default:

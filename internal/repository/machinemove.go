@@ -12,6 +12,8 @@ const (
 	// whoever has.
 	moveOthers = 10 * time.Second
 	moveRetry  = 2 * time.Second
+	// moveLook is how soon the new place is looked for, and how often at most.
+	moveLook = time.Second
 )
 
 // A relocation is how far this node has come with the move that the generation in
@@ -30,7 +32,7 @@ func (m *Machine) relocate(now time.Time, own bool) {
 	case own:
 		m.move.next = now
 	default:
-		m.move.next = now.Add(moveOthers)
+		m.move.next, m.wake = now.Add(moveOthers), now.Add(moveLook)
 	}
 }
 
@@ -38,6 +40,12 @@ func (m *Machine) relocate(now time.Time, own bool) {
 // old place: what is in force here was committed there as the last generation.
 func (m *Machine) moveDue(now time.Time) bool {
 	return !m.move.next.IsZero() && !m.move.next.After(now)
+}
+
+// lookDue tells whether the read that is due is to be one of the new place, if
+// there is one: another member may have completed the move.
+func (m *Machine) lookDue(now time.Time) bool {
+	return !m.move.next.IsZero() && !m.move.looked && now.Sub(m.scanAsked) >= moveLook
 }
 
 // moved is the end of a completion. Whoever was first, the new place is opened.

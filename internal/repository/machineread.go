@@ -102,7 +102,7 @@ func (m *Machine) scanned(now time.Time, job Job, err error) {
 		m.refuse()
 		return
 	}
-	m.open, m.wake, m.scanWait = true, now, scanFirst
+	m.open, m.wake, m.scanWait, m.move.looked = true, now, scanFirst, true
 }
 
 // close has the disks looked for, and opened anew.
@@ -243,9 +243,9 @@ func (m *Machine) kept(now time.Time, err error) {
 		m.change(Leaving, nil)
 		return
 	}
-	m.relocate(now, t.proposal != 0)
 	m.read = time.Time{} // what was true costs the next notice no wait
 	m.satisfy()
+	m.relocate(now, t.proposal != 0)
 	m.ready()
 	m.result(t.proposal, t.snapshot.Version, nil)
 	if w := t.snapshot.Writer; w != m.cfg.Self && t.document.Key(w) != nil {
