@@ -33,6 +33,7 @@ type storage struct {
 	backend repository.Backend // of the job that runs; nil: not open
 	unuse   func() error       // closes it
 	slot    int                // of this node when it was opened
+	clones  string             // that were told of last
 	forget  atomic.Bool        // who counts has changed: for the next job
 
 	state    atomic.Pointer[storageState]

@@ -162,6 +162,17 @@ func (a *Agent) repositoryState(c repository.ModeChange) {
 		reason = c.Why.Error()
 	}
 	a.tellRepository(c.From.String(), c.To, edge, reason)
+	held := a.storage.held()
+	switch {
+	case errors.Is(c.Why, repository.Cloned):
+		a.notices.Tell(node.RepositoryClone, held.Repository.String(), time.Now(), belfry.EdgeNone, &belfryv1.RepositoryClone{
+			Node: a.id.node.Name, Repository: held.Repository.String(), Reason: reason,
+		})
+	case errors.Is(c.Why, belfry.ErrUnsupported):
+		a.notices.Tell(node.ConfigUnsupported, held.Document.Cluster.Name, time.Now(), belfry.EdgeNone, &belfryv1.ConfigUnsupported{
+			Node: a.id.node.Name, Generation: held.Generation, Reason: reason,
+		})
+	}
 	switch {
 	case c.To == repository.Ready:
 		a.log.Info("repository", "state", c.To.String(), "was", c.From.String())

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/config"
+	"github.com/belfry-ha/belfry/internal/producer/node"
 	"github.com/belfry-ha/belfry/internal/repository"
 	"github.com/belfry-ha/belfry/internal/repository/etcd"
 )
@@ -124,6 +126,7 @@ func (s *storage) watchEtcd(ctx context.Context, b *etcd.Backend) {
 			if key := w.Subject + " " + w.Text; !told[key] {
 				told[key] = true
 				s.agent.log.Warn("etcd", "endpoint", w.Subject, "warning", w.Text)
+				s.tellVersion(w)
 			}
 		}
 		select {
@@ -133,6 +136,17 @@ func (s *storage) watchEtcd(ctx context.Context, b *etcd.Backend) {
 			return
 		}
 	}
+}
+
+// tellVersion posts repository.version.
+func (s *storage) tellVersion(w etcd.Warning) {
+	if w.Kind != etcd.WarnVersion {
+		return
+	}
+	id := s.held().Repository.String()
+	s.agent.notices.Tell(node.RepositoryVersion, id, time.Now(), belfry.EdgeNone, &belfryv1.RepositoryVersion{
+		Node: s.agent.id.node.Name, Repository: id, Endpoint: w.Subject, Reason: w.Text,
+	})
 }
 
 // etcdWarnings are for listings.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/producer/node"
 	"github.com/belfry-ha/belfry/internal/repository"
 	"github.com/belfry-ha/belfry/internal/repository/disk"
 )
@@ -81,6 +83,7 @@ func (s *storage) inEtcd() bool { return s.held().Document.Repository.Kind == re
 // disks finds those of a repository on this machine. ErrNotFound: there are none.
 func (s *storage) disks(id repository.UUID) ([]disk.Found, error) {
 	found := s.finder.Find(id)
+	s.tellClones(id, found.Clones)
 	disks := found.Repository(id)
 	switch {
 	case len(disks) > 0:
@@ -93,6 +96,23 @@ func (s *storage) disks(id repository.UUID) ([]disk.Found, error) {
 		err = fmt.Errorf("%w; %d could not be read, the last of them: %s", err, n, found.Problems[n-1].Error())
 	}
 	return nil, err
+}
+
+// tellClones posts repository.clone, once for each set of copies.
+func (s *storage) tellClones(id repository.UUID, clones []disk.Clone) {
+	text := fmt.Sprint(clones)
+	if text == s.clones {
+		return
+	}
+	s.clones = text
+	for _, c := range clones {
+		if c.Headers[0].Repository != id || id != s.held().Repository {
+			continue
+		}
+		s.agent.notices.Tell(node.RepositoryClone, id.String(), time.Now(), belfry.EdgeNone, &belfryv1.RepositoryClone{
+			Node: s.agent.id.node.Name, Repository: id.String(), Disk: c.Disk.String(), Paths: c.Paths, Reason: errClonedDisk(c).Error(),
+		})
+	}
 }
 
 // open opens the newest epoch of this node's repository that there is. Disks say
