@@ -20,8 +20,11 @@ var (
 // lost is errLost with what the last read ended with, which says more: where a
 // device hangs, or etcd does not answer, there is nothing to look for.
 func lost(last error) error {
-	if last == nil {
+	switch {
+	case last == nil:
 		return errLost
+	case errors.Is(last, belfry.ErrNotFound):
+		return lostError{fmt.Errorf("%w: %s", errLost, last.Error())}
 	}
 	return lostError{fmt.Errorf("%w: the repository was not read for %s: %s", belfry.ErrRestricted, lostAfter, last.Error())}
 }
@@ -96,7 +99,8 @@ func (m *Machine) scanned(now time.Time, job Job, err error) {
 	if err != nil {
 		m.scan, m.scanWait = now.Add(m.scanWait), min(2*m.scanWait, scanRarely)
 		m.settle(func(Notice) Outcome { return OutcomeNotFound })
-		if m.mode == Searching {
+		m.failed = err
+		if m.mode == Searching || m.mode == Restricted && errors.Is(m.why, errMissing) {
 			m.restrict(missing(err))
 		}
 		m.refuse()
