@@ -40,6 +40,7 @@ type storage struct {
 	settling atomic.Bool
 	seen     atomic.Pointer[string] // surroundings at the last scan
 	read     atomic.Int64           // how long the last read took, in nanoseconds
+	chosen   atomic.Int64           // when the last commit of this node was, in nanoseconds since 1970
 	look     atomic.Pointer[look]
 	warnings atomic.Pointer[[]etcd.Warning]
 	changing chan struct{} // held by the change that is made of the document as a whole
@@ -405,7 +406,9 @@ func (s *storage) access(j repository.Job, d *repository.Done) {
 	case repository.JobLoad:
 		d.Snapshot, d.Err = s.backend.Load()
 	case repository.JobSwap:
-		d.Version, d.Err = s.backend.CAS(j.Base, j.Document, j.Op)
+		if d.Version, d.Err = s.backend.CAS(j.Base, j.Document, j.Op); d.Err == nil {
+			s.chosen.Store(time.Now().UnixNano())
+		}
 	}
 	if onDisks {
 		s.settling.Store(disks.Settling())

@@ -51,7 +51,16 @@ func Completed(d Document) (Document, error) {
 // documents are valid by themselves. The errors name the path, at most 20, and
 // wrap ErrUsage.
 func Next(from, to Document) error {
-	n := succession{from: &from, to: &to}
+	data, err := Encode(from)
+	if err != nil {
+		return fail("follow", "", err)
+	}
+	return Held{Version: Version{Digest: sha256.Sum256(data)}, Document: from}.next(to)
+}
+
+// next is [Next] of a generation whose digest is known.
+func (h Held) next(to Document) error {
+	n := succession{from: &h.Document, to: &to, digest: h.Digest}
 	n.identity()
 	n.history()
 	n.former()
@@ -68,6 +77,7 @@ func Next(from, to Document) error {
 // A succession is two generations, one after the other.
 type succession struct {
 	from, to *Document
+	digest   Digest // of from
 	problems
 }
 
@@ -102,8 +112,7 @@ func (n *succession) history() {
 	}
 	last, path := b[len(b)-1], fmt.Sprintf("history[%d]", len(b)-1)
 	n.want(last.Generation == a[len(a)-1].Generation+1, path+".generation", "%d; want %d", last.Generation, a[len(a)-1].Generation+1)
-	data, err := Encode(*n.from)
-	n.want(err == nil && last.Hash == sha256.Sum256(data), path+".hash", "is not that of generation %d; want it from there", n.from.Generation())
+	n.want(last.Hash == n.digest, path+".hash", "is not that of generation %d; want it from there", n.from.Generation())
 }
 
 func (e Entry) equal(o Entry) bool {

@@ -105,7 +105,7 @@ func (m *Machine) mayCommit(p Propose) error {
 	}
 	d, err := Decode(p.Document)
 	if err == nil {
-		err = errors.Join(d.Validate(m.cfg.Tunables), Next(m.held.Document, d))
+		err = errors.Join(d.Validate(m.cfg.Tunables), m.held.next(d))
 	}
 	if err == nil && d.Key(m.cfg.Self) == nil {
 		// Records of a node that was removed count no more, its own last one neither.

@@ -268,7 +268,7 @@ func (m *Machine) kept(now time.Time, err error) {
 func descends(from *Held, to *Document) error {
 	held := &from.Document
 	if to.Generation() == held.Generation()+1 {
-		return Next(*held, *to)
+		return from.next(*to)
 	}
 	n := succession{from: held, to: to}
 	n.identity()
