@@ -176,6 +176,10 @@ func (m *Machine) unread(now time.Time, err error) {
 		if m.mode == Searching { // it was found, and can not be read
 			m.restrict(restrictedBy(err))
 		}
+		if m.mode == Restricted && now.Sub(m.good) >= lostAfter && now.Sub(m.scanAsked) >= scanRarely {
+			m.scanAsked = now // it may be there under another name
+			m.close(now)
+		}
 	}
 }
 
