@@ -317,6 +317,14 @@ func (c *Client) Generations(ctx context.Context, limit uint32) (*belfryv1.ListG
 	return resp, c.errorOf(err)
 }
 
+// MoveRepository brings the configuration to other disks, or to etcd, as the request
+// says; paths are those of the node that is asked. ErrUnknown: the move has begun,
+// and goes on by itself. ErrExist: a disk holds something.
+func (c *Client) MoveRepository(ctx context.Context, req *belfryv1.MoveRepositoryRequest) (*belfryv1.MoveRepositoryResponse, error) {
+	resp, err := c.config.MoveRepository(ctx, req)
+	return resp, c.errorOf(err)
+}
+
 // LinkMatrix is the link databases of all members, on one network or, if it is
 // empty, on all. It takes two seconds at most; who has not answered by then is
 // marked. ErrNotFound if no node has a link on the network.

@@ -63,7 +63,7 @@ func (p *placeFlags) place() (agent.Place, error) {
 	place := agent.Place{
 		State: settings.State, Name: settings.Node.Name, Named: settings.Node.Name != "", Addresses: addresses,
 		HeartbeatPort: uint16(settings.Ports.Heartbeat), StreamsPort: uint16(settings.Ports.Streams),
-		Search: settings.Repository.Search,
+		Search: settings.Repository.Search, Etcd: settings.Repository.Etcd,
 	}
 	if web, err := netip.ParseAddrPort(settings.Web.Listen); err == nil {
 		place.Web = web
@@ -108,11 +108,18 @@ renewal waits until you have signed it (belfry ca sign).
 With --repository the configuration lies on a block device that all machines of
 the cluster reach, or for a cluster on one machine in a file *.belfry, whose
 folder is in the setting repository.search. PATH is used this once: the agents
-find it by what is on it, whatever it is called later. Nodes tell each other only
-that it changed. While it is away changes are refused, and all else goes on. What
-holds something already is refused; --force destroys that.`,
+find it by what is on it, whatever it is called later. What holds something
+already is refused; --force destroys that.
+
+etcd://HOST:PORT[,HOST:PORT]/PREFIX puts it into an etcd instead. All but etcd on
+this machine is reached over TLS; the settings below repository.etcd name the
+authority, a certificate, a user: the same as for etcd's own clients.
+
+Nodes tell each other only that the configuration changed. While the repository
+is away changes are refused, and all else goes on.`,
 		Example: `  belfry init --name prod
   belfry init --name prod --repository /dev/disk/by-id/wwn-0x5000c500a1b2c3d4
+  belfry init --name prod --repository etcd://10.0.0.5:2379,10.0.0.6:2379/belfry
   belfry init --name prod --address 10.0.0.1 --address 10.1.0.1
   systemctl start belfry && belfry token create`,
 		Args: none,
@@ -143,7 +150,7 @@ holds something already is refused; --force destroys that.`,
 	}
 	place.add(cmd)
 	cmd.Flags().StringVar(&name, "name", "belfry", "name of the cluster: 1 to 63 of a-z, 0-9 and -")
-	cmd.Flags().StringVar(&opts.Repository, "repository", "", "PATH of a block device or file *.belfry that is to hold the configuration")
+	cmd.Flags().StringVar(&opts.Repository, "repository", "", "PATH of a block device or file *.belfry that is to hold the configuration, or etcd://HOST:PORT/PREFIX")
 	cmd.Flags().BoolVar(&opts.Force, "force", false, "with --repository: destroy what PATH holds")
 	cmd.Flags().StringVar(&ca, "ca", "", "offline: keep the authority's key out of the cluster")
 	cmd.Flags().StringVar(&keyOut, "ca-key", "", "with --ca offline: FILE for the authority's key; keep it safe, there is no other")

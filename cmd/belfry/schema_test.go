@@ -79,6 +79,7 @@ var outputs = map[string]struct {
 	"token-revoke":      {"belfry token revoke ID -o json", tokenRevokeView{}},
 	"version":           {"belfry version -o json", versionView{}},
 	"watch":             {"belfry watch -o json, each line", notificationView{}},
+	"repository-move":   {"belfry repository move, replace and mirror -o json", movedView{}},
 	"witness-change":    {"belfry witness move, drain, set and force-unregister -o json", witnessChangeView{}},
 	"witness-info":      {"belfry witness info -o json", witnessInfoView{}},
 	"witness-list":      {"belfry witness list -o json and belfry witness show KEY -o json", witnessListView{}},

@@ -97,6 +97,7 @@ func scriptParams(dir string, limit time.Duration) testscript.Params {
 			env.Values[skipKey{}] = env.T()
 			env.Values[labKey{}] = new(lab)
 			env.Values[occupations{}] = map[string]*disk.Host{}
+			env.Values[etcds{}] = map[string]*family{}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -104,6 +105,7 @@ func scriptParams(dir string, limit time.Duration) testscript.Params {
 			"agents":      cmdAgents,
 			"cgroup":      cmdCgroup,
 			"commit":      cmdCommit,
+			"etcd":        cmdEtcd,
 			"fast":        cmdFast,
 			"flip":        cmdFlip,
 			"hang":        cmdHang,

@@ -14,6 +14,7 @@ import (
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/api"
+	"github.com/belfry-ha/belfry/internal/repository/etcd"
 	"github.com/belfry-ha/belfry/internal/security"
 )
 
@@ -302,6 +303,10 @@ func (a *Agent) reply(id belfry.NodeID, certificate []byte) (*belfryv1.JoinRespo
 	if a.storage != nil {
 		held := a.storage.held()
 		resp.Repository, resp.Digest, resp.Generation = held.Repository[:], held.Digest[:], held.Generation
+		resp.RepositoryEpoch = held.Epoch
+		if e := held.Document.Repository.Etcd; e != nil {
+			resp.Place = etcd.URL(e.Endpoints, e.Prefix)
+		}
 		return resp, nil
 	}
 	var err error

@@ -26,7 +26,10 @@ func (d doctor) repository() findings {
 	case age > repositoryRead:
 		found.add(LevelWarning, "was read last %s ago; look at its device and at the log of the agent", age)
 	}
-	if r.GetSlot() < 0 {
+	for _, w := range r.GetWarnings() {
+		found.add(LevelWarning, "%s", w)
+	}
+	if r.GetSlot() < 0 && r.GetKind() != "etcd" {
 		found.add(LevelWarning, "this node has no host slot and only reads: its changes are made by other members, of which one has to be up")
 	}
 	return found.orElse("%s, generation %d, read in %s", r.GetId(), r.GetGeneration(), r.GetReadTook().AsDuration().Round(10*time.Microsecond))

@@ -207,6 +207,20 @@ func slotIn(d *repository.Document, id belfry.NodeID) int {
 	return -1
 }
 
+// rankIn orders the members that can write the repository: disks give each a host
+// slot, etcd takes any. -1: this one only reads.
+func rankIn(d *repository.Document, id belfry.NodeID) int {
+	if d.Repository.Kind != repository.KindEtcd {
+		return slotIn(d, id)
+	}
+	for i := range d.Nodes {
+		if d.Nodes[i].ID == id {
+			return int(d.Nodes[i].Number)
+		}
+	}
+	return -1
+}
+
 // judgeTunables is for [repository.Document.Validate].
 func judgeTunables(written map[string]string) error {
 	_, err := tunablesOf(written)

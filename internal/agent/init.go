@@ -20,8 +20,8 @@ type InitOptions struct {
 	CAKeyFile string // for the authority's key, which then nobody in the cluster has; empty: the first nodes hold it
 	Now       time.Time
 
-	// Repository is the block device or file that is to hold the configuration.
-	// Empty: the members keep it among themselves. Force destroys what is there.
+	// Repository is the block device or file that is to hold the configuration, or
+	// etcd://HOST:PORT[,HOST:PORT]/PREFIX. Empty: the members keep it among themselves. Force destroys what is there.
 	Repository string
 	Force      bool
 }
@@ -37,7 +37,7 @@ func Init(p Place, opts InitOptions) (*Table, error) {
 	var plan storagePlan
 	if opts.Repository != "" {
 		var err error
-		if plan, err = planStorage(opts.Repository, p.Search, opts.Force); err != nil {
+		if plan, err = planStorage(opts.Repository, p, opts.Force); err != nil {
 			return nil, err
 		}
 	}

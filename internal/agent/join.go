@@ -15,6 +15,7 @@ import (
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/config"
 	"github.com/belfry-ha/belfry/internal/repository"
 	"github.com/belfry-ha/belfry/internal/security"
 	"github.com/belfry-ha/belfry/internal/transport"
@@ -31,6 +32,7 @@ type Place struct {
 	StreamsPort   uint16         // TCP
 	Web           netip.AddrPort // only shown
 	Search        []string       // folders that may have the repository's file
+	Etcd          config.Etcd    // how this machine reaches etcd
 }
 
 // JoinOptions say where to join, with what.
@@ -261,7 +263,7 @@ func settle(p Place, token security.Token, j *security.Joiner, resp *belfryv1.Jo
 	keep := func() error { return WriteMembers(p.State, table) }
 	if len(resp.GetRepository()) > 0 {
 		var held repository.Snapshot
-		if table, held, err = readGeneration(p.Search, keys, resp); err != nil {
+		if table, held, err = readGeneration(p, keys, resp); err != nil {
 			return Joined{}, err
 		}
 		keep = func() error { return writeCopy(p.State, held.Version, held.Document) }

@@ -65,6 +65,7 @@ func (a *Agent) apiOptions() api.Options {
 
 		Repository: a.repositoryStatus,
 		Documents:  a.configDocuments(),
+		Relocator:  a,
 
 		Logger: a.log,
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +17,7 @@ import (
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/internal/repository"
 	"github.com/belfry-ha/belfry/internal/repository/disk"
+	"github.com/belfry-ha/belfry/internal/repository/etcd"
 	"github.com/belfry-ha/belfry/internal/security"
 )
 
@@ -31,13 +31,18 @@ type storage struct {
 	finder  *disk.Finder
 	boot    repository.UUID    // of this kernel
 	backend repository.Backend // of the job that runs; nil: not open
+	unuse   func() error       // closes it
+	slot    int                // of this node when it was opened
+	clones  string             // that were told of last
 	forget  atomic.Bool        // who counts has changed: for the next job
 
 	state    atomic.Pointer[storageState]
 	settling atomic.Bool
 	seen     atomic.Pointer[string] // surroundings at the last scan
 	read     atomic.Int64           // how long the last read took, in nanoseconds
+	chosen   atomic.Int64           // when the last commit of this node was, in nanoseconds since 1970
 	look     atomic.Pointer[look]
+	warnings atomic.Pointer[[]etcd.Warning]
 	changing chan struct{} // held by the change that is made of the document as a whole
 
 	mu       sync.Mutex
@@ -52,8 +57,19 @@ type onDisks interface {
 	PollNamed(named ...repository.Digest) (repository.Snapshot, error)
 	Strayed() error
 	Settling() bool
-	Forget()
 }
+
+// pollNamed reads the newest value that is committed, or that somebody has named,
+// where a backend makes that difference.
+func pollNamed(b repository.Backend, named ...repository.Digest) (repository.Snapshot, error) {
+	if disks, ok := b.(onDisks); ok {
+		return disks.PollNamed(named...)
+	}
+	return b.Poll()
+}
+
+// forgetful is a backend that remembers whose signature counts.
+type forgetful interface{ Forget() }
 
 // storageState is what others see of the machine.
 type storageState struct {
@@ -107,10 +123,8 @@ func (s *storage) run(ctx context.Context) error {
 	var jobs sync.WaitGroup
 	defer func() {
 		jobs.Wait()
-		if s.backend != nil {
-			if err := s.backend.Close(); err != nil {
-				s.agent.log.Warn("repository not closed", "err", err)
-			}
+		if err := s.close(); err != nil {
+			s.agent.log.Warn("repository not closed", "err", err)
 		}
 	}()
 	done := make(chan repository.Done, 1) // the machine has one job at a time
@@ -129,7 +143,7 @@ func (s *storage) run(ctx context.Context) error {
 			m.Receive(time.Now(), d)
 		case <-timer.C:
 		case <-look.C:
-			if mode, _ := m.Mode(); mode == repository.Ready || s.surroundings() == *s.seen.Load() {
+			if mode, _ := m.Mode(); mode == repository.Ready || !s.inEtcd() && s.surroundings() == *s.seen.Load() {
 				continue
 			}
 			m.Receive(time.Now(), repository.Appeared{})
@@ -258,7 +272,7 @@ func (s *storage) lookedFor(ctx context.Context) {
 func (s *storage) fit() error {
 	state := s.state.Load()
 	switch {
-	case slotIn(&s.held().Document, s.agent.id.node.ID) < 0:
+	case rankIn(&s.held().Document, s.agent.id.node.ID) < 0:
 		return fmt.Errorf("%w: this node has no host slot in the repository and only reads; another member makes changes", belfry.ErrRestricted)
 	case state.mode != repository.Ready && state.why != nil:
 		return state.why
@@ -350,17 +364,14 @@ func (s *storage) config() repository.Config {
 	}
 }
 
-// errClonedDisk refuses copies of one disk: they would become two repositories.
-func errClonedDisk(c disk.Clone) error {
-	return fmt.Errorf("%w: disk %s is there more than once, %s; take all copies but one away", belfry.ErrRestricted, c.Disk, strings.Join(c.Paths, " and "))
-}
-
 // work does one job.
 func (s *storage) work(j repository.Job) repository.Done {
 	d := repository.Done{Job: j.ID}
 	switch j.Kind {
 	case repository.JobScan:
 		d.Err = s.scan(j.Repository)
+	case repository.JobMove:
+		s.complete(&d)
 	case repository.JobKeep:
 		d.Err = writeCopy(s.agent.opts.Config.State, j.Snapshot.Version, j.Snapshot.Document)
 	default:
@@ -372,22 +383,22 @@ func (s *storage) work(j repository.Job) repository.Done {
 // access reads or writes the storage.
 func (s *storage) access(j repository.Job, d *repository.Done) {
 	begin := time.Now()
+	if f, ok := s.backend.(forgetful); ok && s.forget.Swap(false) {
+		f.Forget()
+	}
+	if s.slot != slotIn(&s.held().Document, s.agent.id.node.ID) && !s.inEtcd() {
+		d.Err = repository.Moved // this node was given a slot: the disks are opened with it
+		return
+	}
 	disks, onDisks := s.backend.(onDisks)
 	if onDisks {
-		if s.forget.Swap(false) {
-			disks.Forget()
-		}
 		if d.Err = disks.Strayed(); d.Err != nil {
 			return
 		}
 	}
 	switch j.Kind {
 	case repository.JobPoll:
-		if onDisks {
-			d.Snapshot, d.Err = disks.PollNamed(j.Named...)
-		} else {
-			d.Snapshot, d.Err = s.backend.Poll()
-		}
+		d.Snapshot, d.Err = pollNamed(s.backend, j.Named...)
 		if d.Err == nil {
 			s.read.Store(int64(time.Since(begin)))
 			s.looked(begin, d.Snapshot)
@@ -395,80 +406,13 @@ func (s *storage) access(j repository.Job, d *repository.Done) {
 	case repository.JobLoad:
 		d.Snapshot, d.Err = s.backend.Load()
 	case repository.JobSwap:
-		d.Version, d.Err = s.backend.CAS(j.Base, j.Document, j.Op)
+		if d.Version, d.Err = s.backend.CAS(j.Base, j.Document, j.Op); d.Err == nil {
+			s.chosen.Store(time.Now().UnixNano())
+		}
 	}
 	if onDisks {
 		s.settling.Store(disks.Settling())
 	}
-}
-
-// lookEvery is how often it is looked whether devices or files came, while the
-// repository is away. That takes no read of a device.
-const lookEvery = 2 * time.Second
-
-// surroundings is a text that changes when a block device, its medium or a file
-// comes or goes.
-func (s *storage) surroundings() string {
-	var b strings.Builder
-	for _, folder := range s.agent.opts.Config.Repository.Search {
-		files, _ := filepath.Glob(filepath.Join(folder, "*"+disk.Suffix)) // the only error is that of the pattern
-		for _, f := range files {
-			if info, err := os.Stat(f); err == nil {
-				fmt.Fprintln(&b, f, info.Size())
-			}
-		}
-	}
-	devices, _ := os.ReadDir("/sys/class/block") // none, where there is no such folder
-	for _, d := range devices {
-		size, _ := os.ReadFile(filepath.Join("/sys/class/block", d.Name(), "size")) // gone meanwhile: another text as well
-		fmt.Fprintln(&b, d.Name(), string(size))
-	}
-	return b.String()
-}
-
-// scan looks for a repository, and opens it if it is this node's own.
-func (s *storage) scan(id repository.UUID) error {
-	own := s.held().Repository
-	if id == own && s.backend != nil {
-		_ = s.backend.Close() // the disks are opened anew; what could not be sealed is found by the next poll
-		s.backend = nil
-	}
-	seen := s.surroundings()
-	s.seen.Store(&seen)
-	found := s.finder.Find(id)
-	disks := found.Repository(id)
-	if len(disks) == 0 {
-		if len(found.Clones) > 0 {
-			return errClonedDisk(found.Clones[0])
-		}
-		err := fmt.Errorf("%w: no device has repository %s, and no file %s in %s", belfry.ErrNotFound, id, "*"+disk.Suffix, folders(s.agent.opts.Config.Repository.Search))
-		if n := len(found.Problems); n > 0 {
-			err = fmt.Errorf("%w; %d could not be read, the last of them: %s", err, n, found.Problems[n-1].Error())
-		}
-		return err
-	}
-	if id != own {
-		return nil
-	}
-	var paths []string
-	for _, d := range disks {
-		paths = append(paths, d.Path)
-	}
-	h, err := disk.OpenHost(disk.HostConfig{Repository: s.config(), Paths: paths})
-	if err != nil {
-		return err
-	}
-	s.backend = h
-	s.settling.Store(h.Settling())
-	s.agent.log.Info("repository found", "repository", id, "paths", paths)
-	return nil
-}
-
-func folders(search []string) string {
-	if len(search) == 0 {
-		return "no folder (the setting repository.search is empty)"
-	}
-	return strings.Join(search, ", ")
 }
 
 // digestOf is a document's.

@@ -93,20 +93,20 @@ func (a *Agent) takeNotice(r transport.Received, n *wire.Notice) {
 
 // storageLeader is the member that makes changes where the document lies on
 // shared storage: of those that are up, that can write it as far as is known
-// here, the one with the lowest host slot. It is no promise: the storage decides
+// here, the one with the lowest host slot, with etcd the lowest number. It is no promise: the storage decides
 // between any two. A node that is stopped leads only where nobody else is up.
 func (a *Agent) storageLeader() Node {
 	held, up, now := a.storage.held(), a.up(), time.Now()
 	best := -1
 	lead := a.id.node
 	for _, n := range held.table.Nodes {
-		slot := slotIn(&held.Document, n.ID)
-		able := slot >= 0 && !a.unfit.is(n.ID, now)
+		rank := rankIn(&held.Document, n.ID)
+		able := rank >= 0 && !a.unfit.is(n.ID, now)
 		if n.ID == a.id.node.ID {
 			able = a.storage.fit() == nil
 		}
-		if up[n.ID] && !n.Stopped && able && (best < 0 || slot < best) {
-			best, lead = slot, n
+		if up[n.ID] && !n.Stopped && able && (best < 0 || rank < best) {
+			best, lead = rank, n
 		}
 	}
 	return lead
@@ -117,9 +117,9 @@ func (a *Agent) otherLeader() (Node, bool) {
 	held, up, now := a.storage.held(), a.up(), time.Now()
 	best, other := -1, Node{}
 	for _, n := range held.table.Nodes {
-		slot := slotIn(&held.Document, n.ID)
-		if n.ID != a.id.node.ID && slot >= 0 && up[n.ID] && !a.unfit.is(n.ID, now) && (best < 0 || slot < best) {
-			best, other = slot, n
+		rank := rankIn(&held.Document, n.ID)
+		if n.ID != a.id.node.ID && rank >= 0 && up[n.ID] && !a.unfit.is(n.ID, now) && (best < 0 || rank < best) {
+			best, other = rank, n
 		}
 	}
 	return other, best >= 0
@@ -162,6 +162,17 @@ func (a *Agent) repositoryState(c repository.ModeChange) {
 		reason = c.Why.Error()
 	}
 	a.tellRepository(c.From.String(), c.To, edge, reason)
+	held := a.storage.held()
+	switch {
+	case errors.Is(c.Why, repository.Cloned):
+		a.notices.Tell(node.RepositoryClone, held.Repository.String(), time.Now(), belfry.EdgeNone, &belfryv1.RepositoryClone{
+			Node: a.id.node.Name, Repository: held.Repository.String(), Reason: reason,
+		})
+	case errors.Is(c.Why, belfry.ErrUnsupported):
+		a.notices.Tell(node.ConfigUnsupported, held.Document.Cluster.Name, time.Now(), belfry.EdgeNone, &belfryv1.ConfigUnsupported{
+			Node: a.id.node.Name, Generation: held.Generation, Reason: reason,
+		})
+	}
 	switch {
 	case c.To == repository.Ready:
 		a.log.Info("repository", "state", c.To.String(), "was", c.From.String())
@@ -191,6 +202,7 @@ func (a *Agent) repositoryStatus() *belfryv1.RepositoryStatus {
 		Id: held.Repository.String(), Kind: held.Document.Repository.Kind, State: state.mode.String(), Generation: held.Generation,
 		Read: timestamppb.New(state.good), ReadTook: durationpb.New(state.read), Slot: int32(slotIn(&held.Document, a.id.node.ID)),
 	}
+	s.Warnings = a.storage.etcdWarnings()
 	if state.why != nil {
 		s.Reason = state.why.Error()
 	}

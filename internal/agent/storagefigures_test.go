@@ -1,20 +1,24 @@
 package agent
 
 import (
+	"context"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 )
 
 // TestAChangeIsInForceAtAllEightWhenTheCommandEnds, and the log says how long
-// that took. All agents are in one process here, on one disk.
+// that took: from the command on, and from the commit until the last of the agents
+// has the generation in force. All agents are in one process here, on one disk.
 func TestAChangeIsInForceAtAllEightWhenTheCommandEnds(t *testing.T) {
 	t.Parallel()
-	m := machines(t, 8)
+	m := townOf(machines(t, 8))
 	formedOnFile(t, m)
-	var took []time.Duration
-	for i := range 50 {
+	var took, spread []time.Duration
+	for i := range 100 {
+		last := m.watchInForce(t, m[0].agent.members.Table().Generation+1)
 		begin := time.Now()
 		_, generation, err := m[0].agent.commit(t.Context(), func(t *Table) error {
 			t.Tunables = map[string]string{"node_timeout": strconv.Itoa(3+i) + "s"}
@@ -29,7 +33,33 @@ func TestAChangeIsInForceAtAllEightWhenTheCommandEnds(t *testing.T) {
 				t.Errorf("%s holds generation %d when the change has ended; want %d", one.Name, g, generation)
 			}
 		}
+		spread = append(spread, last().Sub(time.Unix(0, m[0].agent.storage.chosen.Load())))
 	}
 	slices.Sort(took)
-	t.Logf("50 changes, each in force at all 8 agents: p50 %s, p90 %s, greatest %s", took[25], took[45], took[49])
+	slices.Sort(spread)
+	t.Logf("100 changes, each in force at all 8 agents: p50 %s, p90 %s, p99 %s", took[50], took[90], took[99])
+	t.Logf("from the commit to the last of them: p50 %s, p90 %s, p99 %s", spread[50], spread[90], spread[99])
+}
+
+// A townOf is the machines of one cluster.
+type townOf []*machine
+
+// watchInForce returns what waits until all have a generation in force, and when
+// that was.
+func (m townOf) watchInForce(t *testing.T, generation uint64) func() time.Time {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
+	var group sync.WaitGroup
+	at := make([]time.Time, len(m))
+	for i, one := range m {
+		group.Go(func() {
+			one.agent.awaitHeld(ctx, generation)
+			at[i] = time.Now()
+		})
+	}
+	return func() time.Time {
+		group.Wait()
+		cancel()
+		return slices.MaxFunc(at, time.Time.Compare)
+	}
 }

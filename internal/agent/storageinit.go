@@ -17,6 +17,7 @@ import (
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/internal/repository"
 	"github.com/belfry-ha/belfry/internal/repository/disk"
+	"github.com/belfry-ha/belfry/internal/repository/etcd"
 	"github.com/belfry-ha/belfry/internal/security"
 )
 
@@ -27,6 +28,9 @@ type storagePlan struct {
 	force  bool // whatever is there is destroyed
 	kind   string
 	layout repository.Layout
+
+	etcd  *etcd.Config    // of kind etcd: how this machine reaches it
+	place repository.Etcd // and where it lies
 }
 
 // Sizes of repositories (repository.md, On-disk format).
@@ -40,12 +44,12 @@ const (
 // planStorage looks at a path before anything is written: a block device, or a
 // file for the agents of one machine. Others find it by what is on it, so that a
 // file's name and folder have to be what they look at.
-func planStorage(path string, search []string, force bool) (storagePlan, error) {
+func planStorage(path string, p Place, force bool) (storagePlan, error) {
 	refuse := func(err error) (storagePlan, error) {
 		return storagePlan{}, &belfry.Error{Op: "init", Subject: path, Err: err}
 	}
 	if strings.Contains(path, "://") {
-		return refuse(fmt.Errorf("%w: only a block device or a file can be made a repository by this version", belfry.ErrUnsupported))
+		return planEtcd(path, p, force)
 	}
 	plan := storagePlan{path: path, force: force, kind: repository.KindFile, layout: repository.DefaultLayout(fileHosts, fileSlot)}
 	info, err := os.Stat(path)
@@ -63,7 +67,7 @@ func planStorage(path string, search []string, force bool) (storagePlan, error) 
 	if !strings.HasSuffix(path, disk.Suffix) {
 		return refuse(fmt.Errorf("%w: agents look at files *%s only; give it such a name", belfry.ErrUsage, disk.Suffix))
 	}
-	if !slices.ContainsFunc(search, func(folder string) bool { return sameFolder(folder, filepath.Dir(path)) }) {
+	if !slices.ContainsFunc(p.Search, func(folder string) bool { return sameFolder(folder, filepath.Dir(path)) }) {
 		return refuse(fmt.Errorf("%w: its folder is not in the setting repository.search, so that no agent would find it; write repository: {search: [%s]} into the agent's settings", belfry.ErrUsage, filepath.Dir(path)))
 	}
 	if plan.create {
@@ -129,12 +133,14 @@ func (plan storagePlan) found(states []string, table *Table, now time.Time) erro
 		return err
 	}
 	id, disks, op := newUUID(), []repository.UUID{newUUID()}, newOp()
-	l := plan.layout
 	first := repository.Document{
 		Schema: repository.Schema, Cluster: repository.Cluster{UUID: table.Cluster, Created: now},
-		Repository: repository.Storage{Kind: plan.kind, UUID: id, Epoch: 1, Areas: &repository.Areas{
-			Hosts: l.Hosts, SlotSize: l.SlotSize, RecordOffset: l.RecordOffset, PayloadOffset: l.PayloadOffset, Disks: disks,
-		}},
+		Repository: repository.Storage{Kind: plan.kind, UUID: id, Epoch: 1},
+	}
+	if plan.etcd != nil {
+		first.Repository.Etcd = &plan.place
+	} else {
+		first.Repository.Areas = areasOf(plan.layout, disks)
 	}
 	first = table.written(first, now)
 	first.Ops = []repository.Operation{{Node: keys.Node, ID: op, Generation: 1}}
@@ -146,18 +152,23 @@ func (plan storagePlan) found(states []string, table *Table, now time.Time) erro
 	if err != nil {
 		return err
 	}
-	header := repository.Header{
-		Repository: id, Cluster: table.Cluster, Epoch: 1, Sequence: 1, Disks: disks, Layout: l,
-		Created: now.Truncate(time.Second), Label: table.Name, CA: repository.Digest(table.CA[0].Digest()),
-	}
 	founder := repository.Founder{
 		Node: keys.Node, Host: slotIn(&first, keys.Node), Boot: boot,
 		Sign: func(m []byte) []byte { return ed25519.Sign(keys.Certificate.PrivateKey.(ed25519.PrivateKey), m) },
 	}
-	if err := plan.format(states[0], header, founder, document, op); err != nil {
+	v := repository.Version{Repository: id, Epoch: 1, Generation: 1, Digest: digestOf(document)}
+	if plan.etcd != nil {
+		v, err = plan.putIntoEtcd(table, id, founder, document, op)
+	} else {
+		v.Ballot = repository.FounderBallot(founder.Host)
+		err = plan.format(states[0], repository.Header{
+			Repository: id, Cluster: table.Cluster, Epoch: 1, Sequence: 1, Disks: disks, Layout: plan.layout,
+			Created: now.Truncate(time.Second), Label: table.Name, CA: repository.Digest(table.CA[0].Digest()),
+		}, founder, document, op)
+	}
+	if err != nil {
 		return err
 	}
-	v := repository.Version{Repository: id, Epoch: 1, Ballot: repository.FounderBallot(founder.Host), Generation: 1, Digest: digestOf(document)}
 	for _, state := range states {
 		if err := writeCopy(state, v, document); err != nil {
 			return err
@@ -166,9 +177,18 @@ func (plan storagePlan) found(states []string, table *Table, now time.Time) erro
 	return nil
 }
 
+// roomFor is how large a new file is made: the areas of the next epoch have room
+// beside those of this one. It is sparse.
+func roomFor(l repository.Layout) int64 { return 2*l.Used + repository.BlockSize }
+
+// areasOf is a layout on disks, as the document has it.
+func areasOf(l repository.Layout, disks []repository.UUID) *repository.Areas {
+	return &repository.Areas{Hosts: l.Hosts, SlotSize: l.SlotSize, RecordOffset: l.RecordOffset, PayloadOffset: l.PayloadOffset, Disks: disks}
+}
+
 func (plan storagePlan) format(state string, h repository.Header, founder repository.Founder, document []byte, op repository.OpID) (err error) {
 	if plan.create {
-		if err := disk.Create(plan.path, plan.layout.Size()); err != nil {
+		if err := disk.Create(plan.path, roomFor(plan.layout)); err != nil {
 			return err
 		}
 		defer func() {

@@ -9,6 +9,7 @@ import (
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/repository"
 	"github.com/belfry-ha/belfry/internal/repository/disk"
+	"github.com/belfry-ha/belfry/internal/repository/etcd"
 	"github.com/belfry-ha/belfry/internal/security"
 )
 
@@ -23,7 +24,7 @@ const (
 // storage, where it has to be found on this machine: the answer of the member
 // that let it in says only which generation of which repository (US8788465
 // claims 1 to 6). A later one counts as well.
-func readGeneration(search []string, keys *security.Keys, resp *belfryv1.JoinResponse) (*Table, repository.Snapshot, error) {
+func readGeneration(p Place, keys *security.Keys, resp *belfryv1.JoinResponse) (*Table, repository.Snapshot, error) {
 	var id repository.UUID
 	var digest repository.Digest
 	if len(resp.GetRepository()) != len(id) || len(resp.GetDigest()) != len(digest) {
@@ -34,30 +35,25 @@ func readGeneration(search []string, keys *security.Keys, resp *belfryv1.JoinRes
 	refuse := func(err error) (*Table, repository.Snapshot, error) {
 		return nil, repository.Snapshot{}, &belfry.Error{Op: "repository.read", Subject: id.String(), Err: err}
 	}
-	found := disk.NewFinder(disk.FinderConfig{Folders: search}).Find(id)
-	disks := found.Repository(id)
-	if len(disks) == 0 {
-		if len(found.Clones) > 0 {
-			return refuse(errClonedDisk(found.Clones[0]))
-		}
-		return refuse(fmt.Errorf("%w: this node is a member now, and the repository is not on this machine: attach its disks, or name the folder of its file in the setting repository.search, and run the same command again", belfry.ErrRestricted))
-	}
-	var paths []string
-	for _, d := range disks {
-		paths = append(paths, d.Path)
-	}
-	host, err := disk.OpenHost(disk.HostConfig{Paths: paths, Repository: repository.Config{
+	reader := repository.Config{
 		Node: keys.Node, Host: -1,
 		Admit: func(signer belfry.NodeID, candidate []byte) (repository.Verify, error) {
 			return admitNamed(keys, digest, signer, candidate)
 		},
 		Holds: repository.HoldsOp, Local: true, // it only reads
-	}})
+	}
+	open := openToRead
+	if resp.GetPlace() != "" {
+		open = func(p Place, id repository.UUID, reader repository.Config) (repository.Backend, error) {
+			return openEtcdToRead(p, resp, etcd.Config{Cluster: keys.Cluster, UUID: id, Repository: reader})
+		}
+	}
+	backend, err := open(p, id, reader)
 	if err != nil {
 		return refuse(err)
 	}
-	snapshot, err := awaitGeneration(host, digest, resp.GetGeneration())
-	if err = errors.Join(err, host.Close()); err != nil {
+	snapshot, err := awaitGeneration(backend, digest, resp.GetGeneration())
+	if err = errors.Join(err, backend.Close()); err != nil {
 		return refuse(err)
 	}
 	d, err := repository.Decode(snapshot.Document)
@@ -68,6 +64,47 @@ func readGeneration(search []string, keys *security.Keys, resp *belfryv1.JoinRes
 		return refuse(err)
 	}
 	return tableOf(&d), snapshot, nil
+}
+
+// openToRead opens the repository on the disks of this machine.
+func openToRead(p Place, id repository.UUID, reader repository.Config) (repository.Backend, error) {
+	found := disk.NewFinder(disk.FinderConfig{Folders: p.Search}).Find(id)
+	disks := found.Repository(id)
+	if len(disks) == 0 {
+		if len(found.Clones) > 0 {
+			return nil, errClonedDisk(found.Clones[0])
+		}
+		return nil, fmt.Errorf("%w: this node is a member now, and the repository is not on this machine: attach its disks, or name the folder of its file in the setting repository.search, and run the same command again", belfry.ErrRestricted)
+	}
+	var paths []string
+	for _, d := range disks {
+		paths = append(paths, d.Path)
+	}
+	return disk.OpenHost(disk.HostConfig{Paths: paths, Repository: reader})
+}
+
+// openEtcdToRead opens it where the member has said, with the credentials of this
+// machine.
+func openEtcdToRead(p Place, resp *belfryv1.JoinResponse, cfg etcd.Config) (repository.Backend, error) {
+	endpoints, prefix, err := etcd.ParseURL(resp.GetPlace())
+	if err != nil {
+		return nil, err
+	}
+	at, err := etcdAt(p.Etcd, repository.Etcd{Endpoints: endpoints, Prefix: prefix})
+	if err != nil {
+		return nil, err
+	}
+	at.Cluster, at.UUID, at.Epoch, at.Repository = cfg.Cluster, cfg.UUID, resp.GetRepositoryEpoch(), cfg.Repository
+	b, err := etcd.Open(at)
+	if err == nil {
+		if _, err = b.Poll(); err != nil {
+			err = errors.Join(err, b.Close())
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("this node is a member now, and does not read the repository in etcd: see to repository.etcd in its settings, and run the same command again: %w", err)
+	}
+	return b, nil
 }
 
 // admitNamed believes who is listed in the very document that a member has
@@ -86,9 +123,9 @@ func admitNamed(keys *security.Keys, digest repository.Digest, signer belfry.Nod
 	return admitListed(keys, signer, candidate)
 }
 
-func awaitGeneration(host *disk.Host, digest repository.Digest, generation uint64) (repository.Snapshot, error) {
+func awaitGeneration(backend repository.Backend, digest repository.Digest, generation uint64) (repository.Snapshot, error) {
 	for try := 1; ; try++ {
-		found, err := host.PollNamed(digest)
+		found, err := pollNamed(backend, digest)
 		switch {
 		case err == nil && found.Generation >= generation:
 			return found, nil

@@ -79,6 +79,7 @@ var rights = map[string]rule{
 	belfryv1.ConfigService_RollbackConfig_FullMethodName:  {belfry.RightConfigure, false},
 	belfryv1.ConfigService_DiffConfig_FullMethodName:      {belfry.RightConfigure, false},
 	belfryv1.ConfigService_ListGenerations_FullMethodName: {belfry.RightConfigure, false},
+	belfryv1.ConfigService_MoveRepository_FullMethodName:  {belfry.RightOwn, false},
 
 	belfryv1.HandlerService_ListHandlers_FullMethodName: {belfry.RightObserve, false},
 	belfryv1.HandlerService_ListRuns_FullMethodName:     {belfry.RightOperate, false}, // the output of commands may be anything

@@ -37,6 +37,7 @@ ConfigService.ConfirmConfig       -    -      -       yes      yes
 ConfigService.DiffConfig          -    -      -       yes      yes
 ConfigService.GetConfig           -    -      -       yes      yes
 ConfigService.ListGenerations     -    -      -       yes      yes
+ConfigService.MoveRepository      -    -      -       -        yes
 ConfigService.PlanConfig          -    -      -       yes      yes
 ConfigService.RollbackConfig      -    -      -       yes      yes
 ConfigService.SetConfig           -    -      -       yes      yes

@@ -48,6 +48,8 @@ type Options struct {
 
 	// Documents is the configuration as a whole. Nil: there is only what Config has.
 	Documents ConfigDocuments
+	// Relocator brings the repository elsewhere. Nil: there is none.
+	Relocator Relocator
 
 	// Producers says how what watches the operating system is doing. It is called
 	// from many goroutines. Nil: it is not told.

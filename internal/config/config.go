@@ -88,6 +88,22 @@ type Repository struct {
 	// Search are folders whose files *.belfry are looked at beside all
 	// block devices. Which of them is the cluster's says what is on it.
 	Search []string
+	Etcd   Etcd
+}
+
+// Etcd is how this machine reaches etcd, where the repository is there. Where in
+// etcd it lies stands in the configuration.
+type Etcd struct {
+	// Endpoints are HOST:PORT, or unix:///PATH, of etcd. Empty: those of the
+	// configuration.
+	Endpoints []string
+	CA        string // PEM file with the authority of etcd's certificates; empty: those that this machine trusts
+	Cert      string // PEM file with the certificate of this client; empty: none
+	Key       string // its private key; readable by its owner only
+	User      string // of etcd; empty: none, or that of the certificate
+	// PasswordFile has the user's password in its first line; readable by its
+	// owner only.
+	PasswordFile string
 }
 
 // Bytes is Size; 0 for what Validate refuses.
@@ -168,23 +184,30 @@ func readFile(file string) ([]byte, error) {
 	return text, nil
 }
 
-// checkSecrets refuses a private key that others may read: who reads it can
-// pose as this listener.
+// checkSecrets refuses a private key or password that others may read: who reads
+// it can pose as this listener, or as this client of etcd.
 func (s Settings) checkSecrets() error {
-	if s.Web.TLS.Key == "" {
-		return nil
-	}
-	at, err := os.Stat(s.Web.TLS.Key)
-	if err != nil {
-		return &belfry.Error{Op: "web.tls.key", Subject: s.Web.TLS.Key, Err: fileFault(err)}
-	}
-	if mode := at.Mode().Perm(); mode&0o077 != 0 {
-		return &belfry.Error{
-			Op: "web.tls.key", Subject: s.Web.TLS.Key,
-			Err: faultf("mode %04o lets others read the private key; make it 0600", mode),
+	var faults []error
+	for _, secret := range []struct{ key, file, what string }{
+		{"web.tls.key", s.Web.TLS.Key, "private key"},
+		{"repository.etcd.key", s.Repository.Etcd.Key, "private key"},
+		{"repository.etcd.password_file", s.Repository.Etcd.PasswordFile, "password"},
+	} {
+		if secret.file == "" {
+			continue
+		}
+		at, err := os.Stat(secret.file)
+		switch {
+		case err != nil:
+			faults = append(faults, &belfry.Error{Op: secret.key, Subject: secret.file, Err: fileFault(err)})
+		case at.Mode().Perm()&0o077 != 0:
+			faults = append(faults, &belfry.Error{
+				Op: secret.key, Subject: secret.file,
+				Err: faultf("mode %04o lets others read the %s; make it 0600", at.Mode().Perm(), secret.what),
+			})
 		}
 	}
-	return nil
+	return errors.Join(faults...)
 }
 
 // A fault is wrong use whose text says it all, without the sentinel's words.

@@ -178,6 +178,35 @@ func TestPrivateKeyThatOthersMayReadIsRefused(t *testing.T) {
 	}
 }
 
+// What proves this machine to etcd is readable by its owner only, and comes in pairs.
+func TestWhatEtcdIsReachedWithIsChecked(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := func(name string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, nil, mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	open, closed := file("open", 0o644), file("closed", 0o600)
+	for settings, want := range map[string]string{
+		"cert: /c, key: " + closed:                "",
+		"user: belfry, password_file: " + closed:  "",
+		"endpoints: [\"10.0.0.5:2379\"], ca: /ca": "",
+		"cert: /c":                             "repository.etcd: cert and key belong together; set both or neither",
+		"user: belfry":                         "repository.etcd: user and password_file belong together; set both or neither",
+		"endpoints: [\"\"]":                    "repository.etcd: is empty; write HOST:PORT",
+		"cert: /c, key: " + open:               "repository.etcd.key: " + open + ": mode 0644 lets others read the private key; make it 0600",
+		"user: belfry, password_file: " + open: "repository.etcd.password_file: " + open + ": mode 0644 lets others read the password; make it 0600",
+	} {
+		_, err := load(t, "repository: {etcd: {"+settings+"}}", nil)
+		if got := text(err); got != want {
+			t.Errorf("%s: got %q, want %q", settings, got, want)
+		}
+	}
+}
+
 func TestDefaultIsValid(t *testing.T) {
 	t.Parallel()
 	if err := Default().Validate(); err != nil {

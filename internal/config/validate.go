@@ -44,7 +44,23 @@ func (s Settings) Validate() error {
 	for _, folder := range s.Repository.Search {
 		check("repository.search", notEmpty(folder, "name a folder"))
 	}
+	check("repository.etcd", s.Repository.Etcd.valid())
 	return errors.Join(slices.Concat(faults, s.validHandlers(), s.validResources())...)
+}
+
+func (e Etcd) valid() error {
+	switch {
+	case (e.Cert == "") != (e.Key == ""):
+		return faultf("cert and key belong together; set both or neither")
+	case (e.User == "") != (e.PasswordFile == ""):
+		return faultf("user and password_file belong together; set both or neither")
+	}
+	for _, endpoint := range e.Endpoints {
+		if err := notEmpty(endpoint, "write HOST:PORT"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func validName(name string) error {

@@ -237,7 +237,7 @@ func dropNetwork(d *Document, name string) {
 func TestDiffMissesNothingAndTellsNoSecret(t *testing.T) {
 	t.Parallel()
 	var tried int
-	original := testDocument()
+	original := everything()
 	eachEdit(t, func(path string, changed Document) {
 		tried++
 		machine := strings.HasPrefix(path, "ops") || strings.HasPrefix(path, "history")
@@ -300,7 +300,7 @@ func eachEdit(t *testing.T, do func(path string, changed Document)) {
 		return hit
 	}
 	for target := 0; ; target++ {
-		d := copyOf(t, testDocument())
+		d := copyOf(t, everything())
 		count = 0
 		path := walk(reflect.ValueOf(&d).Elem(), "", target)
 		if path == "" {

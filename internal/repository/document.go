@@ -154,8 +154,16 @@ type Storage struct {
 	UUID   UUID     `json:"uuid,omitzero"`
 	Epoch  uint64   `json:"epoch,omitzero"`                            // of the disks, from 1; it never falls
 	Areas  *Areas   `json:"areas,omitempty"`                           // of disks and files
+	Etcd   *Etcd    `json:"etcd,omitempty"`                            // of kind etcd
 	Spares []string `json:"spares,omitempty" limit:"6,256"`            // devices by a stable name, the first one first
 	Poll   string   `json:"poll,omitempty" limit:"32" empty:"default"` // a duration, 1s to 1m; empty: 5s
+}
+
+// An Etcd is where in etcd the document lies. How a node proves itself there is
+// a setting of its agent.
+type Etcd struct {
+	Endpoints []string `json:"endpoints,omitempty" limit:"16,256"` // HOST:PORT, or unix:///PATH; at least one
+	Prefix    string   `json:"prefix,omitempty" limit:"256"`       // of the key; empty: none
 }
 
 // Areas are the disks of one epoch, and where on each of them things lie. The
@@ -176,13 +184,24 @@ func (a *Areas) Layout() Layout {
 	}
 }
 
-// A Moving is the change of disks that begins the next epoch: after it nothing
+// A Moving is the change of place that begins the next epoch: after it nothing
 // but its completion is committed in the old one. It determines every byte of
 // what is written in the new areas.
 type Moving struct {
-	Epoch uint64 `json:"epoch"` // one after the present one
-	Op    OpID   `json:"op"`    // of the completion
-	Areas Areas  `json:"areas"`
+	Epoch uint64 `json:"epoch"`                                       // one after the present one
+	Op    OpID   `json:"op"`                                          // of the completion
+	Kind  string `json:"kind,omitempty" limit:"16" empty:"as before"` // of the next epoch: disk, file or etcd; empty: as before
+	Areas *Areas `json:"areas,omitempty"`                             // of disks and files
+	Etcd  *Etcd  `json:"etcd,omitempty"`                              // of kind etcd
+}
+
+// NextKind is the kind of the repository in the epoch that it moves to; without a
+// move its own.
+func (d *Document) NextKind() string {
+	if d.Moving != nil && d.Moving.Kind != "" {
+		return d.Moving.Kind
+	}
+	return d.Repository.Kind
 }
 
 // An Operation is the last one of a node: so a commit whose outcome was not

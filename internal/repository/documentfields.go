@@ -74,6 +74,33 @@ var (
 // isText tells whether values of a type are one text in JSON: digests, names of
 // nodes, addresses, times.
 func isText(t reflect.Type) bool {
+	if is, known := textTypes[t]; known {
+		return is
+	}
+	return asText(t)
+}
+
+// textTypes are the answers for all types of a document: to find one out takes
+// longer than to read a value of it.
+var textTypes = textTypesOf(map[reflect.Type]bool{}, reflect.TypeFor[Document]())
+
+func textTypesOf(all map[reflect.Type]bool, t reflect.Type) map[reflect.Type]bool {
+	if _, known := all[t]; known {
+		return all
+	}
+	all[t] = asText(t)
+	switch {
+	case t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice:
+		return textTypesOf(all, t.Elem())
+	case t.Kind() == reflect.Struct && !all[t]:
+		for i := range t.NumField() {
+			all = textTypesOf(all, t.Field(i).Type)
+		}
+	}
+	return all
+}
+
+func asText(t reflect.Type) bool {
 	return (t.Kind() == reflect.Array || t.Kind() == reflect.Struct) && reflect.PointerTo(t).Implements(textType)
 }
 

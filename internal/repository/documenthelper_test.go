@@ -100,7 +100,7 @@ func testDocument() Document {
 		},
 		Moving: &Moving{
 			Epoch: 3, Op: OpID{0x0c},
-			Areas: Areas{Hosts: 16, SlotSize: 1 << 20, RecordOffset: BlockSize, PayloadOffset: 1 << 20, Disks: []UUID{{0xd4}}},
+			Areas: &Areas{Hosts: 16, SlotSize: 1 << 20, RecordOffset: BlockSize, PayloadOffset: 1 << 20, Disks: []UUID{{0xd4}}},
 		},
 		Confirm: &Confirmation{Base: 7, Deadline: at(9)},
 	}
@@ -133,11 +133,24 @@ func testDocumentNext() Document {
 	return d
 }
 
+// everything is a document in which no field is empty, though it is none that
+// could be.
+func everything() Document {
+	d := testDocument()
+	d.Repository.Etcd, d.Moving.Kind, d.Moving.Etcd = storageInEtcd().Etcd, KindDisk, storageInEtcd().Etcd
+	return d
+}
+
 // settled is a document that neither moves nor waits.
 func settled() Document {
 	d := testDocument()
 	d.Moving, d.Confirm = nil, nil
 	return d
+}
+
+// storageInEtcd is the section of a repository that has moved there.
+func storageInEtcd() Storage {
+	return Storage{Kind: KindEtcd, UUID: UUID{0xd0}, Epoch: 2, Etcd: &Etcd{Endpoints: []string{"10.0.1.90:2379"}, Prefix: "belfry"}}
 }
 
 func encodeDocument(t testing.TB, d Document) []byte {

@@ -38,7 +38,10 @@ func Completed(d Document) (Document, error) {
 	}
 	to := d
 	to.Moving = nil
-	to.Repository.Epoch, to.Repository.Areas = m.Epoch, &m.Areas
+	to.Repository.Epoch, to.Repository.Kind, to.Repository.Areas, to.Repository.Etcd = m.Epoch, d.NextKind(), m.Areas, m.Etcd
+	if to.Repository.Kind != KindDisk {
+		to.Repository.Spares = nil // only disks have them
+	}
 	last := d.History[len(d.History)-1]
 	return Follow(d, to, Entry{Time: last.Time, Author: last.Author, Node: last.Node, Text: fmt.Sprintf("the repository is in epoch %d", m.Epoch)})
 }
@@ -48,7 +51,16 @@ func Completed(d Document) (Document, error) {
 // documents are valid by themselves. The errors name the path, at most 20, and
 // wrap ErrUsage.
 func Next(from, to Document) error {
-	n := succession{from: &from, to: &to}
+	data, err := Encode(from)
+	if err != nil {
+		return fail("follow", "", err)
+	}
+	return Held{Version: Version{Digest: sha256.Sum256(data)}, Document: from}.next(to)
+}
+
+// next is [Next] of a generation whose digest is known.
+func (h Held) next(to Document) error {
+	n := succession{from: &h.Document, to: &to, digest: h.Digest}
 	n.identity()
 	n.history()
 	n.former()
@@ -65,6 +77,7 @@ func Next(from, to Document) error {
 // A succession is two generations, one after the other.
 type succession struct {
 	from, to *Document
+	digest   Digest // of from
 	problems
 }
 
@@ -99,8 +112,7 @@ func (n *succession) history() {
 	}
 	last, path := b[len(b)-1], fmt.Sprintf("history[%d]", len(b)-1)
 	n.want(last.Generation == a[len(a)-1].Generation+1, path+".generation", "%d; want %d", last.Generation, a[len(a)-1].Generation+1)
-	data, err := Encode(*n.from)
-	n.want(err == nil && last.Hash == sha256.Sum256(data), path+".hash", "is not that of generation %d; want it from there", n.from.Generation())
+	n.want(last.Hash == n.digest, path+".hash", "is not that of generation %d; want it from there", n.from.Generation())
 }
 
 func (e Entry) equal(o Entry) bool {
@@ -240,16 +252,17 @@ func (n *succession) storage() {
 	switch {
 	case a.Kind == KindMembers: // it begins, with whatever disks
 		return
-	case b.Kind != a.Kind || b.UUID != a.UUID:
-		n.usage("repository", "%s %s after %s %s; a repository stays what it is until all its members have left it", b.Kind, b.UUID, a.Kind, a.UUID)
+	case b.UUID != a.UUID:
+		n.usage("repository", "%s %s after %s %s; a repository stays the same until all its members have left it", b.Kind, b.UUID, a.Kind, a.UUID)
 	case b.Epoch < a.Epoch:
 		n.usage("repository.epoch", "%d after %d; it never falls", b.Epoch, a.Epoch)
 	case n.from.Moving != nil:
 		n.completion()
 	case b.Epoch == a.Epoch:
+		n.want(b.Kind == a.Kind, "repository.kind", "%s after %s in epoch %d; it changes by `belfry repository move`", b.Kind, a.Kind, a.Epoch)
 		n.want(reflect.DeepEqual(a.Areas, b.Areas), "repository.areas", "are others in epoch %d; disks change by `belfry repository move`", a.Epoch)
 	default: // a spare took over
-		n.want(n.sameBut(b.Areas), "repository.epoch", "%d after %d with other changes; an epoch begins with the same configuration", b.Epoch, a.Epoch)
+		n.want(b.Kind == a.Kind && n.sameBut(b.Areas, b.Etcd), "repository.epoch", "%d after %d with other changes; an epoch begins with the same configuration", b.Epoch, a.Epoch)
 	}
 }
 
@@ -257,15 +270,16 @@ func (n *succession) storage() {
 func (n *succession) completion() {
 	m := n.from.Moving
 	n.want(n.to.Repository.Epoch == m.Epoch, "repository.epoch", "%d; the repository moves to %d, want nothing else before that", n.to.Repository.Epoch, m.Epoch)
-	n.want(n.sameBut(&m.Areas), "moving", "is completed with other changes; want the same document without it")
+	n.want(n.to.Repository.Kind == n.from.NextKind() && n.sameBut(m.Areas, m.Etcd), "moving", "is completed with other changes; want the same document without it")
 }
 
-// sameBut tells whether the epoch begins with these areas and the document as
-// it was.
-func (n *succession) sameBut(areas *Areas) bool {
+// sameBut tells whether the epoch begins with these areas, or this place in etcd,
+// and the document as it was.
+func (n *succession) sameBut(areas *Areas, etcd *Etcd) bool {
 	want := *n.from
 	want.Moving, want.History = nil, n.to.History
-	want.Repository.Epoch, want.Repository.Areas = n.to.Repository.Epoch, areas
+	want.Repository.Epoch, want.Repository.Areas, want.Repository.Etcd = n.to.Repository.Epoch, areas, etcd
+	want.Repository.Kind = n.to.Repository.Kind
 	want.Repository.Spares = n.to.Repository.Spares // one of them may be a disk now
 	x, errX := Encode(want)
 	y, errY := Encode(*n.to)

@@ -101,11 +101,12 @@ func TestNextNamesWhatMayNeverBe(t *testing.T) {
 		{func(d *Document) { d.Repository.Areas.Disks = d.Repository.Areas.Disks[:1] }, []string{"repository.areas: are others in epoch 2; disks change by `belfry repository move`"}},
 		{func(d *Document) { d.Repository.Areas.Hosts = 9 }, []string{"repository.areas: are others in epoch 2; disks change by `belfry repository move`"}},
 		{func(d *Document) { d.Repository.UUID = UUID{1} }, []string{
-			"repository: disk 01000000-0000-0000-0000-000000000000 after disk d0000000-0000-0000-0000-000000000000; a repository stays what it is until all its members have left it",
+			"repository: disk 01000000-0000-0000-0000-000000000000 after disk d0000000-0000-0000-0000-000000000000; a repository stays the same until all its members have left it",
 		}},
 		{func(d *Document) { d.Repository = Storage{Kind: KindMembers} }, []string{
-			"repository: members 00000000-0000-0000-0000-000000000000 after disk d0000000-0000-0000-0000-000000000000; a repository stays what it is until all its members have left it",
+			"repository: members 00000000-0000-0000-0000-000000000000 after disk d0000000-0000-0000-0000-000000000000; a repository stays the same until all its members have left it",
 		}},
+		{func(d *Document) { d.Repository = storageInEtcd() }, []string{"repository.kind: etcd after disk in epoch 2; it changes by `belfry repository move`", "repository.areas: are others in epoch 2; disks change by `belfry repository move`"}},
 		{func(d *Document) { d.Moving = testDocument().Moving }, nil},
 	} {
 		from := settled()
@@ -230,6 +231,12 @@ func TestNothingButCompletionFollowsAMove(t *testing.T) {
 	again, err := Completed(copyOf(t, from))
 	if err != nil || !bytes.Equal(encodeDocument(t, done), encodeDocument(t, again)) {
 		t.Errorf("two members write different documents: %v", err)
+	}
+	toEtcd := testDocument()
+	toEtcd.Moving.Kind, toEtcd.Moving.Areas, toEtcd.Moving.Etcd = KindEtcd, nil, storageInEtcd().Etcd
+	there, err := Completed(toEtcd)
+	if err := errors.Join(err, Next(toEtcd, there), there.Validate(nil)); err != nil || there.Repository.Kind != KindEtcd || there.Repository.Areas != nil {
+		t.Errorf("the completion in etcd: %v, %+v", err, there.Repository)
 	}
 	if done.Repository.Epoch != 3 || done.Repository.Areas.Hosts != 16 || done.Moving != nil || done.Generation() != 9 {
 		t.Errorf("completed: %+v, generation %d", done.Repository, done.Generation())

@@ -154,3 +154,42 @@ func TestCompletionSettlesAsWell(t *testing.T) {
 		t.Errorf("got %v, want %v", err, repository.Settling)
 	}
 }
+
+// A disk is written by a move only if it is reserved for it, or is a disk of this
+// repository under the same UUID.
+func TestAMoveWritesNoOtherDisk(t *testing.T) {
+	t.Parallel()
+	d, moves := inPlace(t)
+	h := moves[0].Headers[0]
+	reserve := func(d *repositorytest.Disk, disk repository.UUID) {
+		t.Helper()
+		if err := repository.Reserve(d.Open(), repository.Reservation(h.Cluster, disk, h.Layout, h.Created)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	blank := repositorytest.NewDisk(make([]byte, areas(2).Size()))
+	another := repositorytest.NewDisk(make([]byte, areas(2).Size()))
+	reserve(another, repository.UUID{99})
+	for name, wrong := range map[string]*repositorytest.Disk{
+		"a disk of this repository with another UUID": d, "a blank one": blank, "one that is reserved for another move": another,
+	} {
+		before := string(wrong.Content())
+		if _, err := repository.CompleteReserved(settled(0), moves[0], wrong.Open()); err == nil {
+			t.Errorf("%s: it is moved to", name)
+		}
+		if string(wrong.Content()) != before {
+			t.Errorf("%s: it is written", name)
+		}
+	}
+	reserve(blank, h.Disk())
+	if _, err := repository.CompleteReserved(settled(0), moves[0], blank.Open()); err != nil {
+		t.Errorf("reserved: %v", err)
+	}
+	if got := load(t, open(t, config(0, 0), blank.Open())); string(got.Document) != "two" || got.Epoch != 2 {
+		t.Errorf("got %q, epoch %d", got.Document, got.Epoch)
+	}
+	small := repositorytest.NewDisk(make([]byte, 1<<20))
+	if err := repository.Reserve(small.Open(), repository.Reservation(h.Cluster, h.Disk(), repository.DefaultLayout(8, 1<<20), h.Created)); !errors.Is(err, belfry.ErrLimit) {
+		t.Errorf("too small: %v", err)
+	}
+}

@@ -38,7 +38,9 @@ type Machine struct {
 	during jobNotes // what came while it runs
 
 	open      bool      // the driver has the disks
+	reopening bool      // it had them, and opens them anew
 	good      time.Time // last successful read; the start counts
+	failed    error     // of the last read since
 	read      time.Time // last read that began
 	poll      time.Time // next one
 	wake      time.Time // a read is due because something was said; zero: none
@@ -51,6 +53,7 @@ type Machine struct {
 	doubt     doubt
 	queue     []Propose
 	swap      attempt
+	move      relocation
 	taking    *taking // a generation whose local copy is being written
 	telling   telling
 	answered  map[belfry.NodeID]time.Time // last report to each asker
@@ -67,6 +70,7 @@ func New(cfg MachineConfig, now time.Time, rng *rand.Rand) *Machine {
 	m := &Machine{cfg: cfg, rng: rng, held: cfg.Held, good: now, scan: now, scanWait: scanFirst, answered: map[belfry.NodeID]time.Time{}}
 	if cfg.Held.Generation > 0 {
 		m.mode = Searching
+		m.relocate(now, false)
 	}
 	return m
 }
@@ -101,7 +105,7 @@ func (m *Machine) Advance(now time.Time) {
 		return
 	}
 	if m.mode == Ready && now.Sub(m.good) >= lostAfter {
-		m.restrict(errLost)
+		m.restrict(lost(m.failed))
 	}
 	m.advanceTelling(now)
 	m.advanceRollback(now)
@@ -117,6 +121,8 @@ func (m *Machine) begin(now time.Time) {
 		m.start(Job{Kind: JobKeep, Snapshot: m.taking.snapshot})
 	case len(m.unknown) > 0:
 		m.start(Job{Kind: JobScan, Repository: m.unknown[0].Notice.Repository})
+	case m.moveDue(now):
+		m.start(Job{Kind: JobMove})
 	case !m.open:
 		if m.scan.After(now) {
 			return
@@ -124,12 +130,20 @@ func (m *Machine) begin(now time.Time) {
 		m.start(Job{Kind: JobScan, Repository: m.held.Repository})
 	case m.swapDue(now):
 		p := m.queue[0]
+		if m.swap.times == 0 {
+			m.swap.begun = now
+		}
 		m.start(Job{Kind: JobSwap, Base: p.Base, Document: p.Document, Op: p.Op})
 	case now.Before(m.read.Add(readGap)) || m.readDue().After(now):
 	case m.leads && m.doubt.times >= undecidedMax:
 		m.reads(now)
 		m.start(Job{Kind: JobLoad})
+	case m.lookDue(now):
+		m.scanAsked = now
+		m.close(now)
+		m.start(Job{Kind: JobScan, Repository: m.held.Repository})
 	default:
+		m.move.looked = false
 		m.reads(now)
 		m.start(Job{Kind: JobPoll, Named: m.named()})
 	}
@@ -168,6 +182,9 @@ func (m *Machine) NextTimeout() time.Time {
 		return time.Time{}
 	}
 	all := []time.Time{m.telling.next, m.rollbackDue()}
+	if m.job == nil {
+		all = append(all, m.move.next)
+	}
 	if m.mode == Ready {
 		all = append(all, m.good.Add(lostAfter))
 	}

@@ -104,8 +104,10 @@ type townNode struct {
 	name      string
 	id        belfry.NodeID
 	machine   *Machine
-	connected bool // the disks are open
-	full      bool // its own disk
+	connected bool   // the disks are open
+	epoch     uint64 // of them
+	blind     bool   // it does not see disks of a later epoch than it holds
+	full      bool   // its own disk
 	reads     int
 	proposals uint64
 }
@@ -163,7 +165,7 @@ func (w *town) commit(by belfry.NodeID, d Document) Version {
 		w.t.Fatal(err)
 	}
 	s := Snapshot{
-		Version:  Version{Repository: d.Repository.UUID, Epoch: 1, Ballot: Ballot(len(w.values)+1) << 16, Generation: d.Generation(), Digest: digestOf(data)},
+		Version:  Version{Repository: d.Repository.UUID, Epoch: d.Repository.Epoch, Ballot: Ballot(len(w.values)+1) << 16, Generation: d.Generation(), Digest: digestOf(data)},
 		Document: data, Writer: by,
 	}
 	w.values = append(w.values, s)
@@ -206,6 +208,7 @@ func (w *town) after(d time.Duration, do func()) {
 //
 //	run TIME                      time passes
 //	set NODE NAME VALUE           proposes a tunable; remove NODE OTHER, add NODE NEW, stop NODE OTHER
+//	move NODE                     proposes to move to another disk; blind NODE, sees NODE: it finds no new disk
 //	confirm NODE TIME             proposes a tunable that is to be confirmed within that time
 //	behind NODE NAME VALUE        somebody at NODE commits, and tells nobody
 //	unsealed NODE NAME VALUE      the same, and dies before a record says that it is committed
@@ -223,7 +226,7 @@ func (w *town) do(word string, args []string) {
 	switch word {
 	case "run":
 		w.run(w.duration(args[0]))
-	case "set", "remove", "add", "stop", "confirm":
+	case "set", "remove", "add", "stop", "confirm", "move":
 		w.propose(word, w.node(args[0]), args[1:])
 	case "behind", "unsealed":
 		n := w.node(args[0])
@@ -274,6 +277,8 @@ func (w *town) weather(word string, args []string) {
 		w.fault, w.slow = nil, 0
 	case "slow":
 		w.slow = w.duration(args[0])
+	case "blind", "sees":
+		w.node(args[0]).blind = word == "blind"
 	case "full", "room":
 		w.node(args[0]).full = word == "full"
 	default:
@@ -318,6 +323,10 @@ func (w *town) propose(word string, n *townNode, args []string) {
 		switch word {
 		case "set":
 			d.Tunables, d.Confirm = map[string]string{args[0]: args[1]}, nil
+		case "move":
+			areas := *d.Repository.Areas
+			areas.Disks = []UUID{{0xd1, byte(d.Repository.Epoch + 1)}}
+			d.Moving = &Moving{Epoch: d.Repository.Epoch + 1, Op: OpID{0xee}, Areas: &areas}
 		case "confirm":
 			d.Tunables = map[string]string{"allowance": "9s"}
 			d.Confirm = &Confirmation{Base: held.Generation, Deadline: w.now.Add(w.duration(args[0]))}
@@ -487,13 +496,18 @@ func (w *town) work(n *townNode, j Job) {
 			if own && w.gone || !own && !w.found {
 				d.Err = belfry.ErrNotFound
 			} else if own {
-				n.connected = true
+				n.connected, n.epoch = true, w.values[len(w.values)-1].Epoch
+				if n.blind {
+					n.epoch = n.machine.Held().Epoch
+				}
 			}
 			w.printf("%s: looks for repository %s…: %v", n.name, j.Repository.String()[:2], d.Err == nil)
 		case JobKeep:
 			if n.full {
 				d.Err = errors.New("no space left on device")
 			}
+		case JobMove:
+			w.complete(n, &d)
 		default:
 			w.io(n, j, &d)
 		}
@@ -501,9 +515,40 @@ func (w *town) work(n *townNode, j Job) {
 	})
 }
 
+// complete finishes the move that a node's document begins, unless that is done.
+func (w *town) complete(n *townNode, d *Done) {
+	if w.fault != nil || n.blind {
+		if d.Err = w.fault; n.blind {
+			d.Err = belfry.ErrNotFound
+		}
+		w.printf("%s: does not complete the move", n.name)
+		return
+	}
+	move, err := MoveOf(n.machine.Held().Document)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.printf("%s: completes the move", n.name)
+	if w.values[len(w.values)-1].Epoch < move.Headers[0].Epoch {
+		doc, err := Decode(move.Document)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.commit(n.id, doc)
+	}
+	if newest := w.values[len(w.values)-1]; newest.Digest == digestOf(move.Document) {
+		d.Snapshot = newest
+		d.Snapshot.Writer = n.id
+	}
+}
+
 // io is a read or write of the storage.
 func (w *town) io(n *townNode, j Job, d *Done) {
-	newest := w.values[len(w.values)-1]
+	at := len(w.values) - 1
+	for at > 0 && w.values[at].Epoch > n.epoch { // its disks are of before
+		at--
+	}
+	newest := w.values[at]
 	if j.Kind != JobSwap {
 		n.reads++
 	}
@@ -523,7 +568,7 @@ func (w *town) io(n *townNode, j Job, d *Done) {
 		}
 		d.Version = w.commit(n.id, doc)
 	case j.Kind == JobPoll && w.unchosen && !slices.Contains(j.Named, newest.Digest):
-		d.Snapshot = w.values[len(w.values)-2]
+		d.Snapshot = w.values[at-1]
 		d.Snapshot.Newer = newest.Version
 	default:
 		if j.Kind == JobLoad {

@@ -10,12 +10,17 @@ import (
 )
 
 // swapAttempts is how often a proposal whose outcome is not known is tried
-// again: each time the storage says whether it happened.
-const swapAttempts = 3
+// again, each time the storage says whether it happened. Not after swapFor: a
+// backend that took so long has tried by itself, and somebody waits.
+const (
+	swapAttempts = 3
+	swapFor      = time.Second
+)
 
 // An attempt is how far the first proposal of the queue has come.
 type attempt struct {
 	times int
+	begun time.Time
 	next  time.Time
 	found Digest // what a conflict has shown; zero: nothing that has not been read
 }
@@ -47,7 +52,7 @@ func (m *Machine) restrict(why error) {
 // refusal is the error of a change in a mode that takes none.
 func (m *Machine) refusal() error {
 	switch {
-	case m.mode == Ready && m.open:
+	case m.mode == Ready && (m.open || m.reopening):
 		return nil
 	case m.mode == Ready:
 		return errMissing
@@ -92,12 +97,15 @@ func (m *Machine) mayCommit(p Propose) error {
 	if err := m.refusal(); err != nil {
 		return err
 	}
+	if err := m.moving(); err != nil {
+		return err
+	}
 	if !p.Base.Same(m.held.Version) {
 		return fmt.Errorf("%w: generation %d is in force, not %d of the base; look at it and try again", belfry.ErrConflict, m.held.Generation, p.Base.Generation)
 	}
 	d, err := Decode(p.Document)
 	if err == nil {
-		err = errors.Join(d.Validate(m.cfg.Tunables), Next(m.held.Document, d))
+		err = errors.Join(d.Validate(m.cfg.Tunables), m.held.next(d))
 	}
 	if err == nil && d.Key(m.cfg.Self) == nil {
 		// Records of a node that was removed count no more, its own last one neither.
@@ -114,8 +122,11 @@ func (m *Machine) swapDue(now time.Time) bool {
 // swapped is the end of one attempt.
 func (m *Machine) swapped(now time.Time, job Job, d Done) {
 	p := m.queue[0]
-	again := errors.Is(d.Err, Preempted) || errors.Is(d.Err, belfry.ErrUnknown)
-	if again && m.swap.times < swapAttempts && m.mode == Ready {
+	again := errors.Is(d.Err, Preempted) || errors.Is(d.Err, belfry.ErrUnknown) || errors.Is(d.Err, Moved)
+	if errors.Is(d.Err, Moved) {
+		m.close(now)
+	}
+	if again && m.swap.times < swapAttempts && now.Sub(m.swap.begun) < swapFor && m.mode == Ready {
 		m.swap.times++
 		m.swap.next = now.Add(BackOff(m.swap.times, m.rng))
 		return

@@ -53,6 +53,7 @@ const (
 	JobLoad                    // [Backend.Load]
 	JobSwap                    // [Backend.CAS] of Document on Base, as Op
 	JobKeep                    // write the local copy of Snapshot
+	JobMove                    // complete the move that Held's document begins
 )
 
 // A Job is I/O that the driver does, off every loop, and answers.
@@ -80,7 +81,7 @@ type (
 	// Done is the end of a job. Err wraps the sentinel or [Fault] of the backend.
 	Done struct {
 		Job      JobID
-		Snapshot Snapshot // of a poll or load
+		Snapshot Snapshot // of a poll, load, or move: with its document if it is the one that follows from the move
 		Version  Version  // of a swap: what was committed, with ErrConflict what is there
 		Err      error
 	}

@@ -80,6 +80,7 @@ func (m *Machine) readFor(now time.Time, n Noticed) {
 		m.count(OutcomeLimited)
 		return
 	}
+	m.elsewhere(now, n.Notice)
 	m.waiting = append(m.waiting, n)
 	if m.wake.IsZero() {
 		m.wake = now

@@ -17,6 +17,23 @@ var (
 	errForked  = fmt.Errorf("%w: the repository holds another configuration under the generation that this node has; look with `belfry repository fsck`", belfry.ErrRestricted)
 )
 
+// lost is errLost with what the last read ended with, which says more: where a
+// device hangs, or etcd does not answer, there is nothing to look for.
+func lost(last error) error {
+	switch {
+	case last == nil:
+		return errLost
+	case errors.Is(last, belfry.ErrNotFound):
+		return lostError{fmt.Errorf("%w: %s", errLost, last.Error())}
+	}
+	return lostError{fmt.Errorf("%w: the repository was not read for %s: %s", belfry.ErrRestricted, lostAfter, last.Error())}
+}
+
+// A lostError is errLost in other words.
+type lostError struct{ error }
+
+func (e lostError) Unwrap() []error { return []error{errLost, e.error} }
+
 // missing is errMissing with what the driver says. That something was not found
 // is no error of the change that is refused for it: its sentinel stays behind.
 func missing(err error) error { return fmt.Errorf("%w: %s", errMissing, err.Error()) }
@@ -59,6 +76,8 @@ func (m *Machine) done(now time.Time, d Done) {
 		m.swapped(now, job, d)
 	case JobKeep:
 		m.kept(now, d.Err)
+	case JobMove:
+		m.moved(now, d)
 	}
 }
 
@@ -76,19 +95,22 @@ func (m *Machine) scanned(now time.Time, job Job, err error) {
 		m.unknown = nil
 		return
 	}
+	m.reopening = false
 	if err != nil {
 		m.scan, m.scanWait = now.Add(m.scanWait), min(2*m.scanWait, scanRarely)
 		m.settle(func(Notice) Outcome { return OutcomeNotFound })
-		if m.mode == Searching {
+		m.failed = err
+		if m.mode == Searching || m.mode == Restricted && errors.Is(m.why, errMissing) {
 			m.restrict(missing(err))
 		}
+		m.refuse()
 		return
 	}
-	m.open, m.wake, m.scanWait = true, now, scanFirst
+	m.open, m.wake, m.scanWait, m.move.looked = true, now, scanFirst, true
 }
 
 // close has the disks looked for, and opened anew.
-func (m *Machine) close(now time.Time) { m.open, m.scan = false, now }
+func (m *Machine) close(now time.Time) { m.reopening, m.open, m.scan = m.open, false, now }
 
 // polled judges what was read: validation order is the store's up to the
 // digest, then decode, schema, meaning (repository.md, On-disk format).
@@ -98,7 +120,7 @@ func (m *Machine) polled(now time.Time, d Done) {
 		return
 	}
 	found := d.Snapshot
-	m.good, m.swap.found = now, Digest{}
+	m.good, m.failed, m.swap.found = now, nil, Digest{}
 	m.doubtful(now, found.Newer)
 	m.settle(func(n Notice) Outcome {
 		if v := n.version(); v.Epoch <= found.Epoch && (v.Same(found.Version) || v.Generation < found.Generation) {
@@ -149,7 +171,24 @@ func (m *Machine) unread(now time.Time, err error) {
 		m.restrict(err)
 	case errors.Is(err, Moved), errors.Is(err, belfry.ErrNotFound):
 		m.close(now)
+	default:
+		m.failed = err
+		if m.mode == Searching { // it was found, and can not be read
+			m.restrict(restrictedBy(err))
+		}
+		if m.mode == Restricted && now.Sub(m.good) >= lostAfter && now.Sub(m.scanAsked) >= scanRarely {
+			m.scanAsked = now // it may be there under another name
+			m.close(now)
+		}
 	}
+}
+
+// restrictedBy is an error of the storage as the reason to change nothing.
+func restrictedBy(err error) error {
+	if errors.Is(err, belfry.ErrRestricted) {
+		return err
+	}
+	return fmt.Errorf("%w: %s", belfry.ErrRestricted, err.Error())
 }
 
 // isFatal tells of a state of the storage that does not pass by itself.
@@ -214,6 +253,7 @@ func (m *Machine) kept(now time.Time, err error) {
 	}
 	m.read = time.Time{} // what was true costs the next notice no wait
 	m.satisfy()
+	m.relocate(now, t.proposal != 0)
 	m.ready()
 	m.result(t.proposal, t.snapshot.Version, nil)
 	if w := t.snapshot.Writer; w != m.cfg.Self && t.document.Key(w) != nil {
@@ -232,7 +272,7 @@ func (m *Machine) kept(now time.Time, err error) {
 func descends(from *Held, to *Document) error {
 	held := &from.Document
 	if to.Generation() == held.Generation()+1 {
-		return Next(*held, *to)
+		return from.next(*to)
 	}
 	n := succession{from: held, to: to}
 	n.identity()
@@ -265,7 +305,8 @@ func (n *succession) kin() {
 			n.want(was.Slot == nil || slotOf(is.Slot) == *was.Slot, path+".slot", "%d after %d; a node keeps it until it is removed", slotOf(is.Slot), slotOf(was.Slot))
 		}
 	}
-	n.want(b.Repository.Kind == a.Repository.Kind && b.Repository.UUID == a.Repository.UUID, "repository", "%s %s after %s %s; want the same", b.Repository.Kind, b.Repository.UUID, a.Repository.Kind, a.Repository.UUID)
+	n.want(b.Repository.UUID == a.Repository.UUID, "repository", "%s %s after %s %s; want the same", b.Repository.Kind, b.Repository.UUID, a.Repository.Kind, a.Repository.UUID)
+	n.want(b.Repository.Kind == a.Repository.Kind || b.Repository.Epoch > a.Repository.Epoch, "repository.kind", "%s after %s in epoch %d; want the same", b.Repository.Kind, a.Repository.Kind, a.Repository.Epoch)
 	n.want(b.Repository.Epoch >= a.Repository.Epoch, "repository.epoch", "%d after %d; it never falls", b.Repository.Epoch, a.Repository.Epoch)
 }
 

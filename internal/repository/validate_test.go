@@ -106,11 +106,23 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 
 		{func(d *Document) { d.Repository.Kind = "nfs" }, []string{
 			`repository.kind: "nfs"; want one of members, disk, file, etcd`, "repository.uuid: d0000000-0000-0000-0000-000000000000 for kind nfs; every repository has one, members have none",
-			"repository.epoch: 2 for kind nfs; want 1 or more of a repository, 0 of members", "repository.areas: for kind nfs; disks and files have them, others do not",
-			"repository.spares: for kind nfs; want them for disks only", "moving: for kind nfs; only disks and files move",
+			"repository.epoch: 2 for kind nfs; want 1 or more of a repository, 0 of members", "repository.spares: for kind nfs; want them for disks only",
+			"repository.areas: for kind nfs; disks and files have them, others do not", "moving: for kind nfs; only a repository moves",
+			"moving.areas: for kind nfs; disks and files have them, others do not",
 		}},
 		{func(d *Document) { d.Repository, d.Moving = Storage{Kind: KindMembers}, nil }, nil},
-		{func(d *Document) { d.Repository, d.Moving = Storage{Kind: KindEtcd, UUID: UUID{1}, Epoch: 2}, nil }, []string{"repository.epoch: 2; with etcd it is always 1"}},
+		{func(d *Document) { d.Repository, d.Moving = Storage{Kind: KindEtcd, UUID: UUID{1}, Epoch: 2}, nil }, []string{"repository.etcd: for kind etcd; etcd has it, others do not"}},
+		{func(d *Document) { d.Repository, d.Moving = storageInEtcd(), nil }, nil},
+		{func(d *Document) { d.Repository.Etcd = storageInEtcd().Etcd }, []string{"repository.etcd: for kind disk; etcd has it, others do not"}},
+		{func(d *Document) {
+			d.Repository, d.Moving = storageInEtcd(), nil
+			d.Repository.Etcd.Endpoints, d.Repository.Etcd.Prefix = []string{"", "h:1", "h:1"}, "/x"
+		}, []string{
+			"repository.etcd.endpoints[0]: is empty; want HOST:PORT", `repository.etcd.endpoints[2]: "h:1" is used twice; want another one`, `repository.etcd.prefix: "/x"; want it without / around it`,
+		}},
+		{func(d *Document) { d.Repository, d.Moving = storageInEtcd(), nil; d.Repository.Etcd.Endpoints = nil }, []string{"repository.etcd.endpoints: none; want HOST:PORT of etcd"}},
+		{func(d *Document) { d.Moving.Kind = "nfs" }, []string{`moving.kind: "nfs"; want one of disk, file, etcd, or nothing`, "moving.areas: for kind nfs; disks and files have them, others do not"}},
+		{func(d *Document) { d.Moving.Kind, d.Moving.Areas, d.Moving.Etcd = KindEtcd, nil, storageInEtcd().Etcd }, nil},
 		{func(d *Document) { d.Repository.Poll = "61s" }, []string{`repository.poll: "61s"; want a duration from 1s to 1m0s, for example 5s`}},
 		{func(d *Document) { d.Repository.Poll = "5" }, []string{`repository.poll: "5"; want a duration from 1s to 1m0s, for example 5s`}},
 		{func(d *Document) { d.Repository.Spares = []string{"x", "x", ""} }, []string{`repository.spares[1]: "x" is used twice; want another one`, "repository.spares[2]: is empty; want a device"}},

@@ -173,8 +173,6 @@ func (v *validator) storage() {
 	stored := onDisks || s.Kind == KindEtcd
 	v.want((s.UUID != UUID{}) == stored, "repository.uuid", "%s for kind %s; every repository has one, members have none", s.UUID, s.Kind)
 	v.want((s.Epoch > 0) == stored && s.Epoch <= maxGeneration, "repository.epoch", "%d for kind %s; want 1 or more of a repository, 0 of members", s.Epoch, s.Kind)
-	v.want(s.Kind != KindEtcd || s.Epoch <= 1, "repository.epoch", "%d; with etcd it is always 1", s.Epoch)
-	v.want((s.Areas != nil) == onDisks, "repository.areas", "for kind %s; disks and files have them, others do not", s.Kind)
 	v.want(len(s.Spares) == 0 || s.Kind == KindDisk, "repository.spares", "for kind %s; want them for disks only", s.Kind)
 	spares := map[string]bool{}
 	for i, device := range s.Spares {
@@ -182,18 +180,40 @@ func (v *validator) storage() {
 		v.want(device != "", path, "is empty; want a device")
 		v.unique(spares, path, device)
 	}
-	if s.Areas != nil {
-		v.areas("repository.areas", s.Areas)
-	}
+	v.storagePlace("repository", s.Kind, s.Areas, s.Etcd)
 	if m := v.Moving; m != nil {
-		v.want(onDisks, "moving", "for kind %s; only disks and files move", s.Kind)
+		v.want(stored, "moving", "for kind %s; only a repository moves", s.Kind)
 		v.want(m.Epoch == s.Epoch+1, "moving.epoch", "%d; want %d, one after the present one", m.Epoch, s.Epoch+1)
 		v.want(m.Op != OpID{}, "moving.op", "missing; want that of the completion")
-		v.areas("moving.areas", &m.Areas)
-		for i, n := range v.Nodes {
-			v.want(n.Slot == nil || *n.Slot < m.Areas.Hosts, "moving.areas.hosts", "%d; nodes[%d] has slot %d, want more", m.Areas.Hosts, i, slotOf(n.Slot))
+		v.word("moving.kind", m.Kind, "", KindDisk, KindFile, KindEtcd)
+		v.storagePlace("moving", v.NextKind(), m.Areas, m.Etcd)
+		if m.Areas != nil {
+			for i, n := range v.Nodes {
+				v.want(n.Slot == nil || *n.Slot < m.Areas.Hosts, "moving.areas.hosts", "%d; nodes[%d] has slot %d, want more", m.Areas.Hosts, i, slotOf(n.Slot))
+			}
 		}
 	}
+}
+
+// storagePlace wants areas of disks and files, and of etcd where it is.
+func (v *validator) storagePlace(path, kind string, areas *Areas, etcd *Etcd) {
+	onDisks := kind == KindDisk || kind == KindFile
+	v.want((areas != nil) == onDisks, path+".areas", "for kind %s; disks and files have them, others do not", kind)
+	v.want((etcd != nil) == (kind == KindEtcd), path+".etcd", "for kind %s; etcd has it, others do not", kind)
+	if areas != nil {
+		v.areas(path+".areas", areas)
+	}
+	if etcd == nil {
+		return
+	}
+	v.want(len(etcd.Endpoints) > 0, path+".etcd.endpoints", "none; want HOST:PORT of etcd")
+	seen := map[string]bool{}
+	for i, e := range etcd.Endpoints {
+		at := fmt.Sprintf("%s.etcd.endpoints[%d]", path, i)
+		v.want(e != "", at, "is empty; want HOST:PORT")
+		v.unique(seen, at, e)
+	}
+	v.want(strings.Trim(etcd.Prefix, "/") == etcd.Prefix, path+".etcd.prefix", "%q; want it without / around it", etcd.Prefix)
 }
 
 func (v *validator) areas(path string, a *Areas) {

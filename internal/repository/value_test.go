@@ -8,7 +8,7 @@ import (
 	"github.com/belfry-ha/belfry"
 )
 
-var testValuePlace = ValuePlace{Repository: UUID{1}, Disk: UUID{5}, Limit: 2 * BlockSize}
+var testValuePlace = ValuePlace{Repository: UUID{1}, Epoch: 2, Disk: UUID{5}, Limit: 2 * BlockSize}
 
 func admitTester(signer belfry.NodeID, candidate []byte) (Verify, error) {
 	if signer == testRecord().Writer || bytes.Contains(candidate, signer[:]) {
@@ -33,7 +33,7 @@ func TestAValueComesBackAsItWas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(found.Document) != string(doc) || found.Generation != r.Generation || found.Ballot != r.Accepted || found.Epoch != 1 ||
+	if string(found.Document) != string(doc) || found.Generation != r.Generation || found.Ballot != r.Accepted || found.Epoch != testValuePlace.Epoch ||
 		found.Repository != testValuePlace.Repository || found.Previous != r.Previous || found.Op != r.Op || found.Writer != r.Writer {
 		t.Errorf("got %+v of %+v", found, r)
 	}
@@ -72,10 +72,10 @@ func TestAValueOfAnotherPlaceIsRefused(t *testing.T) {
 	r, doc := testRecord(), []byte("the document")
 	stranger := r
 	stranger.Writer = belfry.NodeID{99}
-	empty := Record{Sequence: 1, Promised: 1, Epoch: 1, Repository: UUID{1}, Disk: UUID{5}, Writer: r.Writer}
+	empty := Record{Sequence: 1, Promised: 1, Epoch: 2, Repository: UUID{1}, Disk: UUID{5}, Writer: r.Writer}
 	forged := func(change func(*Record)) []byte { // by a member whose agent is at fault
 		value := encodeValue(t, testValuePlace, r, doc)
-		of, err := decodeRecord(value[:BlockSize], place{repository: UUID{1}, disk: UUID{5}, epoch: 1, slotSize: BlockSize})
+		of, err := decodeRecord(value[:BlockSize], place{repository: UUID{1}, disk: UUID{5}, epoch: 2, slotSize: BlockSize})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,15 +87,16 @@ func TestAValueOfAnotherPlaceIsRefused(t *testing.T) {
 		value []byte
 		want  error
 	}{
-		{"another repository", encodeValue(t, ValuePlace{UUID{2}, UUID{5}, BlockSize}, r, doc), belfry.ErrUsage},
-		{"another store", encodeValue(t, ValuePlace{UUID{1}, UUID{6}, BlockSize}, r, doc), Regressed},
+		{"another repository", encodeValue(t, ValuePlace{UUID{2}, 2, UUID{5}, BlockSize}, r, doc), belfry.ErrUsage},
+		{"another store", encodeValue(t, ValuePlace{UUID{1}, 2, UUID{6}, BlockSize}, r, doc), Regressed},
 		{"a signer who does not count", encodeValue(t, testValuePlace, stranger, doc), Damaged},
-		{"too long", encodeValue(t, ValuePlace{UUID{1}, UUID{5}, 3 * BlockSize}, r, make([]byte, 3*BlockSize)), Damaged},
+		{"left when it moved here", encodeValue(t, ValuePlace{UUID{1}, 1, UUID{5}, BlockSize}, r, doc), belfry.ErrNotFound},
+		{"moved on", encodeValue(t, ValuePlace{UUID{1}, 3, UUID{5}, BlockSize}, r, doc), Moved},
+		{"too long", encodeValue(t, ValuePlace{UUID{1}, 2, UUID{5}, 3 * BlockSize}, r, make([]byte, 3*BlockSize)), Damaged},
 		{"no document", encodeRecord(t, empty), Damaged},
 		{"no value", append(encodeRecord(t, empty), doc...), Damaged},
 		{"not committed", forged(func(r *Record) { r.Chosen = false }), Damaged},
 		{"a second payload slot", forged(func(r *Record) { r.Slot = 1 }), Damaged},
-		{"another epoch", forged(func(r *Record) { r.Epoch = 2 }), Damaged},
 		{"a host slot", forged(func(r *Record) { r.Host = 1 }), Damaged},
 		{"half of it", encodeValue(t, testValuePlace, r, doc)[:100], Damaged},
 		{"something after it", append(encodeValue(t, testValuePlace, r, doc), 0), Damaged},

@@ -23,6 +23,227 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type MoveRepositoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mode          string                 `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`                    // move: all disks are other ones; replace: one is; mirror: there are more
+	To            []string               `protobuf:"bytes,2,rep,name=to,proto3" json:"to,omitempty"`                        // paths of block devices or files *.belfry; or one etcd://HOST:PORT/PREFIX
+	From          string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`                    // with replace: path or UUID of the disk that goes
+	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // look, and write nothing
+	Force         bool                   `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`                 // destroy what the new disks hold
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveRepositoryRequest) Reset() {
+	*x = MoveRepositoryRequest{}
+	mi := &file_belfry_v1_config_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveRepositoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveRepositoryRequest) ProtoMessage() {}
+
+func (x *MoveRepositoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_config_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveRepositoryRequest.ProtoReflect.Descriptor instead.
+func (*MoveRepositoryRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *MoveRepositoryRequest) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *MoveRepositoryRequest) GetTo() []string {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *MoveRepositoryRequest) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *MoveRepositoryRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *MoveRepositoryRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type MoveRepositoryResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`              // disk, file or etcd
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`           // of the new place
+	Generation    uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"` // in force from there; with dry_run that of now
+	Place         string                 `protobuf:"bytes,4,opt,name=place,proto3" json:"place,omitempty"`            // in etcd
+	Disks         []*MovedDisk           `protobuf:"bytes,5,rep,name=disks,proto3" json:"disks,omitempty"`
+	Unconfirmed   []string               `protobuf:"bytes,15,rep,name=unconfirmed,proto3" json:"unconfirmed,omitempty"` // members that are up and did not confirm the change, each with the reason
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveRepositoryResponse) Reset() {
+	*x = MoveRepositoryResponse{}
+	mi := &file_belfry_v1_config_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveRepositoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveRepositoryResponse) ProtoMessage() {}
+
+func (x *MoveRepositoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_config_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveRepositoryResponse.ProtoReflect.Descriptor instead.
+func (*MoveRepositoryResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *MoveRepositoryResponse) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *MoveRepositoryResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *MoveRepositoryResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *MoveRepositoryResponse) GetPlace() string {
+	if x != nil {
+		return x.Place
+	}
+	return ""
+}
+
+func (x *MoveRepositoryResponse) GetDisks() []*MovedDisk {
+	if x != nil {
+		return x.Disks
+	}
+	return nil
+}
+
+func (x *MoveRepositoryResponse) GetUnconfirmed() []string {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
+// MovedDisk is one of the disks of the new epoch.
+type MovedDisk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Disk          string                 `protobuf:"bytes,2,opt,name=disk,proto3" json:"disk,omitempty"`    // UUID
+	Stays         bool                   `protobuf:"varint,3,opt,name=stays,proto3" json:"stays,omitempty"` // it was one before
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MovedDisk) Reset() {
+	*x = MovedDisk{}
+	mi := &file_belfry_v1_config_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MovedDisk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MovedDisk) ProtoMessage() {}
+
+func (x *MovedDisk) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_config_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MovedDisk.ProtoReflect.Descriptor instead.
+func (*MovedDisk) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *MovedDisk) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *MovedDisk) GetDisk() string {
+	if x != nil {
+		return x.Disk
+	}
+	return ""
+}
+
+func (x *MovedDisk) GetStays() bool {
+	if x != nil {
+		return x.Stays
+	}
+	return false
+}
+
 type GetConfigRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"` // section, or section.name; empty: all that there is
@@ -33,7 +254,7 @@ type GetConfigRequest struct {
 
 func (x *GetConfigRequest) Reset() {
 	*x = GetConfigRequest{}
-	mi := &file_belfry_v1_config_proto_msgTypes[0]
+	mi := &file_belfry_v1_config_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -45,7 +266,7 @@ func (x *GetConfigRequest) String() string {
 func (*GetConfigRequest) ProtoMessage() {}
 
 func (x *GetConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_config_proto_msgTypes[0]
+	mi := &file_belfry_v1_config_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -58,7 +279,7 @@ func (x *GetConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConfigRequest.ProtoReflect.Descriptor instead.
 func (*GetConfigRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_config_proto_rawDescGZIP(), []int{0}
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GetConfigRequest) GetPath() string {
@@ -87,7 +308,7 @@ type GetConfigResponse struct {
 
 func (x *GetConfigResponse) Reset() {
 	*x = GetConfigResponse{}
-	mi := &file_belfry_v1_config_proto_msgTypes[1]
+	mi := &file_belfry_v1_config_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -99,7 +320,7 @@ func (x *GetConfigResponse) String() string {
 func (*GetConfigResponse) ProtoMessage() {}
 
 func (x *GetConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_config_proto_msgTypes[1]
+	mi := &file_belfry_v1_config_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -112,7 +333,7 @@ func (x *GetConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConfigResponse.ProtoReflect.Descriptor instead.
 func (*GetConfigResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_config_proto_rawDescGZIP(), []int{1}
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetConfigResponse) GetGeneration() uint64 {
@@ -157,7 +378,7 @@ type Setting struct {
 
 func (x *Setting) Reset() {
 	*x = Setting{}
-	mi := &file_belfry_v1_config_proto_msgTypes[2]
+	mi := &file_belfry_v1_config_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -169,7 +390,7 @@ func (x *Setting) String() string {
 func (*Setting) ProtoMessage() {}
 
 func (x *Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_config_proto_msgTypes[2]
+	mi := &file_belfry_v1_config_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -182,7 +403,7 @@ func (x *Setting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Setting.ProtoReflect.Descriptor instead.
 func (*Setting) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_config_proto_rawDescGZIP(), []int{2}
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Setting) GetPath() string {
@@ -231,7 +452,7 @@ type SetConfigRequest struct {
 
 func (x *SetConfigRequest) Reset() {
 	*x = SetConfigRequest{}
-	mi := &file_belfry_v1_config_proto_msgTypes[3]
+	mi := &file_belfry_v1_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -243,7 +464,7 @@ func (x *SetConfigRequest) String() string {
 func (*SetConfigRequest) ProtoMessage() {}
 
 func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_config_proto_msgTypes[3]
+	mi := &file_belfry_v1_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -256,7 +477,7 @@ func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigRequest.ProtoReflect.Descriptor instead.
 func (*SetConfigRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_config_proto_rawDescGZIP(), []int{3}
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SetConfigRequest) GetPath() string {
@@ -293,7 +514,7 @@ type SetConfigResponse struct {
 
 func (x *SetConfigResponse) Reset() {
 	*x = SetConfigResponse{}
-	mi := &file_belfry_v1_config_proto_msgTypes[4]
+	mi := &file_belfry_v1_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -305,7 +526,7 @@ func (x *SetConfigResponse) String() string {
 func (*SetConfigResponse) ProtoMessage() {}
 
 func (x *SetConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_config_proto_msgTypes[4]
+	mi := &file_belfry_v1_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -318,7 +539,7 @@ func (x *SetConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigResponse.ProtoReflect.Descriptor instead.
 func (*SetConfigResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_config_proto_rawDescGZIP(), []int{4}
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SetConfigResponse) GetSetting() *Setting {
@@ -368,7 +589,7 @@ type ConfigConfirmation struct {
 
 func (x *ConfigConfirmation) Reset() {
 	*x = ConfigConfirmation{}
-	mi := &file_belfry_v1_config_proto_msgTypes[5]
+	mi := &file_belfry_v1_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -380,7 +601,7 @@ func (x *ConfigConfirmation) String() string {
 func (*ConfigConfirmation) ProtoMessage() {}
 
 func (x *ConfigConfirmation) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_config_proto_msgTypes[5]
+	mi := &file_belfry_v1_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -393,7 +614,7 @@ func (x *ConfigConfirmation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigConfirmation.ProtoReflect.Descriptor instead.
 func (*ConfigConfirmation) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ConfigConfirmation) GetGeneration() uint64 {
@@ -430,7 +651,7 @@ type ConfigEffect struct {
 
 func (x *ConfigEffect) Reset() {
 	*x = ConfigEffect{}
-	mi := &file_belfry_v1_config_proto_msgTypes[6]
+	mi := &file_belfry_v1_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -442,7 +663,7 @@ func (x *ConfigEffect) String() string {
 func (*ConfigEffect) ProtoMessage() {}
 
 func (x *ConfigEffect) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_config_proto_msgTypes[6]
+	mi := &file_belfry_v1_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -455,7 +676,7 @@ func (x *ConfigEffect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigEffect.ProtoReflect.Descriptor instead.
 func (*ConfigEffect) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ConfigEffect) GetSection() string {
@@ -497,7 +718,7 @@ type PlanConfigRequest struct {
 
 func (x *PlanConfigRequest) Reset() {
 	*x = PlanConfigRequest{}
-	mi := &file_belfry_v1_config_proto_msgTypes[7]
+	mi := &file_belfry_v1_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +730,7 @@ func (x *PlanConfigRequest) String() string {
 func (*PlanConfigRequest) ProtoMessage() {}
 
 func (x *PlanConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_config_proto_msgTypes[7]
+	mi := &file_belfry_v1_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +743,7 @@ func (x *PlanConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanConfigRequest.ProtoReflect.Descriptor instead.
 func (*PlanConfigRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_config_proto_rawDescGZIP(), []int{7}
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PlanConfigRequest) GetText() string {
@@ -558,7 +779,7 @@ type PlanConfigResponse struct {
 
 func (x *PlanConfigResponse) Reset() {
 	*x = PlanConfigResponse{}
-	mi := &file_belfry_v1_config_proto_msgTypes[8]
+	mi := &file_belfry_v1_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -570,7 +791,7 @@ func (x *PlanConfigResponse) String() string {
 func (*PlanConfigResponse) ProtoMessage() {}
 
 func (x *PlanConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_config_proto_msgTypes[8]
+	mi := &file_belfry_v1_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -583,7 +804,7 @@ func (x *PlanConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanConfigResponse.ProtoReflect.Descriptor instead.
 func (*PlanConfigResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_config_proto_rawDescGZIP(), []int{8}
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PlanConfigResponse) GetGeneration() uint64 {
@@ -628,7 +849,7 @@ type ApplyConfigRequest struct {
 
 func (x *ApplyConfigRequest) Reset() {
 	*x = ApplyConfigRequest{}
-	mi := &file_belfry_v1_config_proto_msgTypes[9]
+	mi := &file_belfry_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -640,7 +861,7 @@ func (x *ApplyConfigRequest) String() string {
 func (*ApplyConfigRequest) ProtoMessage() {}
 
 func (x *ApplyConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_config_proto_msgTypes[9]
+	mi := &file_belfry_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -653,7 +874,7 @@ func (x *ApplyConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyConfigRequest.ProtoReflect.Descriptor instead.
 func (*ApplyConfigRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_config_proto_rawDescGZIP(), []int{9}
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ApplyConfigRequest) GetText() string {
@@ -714,7 +935,7 @@ type ApplyConfigResponse struct {
 
 func (x *ApplyConfigResponse) Reset() {
 	*x = ApplyConfigResponse{}
-	mi := &file_belfry_v1_config_proto_msgTypes[10]
+	mi := &file_belfry_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +947,7 @@ func (x *ApplyConfigResponse) String() string {
 func (*ApplyConfigResponse) ProtoMessage() {}
 
 func (x *ApplyConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_config_proto_msgTypes[10]
+	mi := &file_belfry_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +960,7 @@ func (x *ApplyConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyConfigResponse.ProtoReflect.Descriptor instead.
 func (*ApplyConfigResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ApplyConfigResponse) GetGeneration() uint64 {
@@ -808,7 +1029,7 @@ type ConfirmConfigRequest struct {
 
 func (x *ConfirmConfigRequest) Reset() {
 	*x = ConfirmConfigRequest{}
-	mi := &file_belfry_v1_config_proto_msgTypes[11]
+	mi := &file_belfry_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -820,7 +1041,7 @@ func (x *ConfirmConfigRequest) String() string {
 func (*ConfirmConfigRequest) ProtoMessage() {}
 
 func (x *ConfirmConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_config_proto_msgTypes[11]
+	mi := &file_belfry_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -833,7 +1054,7 @@ func (x *ConfirmConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmConfigRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmConfigRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ConfirmConfigRequest) GetGeneration() uint64 {
@@ -865,7 +1086,7 @@ type ConfirmConfigResponse struct {
 
 func (x *ConfirmConfigResponse) Reset() {
 	*x = ConfirmConfigResponse{}
-	mi := &file_belfry_v1_config_proto_msgTypes[12]
+	mi := &file_belfry_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +1098,7 @@ func (x *ConfirmConfigResponse) String() string {
 func (*ConfirmConfigResponse) ProtoMessage() {}
 
 func (x *ConfirmConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_config_proto_msgTypes[12]
+	mi := &file_belfry_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +1111,7 @@ func (x *ConfirmConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmConfigResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmConfigResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ConfirmConfigResponse) GetGeneration() uint64 {
@@ -954,7 +1175,7 @@ type RollbackConfigRequest struct {
 
 func (x *RollbackConfigRequest) Reset() {
 	*x = RollbackConfigRequest{}
-	mi := &file_belfry_v1_config_proto_msgTypes[13]
+	mi := &file_belfry_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -966,7 +1187,7 @@ func (x *RollbackConfigRequest) String() string {
 func (*RollbackConfigRequest) ProtoMessage() {}
 
 func (x *RollbackConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_config_proto_msgTypes[13]
+	mi := &file_belfry_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -979,7 +1200,7 @@ func (x *RollbackConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackConfigRequest.ProtoReflect.Descriptor instead.
 func (*RollbackConfigRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RollbackConfigRequest) GetGeneration() uint64 {
@@ -1025,7 +1246,7 @@ type RollbackConfigResponse struct {
 
 func (x *RollbackConfigResponse) Reset() {
 	*x = RollbackConfigResponse{}
-	mi := &file_belfry_v1_config_proto_msgTypes[14]
+	mi := &file_belfry_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1037,7 +1258,7 @@ func (x *RollbackConfigResponse) String() string {
 func (*RollbackConfigResponse) ProtoMessage() {}
 
 func (x *RollbackConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_config_proto_msgTypes[14]
+	mi := &file_belfry_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1050,7 +1271,7 @@ func (x *RollbackConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackConfigResponse.ProtoReflect.Descriptor instead.
 func (*RollbackConfigResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RollbackConfigResponse) GetGeneration() uint64 {
@@ -1112,7 +1333,7 @@ type DiffConfigRequest struct {
 
 func (x *DiffConfigRequest) Reset() {
 	*x = DiffConfigRequest{}
-	mi := &file_belfry_v1_config_proto_msgTypes[15]
+	mi := &file_belfry_v1_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1124,7 +1345,7 @@ func (x *DiffConfigRequest) String() string {
 func (*DiffConfigRequest) ProtoMessage() {}
 
 func (x *DiffConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_config_proto_msgTypes[15]
+	mi := &file_belfry_v1_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1137,7 +1358,7 @@ func (x *DiffConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffConfigRequest.ProtoReflect.Descriptor instead.
 func (*DiffConfigRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DiffConfigRequest) GetFrom() uint64 {
@@ -1166,7 +1387,7 @@ type DiffConfigResponse struct {
 
 func (x *DiffConfigResponse) Reset() {
 	*x = DiffConfigResponse{}
-	mi := &file_belfry_v1_config_proto_msgTypes[16]
+	mi := &file_belfry_v1_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1399,7 @@ func (x *DiffConfigResponse) String() string {
 func (*DiffConfigResponse) ProtoMessage() {}
 
 func (x *DiffConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_config_proto_msgTypes[16]
+	mi := &file_belfry_v1_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1412,7 @@ func (x *DiffConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffConfigResponse.ProtoReflect.Descriptor instead.
 func (*DiffConfigResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_config_proto_rawDescGZIP(), []int{16}
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DiffConfigResponse) GetFrom() uint64 {
@@ -1231,7 +1452,7 @@ type ListGenerationsRequest struct {
 
 func (x *ListGenerationsRequest) Reset() {
 	*x = ListGenerationsRequest{}
-	mi := &file_belfry_v1_config_proto_msgTypes[17]
+	mi := &file_belfry_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1243,7 +1464,7 @@ func (x *ListGenerationsRequest) String() string {
 func (*ListGenerationsRequest) ProtoMessage() {}
 
 func (x *ListGenerationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_config_proto_msgTypes[17]
+	mi := &file_belfry_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1256,7 +1477,7 @@ func (x *ListGenerationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGenerationsRequest.ProtoReflect.Descriptor instead.
 func (*ListGenerationsRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_config_proto_rawDescGZIP(), []int{17}
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListGenerationsRequest) GetLimit() uint32 {
@@ -1276,7 +1497,7 @@ type ListGenerationsResponse struct {
 
 func (x *ListGenerationsResponse) Reset() {
 	*x = ListGenerationsResponse{}
-	mi := &file_belfry_v1_config_proto_msgTypes[18]
+	mi := &file_belfry_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1288,7 +1509,7 @@ func (x *ListGenerationsResponse) String() string {
 func (*ListGenerationsResponse) ProtoMessage() {}
 
 func (x *ListGenerationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_config_proto_msgTypes[18]
+	mi := &file_belfry_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1301,7 +1522,7 @@ func (x *ListGenerationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGenerationsResponse.ProtoReflect.Descriptor instead.
 func (*ListGenerationsResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_config_proto_rawDescGZIP(), []int{18}
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListGenerationsResponse) GetGenerations() []*Generation {
@@ -1333,7 +1554,7 @@ type Generation struct {
 
 func (x *Generation) Reset() {
 	*x = Generation{}
-	mi := &file_belfry_v1_config_proto_msgTypes[19]
+	mi := &file_belfry_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1566,7 @@ func (x *Generation) String() string {
 func (*Generation) ProtoMessage() {}
 
 func (x *Generation) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_config_proto_msgTypes[19]
+	mi := &file_belfry_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1579,7 @@ func (x *Generation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Generation.ProtoReflect.Descriptor instead.
 func (*Generation) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_config_proto_rawDescGZIP(), []int{19}
+	return file_belfry_v1_config_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Generation) GetGeneration() uint64 {
@@ -1407,7 +1628,26 @@ var File_belfry_v1_config_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x16belfry/v1/config.proto\x12\tbelfry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"8\n" +
+	"\x16belfry/v1/config.proto\x12\tbelfry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"~\n" +
+	"\x15MoveRepositoryRequest\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x0e\n" +
+	"\x02to\x18\x02 \x03(\tR\x02to\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x14\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\"\xc6\x01\n" +
+	"\x16MoveRepositoryResponse\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x04R\n" +
+	"generation\x12\x14\n" +
+	"\x05place\x18\x04 \x01(\tR\x05place\x12*\n" +
+	"\x05disks\x18\x05 \x03(\v2\x14.belfry.v1.MovedDiskR\x05disks\x12 \n" +
+	"\vunconfirmed\x18\x0f \x03(\tR\vunconfirmed\"I\n" +
+	"\tMovedDisk\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04disk\x18\x02 \x01(\tR\x04disk\x12\x14\n" +
+	"\x05stays\x18\x03 \x01(\bR\x05stays\"8\n" +
 	"\x10GetConfigRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x10\n" +
 	"\x03all\x18\x02 \x01(\bR\x03all\"\xba\x01\n" +
@@ -1536,7 +1776,7 @@ const file_belfry_v1_config_proto_rawDesc = "" +
 	"\x06author\x18\x03 \x01(\tR\x06author\x12\x12\n" +
 	"\x04node\x18\x04 \x01(\tR\x04node\x12\x12\n" +
 	"\x04text\x18\x05 \x01(\tR\x04text\x12\x12\n" +
-	"\x04kept\x18\x06 \x01(\bR\x04kept2\x88\x05\n" +
+	"\x04kept\x18\x06 \x01(\bR\x04kept2\xdf\x05\n" +
 	"\rConfigService\x12F\n" +
 	"\tGetConfig\x12\x1b.belfry.v1.GetConfigRequest\x1a\x1c.belfry.v1.GetConfigResponse\x12F\n" +
 	"\tSetConfig\x12\x1b.belfry.v1.SetConfigRequest\x1a\x1c.belfry.v1.SetConfigResponse\x12I\n" +
@@ -1547,7 +1787,8 @@ const file_belfry_v1_config_proto_rawDesc = "" +
 	"\x0eRollbackConfig\x12 .belfry.v1.RollbackConfigRequest\x1a!.belfry.v1.RollbackConfigResponse\x12I\n" +
 	"\n" +
 	"DiffConfig\x12\x1c.belfry.v1.DiffConfigRequest\x1a\x1d.belfry.v1.DiffConfigResponse\x12X\n" +
-	"\x0fListGenerations\x12!.belfry.v1.ListGenerationsRequest\x1a\".belfry.v1.ListGenerationsResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
+	"\x0fListGenerations\x12!.belfry.v1.ListGenerationsRequest\x1a\".belfry.v1.ListGenerationsResponse\x12U\n" +
+	"\x0eMoveRepository\x12 .belfry.v1.MoveRepositoryRequest\x1a!.belfry.v1.MoveRepositoryResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
 
 var (
 	file_belfry_v1_config_proto_rawDescOnce sync.Once
@@ -1561,66 +1802,72 @@ func file_belfry_v1_config_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_config_proto_rawDescData
 }
 
-var file_belfry_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_belfry_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_belfry_v1_config_proto_goTypes = []any{
-	(*GetConfigRequest)(nil),        // 0: belfry.v1.GetConfigRequest
-	(*GetConfigResponse)(nil),       // 1: belfry.v1.GetConfigResponse
-	(*Setting)(nil),                 // 2: belfry.v1.Setting
-	(*SetConfigRequest)(nil),        // 3: belfry.v1.SetConfigRequest
-	(*SetConfigResponse)(nil),       // 4: belfry.v1.SetConfigResponse
-	(*ConfigConfirmation)(nil),      // 5: belfry.v1.ConfigConfirmation
-	(*ConfigEffect)(nil),            // 6: belfry.v1.ConfigEffect
-	(*PlanConfigRequest)(nil),       // 7: belfry.v1.PlanConfigRequest
-	(*PlanConfigResponse)(nil),      // 8: belfry.v1.PlanConfigResponse
-	(*ApplyConfigRequest)(nil),      // 9: belfry.v1.ApplyConfigRequest
-	(*ApplyConfigResponse)(nil),     // 10: belfry.v1.ApplyConfigResponse
-	(*ConfirmConfigRequest)(nil),    // 11: belfry.v1.ConfirmConfigRequest
-	(*ConfirmConfigResponse)(nil),   // 12: belfry.v1.ConfirmConfigResponse
-	(*RollbackConfigRequest)(nil),   // 13: belfry.v1.RollbackConfigRequest
-	(*RollbackConfigResponse)(nil),  // 14: belfry.v1.RollbackConfigResponse
-	(*DiffConfigRequest)(nil),       // 15: belfry.v1.DiffConfigRequest
-	(*DiffConfigResponse)(nil),      // 16: belfry.v1.DiffConfigResponse
-	(*ListGenerationsRequest)(nil),  // 17: belfry.v1.ListGenerationsRequest
-	(*ListGenerationsResponse)(nil), // 18: belfry.v1.ListGenerationsResponse
-	(*Generation)(nil),              // 19: belfry.v1.Generation
-	(*timestamppb.Timestamp)(nil),   // 20: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 21: google.protobuf.Duration
+	(*MoveRepositoryRequest)(nil),   // 0: belfry.v1.MoveRepositoryRequest
+	(*MoveRepositoryResponse)(nil),  // 1: belfry.v1.MoveRepositoryResponse
+	(*MovedDisk)(nil),               // 2: belfry.v1.MovedDisk
+	(*GetConfigRequest)(nil),        // 3: belfry.v1.GetConfigRequest
+	(*GetConfigResponse)(nil),       // 4: belfry.v1.GetConfigResponse
+	(*Setting)(nil),                 // 5: belfry.v1.Setting
+	(*SetConfigRequest)(nil),        // 6: belfry.v1.SetConfigRequest
+	(*SetConfigResponse)(nil),       // 7: belfry.v1.SetConfigResponse
+	(*ConfigConfirmation)(nil),      // 8: belfry.v1.ConfigConfirmation
+	(*ConfigEffect)(nil),            // 9: belfry.v1.ConfigEffect
+	(*PlanConfigRequest)(nil),       // 10: belfry.v1.PlanConfigRequest
+	(*PlanConfigResponse)(nil),      // 11: belfry.v1.PlanConfigResponse
+	(*ApplyConfigRequest)(nil),      // 12: belfry.v1.ApplyConfigRequest
+	(*ApplyConfigResponse)(nil),     // 13: belfry.v1.ApplyConfigResponse
+	(*ConfirmConfigRequest)(nil),    // 14: belfry.v1.ConfirmConfigRequest
+	(*ConfirmConfigResponse)(nil),   // 15: belfry.v1.ConfirmConfigResponse
+	(*RollbackConfigRequest)(nil),   // 16: belfry.v1.RollbackConfigRequest
+	(*RollbackConfigResponse)(nil),  // 17: belfry.v1.RollbackConfigResponse
+	(*DiffConfigRequest)(nil),       // 18: belfry.v1.DiffConfigRequest
+	(*DiffConfigResponse)(nil),      // 19: belfry.v1.DiffConfigResponse
+	(*ListGenerationsRequest)(nil),  // 20: belfry.v1.ListGenerationsRequest
+	(*ListGenerationsResponse)(nil), // 21: belfry.v1.ListGenerationsResponse
+	(*Generation)(nil),              // 22: belfry.v1.Generation
+	(*timestamppb.Timestamp)(nil),   // 23: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 24: google.protobuf.Duration
 }
 var file_belfry_v1_config_proto_depIdxs = []int32{
-	2,  // 0: belfry.v1.GetConfigResponse.settings:type_name -> belfry.v1.Setting
-	5,  // 1: belfry.v1.GetConfigResponse.confirmation:type_name -> belfry.v1.ConfigConfirmation
-	2,  // 2: belfry.v1.SetConfigResponse.setting:type_name -> belfry.v1.Setting
-	20, // 3: belfry.v1.ConfigConfirmation.deadline:type_name -> google.protobuf.Timestamp
-	6,  // 4: belfry.v1.PlanConfigResponse.effects:type_name -> belfry.v1.ConfigEffect
-	21, // 5: belfry.v1.ApplyConfigRequest.confirm:type_name -> google.protobuf.Duration
-	5,  // 6: belfry.v1.ApplyConfigResponse.confirmation:type_name -> belfry.v1.ConfigConfirmation
-	6,  // 7: belfry.v1.ApplyConfigResponse.effects:type_name -> belfry.v1.ConfigEffect
-	6,  // 8: belfry.v1.RollbackConfigResponse.effects:type_name -> belfry.v1.ConfigEffect
-	6,  // 9: belfry.v1.DiffConfigResponse.effects:type_name -> belfry.v1.ConfigEffect
-	19, // 10: belfry.v1.ListGenerationsResponse.generations:type_name -> belfry.v1.Generation
-	5,  // 11: belfry.v1.ListGenerationsResponse.confirmation:type_name -> belfry.v1.ConfigConfirmation
-	20, // 12: belfry.v1.Generation.time:type_name -> google.protobuf.Timestamp
-	0,  // 13: belfry.v1.ConfigService.GetConfig:input_type -> belfry.v1.GetConfigRequest
-	3,  // 14: belfry.v1.ConfigService.SetConfig:input_type -> belfry.v1.SetConfigRequest
-	7,  // 15: belfry.v1.ConfigService.PlanConfig:input_type -> belfry.v1.PlanConfigRequest
-	9,  // 16: belfry.v1.ConfigService.ApplyConfig:input_type -> belfry.v1.ApplyConfigRequest
-	11, // 17: belfry.v1.ConfigService.ConfirmConfig:input_type -> belfry.v1.ConfirmConfigRequest
-	13, // 18: belfry.v1.ConfigService.RollbackConfig:input_type -> belfry.v1.RollbackConfigRequest
-	15, // 19: belfry.v1.ConfigService.DiffConfig:input_type -> belfry.v1.DiffConfigRequest
-	17, // 20: belfry.v1.ConfigService.ListGenerations:input_type -> belfry.v1.ListGenerationsRequest
-	1,  // 21: belfry.v1.ConfigService.GetConfig:output_type -> belfry.v1.GetConfigResponse
-	4,  // 22: belfry.v1.ConfigService.SetConfig:output_type -> belfry.v1.SetConfigResponse
-	8,  // 23: belfry.v1.ConfigService.PlanConfig:output_type -> belfry.v1.PlanConfigResponse
-	10, // 24: belfry.v1.ConfigService.ApplyConfig:output_type -> belfry.v1.ApplyConfigResponse
-	12, // 25: belfry.v1.ConfigService.ConfirmConfig:output_type -> belfry.v1.ConfirmConfigResponse
-	14, // 26: belfry.v1.ConfigService.RollbackConfig:output_type -> belfry.v1.RollbackConfigResponse
-	16, // 27: belfry.v1.ConfigService.DiffConfig:output_type -> belfry.v1.DiffConfigResponse
-	18, // 28: belfry.v1.ConfigService.ListGenerations:output_type -> belfry.v1.ListGenerationsResponse
-	21, // [21:29] is the sub-list for method output_type
-	13, // [13:21] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	2,  // 0: belfry.v1.MoveRepositoryResponse.disks:type_name -> belfry.v1.MovedDisk
+	5,  // 1: belfry.v1.GetConfigResponse.settings:type_name -> belfry.v1.Setting
+	8,  // 2: belfry.v1.GetConfigResponse.confirmation:type_name -> belfry.v1.ConfigConfirmation
+	5,  // 3: belfry.v1.SetConfigResponse.setting:type_name -> belfry.v1.Setting
+	23, // 4: belfry.v1.ConfigConfirmation.deadline:type_name -> google.protobuf.Timestamp
+	9,  // 5: belfry.v1.PlanConfigResponse.effects:type_name -> belfry.v1.ConfigEffect
+	24, // 6: belfry.v1.ApplyConfigRequest.confirm:type_name -> google.protobuf.Duration
+	8,  // 7: belfry.v1.ApplyConfigResponse.confirmation:type_name -> belfry.v1.ConfigConfirmation
+	9,  // 8: belfry.v1.ApplyConfigResponse.effects:type_name -> belfry.v1.ConfigEffect
+	9,  // 9: belfry.v1.RollbackConfigResponse.effects:type_name -> belfry.v1.ConfigEffect
+	9,  // 10: belfry.v1.DiffConfigResponse.effects:type_name -> belfry.v1.ConfigEffect
+	22, // 11: belfry.v1.ListGenerationsResponse.generations:type_name -> belfry.v1.Generation
+	8,  // 12: belfry.v1.ListGenerationsResponse.confirmation:type_name -> belfry.v1.ConfigConfirmation
+	23, // 13: belfry.v1.Generation.time:type_name -> google.protobuf.Timestamp
+	3,  // 14: belfry.v1.ConfigService.GetConfig:input_type -> belfry.v1.GetConfigRequest
+	6,  // 15: belfry.v1.ConfigService.SetConfig:input_type -> belfry.v1.SetConfigRequest
+	10, // 16: belfry.v1.ConfigService.PlanConfig:input_type -> belfry.v1.PlanConfigRequest
+	12, // 17: belfry.v1.ConfigService.ApplyConfig:input_type -> belfry.v1.ApplyConfigRequest
+	14, // 18: belfry.v1.ConfigService.ConfirmConfig:input_type -> belfry.v1.ConfirmConfigRequest
+	16, // 19: belfry.v1.ConfigService.RollbackConfig:input_type -> belfry.v1.RollbackConfigRequest
+	18, // 20: belfry.v1.ConfigService.DiffConfig:input_type -> belfry.v1.DiffConfigRequest
+	20, // 21: belfry.v1.ConfigService.ListGenerations:input_type -> belfry.v1.ListGenerationsRequest
+	0,  // 22: belfry.v1.ConfigService.MoveRepository:input_type -> belfry.v1.MoveRepositoryRequest
+	4,  // 23: belfry.v1.ConfigService.GetConfig:output_type -> belfry.v1.GetConfigResponse
+	7,  // 24: belfry.v1.ConfigService.SetConfig:output_type -> belfry.v1.SetConfigResponse
+	11, // 25: belfry.v1.ConfigService.PlanConfig:output_type -> belfry.v1.PlanConfigResponse
+	13, // 26: belfry.v1.ConfigService.ApplyConfig:output_type -> belfry.v1.ApplyConfigResponse
+	15, // 27: belfry.v1.ConfigService.ConfirmConfig:output_type -> belfry.v1.ConfirmConfigResponse
+	17, // 28: belfry.v1.ConfigService.RollbackConfig:output_type -> belfry.v1.RollbackConfigResponse
+	19, // 29: belfry.v1.ConfigService.DiffConfig:output_type -> belfry.v1.DiffConfigResponse
+	21, // 30: belfry.v1.ConfigService.ListGenerations:output_type -> belfry.v1.ListGenerationsResponse
+	1,  // 31: belfry.v1.ConfigService.MoveRepository:output_type -> belfry.v1.MoveRepositoryResponse
+	23, // [23:32] is the sub-list for method output_type
+	14, // [14:23] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_config_proto_init() }
@@ -1634,7 +1881,7 @@ func file_belfry_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_config_proto_rawDesc), len(file_belfry_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,7 @@ const (
 	ConfigService_RollbackConfig_FullMethodName  = "/belfry.v1.ConfigService/RollbackConfig"
 	ConfigService_DiffConfig_FullMethodName      = "/belfry.v1.ConfigService/DiffConfig"
 	ConfigService_ListGenerations_FullMethodName = "/belfry.v1.ConfigService/ListGenerations"
+	ConfigService_MoveRepository_FullMethodName  = "/belfry.v1.ConfigService/MoveRepository"
 )
 
 // ConfigServiceClient is the client API for ConfigService service.
@@ -46,6 +47,9 @@ type ConfigServiceClient interface {
 	RollbackConfig(ctx context.Context, in *RollbackConfigRequest, opts ...grpc.CallOption) (*RollbackConfigResponse, error)
 	DiffConfig(ctx context.Context, in *DiffConfigRequest, opts ...grpc.CallOption) (*DiffConfigResponse, error)
 	ListGenerations(ctx context.Context, in *ListGenerationsRequest, opts ...grpc.CallOption) (*ListGenerationsResponse, error)
+	// MoveRepository brings the configuration to other disks, or to etcd. It is done
+	// by the node that is asked: paths are its own.
+	MoveRepository(ctx context.Context, in *MoveRepositoryRequest, opts ...grpc.CallOption) (*MoveRepositoryResponse, error)
 }
 
 type configServiceClient struct {
@@ -136,6 +140,16 @@ func (c *configServiceClient) ListGenerations(ctx context.Context, in *ListGener
 	return out, nil
 }
 
+func (c *configServiceClient) MoveRepository(ctx context.Context, in *MoveRepositoryRequest, opts ...grpc.CallOption) (*MoveRepositoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MoveRepositoryResponse)
+	err := c.cc.Invoke(ctx, ConfigService_MoveRepository_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ConfigServiceServer is the server API for ConfigService service.
 // All implementations must embed UnimplementedConfigServiceServer
 // for forward compatibility.
@@ -153,6 +167,9 @@ type ConfigServiceServer interface {
 	RollbackConfig(context.Context, *RollbackConfigRequest) (*RollbackConfigResponse, error)
 	DiffConfig(context.Context, *DiffConfigRequest) (*DiffConfigResponse, error)
 	ListGenerations(context.Context, *ListGenerationsRequest) (*ListGenerationsResponse, error)
+	// MoveRepository brings the configuration to other disks, or to etcd. It is done
+	// by the node that is asked: paths are its own.
+	MoveRepository(context.Context, *MoveRepositoryRequest) (*MoveRepositoryResponse, error)
 	mustEmbedUnimplementedConfigServiceServer()
 }
 
@@ -186,6 +203,9 @@ func (UnimplementedConfigServiceServer) DiffConfig(context.Context, *DiffConfigR
 }
 func (UnimplementedConfigServiceServer) ListGenerations(context.Context, *ListGenerationsRequest) (*ListGenerationsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListGenerations not implemented")
+}
+func (UnimplementedConfigServiceServer) MoveRepository(context.Context, *MoveRepositoryRequest) (*MoveRepositoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MoveRepository not implemented")
 }
 func (UnimplementedConfigServiceServer) mustEmbedUnimplementedConfigServiceServer() {}
 func (UnimplementedConfigServiceServer) testEmbeddedByValue()                       {}
@@ -352,6 +372,24 @@ func _ConfigService_ListGenerations_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ConfigService_MoveRepository_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MoveRepositoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConfigServiceServer).MoveRepository(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ConfigService_MoveRepository_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConfigServiceServer).MoveRepository(ctx, req.(*MoveRepositoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ConfigService_ServiceDesc is the grpc.ServiceDesc for ConfigService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -390,6 +428,10 @@ var ConfigService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListGenerations",
 			Handler:    _ConfigService_ListGenerations_Handler,
+		},
+		{
+			MethodName: "MoveRepository",
+			Handler:    _ConfigService_MoveRepository_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

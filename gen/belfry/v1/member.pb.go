@@ -1671,10 +1671,12 @@ type JoinResponse struct {
 	Generation  uint64                 `protobuf:"varint,10,opt,name=generation,proto3" json:"generation,omitempty"` // that admitted it
 	// Where the configuration lies on shared storage there is no document: the node
 	// reads the generation there, by these, as from a notice.
-	Repository    []byte `protobuf:"bytes,11,opt,name=repository,proto3" json:"repository,omitempty"` // UUID
-	Digest        []byte `protobuf:"bytes,12,opt,name=digest,proto3" json:"digest,omitempty"`         // SHA-256 of the generation
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Repository      []byte `protobuf:"bytes,11,opt,name=repository,proto3" json:"repository,omitempty"` // UUID
+	Digest          []byte `protobuf:"bytes,12,opt,name=digest,proto3" json:"digest,omitempty"`         // SHA-256 of the generation
+	Place           string `protobuf:"bytes,13,opt,name=place,proto3" json:"place,omitempty"`           // etcd://HOST:PORT/PREFIX where it lies in etcd; empty: on disks
+	RepositoryEpoch uint64 `protobuf:"varint,14,opt,name=repository_epoch,json=repositoryEpoch,proto3" json:"repository_epoch,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *JoinResponse) Reset() {
@@ -1789,6 +1791,20 @@ func (x *JoinResponse) GetDigest() []byte {
 		return x.Digest
 	}
 	return nil
+}
+
+func (x *JoinResponse) GetPlace() string {
+	if x != nil {
+		return x.Place
+	}
+	return ""
+}
+
+func (x *JoinResponse) GetRepositoryEpoch() uint64 {
+	if x != nil {
+		return x.RepositoryEpoch
+	}
+	return 0
 }
 
 type RenewRequest struct {
@@ -2195,7 +2211,7 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\x05named\x18\v \x01(\bR\x05named\"?\n" +
 	"\vJoinAddress\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
-	"\x06prefix\x18\x02 \x01(\rR\x06prefix\"\xbd\x02\n" +
+	"\x06prefix\x18\x02 \x01(\rR\x06prefix\"\xfe\x02\n" +
 	"\fJoinResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12 \n" +
@@ -2213,7 +2229,9 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\n" +
 	"repository\x18\v \x01(\fR\n" +
 	"repository\x12\x16\n" +
-	"\x06digest\x18\f \x01(\fR\x06digest\"6\n" +
+	"\x06digest\x18\f \x01(\fR\x06digest\x12\x14\n" +
+	"\x05place\x18\r \x01(\tR\x05place\x12)\n" +
+	"\x10repository_epoch\x18\x0e \x01(\x04R\x0frepositoryEpoch\"6\n" +
 	"\fRenewRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\x12\x14\n" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\"A\n" +

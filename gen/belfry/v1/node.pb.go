@@ -225,7 +225,8 @@ type RepositoryStatus struct {
 	Generation    uint64                 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"` // in force
 	Read          *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=read,proto3" json:"read,omitempty"`              // when it was read last
 	ReadTook      *durationpb.Duration   `protobuf:"bytes,7,opt,name=read_took,json=readTook,proto3" json:"read_took,omitempty"`
-	Slot          int32                  `protobuf:"zigzag32,8,opt,name=slot,proto3" json:"slot,omitempty"` // host slot of the node; -1: none, it only reads
+	Slot          int32                  `protobuf:"zigzag32,8,opt,name=slot,proto3" json:"slot,omitempty"`      // host slot of the node; -1: none, and on disks it only reads
+	Warnings      []string               `protobuf:"bytes,9,rep,name=warnings,proto3" json:"warnings,omitempty"` // of etcd, though all works
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -314,6 +315,13 @@ func (x *RepositoryStatus) GetSlot() int32 {
 		return x.Slot
 	}
 	return 0
+}
+
+func (x *RepositoryStatus) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
 }
 
 // ProducersStatus is how what watches the operating system is doing.
@@ -1495,7 +1503,7 @@ const file_belfry_v1_node_proto_rawDesc = "" +
 	"\tproducers\x18\x0e \x01(\v2\x1a.belfry.v1.ProducersStatusR\tproducers\x12;\n" +
 	"\n" +
 	"repository\x18\x0f \x01(\v2\x1b.belfry.v1.RepositoryStatusR\n" +
-	"repository\"\x80\x02\n" +
+	"repository\"\x9c\x02\n" +
 	"\x10RepositoryStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -1506,7 +1514,8 @@ const file_belfry_v1_node_proto_rawDesc = "" +
 	"generation\x12.\n" +
 	"\x04read\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04read\x126\n" +
 	"\tread_took\x18\a \x01(\v2\x19.google.protobuf.DurationR\breadTook\x12\x12\n" +
-	"\x04slot\x18\b \x01(\x11R\x04slot\"a\n" +
+	"\x04slot\x18\b \x01(\x11R\x04slot\x12\x1a\n" +
+	"\bwarnings\x18\t \x03(\tR\bwarnings\"a\n" +
 	"\x0fProducersStatus\x12\x18\n" +
 	"\arunning\x18\x01 \x01(\rR\arunning\x124\n" +
 	"\afailing\x18\x02 \x03(\v2\x1a.belfry.v1.FailingProducerR\afailing\"\xfa\x01\n" +

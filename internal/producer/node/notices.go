@@ -17,8 +17,8 @@ import (
 	"github.com/belfry-ha/belfry/internal/producer"
 )
 
-// The classes of Notices. The subject of cluster.nontransitive and config.changed
-// is the name of the cluster, that of repository.state the UUID of the repository,
+// The classes of Notices. The subject of cluster.nontransitive and config.* is the
+// name of the cluster, that of repository.* the UUID of the repository,
 // that of producer.failed a producer; that of all others is a node.
 const (
 	Restarted     belfry.Class = "node.restarted"
@@ -33,7 +33,10 @@ const (
 	JournalState  belfry.Class = "journal.state"
 	ConfigChanged belfry.Class = "config.changed"
 
-	RepositoryState belfry.Class = "repository.state"
+	RepositoryState   belfry.Class = "repository.state"
+	RepositoryClone   belfry.Class = "repository.clone"
+	RepositoryVersion belfry.Class = "repository.version"
+	ConfigUnsupported belfry.Class = "config.unsupported"
 
 	ProducerFailed belfry.Class = "producer.failed"
 )
@@ -74,17 +77,20 @@ func NewNotices(cluster, self string, nodes, producers []string) *Notices {
 	own := []string{self}
 	return &Notices{
 		fixed: map[belfry.Class][]string{
-			WasDown: own, Isolated: own, JournalState: own, Nontransitive: {cluster}, ConfigChanged: {cluster}, RepositoryState: {},
+			WasDown: own, Isolated: own, JournalState: own, Nontransitive: {cluster}, ConfigChanged: {cluster}, ConfigUnsupported: {cluster},
+			RepositoryState: {}, RepositoryClone: {}, RepositoryVersion: {},
 			ProducerFailed: slices.Sorted(slices.Values(producers)),
 		},
 		nodes: slices.Sorted(slices.Values(nodes)), wake: make(chan struct{}, 1), states: map[belfry.Class]*belfry.Occurrence{},
 	}
 }
 
-// WithRepository makes a repository the subject of repository.state. It is to be
+// WithRepository makes a repository the subject of repository.*. It is to be
 // called before Run.
 func (p *Notices) WithRepository(id string) *Notices {
-	p.fixed[RepositoryState] = []string{id}
+	for _, class := range []belfry.Class{RepositoryState, RepositoryClone, RepositoryVersion} {
+		p.fixed[class] = []string{id}
+	}
 	return p
 }
 
@@ -117,6 +123,9 @@ func (*Notices) Classes() []belfry.ClassInfo {
 			Class: RepositoryState, Kind: belfry.State, Summary: "a node reads the cluster's repository, or runs from its local copy and refuses changes", Subject: "UUID",
 			Data: "belfry.v1.RepositoryState", Globs: true, Remote: true, Optional: true,
 		},
+		class(RepositoryClone, "a disk of the repository is there more than once, or another agent writes in this node's place", "UUID", "RepositoryClone"),
+		class(RepositoryVersion, "the etcd that holds the repository is of a release with a known hole", "UUID", "RepositoryVersion"),
+		class(ConfigUnsupported, "a generation of the configuration is not taken over, because this agent is too old for it", "CLUSTER", "ConfigUnsupported"),
 		class(ProducerFailed, "what watches the operating system for some classes does not work, and is started again", "PRODUCER", "ProducerFailed"),
 		class(Nontransitive, "nodes that are up do not reach each other, or do so again", "CLUSTER", "ClusterNontransitive"),
 	}

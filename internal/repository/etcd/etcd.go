@@ -43,6 +43,7 @@ type Config struct {
 	Prefix     string           // of the key; may be empty
 	Cluster    belfry.ClusterID // whose configuration it is
 	UUID       repository.UUID  // of the repository
+	Epoch      uint64           // of the repository; zero: 1
 	TLS        *tls.Config      // see [Files]; nil: endpoints are on this machine
 	Username   string           // empty: none, or that of the certificate
 	Password   string
@@ -122,7 +123,7 @@ func (b *Backend) create(doc []byte, op repository.OpID) (repository.Version, er
 }
 
 func connect(cfg Config) (*Backend, error) {
-	cfg.Deadline = cmp.Or(cfg.Deadline, Deadline)
+	cfg.Deadline, cfg.Epoch = cmp.Or(cfg.Deadline, Deadline), cmp.Or(cfg.Epoch, 1)
 	endpoints, err := cfg.urls()
 	if err != nil {
 		return nil, &belfry.Error{Op: "repository.etcd.open", Subject: strings.Join(cfg.Endpoints, ","), Err: err}
@@ -226,7 +227,7 @@ func diskOf(cluster uint64) (disk repository.UUID) {
 }
 
 func (b *Backend) place(cluster uint64) repository.ValuePlace {
-	return repository.ValuePlace{Repository: b.cfg.UUID, Disk: diskOf(cluster), Limit: MaxDocument}
+	return repository.ValuePlace{Repository: b.cfg.UUID, Epoch: b.cfg.Epoch, Disk: diskOf(cluster), Limit: MaxDocument}
 }
 
 // judge tells whether what etcd has is a value, and not less than this node has
@@ -236,13 +237,16 @@ func (b *Backend) judge(at stored) (judged, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if at.revision == 0 {
-		if b.floor.Generation > 0 {
+		if b.seen() {
 			return judged{}, fmt.Errorf("the key is gone, and held generation %d: %w", b.floor.Generation, repository.Regressed)
 		}
 		return judged{}, fmt.Errorf("%w: no repository is there; name the place that `belfry init` was given", belfry.ErrNotFound)
 	}
 	if at.cluster != b.last.cluster || at.revision != b.last.revision || string(at.value) != string(b.last.value) {
 		found, err := repository.DecodeValue(b.place(at.cluster), at.value, b.cfg.Repository.Admit)
+		if errors.Is(err, belfry.ErrNotFound) && b.seen() {
+			err = fmt.Errorf("a value of an earlier epoch is there, after generation %d: %w", b.floor.Generation, repository.Regressed)
+		}
 		if err != nil {
 			return judged{}, err
 		}
@@ -257,6 +261,9 @@ func (b *Backend) judge(at stored) (judged, error) {
 	b.floor = found
 	return b.last, nil
 }
+
+// seen tells whether this node has seen a value of this epoch. The mutex is held.
+func (b *Backend) seen() bool { return b.floor.Generation > 0 && b.floor.Epoch == b.cfg.Epoch }
 
 func (j judged) clone() repository.Snapshot {
 	found := j.Snapshot
@@ -360,7 +367,7 @@ func (b *Backend) replace(ctx context.Context, at stored, r repository.Record, d
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	v := repository.Version{
-		Repository: b.cfg.UUID, Epoch: 1, Ballot: max(r.Accepted, repository.Ballot(revision)),
+		Repository: b.cfg.UUID, Epoch: b.cfg.Epoch, Ballot: max(r.Accepted, repository.Ballot(revision)),
 		Generation: r.Generation, Digest: sha256.Sum256(doc),
 	}
 	written := repository.Snapshot{Version: v, Document: value[repository.BlockSize:], Previous: r.Previous, Op: r.Op, Writer: r.Writer}

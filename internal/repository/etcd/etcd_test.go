@@ -210,7 +210,7 @@ func TestValuesThatNoMemberWroteAreRefused(t *testing.T) {
 		"Cut":     func(_ *testing.T, _ Config, was []byte) []byte { return was[:len(was)-1] },
 		"Flipped": func(_ *testing.T, _ Config, was []byte) []byte { was[200] ^= 1; return was },
 		"Foreign": func(t *testing.T, cfg Config, was []byte) []byte {
-			v, err := repository.EncodeValue(repository.ValuePlace{Repository: cfg.UUID, Disk: repository.UUID(was[24:40]), Limit: MaxDocument},
+			v, err := repository.EncodeValue(repository.ValuePlace{Repository: cfg.UUID, Epoch: 1, Disk: repository.UUID(was[24:40]), Limit: MaxDocument},
 				repository.Record{Writer: nodeID(members), Sequence: 1, Promised: 9, Accepted: 9, Generation: 9},
 				[]byte("x"), config(members).Repository.Sign)
 			if err != nil {

@@ -15,6 +15,9 @@ import (
 // scheme begins the URL of a repository in etcd.
 const scheme = "etcd://"
 
+// unixScheme begins an endpoint that is a socket of this machine.
+const unixScheme = "unix://"
+
 // defaultPort is where etcd listens for clients.
 const defaultPort = "2379"
 
@@ -38,6 +41,15 @@ func ParseURL(url string) (endpoints []string, prefix string, err error) {
 	return endpoints, strings.Trim(prefix, "/"), nil
 }
 
+// URL is what [ParseURL] reads, of endpoints that are none of unix sockets.
+func URL(endpoints []string, prefix string) string {
+	url := scheme + strings.Join(endpoints, ",")
+	if prefix != "" {
+		url += "/" + prefix
+	}
+	return url
+}
+
 // key is <prefix>/<cluster UUID>/config.
 func (c Config) key() string {
 	key := "/" + c.Cluster.String() + "/config"
@@ -59,20 +71,25 @@ func (c Config) urls() (urls []string, err error) {
 	}
 	for _, e := range c.Endpoints {
 		switch {
-		case strings.HasPrefix(e, "unix://"):
+		case strings.HasPrefix(e, unixScheme):
 			urls = append(urls, e)
 		case c.TLS != nil:
 			urls = append(urls, "https://"+e)
-		case onThisMachine(e):
+		case Local(e):
 			urls = append(urls, "http://"+e)
 		default:
-			return nil, fmt.Errorf("%w: etcd at %s without TLS; set repository.etcd.tls, or use a loopback address", belfry.ErrUsage, e)
+			return nil, fmt.Errorf("%w: etcd at %s without TLS; give its authority's certificate with repository.etcd.ca, or use a loopback address", belfry.ErrUsage, e)
 		}
 	}
 	return urls, nil
 }
 
-func onThisMachine(endpoint string) bool {
+// Local tells whether an endpoint is on this machine: a unix socket, or a loopback
+// address. Others are reached over TLS only.
+func Local(endpoint string) bool {
+	if strings.HasPrefix(endpoint, unixScheme) {
+		return true
+	}
 	host, _, err := net.SplitHostPort(endpoint)
 	if err != nil {
 		return false

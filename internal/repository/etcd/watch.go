@@ -26,7 +26,7 @@ func (b *Backend) watch(ctx context.Context) {
 		at, err := b.get(asking)
 		cancel()
 		if err != nil {
-			pause = min(2*pause, rewatchMost)
+			told, pause = 0, min(2*pause, rewatchMost) // that etcd is back is worth a look
 			continue
 		}
 		pause = rewatch
@@ -60,7 +60,7 @@ func (b *Backend) follow(ctx context.Context, from, told int64) int64 {
 
 // hint never waits for who takes hints: only the newest one is kept.
 func (b *Backend) hint(at stored) {
-	v := repository.Version{Repository: b.cfg.UUID, Epoch: 1, Ballot: repository.Ballot(at.revision)}
+	v := repository.Version{Repository: b.cfg.UUID, Epoch: b.cfg.Epoch, Ballot: repository.Ballot(at.revision)}
 	b.mu.Lock()
 	found, err := repository.DecodeValue(b.place(at.cluster), at.value, b.cfg.Repository.Admit)
 	b.mu.Unlock()

@@ -8,7 +8,8 @@ import (
 	"github.com/belfry-ha/belfry/internal/repository"
 )
 
-// CrashMove completes a move to so many new disks, which hold other data. After
+// CrashMove completes a move to so many new disks, which hold other data and are
+// reserved for it. After
 // each call of the first it takes every crash image and has another host
 // complete the move from there: the value is there once, and is worked on.
 func CrashMove(seed uint64, disks int, count *Images) error {
@@ -26,7 +27,11 @@ func CrashMove(seed uint64, disks int, count *Images) error {
 		for j := range content {
 			content[j] = byte(rng.Uint32())
 		}
-		all = append(all, NewDisk(content))
+		d := NewDisk(content)
+		if err := repository.Reserve(d.Open(), repository.Reservation(h.Cluster, h.Disk(), h.Layout, h.Created)); err != nil {
+			return err
+		}
+		all = append(all, d)
 	}
 	check := func(*late) error {
 		return all[0].images(rng, func(image []byte) error {
@@ -49,7 +54,7 @@ func CrashMove(seed uint64, disks int, count *Images) error {
 	}
 	cfg := config(0, 1, 0)
 	cfg.Settled = true
-	if _, err := repository.Complete(cfg, move, devices...); err != nil {
+	if _, err := repository.CompleteReserved(cfg, move, devices...); err != nil {
 		return err
 	}
 	return check(nil)
@@ -58,8 +63,8 @@ func CrashMove(seed uint64, disks int, count *Images) error {
 // leadsSomewhere: where there is a boot record there is a repository.
 func leadsSomewhere(image []byte) error {
 	d := NewDisk(image)
-	if _, err := repository.ReadHeader(d.Open()); err != nil {
-		return nil // none: as before the move
+	if h, err := repository.ReadHeader(d.Open()); err != nil || h.Reserved() {
+		return nil //nolint:nilerr // none, or none yet: as before the move
 	}
 	store, err := repository.Open(config(1, 1, 0), d.Open())
 	if err != nil {
@@ -76,7 +81,7 @@ func leadsSomewhere(image []byte) error {
 func completed(move repository.Move, devices []repository.Device) error {
 	cfg := config(1, 1, 0)
 	cfg.Settled = true
-	v, err := repository.Complete(cfg, move, devices...)
+	v, err := repository.CompleteReserved(cfg, move, devices...)
 	if err != nil {
 		return err
 	}
