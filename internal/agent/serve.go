@@ -65,6 +65,7 @@ func (a *Agent) apiOptions() api.Options {
 
 		Repository: a.repositoryStatus,
 		Documents:  a.configDocuments(),
+		Licenses:   a.apiLicenses(),
 
 		Logger: a.log,
 	}

@@ -60,6 +60,7 @@ func (a *Agent) assimilate(as *repository.Assimilation) {
 	if !reflect.DeepEqual(old.Document.Handlers, as.Document.Handlers) {
 		a.group.Go(func() error { a.followHandlers(nil, false); return nil }) // one that ends may take its time
 	}
+	a.licenses.follow()
 	a.configChanged(as)
 }
 
@@ -162,6 +163,7 @@ func (a *Agent) repositoryState(c repository.ModeChange) {
 		reason = c.Why.Error()
 	}
 	a.tellRepository(c.From.String(), c.To, edge, reason)
+	a.licenses.follow()
 	switch {
 	case c.To == repository.Ready:
 		a.log.Info("repository", "state", c.To.String(), "was", c.From.String())

@@ -49,6 +49,9 @@ type Options struct {
 	// Documents is the configuration as a whole. Nil: there is only what Config has.
 	Documents ConfigDocuments
 
+	// Licenses is how products stand on this node. Nil: there are none.
+	Licenses Licenses
+
 	// Producers says how what watches the operating system is doing. It is called
 	// from many goroutines. Nil: it is not told.
 	Producers func() *belfryv1.ProducersStatus
@@ -186,6 +189,7 @@ func (s *Server) services() map[*grpc.ServiceDesc]any {
 		&belfryv1.HandlerService_ServiceDesc: &handlerService{s: s},
 		&belfryv1.MemberService_ServiceDesc:  &memberService{s: s},
 		&belfryv1.WitnessService_ServiceDesc: &witnessService{s: s},
+		&belfryv1.LicenseService_ServiceDesc: &licenseService{s: s},
 	}
 }
 

@@ -39,6 +39,8 @@ var messages = map[belfry.Class]protoreflect.MessageType{
 	"journal.state":         (*belfryv1.JournalState)(nil).ProtoReflect().Type(),
 	"config.changed":        (*belfryv1.ConfigChanged)(nil).ProtoReflect().Type(),
 	"repository.state":      (*belfryv1.RepositoryState)(nil).ProtoReflect().Type(),
+	"license.state":         (*belfryv1.LicenseState)(nil).ProtoReflect().Type(),
+	"license.clock":         (*belfryv1.LicenseClock)(nil).ProtoReflect().Type(),
 	"node.duplicate":        (*belfryv1.NodeDuplicate)(nil).ProtoReflect().Type(),
 	"cluster.nontransitive": (*belfryv1.ClusterNontransitive)(nil).ProtoReflect().Type(),
 	"pressure.cpu":          (*belfryv1.Pressure)(nil).ProtoReflect().Type(),
