@@ -112,8 +112,8 @@ type Agent struct {
 	plan        handlerPlan
 	witness     *witnessLoop
 	resources   *resource.Producer
-	licenses    *licenses // nil: the members keep the configuration
-	marked      time.Time // when this node has committed the time mark of licenses last; of the duties
+	licenses    *licenses   // nil: the members keep the configuration
+	marked      time.Time   // when this node has committed the time mark of licenses last; of the duties
 	observers   observersOf // that producers' words are shown to
 	journal     *recorder
 	webMu       sync.Mutex // of web

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -32,13 +33,11 @@ type licenses struct {
 	agent    *Agent
 	producer *producer.Producer
 	stand    func(*repository.Document, belfry.NodeID, licenseview.Clock) *licenseview.Standing // licenseview.Stand
-	wake     chan struct{}                                                                     // capacity 1
+	wake     chan struct{}                                                                      // capacity 1
 
-	mu       sync.Mutex
-	held     *heldTable // that standing is of
-	standing *licenseview.Standing
-	changed  chan struct{} // closed when standing is another one
+	latest atomic.Pointer[judged] // nil before the first judgement
 
+	mu        sync.Mutex   // of one judgement at a time, and of what is below
 	committed license.Mark // what this node commits as the leader
 	saved     license.Mark // by its own clock
 	kept      keptTimes    // as in the file
@@ -68,6 +67,13 @@ const (
 	searchTime = 15 * time.Second
 )
 
+// A judged is one judgement. Nobody writes to it.
+type judged struct {
+	held     *heldTable // that it is of
+	standing *licenseview.Standing
+	changed  chan struct{} // closed when there is another one
+}
+
 // keptTimes are what a node keeps over its restarts.
 type keptTimes struct {
 	Mark time.Time `json:"mark,omitzero"` // a time that has passed
@@ -77,7 +83,7 @@ type keptTimes struct {
 // newLicenses is for the agent of a cluster whose document lies on shared storage.
 // A file that can not be read costs what it held, no more.
 func newLicenses(a *Agent) *licenses {
-	l := &licenses{agent: a, stand: licenseview.Stand, wake: make(chan struct{}, 1), changed: make(chan struct{})}
+	l := &licenses{agent: a, stand: licenseview.Stand, wake: make(chan struct{}, 1)}
 	data, err := os.ReadFile(filepath.Join(a.opts.Config.State, licensesFile))
 	if err == nil {
 		err = json.Unmarshal(data, &l.kept)
@@ -129,40 +135,55 @@ func (l *licenses) run(ctx context.Context) error {
 		now := time.Now()
 		l.keep(now, false)
 		l.judge(now)
-		timer.Reset(l.next(now))
+		timer.Reset(l.next())
 		l.mu.Unlock()
 	}
 }
 
-// next is how long nothing is to be done. The caller holds the lock.
-func (l *licenses) next(now time.Time) time.Duration {
-	wait := judgeEvery
-	if until := l.standing.Until(); !until.IsZero() && until.Sub(l.standing.Time) < wait {
-		wait = until.Sub(l.standing.Time)
+// next is how long nothing is to be done.
+func (l *licenses) next() time.Duration {
+	wait, standing := judgeEvery, l.latest.Load().standing
+	if until := standing.Until(); !until.IsZero() && until.Sub(standing.Time) < wait {
+		wait = until.Sub(standing.Time)
 	}
 	return max(wait, time.Millisecond)
 }
 
 // Standing is how products stand by the generation in force: who asks right after
-// it came is not told of the one before.
+// it came is not told of the one before, and waits for the judgement.
 func (l *licenses) Standing() (*licenseview.Standing, <-chan struct{}) {
+	if now := l.latest.Load(); now != nil && now.held == l.agent.storage.held() {
+		return now.standing, now.changed
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.standing == nil || l.held != l.agent.storage.held() {
+	if now := l.latest.Load(); now == nil || now.held != l.agent.storage.held() {
 		l.judge(time.Now())
 	}
-	return l.standing, l.changed
+	now := l.latest.Load()
+	return now.standing, now.changed
+}
+
+// Latest is the last judgement; nil: there is none yet. It never waits.
+func (l *licenses) Latest() *licenseview.Standing {
+	if now := l.latest.Load(); now != nil {
+		return now.standing
+	}
+	return nil
 }
 
 // judge makes the verdicts of now, and tells of those that are others. The caller
 // holds the lock.
 func (l *licenses) judge(now time.Time) {
-	held, before := l.agent.storage.held(), l.standing
+	held, last := l.agent.storage.held(), l.latest.Load()
 	clock := licenseview.Clock{Now: now, Mark: l.saved.Time(), LastRead: l.lastRead(now)}
 	next := l.tryStand(&held.Document, clock)
-	l.held, l.standing = held, next
-	close(l.changed)
-	l.changed = make(chan struct{})
+	l.latest.Store(&judged{held, next, make(chan struct{})})
+	var before *licenseview.Standing
+	if last != nil {
+		before = last.standing
+		close(last.changed)
+	}
 	products := licenseview.Products(next.Document)
 	l.producer.Known(products)
 	if before == nil {

@@ -18,12 +18,14 @@ import (
 	"github.com/belfry-ha/belfry/internal/repository"
 )
 
-// Licenses is how products stand on this node. It is safe for concurrent use and
-// never waits.
+// Licenses is how products stand on this node. It is safe for concurrent use.
 type Licenses interface {
 	// Standing is how they stand by the document in force, and a channel that is
-	// closed when that may be otherwise.
+	// closed when that may be otherwise. It may have to judge a new document.
 	Standing() (*licenseview.Standing, <-chan struct{})
+	// Latest is how they stood when they were judged last; nil: they were not yet. It
+	// never waits.
+	Latest() *licenseview.Standing
 	// Mark is the time mark of the next generation that this node makes.
 	Mark(committed, issued time.Time) time.Time
 }
@@ -185,10 +187,14 @@ func licenseFile(d *repository.Document, f licenseview.File) *belfryv1.LicenseFi
 	return m
 }
 
-// licensesStatus is for the status of this node; nil: it has no licenses.
+// licensesStatus is for the status of this node; nil: it has no licenses. Nobody
+// who asks how the cluster is waits for a license.
 func (s *Server) licensesStatus() *belfryv1.LicensesStatus {
-	standing, _, err := s.standing()
-	if err != nil {
+	if s.opts.Licenses == nil {
+		return nil
+	}
+	standing := s.opts.Licenses.Latest()
+	if standing == nil {
 		return nil
 	}
 	status := &belfryv1.LicensesStatus{ClockBehind: behind(standing.Behind)}

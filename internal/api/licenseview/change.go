@@ -31,7 +31,7 @@ type Unlocking struct {
 // Admit judges a file by a document, before anything is written or sent (P1).
 // One that is there already is good.
 func (u Unlocking) Admit(d *repository.Document, c Clock) (license.License, error) {
-	if f, err := license.Parse(u.Text); err == nil && slices.Contains(d.Licenses.Files, string(u.Text)) {
+	if f, err := license.Parse(u.Text); err == nil && slices.Contains(d.Licenses.Files, string(u.Text)) && (u.Product == "" || u.Product == f.Unproven().Product) {
 		return f.Unproven(), nil
 	}
 	in := Input(d, u.Node, c)
