@@ -11,11 +11,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/api/licenseview"
 	"github.com/belfry-ha/belfry/internal/license"
 	"github.com/belfry-ha/belfry/internal/repository"
@@ -204,4 +207,43 @@ func TestAClusterWithoutARepositoryHasNoLicenses(t *testing.T) {
 	if status, err := c.Status(t.Context()); err != nil || status.GetLicenses() != nil {
 		t.Errorf("the status has %v, %v", status.GetLicenses(), err)
 	}
+}
+
+// A licenseStream takes what a call sends.
+type licenseStream struct {
+	grpc.ServerStream
+	ctx  context.Context
+	sent chan *belfryv1.LicenseStatus
+}
+
+func (s *licenseStream) Context() context.Context { return s.ctx }
+
+func (s *licenseStream) Send(resp *belfryv1.WatchLicenseResponse) error {
+	s.sent <- resp.GetStatus()
+	return nil
+}
+
+// TestAStreamOfALicenseSaysNothingTwice: what is judged again and is the same is
+// not sent.
+func TestAStreamOfALicenseSaysNothingTwice(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeDocuments(t)
+		l := &fakeLicenses{documents: f, changed: make(chan struct{})}
+		ctx, cancel := context.WithCancel(t.Context())
+		stream := &licenseStream{ctx: ctx, sent: make(chan *belfryv1.LicenseStatus, 8)}
+		service := &licenseService{s: New(Options{Cluster: &fakeCluster{}, Documents: f, Licenses: l})}
+		var group sync.WaitGroup
+		group.Go(func() { _ = service.WatchLicense(&belfryv1.WatchLicenseRequest{Product: "acme-db"}, stream) })
+		for range 3 {
+			synctest.Wait()
+			l.again()
+		}
+		synctest.Wait()
+		if n := len(stream.sent); n != 1 {
+			t.Errorf("%d statuses were sent; want the first one", n)
+		}
+		cancel()
+		group.Wait()
+	})
 }
