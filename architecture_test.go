@@ -81,8 +81,9 @@ var folders = []rule{
 	{folder: "internal/transport/transporttest", uses: ". internal/transport internal/sim " + pureRow},
 	{folder: "internal/security", uses: ". " + pureRow},
 	{folder: "internal/aha", uses: ". internal/event gen/belfry/v1"},
-	{folder: "internal/api", uses: ". " + pureRow + " internal/api/configview internal/cloudevents internal/codec internal/numbered gen/belfry/v1", tests: "client internal/security"},
+	{folder: "internal/api", uses: ". " + pureRow + " internal/api/configview internal/api/licenseview internal/cloudevents internal/codec internal/numbered gen/belfry/v1", tests: "client internal/security"},
 	{folder: "internal/api/configview", uses: ". internal/repository internal/strictyaml"},
+	{folder: "internal/api/licenseview", uses: ". internal/repository internal/license internal/api/configview"},
 
 	{folder: "internal/witness/dcerpc/pdu", pure: true},
 	{folder: "internal/witness/dcerpc/ndr", pure: true},
@@ -104,7 +105,7 @@ var folders = []rule{
 	{folder: "internal/config", uses: "."},
 	{folder: "internal/strictyaml", uses: ". internal/config"},
 	{
-		folder: "internal/agent", uses: ". gen/belfry/v1 internal/config internal/api/configview internal/cloudevents web " + upperRow + " " + pureRow,
+		folder: "internal/agent", uses: ". gen/belfry/v1 internal/config internal/api/configview internal/api/licenseview internal/cloudevents web " + upperRow + " " + pureRow,
 		tests: "client internal/producer/producertest internal/transport/transporttest",
 	},
 	{folder: "web"},

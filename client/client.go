@@ -77,6 +77,7 @@ type Client struct {
 	links    belfryv1.LinkServiceClient
 	config   belfryv1.ConfigServiceClient
 	witness  belfryv1.WitnessServiceClient
+	licenses belfryv1.LicenseServiceClient
 }
 
 // Dial connects to target and makes sure that somebody answers: "/path",
@@ -135,7 +136,7 @@ func Dial(ctx context.Context, target string, opts ...Option) (*Client, error) {
 	c.members = belfryv1.NewMemberServiceClient(conn)
 	c.handlers = belfryv1.NewHandlerServiceClient(conn)
 	c.config = belfryv1.NewConfigServiceClient(conn)
-	c.witness = belfryv1.NewWitnessServiceClient(conn)
+	c.witness, c.licenses = belfryv1.NewWitnessServiceClient(conn), belfryv1.NewLicenseServiceClient(conn)
 	if err := c.connect(ctx); err != nil {
 		_ = conn.Close()
 		return nil, err

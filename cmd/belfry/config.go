@@ -51,10 +51,10 @@ func newConfigGet(a *app) *cobra.Command {
 		Use:   "get [PATH]",
 		Short: "Show the configuration in force, a section or one setting",
 		Long: `Show the configuration in force, as YAML, as belfry config apply takes it: the
-sections that an operator changes, one of them, or the value of one setting. PATH
-is a section, or tunables.NAME. With --all the rest is shown too: nodes, roles,
-licenses, keys, history; no secret is among it. A cluster without a repository has
-the section tunables only.`,
+sections that an operator changes, one of them, or one value. PATH is a section, or
+one value as belfry config set takes it. With --all the rest is shown too: nodes,
+roles, licenses, keys, history; no secret is among it. A cluster without a
+repository has the section tunables only.`,
 		Example: "  belfry config get > c.yaml\n  belfry config get tunables.node_timeout\n  belfry config get -o json | jq '.settings[] | select(.set)'",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
@@ -82,8 +82,11 @@ func newConfigSet(a *app) *cobra.Command {
 		Use:   "set PATH VALUE",
 		Short: "Change a setting on all nodes, at once",
 		Long: `Change a setting on all nodes, at once and until it is changed again. A node
-that does not run takes it when it is back. PATH is SECTION.NAME.`,
-		Example: "  belfry config set tunables.node_timeout 10s\n  belfry config set tunables.loss_prior 30%\n  belfry config set tunables.profile aix",
+that does not run takes it when it is back. PATH is tunables.NAME, or in a cluster
+with a repository any single value of the sections of belfry config get: entries of
+a list by their name or their number from 0, as networks.net2.priority or
+handlers[0].limit. Lists are changed with belfry config edit.`,
+		Example: "  belfry config set tunables.node_timeout 10s\n  belfry config set networks.net2.priority 9\n  belfry config set tunables.loss_prior 30%\n  belfry config set tunables.profile aix",
 		Args:    exactly(2, "a path or its value"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {

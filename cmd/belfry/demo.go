@@ -20,8 +20,9 @@ func newDemoCommand(a *app) *cobra.Command {
 		Use:   "demo",
 		Short: "Show the main job on real input: numbered, timed steps",
 		Long: `Show the main job on real input: three agents are started as processes of
-their own, real processes are killed, real files change, an agent is killed and
-comes back. As root, with ip and nft, the agents run in a network namespace of
+their own, real processes are killed, real files change, the configuration changes
+and its repository moves, products are unlocked, an agent is killed and comes back.
+As root, with ip and nft, the agents run in a network namespace of
 their own, in which one direction of a link and then a whole network are cut;
 where that is not possible these steps are skipped, with the reason, and are not
 counted as happened. Each step says what happened and how long it took. The exit
@@ -58,6 +59,7 @@ type demo struct {
 	main    *consumer // at a
 	stalled *consumer // at a; does not read for a while
 	before  verdicts  // before anything was cut
+	vendor  *demoVendor
 }
 
 // A skipReason is why a step is not possible on this machine: no failure, and
@@ -113,11 +115,15 @@ func (d *demo) steps() []stage {
 		{"a process at b is killed, a is told", 5 * time.Second, d.killProcess},
 		{"a file changes at c, a is told", 5 * time.Second, d.changeFile},
 		{"10,000 duplicates at b while the consumer at a does not read", 15 * time.Second, d.duplicates},
+		{"a tunable is changed at a: b and c read it from the repository", 5 * time.Second, d.changeTunable},
+		{"the repository's file is moved: it is found again by its identifier", 15 * time.Second, d.moveRepository},
+		{"a product is unlocked at a: b and c unlock it by themselves", 5 * time.Second, d.unlockProduct},
 		{"a link from a to b is cut in one direction: both ends say which, nobody is down", 25 * time.Second, d.cutDirection},
 		{"net1 is cut: its links are down, no peer and no node is", 25 * time.Second, d.cutNetwork},
 		{"net1 is healed: all links work again, no verdict has changed", 25 * time.Second, d.healNetwork},
 		{"agent c is killed with SIGKILL, a is told", 5 * time.Second, d.killAgent},
-		{"agent c comes back, its registrations with it", 10 * time.Second, d.comeBack},
+		{"another product is unlocked at a while c is down", 5 * time.Second, d.unlockWithoutC},
+		{"agent c comes back, its registrations with it, and unlocks the product at its start", 10 * time.Second, d.comeBack},
 		{"an event at c is received at a again", 5 * time.Second, d.eventAgain},
 	}
 }

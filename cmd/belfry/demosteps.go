@@ -210,6 +210,13 @@ func (d *demo) comeBack(ctx context.Context) ([]figure, error) {
 	if err := d.cluster.nodes[2].start(); err != nil {
 		return nil, err
 	}
+	unlocked := make(chan error, 1)
+	var unlockedAfter time.Duration
+	go func() {
+		var err error
+		unlockedAfter, err = d.unlocksItself(ctx, begin)
+		unlocked <- err
+	}()
 	n, err := d.main.next(ctx, "node.state", func(n belfry.Notification) bool {
 		return occurrence(n) && n.Event.Subject == "c" && verdictOf(n) == belfry.VerdictUp.String()
 	})
@@ -220,7 +227,14 @@ func (d *demo) comeBack(ctx context.Context) ([]figure, error) {
 	if err := d.waitActive(ctx, "c", "file.modify", ""); err != nil {
 		return nil, fmt.Errorf("the registration is not in place at c again: %w", err)
 	}
-	return []figure{{"node", "c"}, {"incarnation", fieldsOf(n)["incarnation"]}, {"up_after", up}, {"registered_after", time.Since(begin)}}, nil
+	registered := time.Since(begin)
+	if err := <-unlocked; err != nil {
+		return nil, err
+	}
+	return []figure{
+		{"node", "c"}, {"incarnation", fieldsOf(n)["incarnation"]}, {"up_after", up}, {"registered_after", registered},
+		{"product", demoProduct2}, {"unlocked_after", unlockedAfter},
+	}, nil
 }
 
 func (d *demo) eventAgain(ctx context.Context) ([]figure, error) {

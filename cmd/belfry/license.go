@@ -66,7 +66,8 @@ type licenseVerifyView struct {
 }
 
 func newLicenseCommand(a *app) *cobra.Command {
-	return newGroup(a, "license", "Make, sign and verify licenses of products", newLicenseKeygen(a), newLicenseSign(a), newLicenseVerify(a))
+	return newGroup(a, "license", "Unlock products on all nodes; make, sign and verify licenses", newLicenseIssuer(a), newLicenseKeygen(a),
+		newLicenseRemove(a), newLicenseShow(a), newLicenseSign(a), newLicenseUnlock(a), newLicenseVerify(a))
 }
 
 func newLicenseKeygen(a *app) *cobra.Command {

@@ -222,7 +222,7 @@ var normalised = []struct {
 	{regexp.MustCompile(`\b(\d+(\.\d+)?(ns|µs|ms|s|m|h|d))+\b`), "DURATION"},
 	{regexp.MustCompile(`(\d\.\d+\.\d+\.\d+|localhost|\]):\d{2,5}\b`), "${1}:PORT"},
 	{regexp.MustCompile(`\bloop\d+\b`), "LOOP"},
-	{regexp.MustCompile(`\bkey [0-9a-f]{16}\b`), "key KEYID"},
+	{regexp.MustCompile(`\b(key|issuer) [0-9a-f]{16}\b`), "$1 KEYID"},
 	{regexp.MustCompile(`(free|used|size)_bytes=\d+`), "${1}_bytes=BYTES"},
 	{regexp.MustCompile(`[ \t]+`), " "},
 	{regexp.MustCompile(` ?\n`), "\n"},
@@ -269,7 +269,7 @@ func TestPagesSessions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pages := map[string]string{"README": filepath.Join(root, "README.md"), "networks": filepath.Join(root, "docs", "networks.md")}
+	pages := map[string]string{"README": filepath.Join(root, "README.md"), "networks": filepath.Join(root, "docs", "networks.md"), "licenses": filepath.Join(root, "docs", "licenses.md")}
 	for _, folder := range folders {
 		name := filepath.Base(folder)
 		if info, err := os.Stat(folder); err == nil && info.IsDir() && name != "testdata" && !strings.HasSuffix(name, "test") {

@@ -28,6 +28,16 @@ type statusView struct {
 	Nodes         []nodeView  `json:"nodes" doc:"by name"`
 
 	Repository *repositoryStateView `json:"repository" doc:"of the answering node; null: the members keep the configuration"`
+	Licenses   []licenseStateView   `json:"licenses" doc:"products on the answering node, by name"`
+}
+
+// licenseStateView is one product in JSON.
+type licenseStateView struct {
+	Product   string   `json:"product" doc:"name"`
+	State     string   `json:"state" doc:"locked, unlocked, grace, expired, over_capacity or revoked"`
+	Reason    string   `json:"reason" doc:"why; what would be right"`
+	Until     *instant `json:"until" doc:"first instant with another state, if only time passes; null: none"`
+	LicenseID string   `json:"license_id" doc:"that decides; empty: none"`
 }
 
 type repositoryStateView struct {
@@ -81,6 +91,7 @@ func (a *app) status(ctx context.Context, c *client.Client) error {
 		value: view,
 		table: func(o *output, wide bool) {
 			statusLine(o, s)
+			licenseLine(o, s.GetLicenses())
 			nodeTable(s.GetNodes(), when(s.GetTime()), wide, "NODE VERDICT FOR LINKS INTERVAL MAXWAIT NOTE").write(o)
 		},
 	})
@@ -139,7 +150,46 @@ func viewOfStatus(s *belfryv1.GetStatusResponse) statusView {
 		OldestSeconds: jsonSeconds(s.GetOldestFact().AsDuration()),
 		Nodes:         viewsOfNodes(s.GetNodes(), when(s.GetTime())),
 		Repository:    viewOfRepositoryState(s.GetRepository()),
+		Licenses:      viewsOfLicenses(s.GetLicenses()),
 	}
+}
+
+func viewsOfLicenses(s *belfryv1.LicensesStatus) []licenseStateView {
+	views := []licenseStateView{}
+	for _, p := range s.GetProducts() {
+		views = append(views, licenseStateView{p.GetProduct(), p.GetState(), p.GetReason(), jsonTime(when(p.GetUntil())), p.GetLicenseId()})
+	}
+	return views
+}
+
+// licenseLine says how many products work, and names the others, if there are any.
+func licenseLine(o *output, s *belfryv1.LicensesStatus) {
+	if len(s.GetProducts()) == 0 {
+		return
+	}
+	unlocked := uint32(0)
+	var others []cell
+	for _, p := range s.GetProducts() {
+		if p.GetState() == "unlocked" {
+			unlocked++
+			continue
+		}
+		others = append(others, cell{text: printable(p.GetProduct() + " " + p.GetState()), color: yellow})
+	}
+	color := green
+	if len(others) > 0 {
+		color = yellow
+	}
+	o.paint(cell{text: fmt.Sprintf("licenses %d/%d unlocked", unlocked, len(s.GetProducts())), color: color})
+	for _, c := range others {
+		fmt.Fprint(o, "  ")
+		o.paint(c)
+	}
+	if behind := s.GetClockBehind(); behind != nil {
+		fmt.Fprint(o, "  ")
+		o.paint(cell{text: "clock " + shortDuration(behind.AsDuration()) + " behind", color: yellow})
+	}
+	fmt.Fprintln(o)
 }
 
 func viewOfRepositoryState(r *belfryv1.RepositoryStatus) *repositoryStateView {

@@ -25,6 +25,7 @@ type applicant struct {
 	token     JoinToken
 	csr       []byte
 	addresses []netip.Prefix
+	size      Capacity
 }
 
 // maxAddresses bounds the networks of one node: a link has four bits
@@ -159,6 +160,7 @@ func newApplicant(req *belfryv1.JoinRequest, token JoinToken, public []byte) (ap
 	if !validName(who.node.Name) {
 		return who, fmt.Errorf("%w: name %q; 1 to 63 of a-z, 0-9 and -, not first a -", belfry.ErrUsage, who.node.Name)
 	}
+	who.size = Capacity{min(req.GetCores(), maxCapacity), min(req.GetMemoryBytes(), maxCapacity)}
 	if n := len(req.GetNetworks()); n > maxAddresses {
 		return who, fmt.Errorf("%w: %d addresses; 1 to %d", belfry.ErrUsage, n, maxAddresses)
 	}
@@ -209,7 +211,7 @@ func (a *Agent) admitNode(ctx context.Context, who applicant) (*belfryv1.JoinRes
 	}
 	who.sealed = issued.GetSealedCa()
 	if a.storage != nil {
-		who.node.Certificate = issued.GetCertificate()
+		who.node.Certificate, who.node.Capacity = issued.GetCertificate(), who.size
 	}
 	_, _, err = a.commit(ctx, func(t *Table) error { return t.admit(who, table.CA[0].Digest()) })
 	if err != nil {

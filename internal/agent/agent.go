@@ -112,6 +112,8 @@ type Agent struct {
 	plan        handlerPlan
 	witness     *witnessLoop
 	resources   *resource.Producer
+	licenses    *licenses   // nil: the members keep the configuration
+	marked      time.Time   // when this node has committed the time mark of licenses last; of the duties
 	observers   observersOf // that producers' words are shown to
 	journal     *recorder
 	webMu       sync.Mutex // of web
@@ -235,6 +237,12 @@ func (a *Agent) newEvents() error {
 		process.New().WithUnits(units{systemd}), file.New(), filesystem.New(), pressure.New(), sysctl.New(),
 		timer.New(), adapter.New(), disk.New(), unit.New(systemd), a.nodes, a.links, user.New(), a.resources,
 	}
+	if a.storage != nil {
+		a.licenses = newLicenses(a)
+		producers = append(producers, a.licenses.producer)
+	} else {
+		producers = append(producers, noLicenses(a.id.node.Name))
+	}
 	var names []string
 	for _, p := range producers {
 		names = append(names, p.Name())
@@ -350,6 +358,9 @@ func (a *Agent) startLoops() error {
 		return nil
 	})
 	a.startStorage()
+	if a.licenses != nil {
+		a.group.Go(func() error { return a.licenses.run(a.ended) })
+	}
 	a.group.Go(func() error { return a.changes.run(a.ended, a.passChanges) })
 	a.group.Go(func() error { return a.pauses.run(a.ended) })
 	a.group.Go(func() error { return a.runDuties(a.ended) })

@@ -79,6 +79,9 @@ func CreateLocal(name string, nodes []LocalNode, clientDir, file string) (*Table
 	}
 	// The table is written last: a directory that has one is complete.
 	if file != "" {
+		for i := range table.Nodes {
+			table.Nodes[i].Capacity = machineCapacity()
+		}
 		plan := storagePlan{path: file, create: true, kind: repository.KindFile, layout: repository.DefaultLayout(max(fileHosts, len(nodes)), fileSlot)}
 		return table, plan.found(states, table, opts.Now.UTC().Truncate(time.Millisecond))
 	}

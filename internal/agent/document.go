@@ -59,7 +59,7 @@ func tableOf(d *repository.Document) *Table {
 func nodeOf(n *repository.Node) Node {
 	row := Node{
 		ID: n.ID, Number: n.Number, Name: n.Name, Key: n.Key, Sealing: n.Sealing, Certificate: n.Certificate,
-		Streams: n.Streams, Web: n.Web, Stopped: n.Intent == repository.IntentStopped,
+		Streams: n.Streams, Web: n.Web, Stopped: n.Intent == repository.IntentStopped, Capacity: Capacity(n.Capacity),
 	}
 	for _, a := range n.Addresses {
 		row.Networks = append(row.Networks, Network{Name: a.Network, Heartbeat: a.Heartbeat, Bits: a.Bits})
@@ -108,7 +108,7 @@ func (t *Table) writeNodes(d *repository.Document, moment repository.Moment) {
 			come = append(come, len(d.Nodes))
 		}
 		row.Number, row.Name, row.Key, row.Sealing, row.Streams, row.Web = n.Number, n.Name, n.Key, n.Sealing, n.Streams, n.Web
-		row.Certificate = n.Certificate
+		row.Certificate, row.Capacity = n.Certificate, repository.Capacity(n.Capacity)
 		row.Intent, row.Addresses = "", nil
 		if n.Stopped {
 			row.Intent = repository.IntentStopped

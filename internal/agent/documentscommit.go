@@ -72,7 +72,7 @@ func (c configDocuments) commitDocument(ctx context.Context, change configview.C
 			}
 			continue
 		}
-		result, err := c.storage.propose(ctx, held.Version, document.op, document.data)
+		result, err := c.storage.propose(ctx, held.Version, document.op, document.data, change.Notice)
 		switch {
 		case err == nil:
 			c.awaitHeld(ctx, result.Version.Generation)

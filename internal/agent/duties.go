@@ -112,6 +112,12 @@ func (a *Agent) leadDuties(ctx context.Context) error {
 	if err := a.listCertificates(ctx); err != nil { // before the authority of the listed ones goes
 		return err
 	}
+	if err := a.listCapacities(ctx); err != nil {
+		return err
+	}
+	if err := a.raiseMark(ctx); err != nil {
+		return err
+	}
 	if err := a.carryOnRotation(ctx); err != nil {
 		return err
 	}
@@ -140,6 +146,7 @@ type memberState struct {
 	knows      []Digest      // the authorities that count for it
 	ends       time.Time     // its certificate
 	own        Certificate   // the same; nil: it does not say
+	size       Capacity      // of its machine; zero: it does not say
 }
 
 // A poll is what all members said, by node. Safe for concurrent use.
@@ -202,7 +209,7 @@ func (a *Agent) pollMembers(ctx context.Context) map[belfry.NodeID]memberState {
 func stateFrom(m *belfryv1.GetMemberResponse, offset time.Duration, ours uint64) memberState {
 	s := memberState{asked: time.Now(), offset: offset, generation: m.GetGeneration(), ours: ours, ends: time.Unix(0, m.GetCertificateEnd())}
 	copy(s.ca[:], m.GetCa())
-	s.own = m.GetCertificate()
+	s.own, s.size = m.GetCertificate(), Capacity{min(m.GetCores(), maxCapacity), min(m.GetMemoryBytes(), maxCapacity)}
 	for _, known := range m.GetAuthorities() {
 		var d Digest
 		copy(d[:], known)
@@ -220,6 +227,8 @@ func (a *Agent) ownState() *belfryv1.GetMemberResponse {
 		Generation:     a.members.Table().Generation,
 		Certificate:    keys.Certificate.Leaf.Raw,
 	}
+	size := machineCapacity()
+	resp.Cores, resp.MemoryBytes = size.Cores, size.MemoryBytes
 	for _, ca := range keys.CA {
 		digest := sha256.Sum256(ca.Raw)
 		resp.Authorities = append(resp.Authorities, digest[:])

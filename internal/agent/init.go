@@ -70,6 +70,7 @@ func Init(p Place, opts InitOptions) (*Table, error) {
 	}
 	keep := func() error { return WriteMembers(p.State, table) }
 	if opts.Repository != "" {
+		table.Nodes[0].Capacity = machineCapacity()
 		keep = func() error { return plan.found([]string{p.State}, table, opts.Now.UTC().Truncate(time.Millisecond)) }
 	}
 	// What says that the directory is of a cluster comes last.

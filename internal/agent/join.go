@@ -143,6 +143,8 @@ func joinNode(ctx context.Context, token security.Token, address string, p Place
 		Sealing: j.Sealing.Public(), SealingSignature: j.SealingSignature(),
 		Name: p.Name, Named: p.Named, Streams: netip.AddrPortFrom(p.Addresses[0].Addr(), p.StreamsPort).String(),
 	}
+	size := machineCapacity()
+	req.Cores, req.MemoryBytes = size.Cores, size.MemoryBytes
 	for _, a := range p.Addresses {
 		at := netip.AddrPortFrom(a.Addr(), p.HeartbeatPort)
 		req.Networks = append(req.Networks, &belfryv1.JoinAddress{Address: at.String(), Prefix: uint32(a.Bits())})

@@ -64,6 +64,8 @@ var (
 	metricRepository    = metric("repository_up", "1 while this node reads the repository and can change it; there is no series without one.")
 	metricGeneration    = metric("repository_generation", "Generation of the configuration in force on this node.")
 	metricNotices       = metric("repository_notices_total", "Notices that a generation exists, by what became of them.", "result")
+	metricLicense       = metric("license_state", "1 for the state of a product's license on this node, else 0.", "product", "state")
+	metricLicenseClock  = metric("license_clock_behind_seconds", "By how much this node's clock is before a time that has passed, where that is more than a day; else 0.")
 	metricDenied        = metric("api_refused_total", "Requests refused for want of a right, because of a limit, or as malformed.", "reason")
 )
 
@@ -157,6 +159,16 @@ func (m metrics) collectRepository(gauge func(*prometheus.Desc, float64, ...stri
 	gauge(metricGeneration, float64(s.held().Generation))
 	for i, o := range repository.Outcomes() {
 		counter(metricNotices, state.outcomes[i], o.String())
+	}
+	standing := m.agent.licenses.Latest()
+	if standing == nil || len(standing.Verdicts) == 0 {
+		return
+	}
+	gauge(metricLicenseClock, standing.Behind.Seconds())
+	for _, product := range slices.Sorted(maps.Keys(standing.Verdicts)) {
+		for state := belfry.LicenseLocked; state <= belfry.LicenseRevoked; state++ {
+			gauge(metricLicense, oneIf(standing.Verdicts[product].State == state), product, state.String())
+		}
 	}
 }
 

@@ -342,7 +342,7 @@ func (r *relocator) begin(ctx context.Context, author string) (generation uint64
 		if err != nil {
 			return 0, err
 		}
-		result, err := r.storage.propose(ctx, held.Version, op, document)
+		result, err := r.storage.propose(ctx, held.Version, op, document, repository.NoticeConfiguration)
 		if err == nil {
 			return result.Version.Generation, nil
 		}

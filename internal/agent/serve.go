@@ -66,6 +66,7 @@ func (a *Agent) apiOptions() api.Options {
 		Repository: a.repositoryStatus,
 		Documents:  a.configDocuments(),
 		Relocator:  a,
+		Licenses:   a.apiLicenses(),
 
 		Logger: a.log,
 	}

@@ -286,11 +286,11 @@ func (s *storage) fit() error {
 
 // propose commits a document on the base that is in force, and returns when it is
 // in force here, or with the error of [repository.Result].
-func (s *storage) propose(ctx context.Context, base repository.Version, op repository.OpID, document []byte) (repository.Result, error) {
+func (s *storage) propose(ctx context.Context, base repository.Version, op repository.OpID, document []byte, kind repository.NoticeKind) (repository.Result, error) {
 	reply := make(chan repository.Result, 1)
 	s.mu.Lock()
 	s.proposal++
-	p := repository.Propose{ID: s.proposal, Base: base, Document: document, Op: op}
+	p := repository.Propose{ID: s.proposal, Base: base, Document: document, Op: op, Kind: kind}
 	s.results[p.ID] = reply
 	s.mu.Unlock()
 	select {

@@ -258,7 +258,7 @@ func TestAnUnconfirmedChangeIsRolledBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.storage.propose(t.Context(), held.Version, op, document); err != nil {
+	if _, err := a.storage.propose(t.Context(), held.Version, op, document, repository.NoticeConfiguration); err != nil {
 		t.Fatal(err)
 	}
 	for _, one := range m {
@@ -311,7 +311,7 @@ func TestAHandlerOfTheDocumentComesIntoForce(t *testing.T) { // C6
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.storage.propose(t.Context(), held.Version, op, document); err != nil {
+	if _, err := a.storage.propose(t.Context(), held.Version, op, document, repository.NoticeConfiguration); err != nil {
 		t.Fatal(err)
 	}
 	for end := time.Now().Add(testTimeout); ; time.Sleep(time.Millisecond) { //nolint:forbidigo // it is registered by a goroutine of its own

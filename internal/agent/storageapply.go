@@ -60,6 +60,7 @@ func (a *Agent) assimilate(as *repository.Assimilation) {
 	if !reflect.DeepEqual(old.Document.Handlers, as.Document.Handlers) {
 		a.group.Go(func() error { a.followHandlers(nil, false); return nil }) // one that ends may take its time
 	}
+	a.licenses.follow()
 	a.configChanged(as)
 }
 
@@ -173,6 +174,7 @@ func (a *Agent) repositoryState(c repository.ModeChange) {
 			Node: a.id.node.Name, Generation: held.Generation, Reason: reason,
 		})
 	}
+	a.licenses.follow()
 	switch {
 	case c.To == repository.Ready:
 		a.log.Info("repository", "state", c.To.String(), "was", c.From.String())

@@ -79,7 +79,7 @@ func (a *Agent) commitOn(ctx context.Context, held *heldTable, batch []*edit) (g
 	if err != nil {
 		return held.Generation, err
 	}
-	result, err := a.storage.propose(ctx, held.Version, op, document)
+	result, err := a.storage.propose(ctx, held.Version, op, document, repository.NoticeConfiguration)
 	if err != nil {
 		return held.Generation, err
 	}

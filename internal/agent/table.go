@@ -64,9 +64,18 @@ type Node struct {
 	Web      netip.AddrPort    `json:"web,omitzero"`      // only shown
 	Stopped  bool              `json:"stopped,omitempty"` // held left until it is started
 
+	// Capacity is how large its machine is, as it said itself; licenses count it.
+	Capacity Capacity `json:"capacity,omitzero"`
+
 	// Certificate is in DER; empty: only the node has it. Where the document lies on
 	// shared storage, others know by it whose signature there counts.
 	Certificate Certificate `json:"certificate,omitempty"`
+}
+
+// A Capacity is how large a machine is; zero: not known.
+type Capacity struct {
+	Cores       uint64 `json:"cores,omitzero"`
+	MemoryBytes uint64 `json:"memory_bytes,omitzero"`
 }
 
 // A Network is one heartbeat address of a node.

@@ -67,6 +67,10 @@ func wanted(req any) string {
 		return req.GetId()
 	case interface{ GetHandler() string }:
 		return req.GetHandler()
+	case interface{ GetLicenseId() string }:
+		return req.GetLicenseId()
+	case interface{ GetProduct() string }:
+		return req.GetProduct()
 	}
 	return ""
 }

@@ -38,18 +38,23 @@ type Change func(ctx context.Context, member string, request []byte) (proto.Mess
 // Changes are all such methods, by full name.
 func (s *Server) Changes() map[string]Change {
 	return map[string]Change{
-		belfryv1.ConfigService_SetConfig_FullMethodName:      changing(s.setConfig),
-		belfryv1.ConfigService_ApplyConfig_FullMethodName:    changing(s.applyConfig),
-		belfryv1.ConfigService_ConfirmConfig_FullMethodName:  changing(s.confirmConfig),
-		belfryv1.ConfigService_RollbackConfig_FullMethodName: changing(s.rollbackConfig),
-		belfryv1.NodeService_StopNode_FullMethodName:         changing(s.stopNode),
-		belfryv1.NodeService_StartNode_FullMethodName:        changing(s.startNode),
-		belfryv1.MemberService_CreateToken_FullMethodName:    changing(s.createToken),
-		belfryv1.MemberService_RevokeToken_FullMethodName:    changing(s.revokeToken),
-		belfryv1.MemberService_RemoveNode_FullMethodName:     changing(s.removeNode),
-		belfryv1.MemberService_RotateCA_FullMethodName:       changing(s.rotateCA),
-		belfryv1.MemberService_RemoveClient_FullMethodName:   changing(s.removeClient),
-		belfryv1.MemberService_SetGrant_FullMethodName:       changing(s.setGrant),
+		belfryv1.ConfigService_SetConfig_FullMethodName:       changing(s.setConfig),
+		belfryv1.ConfigService_ApplyConfig_FullMethodName:     changing(s.applyConfig),
+		belfryv1.ConfigService_ConfirmConfig_FullMethodName:   changing(s.confirmConfig),
+		belfryv1.ConfigService_RollbackConfig_FullMethodName:  changing(s.rollbackConfig),
+		belfryv1.NodeService_StopNode_FullMethodName:          changing(s.stopNode),
+		belfryv1.NodeService_StartNode_FullMethodName:         changing(s.startNode),
+		belfryv1.MemberService_CreateToken_FullMethodName:     changing(s.createToken),
+		belfryv1.MemberService_RevokeToken_FullMethodName:     changing(s.revokeToken),
+		belfryv1.MemberService_RemoveNode_FullMethodName:      changing(s.removeNode),
+		belfryv1.MemberService_RotateCA_FullMethodName:        changing(s.rotateCA),
+		belfryv1.MemberService_RemoveClient_FullMethodName:    changing(s.removeClient),
+		belfryv1.MemberService_SetGrant_FullMethodName:        changing(s.setGrant),
+		belfryv1.LicenseService_UnlockLicense_FullMethodName:  changing(s.unlockLicense),
+		belfryv1.LicenseService_RemoveLicense_FullMethodName:  changing(s.removeLicense),
+		belfryv1.LicenseService_RevokeLicenses_FullMethodName: changing(s.revokeLicenses),
+		belfryv1.LicenseService_AddIssuer_FullMethodName:      changing(s.addIssuer),
+		belfryv1.LicenseService_RemoveIssuer_FullMethodName:   changing(s.removeIssuer),
 	}
 }
 
@@ -116,6 +121,12 @@ func targetOf(req, resp proto.Message) string {
 		return resp.GetId()
 	case *belfryv1.RotateCAResponse:
 		return resp.GetFingerprint()
+	case *belfryv1.UnlockLicenseResponse:
+		return resp.GetLicenseId()
+	case *belfryv1.AddIssuerResponse:
+		return resp.GetProduct() + " " + resp.GetKeyId()
+	case *belfryv1.RevokeLicensesResponse:
+		return fmt.Sprintf("%s %d", resp.GetProduct(), resp.GetSerial())
 	}
 	return wanted(req)
 }

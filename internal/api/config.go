@@ -26,6 +26,9 @@ func (c *configService) GetConfig(_ context.Context, req *belfryv1.GetConfigRequ
 	if err == nil && (c.s.opts.Documents != nil || req.GetAll()) {
 		err = c.s.text(req, resp)
 	}
+	if err == nil && c.s.opts.Documents != nil && isValue(req.GetPath()) && !isSetting(req.GetPath()) {
+		resp.Settings, err = c.s.value(req.GetPath())
+	}
 	if err != nil {
 		return nil, &belfry.Error{Op: "GetConfig", Subject: req.GetPath(), Err: err}
 	}
@@ -34,10 +37,14 @@ func (c *configService) GetConfig(_ context.Context, req *belfryv1.GetConfigRequ
 
 // SetConfig returns when every node that is up has the change.
 func (c *configService) SetConfig(ctx context.Context, req *belfryv1.SetConfigRequest) (*belfryv1.SetConfigResponse, error) {
+	req.Author = c.s.author(ctx)
 	return led(ctx, c.s, belfryv1.ConfigService_SetConfig_FullMethodName, req, c.s.setConfig)
 }
 
 func (s *Server) setConfig(ctx context.Context, req *belfryv1.SetConfigRequest) (*belfryv1.SetConfigResponse, error) {
+	if s.opts.Documents != nil && !hasSettings(req.GetPath()) {
+		return s.setValue(ctx, req)
+	}
 	before, after, changed, err := s.opts.Config.SetSetting(ctx, req.GetPath(), req.GetValue(), req.GetDryRun())
 	if err != nil {
 		return nil, &belfry.Error{Op: "SetConfig", Subject: req.GetPath(), Err: err}

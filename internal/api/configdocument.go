@@ -77,7 +77,7 @@ func (s *Server) text(req *belfryv1.GetConfigRequest, resp *belfryv1.GetConfigRe
 		text = configview.RenderAll(d)
 	case req.GetPath() == "":
 		text = configview.Render(d, documents.Tunables())
-	case !isSetting(req.GetPath()):
+	case !isValue(req.GetPath()):
 		text, err = configview.RenderSection(d, documents.Tunables(), req.GetPath())
 	}
 	if err == nil && len(text) > maxConfigText {
@@ -92,8 +92,59 @@ func (s *Server) text(req *belfryv1.GetConfigRequest, resp *belfryv1.GetConfigRe
 // maxConfigText leaves room for the rest of the answer, in bytes.
 const maxConfigText = maxResponse - 64<<10
 
-// isSetting tells whether a path is of one value.
+// isSetting tells whether a path is of a tunable, of which more is known.
 func isSetting(path string) bool { return strings.HasPrefix(path, "tunables.") }
+
+// isValue tells whether a path leads into a section.
+func isValue(path string) bool { return strings.ContainsAny(path, ".[") }
+
+// value is one value of the document in force.
+func (s *Server) value(path string) ([]*belfryv1.Setting, error) {
+	documents, err := s.documents()
+	if err != nil {
+		return nil, err
+	}
+	d, err := documents.Document()
+	if err != nil {
+		return nil, err
+	}
+	v, err := configview.Get(d, documents.Tunables(), path)
+	return []*belfryv1.Setting{settingOfValue(v)}, err
+}
+
+func settingOfValue(v configview.Value) *belfryv1.Setting {
+	return &belfryv1.Setting{Path: v.Path, Value: v.Text, Default: v.Default, Range: v.Wants, Set: v.Written}
+}
+
+// setValue writes one value of the document that is no tunable.
+func (s *Server) setValue(ctx context.Context, req *belfryv1.SetConfigRequest) (*belfryv1.SetConfigResponse, error) {
+	const op = "SetConfig"
+	known := s.opts.Documents.Tunables()
+	change := configview.Set(req.GetPath(), req.GetValue(), known)
+	var done ConfigCommitted
+	var err error
+	if req.GetDryRun() {
+		done.Before, done.After, done.Changed, err = s.preview(ctx, s.opts.Documents, change)
+	} else {
+		done, err = s.opts.Documents.CommitConfig(ctx, change, req.GetAuthor())
+	}
+	var before, after configview.Value
+	if err == nil {
+		before, err = configview.Get(done.Before, known, req.GetPath())
+	}
+	if err == nil {
+		after, err = configview.Get(done.After, known, req.GetPath())
+	}
+	if err != nil {
+		return nil, &belfry.Error{Op: op, Subject: req.GetPath(), Err: err}
+	}
+	resp := &belfryv1.SetConfigResponse{Setting: settingOfValue(after), Before: before.Text, Generation: done.Before.Generation(), Changed: done.Changed}
+	if done.Changed && !req.GetDryRun() {
+		resp.Generation, resp.Unconfirmed = done.After.Generation(), s.missing(done)
+		s.audit(ctx, op, req.GetPath(), resp.Generation, "before", before.Text, "value", after.Text)
+	}
+	return resp, nil
+}
 
 // hasSettings tells whether values are at or below a path.
 func hasSettings(path string) bool { return path == "" || path == "tunables" || isSetting(path) }

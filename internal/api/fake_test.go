@@ -413,8 +413,11 @@ type agent struct {
 	journal Journal
 	config  ConfigDocuments
 	witness Witness
-	policy  atomic.Pointer[security.Policy] // nil: by roles alone
-	ours    sync.Map                        // subjects that are everybody's own
+
+	licenses Licenses
+
+	policy atomic.Pointer[security.Policy] // nil: by roles alone
+	ours   sync.Map                        // subjects that are everybody's own
 }
 
 // decide is the agent's own function, over the policy of the test.
@@ -449,6 +452,7 @@ func (a *agent) start(t *testing.T) {
 	a.Server = New(Options{
 		Events: a.events, Cluster: a.cluster, Config: &fakeConfiguration{}, Members: &fakeMembers{}, Identify: a.identify,
 		Leader: a.leader, Journal: a.journal, Witness: a.witness, Documents: a.config, Decide: a.decide, Owns: a.owns,
+		Licenses: a.licenses,
 	})
 	if err := a.ServeUnix(a.socket, ""); err != nil {
 		t.Fatal(err)

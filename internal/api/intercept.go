@@ -88,7 +88,8 @@ func ours(method string) bool {
 	switch service {
 	case belfryv1.EventService_ServiceDesc.ServiceName, belfryv1.NodeService_ServiceDesc.ServiceName, belfryv1.LinkService_ServiceDesc.ServiceName,
 		belfryv1.ConfigService_ServiceDesc.ServiceName, belfryv1.MemberService_ServiceDesc.ServiceName,
-		belfryv1.HandlerService_ServiceDesc.ServiceName, belfryv1.WitnessService_ServiceDesc.ServiceName:
+		belfryv1.HandlerService_ServiceDesc.ServiceName, belfryv1.WitnessService_ServiceDesc.ServiceName,
+		belfryv1.LicenseService_ServiceDesc.ServiceName:
 		return true
 	}
 	return false

@@ -31,7 +31,7 @@ func (n *nodeService) GetStatus(context.Context, *belfryv1.GetStatusRequest) (*b
 		Nodes: nodesOf(view),
 	}
 	resp.Journal, resp.Producers = n.s.opts.Journal.Status(), n.s.opts.Producers()
-	resp.Repository = n.s.opts.Repository()
+	resp.Repository, resp.Licenses = n.s.opts.Repository(), n.s.licensesStatus()
 	var oldest time.Duration
 	for i := range view.Nodes {
 		if view.Nodes[i].Verdict == belfry.VerdictUp {

@@ -97,6 +97,17 @@ var rights = map[string]rule{
 	belfryv1.MemberService_SetGrant_FullMethodName:     {belfry.RightOwn, false},
 	belfryv1.MemberService_RotateCA_FullMethodName:     {belfry.RightAdmit, false},
 
+	// A program that a license protects reads its file, and may be any local user's.
+	belfryv1.LicenseService_GetLicense_FullMethodName:     {belfry.RightObserve, false},
+	belfryv1.LicenseService_WatchLicense_FullMethodName:   {belfry.RightObserve, false},
+	belfryv1.LicenseService_ListLicenses_FullMethodName:   {belfry.RightObserve, false},
+	belfryv1.LicenseService_UnlockLicense_FullMethodName:  {belfry.RightLicense, false},
+	belfryv1.LicenseService_RemoveLicense_FullMethodName:  {belfry.RightLicense, false},
+	belfryv1.LicenseService_RevokeLicenses_FullMethodName: {belfry.RightLicense, false},
+	belfryv1.LicenseService_AddIssuer_FullMethodName:      {belfry.RightLicense, false},
+	belfryv1.LicenseService_RemoveIssuer_FullMethodName:   {belfry.RightLicense, false},
+	belfryv1.LicenseService_ListIssuers_FullMethodName:    {belfry.RightLicense, false},
+
 	belfryv1.WitnessService_GetNodeInformation_FullMethodName: {belfry.RightRegisterWitness, false},
 	belfryv1.WitnessService_RegisterClient_FullMethodName:     {belfry.RightRegisterWitness, false},
 	belfryv1.WitnessService_UnregisterClient_FullMethodName:   {belfry.RightRegisterWitness, false},

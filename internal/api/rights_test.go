@@ -57,6 +57,15 @@ JoinService.DescribeCluster       whoever joins
 JoinService.GetMembership         whoever joins
 JoinService.Join                  whoever joins
 JoinService.Renew                 whoever joins
+LicenseService.AddIssuer          -    -      -       -        yes
+LicenseService.GetLicense         -    yes    -       yes      yes
+LicenseService.ListIssuers        -    -      -       -        yes
+LicenseService.ListLicenses       -    yes    -       yes      yes
+LicenseService.RemoveIssuer       -    -      -       -        yes
+LicenseService.RemoveLicense      -    -      -       -        yes
+LicenseService.RevokeLicenses     -    -      -       -        yes
+LicenseService.UnlockLicense      -    -      -       -        yes
+LicenseService.WatchLicense       -    yes    -       yes      yes
 LinkService.GetLinkMatrix         -    yes    -       yes      yes
 LinkService.ListLinks             -    yes    -       yes      yes
 LinkService.WatchLinks            -    yes    -       yes      yes

@@ -51,6 +51,9 @@ type Options struct {
 	// Relocator brings the repository elsewhere. Nil: there is none.
 	Relocator Relocator
 
+	// Licenses is how products stand on this node. Nil: there are none.
+	Licenses Licenses
+
 	// Producers says how what watches the operating system is doing. It is called
 	// from many goroutines. Nil: it is not told.
 	Producers func() *belfryv1.ProducersStatus
@@ -188,6 +191,7 @@ func (s *Server) services() map[*grpc.ServiceDesc]any {
 		&belfryv1.HandlerService_ServiceDesc: &handlerService{s: s},
 		&belfryv1.MemberService_ServiceDesc:  &memberService{s: s},
 		&belfryv1.WitnessService_ServiceDesc: &witnessService{s: s},
+		&belfryv1.LicenseService_ServiceDesc: &licenseService{s: s},
 	}
 }
 

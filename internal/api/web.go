@@ -102,6 +102,7 @@ func (w *web) gateway() http.Handler {
 		belfryv1.RegisterHandlerServiceHandlerClient(ctx, gateway, belfryv1.NewHandlerServiceClient(conn)),
 		belfryv1.RegisterConfigServiceHandlerClient(ctx, gateway, belfryv1.NewConfigServiceClient(conn)),
 		belfryv1.RegisterWitnessServiceHandlerClient(ctx, gateway, belfryv1.NewWitnessServiceClient(conn)),
+		belfryv1.RegisterLicenseServiceHandlerClient(ctx, gateway, belfryv1.NewLicenseServiceClient(conn)),
 	} {
 		if err != nil {
 			panic(err) // a path of http.yaml does not compile: no input leads here

@@ -42,6 +42,8 @@ var messages = map[belfry.Class]protoreflect.MessageType{
 	"repository.clone":      (*belfryv1.RepositoryClone)(nil).ProtoReflect().Type(),
 	"repository.version":    (*belfryv1.RepositoryVersion)(nil).ProtoReflect().Type(),
 	"config.unsupported":    (*belfryv1.ConfigUnsupported)(nil).ProtoReflect().Type(),
+	"license.state":         (*belfryv1.LicenseState)(nil).ProtoReflect().Type(),
+	"license.clock":         (*belfryv1.LicenseClock)(nil).ProtoReflect().Type(),
 	"node.duplicate":        (*belfryv1.NodeDuplicate)(nil).ProtoReflect().Type(),
 	"cluster.nontransitive": (*belfryv1.ClusterNontransitive)(nil).ProtoReflect().Type(),
 	"pressure.cpu":          (*belfryv1.Pressure)(nil).ProtoReflect().Type(),

@@ -134,7 +134,10 @@ func (f Signed[T]) Verify(issuers []Issuer) (T, error) {
 			continue
 		}
 		if issuer.Product != product {
-			elsewhere = issuer.Product
+			// Where a byte of the name has changed the signature does not fit either.
+			if elsewhere = issuer.Product; !ed25519.Verify(issuer.Key, f.message(), f.signature[:]) {
+				tried = true
+			}
 			continue
 		}
 		tried = true
@@ -201,7 +204,7 @@ func (f *Signed[T]) read(text []byte) error {
 		return err
 	}
 	if len(raw) < headerSize+len(f.signature) {
-		return wrong("%d bytes inside; want at least %d: the file is cut off", len(raw), headerSize+len(f.signature))
+		return wrong("%d bytes inside; want at least %d: the file is cut off; get it from its issuer again", len(raw), headerSize+len(f.signature))
 	}
 	if raw[0] != version {
 		return fmt.Errorf("%w: version %d; want %d, or a newer belfry", belfry.ErrUnsupported, raw[0], version)
@@ -209,7 +212,7 @@ func (f *Signed[T]) read(text []byte) error {
 	f.key = KeyID(raw[1:])
 	length := binary.LittleEndian.Uint32(raw[headerSize-4:])
 	if int64(length) != int64(len(raw)-headerSize-len(f.signature)) {
-		return wrong("says that it grants %d bytes, and has %d; the file is cut off or joined", length, len(raw)-headerSize-len(f.signature))
+		return wrong("says that it grants %d bytes, and has %d; the file is cut off or joined, get it from its issuer again", length, len(raw)-headerSize-len(f.signature))
 	}
 	f.payload, f.signature = raw[headerSize:headerSize+int(length)], [ed25519.SignatureSize]byte(raw[headerSize+int(length):])
 	f.content, err = unmarshal[T](f.payload)
@@ -283,7 +286,7 @@ func unmarshal[T content[T]](payload []byte) (c T, err error) {
 	d := json.NewDecoder(bytes.NewReader(payload))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&c); err != nil {
-		return c, wrong("not the JSON of a %s: %v", c.kind().what, err)
+		return c, wrong("not the JSON of a %s: %v; get the file from its issuer again", c.kind().what, err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return c, wrong("something follows the JSON of the %s; want one object", c.kind().what)
@@ -297,7 +300,7 @@ func unmarshal[T content[T]](payload []byte) (c T, err error) {
 		return c, wrong("%v", err)
 	}
 	if !bytes.Equal(again, payload) {
-		return c, wrong("the JSON of the %s is not in the one form that is written, from byte %d on", c.kind().what, common(again, payload))
+		return c, wrong("the JSON of the %s is not in the one form that is written, from byte %d on; get the file from its issuer again", c.kind().what, common(again, payload))
 	}
 	return c, nil
 }

@@ -65,9 +65,23 @@ type Verdict struct {
 // equals the one that ends last, then the one that was unlocked first, then the
 // lesser id. Capacities of several files do not add up: who needs more is
 // given a license that supersedes.
-func Evaluate(in Input) Verdict {
+func Evaluate(in Input) Verdict { return in.verdict(in.candidates()) }
+
+// EvaluateMembers is the verdict of each member, in their order: what each of
+// them comes to by the same values. Each file is read and verified once. The
+// field Node of in does not matter.
+func EvaluateMembers(in Input) []Verdict {
+	list, verdicts := in.files(), make([]Verdict, len(in.Members))
+	for i, m := range in.Members {
+		in.Node = m.Node
+		in.on(list)
+		verdicts[i] = in.verdict(list)
+	}
+	return verdicts
+}
+
+func (in *Input) verdict(candidates []candidate) Verdict {
 	clock, behind := Clock(in.Now, in.Mark)
-	candidates := in.candidates()
 	v := Verdict{State: belfry.LicenseLocked, Reason: in.reason(nil, nothing, clock), Time: clock, Behind: behind}
 	best, why := in.best(candidates, clock)
 	if best == nil {
@@ -121,10 +135,11 @@ type candidate struct {
 	license    License
 	text       []byte
 	activation Activation
-	flaw       error // why it proves nothing; nil: its signature holds
-	member     bool  // this node is in the committed generation
-	here       bool  // bound to this node
-	covered    bool  // within the capacity
+	flaw       error           // why it proves nothing; nil: its signature holds
+	covers     []belfry.NodeID // within the capacity
+	member     bool            // this node is in the committed generation
+	here       bool            // bound to this node
+	covered    bool            // within the capacity
 	revoked    bool
 	successor  ID        // the license that takes its place; empty: none
 	replaced   time.Time // from when on
@@ -151,11 +166,29 @@ func later(a, b time.Time) int {
 	return a.Compare(b)
 }
 
-// candidates reads and verifies each file once.
+// candidates are the files as they are for this node.
 func (in *Input) candidates() []candidate {
+	list := in.files()
+	in.on(list)
+	return list
+}
+
+// on looks at files from a node.
+func (in *Input) on(list []candidate) {
+	member := slices.ContainsFunc(in.Members, func(m Member) bool { return m.Node == in.Node })
+	for i := range list {
+		c := &list[i]
+		if c.flaw == nil {
+			c.member, c.here = member, c.license.Binding.holdsOn(in.Cluster, in.Node)
+			c.covered = slices.Contains(c.covers, in.Node)
+		}
+	}
+}
+
+// files reads and verifies each file once.
+func (in *Input) files() []candidate {
 	var list []candidate
 	revoked := newest(in.Product, in.Revocations, in.Issuers)
-	member := slices.ContainsFunc(in.Members, func(m Member) bool { return m.Node == in.Node })
 	for _, text := range in.Files {
 		f, err := Parse(text)
 		if err != nil || f.Unproven().Product != in.Product {
@@ -167,8 +200,7 @@ func (in *Input) candidates() []candidate {
 			continue
 		}
 		c := candidate{
-			license: l, text: text, member: member, revoked: revoked[l.ID],
-			here: l.Binding.holdsOn(in.Cluster, in.Node), covered: slices.Contains(Covered(l, in.Members), in.Node),
+			license: l, text: text, revoked: revoked[l.ID], covers: Covered(l, in.Members),
 		}
 		for _, a := range in.Activations {
 			if a.License == l.ID && cmp.Or(later(a.Time, c.activation.Time), a.Node.Compare(c.activation.Node)) < 0 {

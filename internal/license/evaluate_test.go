@@ -167,7 +167,7 @@ func TestVerdicts(t *testing.T) {
 		},
 		{
 			"P4: a file that nobody signed", only(annual(), func(in *Input) { in.Files = [][]byte{signedBy(t, annual(), rogueKey)} }),
-			"locked: license L1: permission denied: no issuer of acme-db has the key " + KeyIDOf(public(rogueKey)).String() +
+			"locked: license L1: no issuer of acme-db has the key " + KeyIDOf(public(rogueKey)).String() +
 				"; register it with `belfry license issuer add` if you trust it",
 		},
 		{"P4: an activation without a file", only(annual(), func(in *Input) {

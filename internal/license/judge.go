@@ -3,6 +3,7 @@ package license
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -116,13 +117,14 @@ func (in *Input) reason(c *candidate, why cause, at time.Time) string {
 	return fmt.Sprintf("license %s: %s", l.ID, text)
 }
 
-// unwrapped is the text of an error without the operation and its subject.
+// unwrapped is the text of an error without the operation, its subject and the
+// word of its sentinel: what is unproven is locked, and nothing was attempted.
 func unwrapped(err error) string {
 	var e *belfry.Error
 	if errors.As(err, &e) {
 		err = e.Err
 	}
-	return err.Error()
+	return strings.TrimPrefix(err.Error(), belfry.ErrPermission.Error()+": ")
 }
 
 func (l License) boundTo() string {

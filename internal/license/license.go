@@ -211,6 +211,9 @@ func checkTime(field string, t time.Time) error {
 	return nil
 }
 
+// CheckProduct says what is wrong with the name of a product; ErrUsage.
+func CheckProduct(name string) error { return checkName("product", name) }
+
 func checkName(field, s string) error {
 	good := s != "" && len(s) <= maxName && !strings.ContainsRune("._-", rune(s[0]))
 	for i := 0; good && i < len(s); i++ {

@@ -246,7 +246,7 @@ func (x *MovedDisk) GetStays() bool {
 
 type GetConfigRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"` // section, or section.name; empty: all that there is
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"` // section, or one value: networks.net2.priority, handlers[0].limit; empty: all that there is
 	All           bool                   `protobuf:"varint,2,opt,name=all,proto3" json:"all,omitempty"`  // the text is the whole document, without secrets; only with an empty path
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -446,6 +446,7 @@ type SetConfigRequest struct {
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // check, and change nothing
+	Author        string                 `protobuf:"bytes,14,opt,name=author,proto3" json:"author,omitempty"`               // of a request that a member passes on: who asked it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -499,6 +500,13 @@ func (x *SetConfigRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *SetConfigRequest) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
 }
 
 type SetConfigResponse struct {
@@ -1663,11 +1671,12 @@ const file_belfry_v1_config_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x18\n" +
 	"\adefault\x18\x03 \x01(\tR\adefault\x12\x14\n" +
 	"\x05range\x18\x04 \x01(\tR\x05range\x12\x10\n" +
-	"\x03set\x18\x05 \x01(\bR\x03set\"U\n" +
+	"\x03set\x18\x05 \x01(\bR\x03set\"m\n" +
 	"\x10SetConfigRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\xb5\x01\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x16\n" +
+	"\x06author\x18\x0e \x01(\tR\x06author\"\xb5\x01\n" +
 	"\x11SetConfigResponse\x12,\n" +
 	"\asetting\x18\x01 \x01(\v2\x12.belfry.v1.SettingR\asetting\x12\x16\n" +
 	"\x06before\x18\x02 \x01(\tR\x06before\x12\x1e\n" +

@@ -1489,11 +1489,13 @@ type JoinRequest struct {
 	Sealing          []byte                 `protobuf:"bytes,4,opt,name=sealing,proto3" json:"sealing,omitempty"`                                           // X25519 key
 	SealingSignature []byte                 `protobuf:"bytes,5,opt,name=sealing_signature,json=sealingSignature,proto3" json:"sealing_signature,omitempty"` // by the identity
 	Name             string                 `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`
-	Networks         []*JoinAddress         `protobuf:"bytes,7,rep,name=networks,proto3" json:"networks,omitempty"` // heartbeat
-	Streams          string                 `protobuf:"bytes,8,opt,name=streams,proto3" json:"streams,omitempty"`   // HOST:PORT
-	Web              string                 `protobuf:"bytes,9,opt,name=web,proto3" json:"web,omitempty"`           // HOST:PORT
-	Proof            []byte                 `protobuf:"bytes,10,opt,name=proof,proto3" json:"proof,omitempty"`      // that the identity is at the other end of this connection
-	Named            bool                   `protobuf:"varint,11,opt,name=named,proto3" json:"named,omitempty"`     // by the machine's settings: its agent takes no other name
+	Networks         []*JoinAddress         `protobuf:"bytes,7,rep,name=networks,proto3" json:"networks,omitempty"`                            // heartbeat
+	Streams          string                 `protobuf:"bytes,8,opt,name=streams,proto3" json:"streams,omitempty"`                              // HOST:PORT
+	Web              string                 `protobuf:"bytes,9,opt,name=web,proto3" json:"web,omitempty"`                                      // HOST:PORT
+	Proof            []byte                 `protobuf:"bytes,10,opt,name=proof,proto3" json:"proof,omitempty"`                                 // that the identity is at the other end of this connection
+	Named            bool                   `protobuf:"varint,11,opt,name=named,proto3" json:"named,omitempty"`                                // by the machine's settings: its agent takes no other name
+	Cores            uint64                 `protobuf:"varint,12,opt,name=cores,proto3" json:"cores,omitempty"`                                // of the machine; 0: not known
+	MemoryBytes      uint64                 `protobuf:"varint,13,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // likewise
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1603,6 +1605,20 @@ func (x *JoinRequest) GetNamed() bool {
 		return x.Named
 	}
 	return false
+}
+
+func (x *JoinRequest) GetCores() uint64 {
+	if x != nil {
+		return x.Cores
+	}
+	return 0
+}
+
+func (x *JoinRequest) GetMemoryBytes() uint64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
 }
 
 type JoinAddress struct {
@@ -2195,7 +2211,7 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\x05epoch\x18\x03 \x01(\rR\x05epoch\x12\x1e\n" +
 	"\n" +
 	"repository\x18\x04 \x01(\tR\n" +
-	"repository\"\xc4\x02\n" +
+	"repository\"\xfd\x02\n" +
 	"\vJoinRequest\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\fR\atokenId\x12!\n" +
 	"\ftoken_secret\x18\x02 \x01(\fR\vtokenSecret\x12\x10\n" +
@@ -2208,7 +2224,9 @@ const file_belfry_v1_member_proto_rawDesc = "" +
 	"\x03web\x18\t \x01(\tR\x03web\x12\x14\n" +
 	"\x05proof\x18\n" +
 	" \x01(\fR\x05proof\x12\x14\n" +
-	"\x05named\x18\v \x01(\bR\x05named\"?\n" +
+	"\x05named\x18\v \x01(\bR\x05named\x12\x14\n" +
+	"\x05cores\x18\f \x01(\x04R\x05cores\x12!\n" +
+	"\fmemory_bytes\x18\r \x01(\x04R\vmemoryBytes\"?\n" +
 	"\vJoinAddress\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
 	"\x06prefix\x18\x02 \x01(\rR\x06prefix\"\xfe\x02\n" +

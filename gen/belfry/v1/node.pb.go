@@ -76,6 +76,7 @@ type GetStatusResponse struct {
 	Journal       *JournalStatus         `protobuf:"bytes,13,opt,name=journal,proto3" json:"journal,omitempty"`        // of who answers
 	Producers     *ProducersStatus       `protobuf:"bytes,14,opt,name=producers,proto3" json:"producers,omitempty"`    // of who answers
 	Repository    *RepositoryStatus      `protobuf:"bytes,15,opt,name=repository,proto3" json:"repository,omitempty"`  // of who answers; absent: the members keep the configuration
+	Licenses      *LicensesStatus        `protobuf:"bytes,16,opt,name=licenses,proto3" json:"licenses,omitempty"`      // of who answers; absent: the members keep the configuration
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -215,6 +216,13 @@ func (x *GetStatusResponse) GetRepository() *RepositoryStatus {
 	return nil
 }
 
+func (x *GetStatusResponse) GetLicenses() *LicensesStatus {
+	if x != nil {
+		return x.Licenses
+	}
+	return nil
+}
+
 // RepositoryStatus is how a node stands to the cluster's repository.
 type RepositoryStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -324,6 +332,136 @@ func (x *RepositoryStatus) GetWarnings() []string {
 	return nil
 }
 
+// LicensesStatus is what products may do on a node.
+type LicensesStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Products      []*LicensedProduct     `protobuf:"bytes,1,rep,name=products,proto3" json:"products,omitempty"`                          // by name
+	ClockBehind   *durationpb.Duration   `protobuf:"bytes,2,opt,name=clock_behind,json=clockBehind,proto3" json:"clock_behind,omitempty"` // by how much the clock is before a time that has passed; unset: it counts
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LicensesStatus) Reset() {
+	*x = LicensesStatus{}
+	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LicensesStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LicensesStatus) ProtoMessage() {}
+
+func (x *LicensesStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LicensesStatus.ProtoReflect.Descriptor instead.
+func (*LicensesStatus) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *LicensesStatus) GetProducts() []*LicensedProduct {
+	if x != nil {
+		return x.Products
+	}
+	return nil
+}
+
+func (x *LicensesStatus) GetClockBehind() *durationpb.Duration {
+	if x != nil {
+		return x.ClockBehind
+	}
+	return nil
+}
+
+// LicensedProduct is one product that the document has files of.
+type LicensedProduct struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Product       string                 `protobuf:"bytes,1,opt,name=product,proto3" json:"product,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"` // locked, unlocked, grace, expired, over_capacity or revoked
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=until,proto3" json:"until,omitempty"` // unset: no other state will come by time alone
+	LicenseId     string                 `protobuf:"bytes,5,opt,name=license_id,json=licenseId,proto3" json:"license_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LicensedProduct) Reset() {
+	*x = LicensedProduct{}
+	mi := &file_belfry_v1_node_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LicensedProduct) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LicensedProduct) ProtoMessage() {}
+
+func (x *LicensedProduct) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_node_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LicensedProduct.ProtoReflect.Descriptor instead.
+func (*LicensedProduct) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *LicensedProduct) GetProduct() string {
+	if x != nil {
+		return x.Product
+	}
+	return ""
+}
+
+func (x *LicensedProduct) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *LicensedProduct) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *LicensedProduct) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *LicensedProduct) GetLicenseId() string {
+	if x != nil {
+		return x.LicenseId
+	}
+	return ""
+}
+
 // ProducersStatus is how what watches the operating system is doing.
 type ProducersStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -335,7 +473,7 @@ type ProducersStatus struct {
 
 func (x *ProducersStatus) Reset() {
 	*x = ProducersStatus{}
-	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	mi := &file_belfry_v1_node_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -347,7 +485,7 @@ func (x *ProducersStatus) String() string {
 func (*ProducersStatus) ProtoMessage() {}
 
 func (x *ProducersStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	mi := &file_belfry_v1_node_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -360,7 +498,7 @@ func (x *ProducersStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducersStatus.ProtoReflect.Descriptor instead.
 func (*ProducersStatus) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{3}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ProducersStatus) GetRunning() uint32 {
@@ -394,7 +532,7 @@ type FailingProducer struct {
 
 func (x *FailingProducer) Reset() {
 	*x = FailingProducer{}
-	mi := &file_belfry_v1_node_proto_msgTypes[4]
+	mi := &file_belfry_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -406,7 +544,7 @@ func (x *FailingProducer) String() string {
 func (*FailingProducer) ProtoMessage() {}
 
 func (x *FailingProducer) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[4]
+	mi := &file_belfry_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -419,7 +557,7 @@ func (x *FailingProducer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailingProducer.ProtoReflect.Descriptor instead.
 func (*FailingProducer) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FailingProducer) GetName() string {
@@ -486,7 +624,7 @@ type JournalStatus struct {
 
 func (x *JournalStatus) Reset() {
 	*x = JournalStatus{}
-	mi := &file_belfry_v1_node_proto_msgTypes[5]
+	mi := &file_belfry_v1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -498,7 +636,7 @@ func (x *JournalStatus) String() string {
 func (*JournalStatus) ProtoMessage() {}
 
 func (x *JournalStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[5]
+	mi := &file_belfry_v1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -511,7 +649,7 @@ func (x *JournalStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalStatus.ProtoReflect.Descriptor instead.
 func (*JournalStatus) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *JournalStatus) GetState() string {
@@ -587,7 +725,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_belfry_v1_node_proto_msgTypes[6]
+	mi := &file_belfry_v1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -599,7 +737,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[6]
+	mi := &file_belfry_v1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -612,7 +750,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Node) GetId() string {
@@ -792,7 +930,7 @@ type PeerStream struct {
 
 func (x *PeerStream) Reset() {
 	*x = PeerStream{}
-	mi := &file_belfry_v1_node_proto_msgTypes[7]
+	mi := &file_belfry_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -804,7 +942,7 @@ func (x *PeerStream) String() string {
 func (*PeerStream) ProtoMessage() {}
 
 func (x *PeerStream) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[7]
+	mi := &file_belfry_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -817,7 +955,7 @@ func (x *PeerStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStream.ProtoReflect.Descriptor instead.
 func (*PeerStream) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PeerStream) GetUp() bool {
@@ -871,7 +1009,7 @@ type MemberReport struct {
 
 func (x *MemberReport) Reset() {
 	*x = MemberReport{}
-	mi := &file_belfry_v1_node_proto_msgTypes[8]
+	mi := &file_belfry_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +1021,7 @@ func (x *MemberReport) String() string {
 func (*MemberReport) ProtoMessage() {}
 
 func (x *MemberReport) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[8]
+	mi := &file_belfry_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +1034,7 @@ func (x *MemberReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReport.ProtoReflect.Descriptor instead.
 func (*MemberReport) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *MemberReport) GetAsked() *timestamppb.Timestamp {
@@ -951,7 +1089,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[9]
+	mi := &file_belfry_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1101,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[9]
+	mi := &file_belfry_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1114,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListNodesRequest) GetPageSize() uint32 {
@@ -1003,7 +1141,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[10]
+	mi := &file_belfry_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1015,7 +1153,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[10]
+	mi := &file_belfry_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1028,7 +1166,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -1054,7 +1192,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[11]
+	mi := &file_belfry_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1204,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[11]
+	mi := &file_belfry_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1217,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetNodeRequest) GetNode() string {
@@ -1099,7 +1237,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[12]
+	mi := &file_belfry_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1249,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[12]
+	mi := &file_belfry_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1262,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetNodeResponse) GetNode() *Node {
@@ -1153,7 +1291,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_belfry_v1_node_proto_msgTypes[13]
+	mi := &file_belfry_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1165,7 +1303,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[13]
+	mi := &file_belfry_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1178,7 +1316,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Evidence) GetTime() *timestamppb.Timestamp {
@@ -1219,7 +1357,7 @@ type StopNodeRequest struct {
 
 func (x *StopNodeRequest) Reset() {
 	*x = StopNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[14]
+	mi := &file_belfry_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1231,7 +1369,7 @@ func (x *StopNodeRequest) String() string {
 func (*StopNodeRequest) ProtoMessage() {}
 
 func (x *StopNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[14]
+	mi := &file_belfry_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1244,7 +1382,7 @@ func (x *StopNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopNodeRequest.ProtoReflect.Descriptor instead.
 func (*StopNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StopNodeRequest) GetNode() string {
@@ -1275,7 +1413,7 @@ type StopNodeResponse struct {
 
 func (x *StopNodeResponse) Reset() {
 	*x = StopNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[15]
+	mi := &file_belfry_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1287,7 +1425,7 @@ func (x *StopNodeResponse) String() string {
 func (*StopNodeResponse) ProtoMessage() {}
 
 func (x *StopNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[15]
+	mi := &file_belfry_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1300,7 +1438,7 @@ func (x *StopNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopNodeResponse.ProtoReflect.Descriptor instead.
 func (*StopNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StopNodeResponse) GetNodeId() string {
@@ -1355,7 +1493,7 @@ type StartNodeRequest struct {
 
 func (x *StartNodeRequest) Reset() {
 	*x = StartNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[16]
+	mi := &file_belfry_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +1505,7 @@ func (x *StartNodeRequest) String() string {
 func (*StartNodeRequest) ProtoMessage() {}
 
 func (x *StartNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[16]
+	mi := &file_belfry_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +1518,7 @@ func (x *StartNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartNodeRequest.ProtoReflect.Descriptor instead.
 func (*StartNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StartNodeRequest) GetNode() string {
@@ -1410,7 +1548,7 @@ type StartNodeResponse struct {
 
 func (x *StartNodeResponse) Reset() {
 	*x = StartNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[17]
+	mi := &file_belfry_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1422,7 +1560,7 @@ func (x *StartNodeResponse) String() string {
 func (*StartNodeResponse) ProtoMessage() {}
 
 func (x *StartNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[17]
+	mi := &file_belfry_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1435,7 +1573,7 @@ func (x *StartNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartNodeResponse.ProtoReflect.Descriptor instead.
 func (*StartNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StartNodeResponse) GetNodeId() string {
@@ -1478,7 +1616,7 @@ var File_belfry_v1_node_proto protoreflect.FileDescriptor
 const file_belfry_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"\x14belfry/v1/node.proto\x12\tbelfry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xe1\x04\n" +
+	"\x10GetStatusRequest\"\x98\x05\n" +
 	"\x11GetStatusResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12!\n" +
@@ -1503,7 +1641,8 @@ const file_belfry_v1_node_proto_rawDesc = "" +
 	"\tproducers\x18\x0e \x01(\v2\x1a.belfry.v1.ProducersStatusR\tproducers\x12;\n" +
 	"\n" +
 	"repository\x18\x0f \x01(\v2\x1b.belfry.v1.RepositoryStatusR\n" +
-	"repository\"\x9c\x02\n" +
+	"repository\x125\n" +
+	"\blicenses\x18\x10 \x01(\v2\x19.belfry.v1.LicensesStatusR\blicenses\"\x9c\x02\n" +
 	"\x10RepositoryStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -1515,7 +1654,17 @@ const file_belfry_v1_node_proto_rawDesc = "" +
 	"\x04read\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04read\x126\n" +
 	"\tread_took\x18\a \x01(\v2\x19.google.protobuf.DurationR\breadTook\x12\x12\n" +
 	"\x04slot\x18\b \x01(\x11R\x04slot\x12\x1a\n" +
-	"\bwarnings\x18\t \x03(\tR\bwarnings\"a\n" +
+	"\bwarnings\x18\t \x03(\tR\bwarnings\"\x86\x01\n" +
+	"\x0eLicensesStatus\x126\n" +
+	"\bproducts\x18\x01 \x03(\v2\x1a.belfry.v1.LicensedProductR\bproducts\x12<\n" +
+	"\fclock_behind\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vclockBehind\"\xaa\x01\n" +
+	"\x0fLicensedProduct\x12\x18\n" +
+	"\aproduct\x18\x01 \x01(\tR\aproduct\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x120\n" +
+	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x1d\n" +
+	"\n" +
+	"license_id\x18\x05 \x01(\tR\tlicenseId\"a\n" +
 	"\x0fProducersStatus\x12\x18\n" +
 	"\arunning\x18\x01 \x01(\rR\arunning\x124\n" +
 	"\afailing\x18\x02 \x03(\v2\x1a.belfry.v1.FailingProducerR\afailing\"\xfa\x01\n" +
@@ -1637,75 +1786,81 @@ func file_belfry_v1_node_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_node_proto_rawDescData
 }
 
-var file_belfry_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_belfry_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_belfry_v1_node_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: belfry.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: belfry.v1.GetStatusResponse
 	(*RepositoryStatus)(nil),      // 2: belfry.v1.RepositoryStatus
-	(*ProducersStatus)(nil),       // 3: belfry.v1.ProducersStatus
-	(*FailingProducer)(nil),       // 4: belfry.v1.FailingProducer
-	(*JournalStatus)(nil),         // 5: belfry.v1.JournalStatus
-	(*Node)(nil),                  // 6: belfry.v1.Node
-	(*PeerStream)(nil),            // 7: belfry.v1.PeerStream
-	(*MemberReport)(nil),          // 8: belfry.v1.MemberReport
-	(*ListNodesRequest)(nil),      // 9: belfry.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),     // 10: belfry.v1.ListNodesResponse
-	(*GetNodeRequest)(nil),        // 11: belfry.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),       // 12: belfry.v1.GetNodeResponse
-	(*Evidence)(nil),              // 13: belfry.v1.Evidence
-	(*StopNodeRequest)(nil),       // 14: belfry.v1.StopNodeRequest
-	(*StopNodeResponse)(nil),      // 15: belfry.v1.StopNodeResponse
-	(*StartNodeRequest)(nil),      // 16: belfry.v1.StartNodeRequest
-	(*StartNodeResponse)(nil),     // 17: belfry.v1.StartNodeResponse
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*LicensesStatus)(nil),        // 3: belfry.v1.LicensesStatus
+	(*LicensedProduct)(nil),       // 4: belfry.v1.LicensedProduct
+	(*ProducersStatus)(nil),       // 5: belfry.v1.ProducersStatus
+	(*FailingProducer)(nil),       // 6: belfry.v1.FailingProducer
+	(*JournalStatus)(nil),         // 7: belfry.v1.JournalStatus
+	(*Node)(nil),                  // 8: belfry.v1.Node
+	(*PeerStream)(nil),            // 9: belfry.v1.PeerStream
+	(*MemberReport)(nil),          // 10: belfry.v1.MemberReport
+	(*ListNodesRequest)(nil),      // 11: belfry.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),     // 12: belfry.v1.ListNodesResponse
+	(*GetNodeRequest)(nil),        // 13: belfry.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),       // 14: belfry.v1.GetNodeResponse
+	(*Evidence)(nil),              // 15: belfry.v1.Evidence
+	(*StopNodeRequest)(nil),       // 16: belfry.v1.StopNodeRequest
+	(*StopNodeResponse)(nil),      // 17: belfry.v1.StopNodeResponse
+	(*StartNodeRequest)(nil),      // 18: belfry.v1.StartNodeRequest
+	(*StartNodeResponse)(nil),     // 19: belfry.v1.StartNodeResponse
+	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
 }
 var file_belfry_v1_node_proto_depIdxs = []int32{
-	18, // 0: belfry.v1.GetStatusResponse.oldest_fact:type_name -> google.protobuf.Duration
-	6,  // 1: belfry.v1.GetStatusResponse.nodes:type_name -> belfry.v1.Node
-	19, // 2: belfry.v1.GetStatusResponse.time:type_name -> google.protobuf.Timestamp
-	5,  // 3: belfry.v1.GetStatusResponse.journal:type_name -> belfry.v1.JournalStatus
-	3,  // 4: belfry.v1.GetStatusResponse.producers:type_name -> belfry.v1.ProducersStatus
+	20, // 0: belfry.v1.GetStatusResponse.oldest_fact:type_name -> google.protobuf.Duration
+	8,  // 1: belfry.v1.GetStatusResponse.nodes:type_name -> belfry.v1.Node
+	21, // 2: belfry.v1.GetStatusResponse.time:type_name -> google.protobuf.Timestamp
+	7,  // 3: belfry.v1.GetStatusResponse.journal:type_name -> belfry.v1.JournalStatus
+	5,  // 4: belfry.v1.GetStatusResponse.producers:type_name -> belfry.v1.ProducersStatus
 	2,  // 5: belfry.v1.GetStatusResponse.repository:type_name -> belfry.v1.RepositoryStatus
-	19, // 6: belfry.v1.RepositoryStatus.read:type_name -> google.protobuf.Timestamp
-	18, // 7: belfry.v1.RepositoryStatus.read_took:type_name -> google.protobuf.Duration
-	4,  // 8: belfry.v1.ProducersStatus.failing:type_name -> belfry.v1.FailingProducer
-	19, // 9: belfry.v1.FailingProducer.since:type_name -> google.protobuf.Timestamp
-	19, // 10: belfry.v1.FailingProducer.next:type_name -> google.protobuf.Timestamp
-	19, // 11: belfry.v1.JournalStatus.oldest:type_name -> google.protobuf.Timestamp
-	19, // 12: belfry.v1.Node.since:type_name -> google.protobuf.Timestamp
-	19, // 13: belfry.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
-	18, // 14: belfry.v1.Node.interval:type_name -> google.protobuf.Duration
-	18, // 15: belfry.v1.Node.max_wait:type_name -> google.protobuf.Duration
-	19, // 16: belfry.v1.Node.started:type_name -> google.protobuf.Timestamp
-	18, // 17: belfry.v1.Node.age:type_name -> google.protobuf.Duration
-	8,  // 18: belfry.v1.Node.report:type_name -> belfry.v1.MemberReport
-	7,  // 19: belfry.v1.Node.stream:type_name -> belfry.v1.PeerStream
-	19, // 20: belfry.v1.Node.duplicate:type_name -> google.protobuf.Timestamp
-	19, // 21: belfry.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
-	18, // 22: belfry.v1.PeerStream.clock_offset:type_name -> google.protobuf.Duration
-	19, // 23: belfry.v1.MemberReport.asked:type_name -> google.protobuf.Timestamp
-	18, // 24: belfry.v1.MemberReport.clock_offset:type_name -> google.protobuf.Duration
-	19, // 25: belfry.v1.MemberReport.certificate_end:type_name -> google.protobuf.Timestamp
-	6,  // 26: belfry.v1.ListNodesResponse.nodes:type_name -> belfry.v1.Node
-	6,  // 27: belfry.v1.GetNodeResponse.node:type_name -> belfry.v1.Node
-	13, // 28: belfry.v1.GetNodeResponse.evidence:type_name -> belfry.v1.Evidence
-	19, // 29: belfry.v1.Evidence.time:type_name -> google.protobuf.Timestamp
-	0,  // 30: belfry.v1.NodeService.GetStatus:input_type -> belfry.v1.GetStatusRequest
-	9,  // 31: belfry.v1.NodeService.ListNodes:input_type -> belfry.v1.ListNodesRequest
-	11, // 32: belfry.v1.NodeService.GetNode:input_type -> belfry.v1.GetNodeRequest
-	14, // 33: belfry.v1.NodeService.StopNode:input_type -> belfry.v1.StopNodeRequest
-	16, // 34: belfry.v1.NodeService.StartNode:input_type -> belfry.v1.StartNodeRequest
-	1,  // 35: belfry.v1.NodeService.GetStatus:output_type -> belfry.v1.GetStatusResponse
-	10, // 36: belfry.v1.NodeService.ListNodes:output_type -> belfry.v1.ListNodesResponse
-	12, // 37: belfry.v1.NodeService.GetNode:output_type -> belfry.v1.GetNodeResponse
-	15, // 38: belfry.v1.NodeService.StopNode:output_type -> belfry.v1.StopNodeResponse
-	17, // 39: belfry.v1.NodeService.StartNode:output_type -> belfry.v1.StartNodeResponse
-	35, // [35:40] is the sub-list for method output_type
-	30, // [30:35] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	3,  // 6: belfry.v1.GetStatusResponse.licenses:type_name -> belfry.v1.LicensesStatus
+	21, // 7: belfry.v1.RepositoryStatus.read:type_name -> google.protobuf.Timestamp
+	20, // 8: belfry.v1.RepositoryStatus.read_took:type_name -> google.protobuf.Duration
+	4,  // 9: belfry.v1.LicensesStatus.products:type_name -> belfry.v1.LicensedProduct
+	20, // 10: belfry.v1.LicensesStatus.clock_behind:type_name -> google.protobuf.Duration
+	21, // 11: belfry.v1.LicensedProduct.until:type_name -> google.protobuf.Timestamp
+	6,  // 12: belfry.v1.ProducersStatus.failing:type_name -> belfry.v1.FailingProducer
+	21, // 13: belfry.v1.FailingProducer.since:type_name -> google.protobuf.Timestamp
+	21, // 14: belfry.v1.FailingProducer.next:type_name -> google.protobuf.Timestamp
+	21, // 15: belfry.v1.JournalStatus.oldest:type_name -> google.protobuf.Timestamp
+	21, // 16: belfry.v1.Node.since:type_name -> google.protobuf.Timestamp
+	21, // 17: belfry.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
+	20, // 18: belfry.v1.Node.interval:type_name -> google.protobuf.Duration
+	20, // 19: belfry.v1.Node.max_wait:type_name -> google.protobuf.Duration
+	21, // 20: belfry.v1.Node.started:type_name -> google.protobuf.Timestamp
+	20, // 21: belfry.v1.Node.age:type_name -> google.protobuf.Duration
+	10, // 22: belfry.v1.Node.report:type_name -> belfry.v1.MemberReport
+	9,  // 23: belfry.v1.Node.stream:type_name -> belfry.v1.PeerStream
+	21, // 24: belfry.v1.Node.duplicate:type_name -> google.protobuf.Timestamp
+	21, // 25: belfry.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
+	20, // 26: belfry.v1.PeerStream.clock_offset:type_name -> google.protobuf.Duration
+	21, // 27: belfry.v1.MemberReport.asked:type_name -> google.protobuf.Timestamp
+	20, // 28: belfry.v1.MemberReport.clock_offset:type_name -> google.protobuf.Duration
+	21, // 29: belfry.v1.MemberReport.certificate_end:type_name -> google.protobuf.Timestamp
+	8,  // 30: belfry.v1.ListNodesResponse.nodes:type_name -> belfry.v1.Node
+	8,  // 31: belfry.v1.GetNodeResponse.node:type_name -> belfry.v1.Node
+	15, // 32: belfry.v1.GetNodeResponse.evidence:type_name -> belfry.v1.Evidence
+	21, // 33: belfry.v1.Evidence.time:type_name -> google.protobuf.Timestamp
+	0,  // 34: belfry.v1.NodeService.GetStatus:input_type -> belfry.v1.GetStatusRequest
+	11, // 35: belfry.v1.NodeService.ListNodes:input_type -> belfry.v1.ListNodesRequest
+	13, // 36: belfry.v1.NodeService.GetNode:input_type -> belfry.v1.GetNodeRequest
+	16, // 37: belfry.v1.NodeService.StopNode:input_type -> belfry.v1.StopNodeRequest
+	18, // 38: belfry.v1.NodeService.StartNode:input_type -> belfry.v1.StartNodeRequest
+	1,  // 39: belfry.v1.NodeService.GetStatus:output_type -> belfry.v1.GetStatusResponse
+	12, // 40: belfry.v1.NodeService.ListNodes:output_type -> belfry.v1.ListNodesResponse
+	14, // 41: belfry.v1.NodeService.GetNode:output_type -> belfry.v1.GetNodeResponse
+	17, // 42: belfry.v1.NodeService.StopNode:output_type -> belfry.v1.StopNodeResponse
+	19, // 43: belfry.v1.NodeService.StartNode:output_type -> belfry.v1.StartNodeResponse
+	39, // [39:44] is the sub-list for method output_type
+	34, // [34:39] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_node_proto_init() }
@@ -1719,7 +1874,7 @@ func file_belfry_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_node_proto_rawDesc), len(file_belfry_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

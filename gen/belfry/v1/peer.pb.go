@@ -1774,6 +1774,8 @@ type GetMemberResponse struct {
 	Authorities    [][]byte               `protobuf:"bytes,4,rep,name=authorities,proto3" json:"authorities,omitempty"`                              // SHA-256 of the certificates of those that count for it
 	Generation     uint64                 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`                               // of the member table that it holds; 0: an older agent, which does not say
 	Certificate    []byte                 `protobuf:"bytes,6,opt,name=certificate,proto3" json:"certificate,omitempty"`                              // its own, DER
+	Cores          uint64                 `protobuf:"varint,7,opt,name=cores,proto3" json:"cores,omitempty"`                                         // of its machine; 0: not known
+	MemoryBytes    uint64                 `protobuf:"varint,8,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`          // likewise
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1848,6 +1850,20 @@ func (x *GetMemberResponse) GetCertificate() []byte {
 		return x.Certificate
 	}
 	return nil
+}
+
+func (x *GetMemberResponse) GetCores() uint64 {
+	if x != nil {
+		return x.Cores
+	}
+	return 0
+}
+
+func (x *GetMemberResponse) GetMemoryBytes() uint64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
 }
 
 type IssueCertificateRequest struct {
@@ -2088,7 +2104,7 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\x06secret\x18\x01 \x01(\fR\x06secret\"\x0f\n" +
 	"\rFollowRequest\"\x10\n" +
 	"\x0eFollowResponse\"\x12\n" +
-	"\x10GetMemberRequest\"\xc2\x01\n" +
+	"\x10GetMemberRequest\"\xfb\x01\n" +
 	"\x11GetMemberResponse\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x03R\x03now\x12\x0e\n" +
 	"\x02ca\x18\x02 \x01(\fR\x02ca\x12'\n" +
@@ -2097,7 +2113,9 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x05 \x01(\x04R\n" +
 	"generation\x12 \n" +
-	"\vcertificate\x18\x06 \x01(\fR\vcertificate\"v\n" +
+	"\vcertificate\x18\x06 \x01(\fR\vcertificate\x12\x14\n" +
+	"\x05cores\x18\a \x01(\x04R\x05cores\x12!\n" +
+	"\fmemory_bytes\x18\b \x01(\x04R\vmemoryBytes\"v\n" +
 	"\x17IssueCertificateRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\fR\x06nodeId\x12\x16\n" +
 	"\x06client\x18\x02 \x01(\tR\x06client\x12\x10\n" +

@@ -26,8 +26,10 @@ const (
 type Change struct {
 	// Text says in the history what was done.
 	Text string
-	base uint64 // that it must be made of; 0: any
-	told bool   // the base is the one that a text names
+	// Notice is what members are told with; zero: that there is a generation.
+	Notice repository.NoticeKind
+	base   uint64 // that it must be made of; 0: any
+	told   bool   // the base is the one that a text names
 	// make is the document without an entry of its own.
 	make func(base repository.Document, at time.Time) (repository.Document, error)
 	// locate puts the places of a text before errors; nil: there is none.
@@ -67,6 +69,13 @@ func Rollback(past repository.Document) Change {
 			return repository.Rollback(base, past), nil
 		},
 	}
+}
+
+// Edit is a change of what is no operator's section: f makes the next document of
+// a base, and shares nothing with it that it writes to. Like a join it neither
+// waits for a change that is to be confirmed, nor keeps anything from it.
+func Edit(text string, notice repository.NoticeKind, f func(base repository.Document, at time.Time) (repository.Document, error)) Change {
+	return Change{Text: text, Notice: notice, make: f}
 }
 
 // Confirm keeps a change that waits for it. ErrNotFound: none does. generation

@@ -104,26 +104,7 @@ func RenderSection(d repository.Document, t Tunables, section string) ([]byte, e
 		}
 		return nil, fmt.Errorf("%w: unknown section %q; one of %s", belfry.ErrUsage, section, strings.Join(Sections, ", "))
 	}
-	v, all := view{}, viewOf(d, t)
-	switch section {
-	case "cluster":
-		v.Cluster = all.Cluster
-	case "networks":
-		v.Networks = all.Networks
-	case "links":
-		v.Links = all.Links
-	case "tunables":
-		v.Tunables = all.Tunables
-	case "resources":
-		v.Resources = all.Resources
-	case "witness":
-		v.Witness = all.Witness
-	case "linked":
-		v.Linked = all.Linked
-	case "handlers":
-		v.Handlers = all.Handlers
-	}
-	return strictyaml.Write(v), nil
+	return strictyaml.Write(viewOf(d, t).only(section)), nil
 }
 
 // leave is what is to be done with keys that are none of an operator's.
