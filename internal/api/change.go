@@ -50,6 +50,11 @@ func (s *Server) Changes() map[string]Change {
 		belfryv1.MemberService_RotateCA_FullMethodName:       changing(s.rotateCA),
 		belfryv1.MemberService_RemoveClient_FullMethodName:   changing(s.removeClient),
 		belfryv1.MemberService_SetGrant_FullMethodName:       changing(s.setGrant),
+
+		belfryv1.WitnessService_DeclareResource_FullMethodName:  changing(s.declareResource),
+		belfryv1.WitnessService_WithdrawResource_FullMethodName: changing(s.withdrawResource),
+		belfryv1.WitnessService_SetZone_FullMethodName:          changing(s.setZone),
+		belfryv1.WitnessService_DrainNode_FullMethodName:        changing(s.setDrained),
 	}
 }
 

@@ -44,7 +44,9 @@ type Options struct {
 	Handlers Handlers
 	Journal  Journal
 	Witness  Witness // nil: this agent is no witness
-	Leader   Leader  // nil: this node makes all changes
+
+	Declarations Declarations // nil: there are none
+	Leader       Leader       // nil: this node makes all changes
 
 	// Documents is the configuration as a whole. Nil: there is only what Config has.
 	Documents ConfigDocuments
@@ -133,6 +135,9 @@ func New(opts Options) *Server {
 	}
 	if opts.Journal == nil {
 		opts.Journal = noJournal{}
+	}
+	if opts.Declarations == nil {
+		opts.Declarations = noDeclarations{}
 	}
 	if opts.Producers == nil {
 		opts.Producers = func() *belfryv1.ProducersStatus { return nil }

@@ -16,8 +16,12 @@ type node struct {
 	incarnation belfry.Incarnation
 
 	bad           bool // no link to it works well
-	off, draining bool
-	registrations int // at its witness, as it said last
+	heard         bool // its witness has said how it does, in this incarnation
+	off, leaving  bool // no client is served there; it is being emptied, as it says
+	registrations int  // at its witness, as it said last
+	draining      bool // it is to be emptied, as this witness was told
+	kept          bool // the configuration says so
+	drain         *drain
 
 	instances []*instance // what it holds, oldest first
 }
@@ -82,7 +86,11 @@ func (m *Machine) setVerdict(now time.Time, v Verdict) {
 	again := v.Verdict == belfry.VerdictUp && (n.verdict != belfry.VerdictUp || n.incarnation != v.Incarnation)
 	anew := n.incarnation != v.Incarnation
 	n.verdict, n.cause, n.incarnation = v.Verdict, v.Cause, v.Incarnation
+	if anew {
+		n.heard, n.off, n.leaving, n.registrations = false, false, false, 0
+	}
 	for _, i := range n.instances {
+		m.probe(now, i)
 		if again && (!anew || i.report.Incarnation != v.Incarnation) {
 			m.await(now, i)
 		}
