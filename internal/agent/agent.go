@@ -112,7 +112,8 @@ type Agent struct {
 	plan        handlerPlan
 	witness     *witnessLoop
 	resources   *resource.Producer
-	observers   observersOf // that producers' words are shown to
+	observers   observersOf                     // that producers' words are shown to
+	reloaded    atomic.Pointer[config.Settings] // that were read last; nil: those of the start
 	journal     *recorder
 	webMu       sync.Mutex // of web
 	web         webListener

@@ -31,9 +31,12 @@ func (a *Agent) apiOptions() api.Options {
 		Leader:   a,
 		Handlers: a.handlers,
 		Witness:  a.witness,
-		Journal:  journalView{a.journal},
-		Joins:    joinDesk{a},
-		Guest:    security.IsJoin,
+
+		Declarations: declarations{a},
+
+		Journal: journalView{a.journal},
+		Joins:   joinDesk{a},
+		Guest:   security.IsJoin,
 		Identify: func(conn net.Conn) (api.Subject, error) {
 			local, ok := conn.(*net.UnixConn)
 			if !ok {
@@ -132,7 +135,7 @@ func (a *Agent) Reload(settings config.Settings) error {
 		return err
 	}
 	a.followHandlers(settings.Handlers, true)
-	a.declareResources(settings)
+	a.reloadWitness(settings)
 	return nil
 }
 
