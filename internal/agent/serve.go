@@ -19,6 +19,7 @@ import (
 	"github.com/belfry-ha/belfry/internal/config"
 	"github.com/belfry-ha/belfry/internal/producer/node"
 	"github.com/belfry-ha/belfry/internal/security"
+	"github.com/belfry-ha/belfry/internal/transport"
 )
 
 func (a *Agent) apiOptions() api.Options {
@@ -184,6 +185,22 @@ func webCertificate(web config.Web) (*tls.Certificate, error) {
 	return &cert, nil
 }
 
+// clientSilence is how long a client of the web listener may not acknowledge what it
+// is sent, before its connection and with it its streams end.
+const clientSilence = 20 * time.Second
+
+// A clientListener gives up on clients that are gone without a word.
+type clientListener struct{ net.Listener }
+
+// Accept is for [net.Listener].
+func (l clientListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		err = transport.GiveUp(conn, clientSilence)
+	}
+	return conn, err
+}
+
 func (a *Agent) openWeb(web config.Web) (webListener, error) {
 	opened := webListener{settings: web}
 	if web.Listen == "" {
@@ -197,6 +214,7 @@ func (a *Agent) openWeb(web config.Web) (webListener, error) {
 	if err != nil {
 		return webListener{}, listenError("web.listen", web.Listen, err)
 	}
+	listener = clientListener{listener}
 	if cert != nil {
 		held := new(atomic.Pointer[tls.Certificate])
 		held.Store(cert)

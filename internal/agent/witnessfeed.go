@@ -51,7 +51,7 @@ func (a *Agent) witnessChanged(c cluster.Change) {
 	case cluster.NodeChange:
 		a.witness.tell(witness.Verdict{Node: c.Node, Verdict: c.To, Cause: c.Cause, Incarnation: c.Incarnation, At: c.At})
 	case cluster.ContactChange:
-		a.witness.tell(witness.Link{Node: c.Peer, Good: c.Up && c.LinksUp == c.LinksTotal})
+		a.witness.tell(witness.Link{Node: c.Peer, Good: c.Up && c.LinksUp == c.LinksTotal, Cut: !c.Up})
 	}
 }
 

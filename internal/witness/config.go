@@ -66,6 +66,9 @@ const (
 	// firstReport is how long a holder that comes back may be silent until its old
 	// state counts, or none.
 	firstReport = 2 * time.Second
+	// coveredHold is what a holder whose reports flow again has for those that it
+	// could not send before.
+	coveredHold = 100 * time.Millisecond
 	// movesKept is how long a move can be asked for again.
 	movesKept = time.Minute
 

@@ -61,7 +61,7 @@ func (m *Machine) Receive(now time.Time, msg Message) {
 	case Verdict:
 		m.setVerdict(now, msg)
 	case Link:
-		m.node(msg.Node).bad = !msg.Good
+		m.setLink(now, msg)
 	case Peer:
 		n := m.node(msg.Node)
 		n.heard, n.off, n.leaving, n.registrations = true, msg.Off, msg.Draining, msg.Registrations

@@ -55,10 +55,11 @@ type (
 		At          time.Time
 	}
 
-	// Link says whether some link to a node works, both ways and well.
+	// Link says whether all links to a node work, both ways and well; Cut: none does,
+	// so that nothing that it reports can be trusted to arrive.
 	Link struct {
-		Node belfry.NodeID
-		Good bool
+		Node      belfry.NodeID
+		Good, Cut bool
 	}
 
 	// Peer is what a witness says of itself.

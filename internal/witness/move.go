@@ -105,9 +105,13 @@ func (m *Machine) force(now time.Time, msg Force) {
 	m.answer(a)
 }
 
-// elsewhere is where else a client's resources can be used.
+// elsewhere is where else a client's resources can be used. Nodes and events are
+// not used, they are heard of.
 func (r *registration) elsewhere(than *node) (to []string) {
 	for i := range r.subs {
+		if kind := r.subs[i].resource.kind; kind == belfry.KindNode || kind == belfry.KindEvent {
+			continue
+		}
 		for _, one := range r.subs[i].resource.instances {
 			if one.node == than || one.state != belfry.ResourceAvailable {
 				continue

@@ -15,7 +15,8 @@ type node struct {
 	cause       belfry.Cause
 	incarnation belfry.Incarnation
 
-	bad           bool // no link to it works well
+	bad           bool // some link to it does not work well
+	cut           bool // none does, and nothing was heard of it since
 	heard         bool // its witness has said how it does, in this incarnation
 	off, leaving  bool // no client is served there; it is being emptied, as it says
 	registrations int  // at its witness, as it said last
@@ -89,10 +90,43 @@ func (m *Machine) setVerdict(now time.Time, v Verdict) {
 	if anew {
 		n.heard, n.off, n.leaving, n.registrations = false, false, false, 0
 	}
+	n.cut = n.cut && !again
 	for _, i := range n.instances {
 		m.probe(now, i)
 		if again && (!anew || i.report.Incarnation != v.Incarnation) {
 			m.await(now, i)
+		}
+		i.resource.changed(m, now)
+	}
+}
+
+// setLink takes whether a node can be reached from here. One that others hold up
+// and that is cut off from here is no failure, but what it reported is old.
+func (m *Machine) setLink(now time.Time, msg Link) {
+	n := m.node(msg.Node)
+	n.bad = !msg.Good
+	if n.cut == msg.Cut {
+		return
+	}
+	n.cut = msg.Cut
+	for _, i := range slices.Clone(n.instances) {
+		if !n.cut && n.verdict == belfry.VerdictUp {
+			m.await(now, i)
+		}
+		i.resource.changed(m, now)
+	}
+}
+
+// spoken ends the doubt of a cut: what a node reports arrives.
+func (m *Machine) spoken(now time.Time, n *node) {
+	if !n.cut {
+		return
+	}
+	n.cut = false
+	for _, i := range slices.Clone(n.instances) {
+		if i.resource.kind != belfry.KindNode {
+			i.awaited = later(i.awaited, now.Add(coveredHold))
+			m.alarms.set(i, i.awaited)
 		}
 		i.resource.changed(m, now)
 	}

@@ -99,6 +99,10 @@ func (i *instance) reported() belfry.ResourceState {
 	switch {
 	case i.resource.kind == belfry.KindNode:
 		return belfry.ResourceAvailable
+	case i.node.cut && i.state != belfry.ResourceUnavailable:
+		return belfry.ResourceUnknown
+	case i.node.cut:
+		return belfry.ResourceUnavailable
 	case !i.awaited.IsZero() && i.state == belfry.ResourceUnavailable:
 		return belfry.ResourceUnavailable
 	case !i.awaited.IsZero() || i.report.Incarnation != i.node.incarnation:
@@ -184,7 +188,7 @@ func whole(states []belfry.ResourceState) belfry.ResourceState {
 // byReport tells whether the state of the whole is what one holder said: there
 // is no other, and no doubt of it.
 func (r *resource) byReport(i *instance) bool {
-	return len(r.instances) == 1 && i.awaited.IsZero() && r.kind != belfry.KindNode && r.kind != belfry.KindEvent && i.node.known &&
+	return len(r.instances) == 1 && i.awaited.IsZero() && !i.node.cut && r.kind != belfry.KindNode && r.kind != belfry.KindEvent && i.node.known &&
 		i.node.verdict == belfry.VerdictUp && i.report.Seq > 0 && i.report.Incarnation == i.node.incarnation
 }
 
@@ -357,6 +361,7 @@ func (m *Machine) report(now time.Time, msg Report) {
 		i.node.incarnation = msg.Incarnation
 	}
 	if msg.Incarnation == i.node.incarnation {
+		m.spoken(now, i.node)
 		i.awaited = time.Time{}
 	}
 	r.changed(m, now)
@@ -382,16 +387,18 @@ func (m *Machine) occurred(now time.Time, msg Occurred) {
 	}
 }
 
-// covered says that what is held of a holder is what it says now.
+// covered says that what is held of a holder is what it says now, unless it says
+// something else at once: what happened in between is on its way.
 func (m *Machine) covered(now time.Time, msg Covered) {
 	r := m.resources[msg.Resource]
 	if r == nil {
 		return
 	}
+	m.spoken(now, m.node(msg.Node))
 	i := r.on(m.node(msg.Node))
 	if i == nil || i.awaited.IsZero() || i.report.Seq == 0 || i.report.Incarnation != i.node.incarnation {
 		return
 	}
-	i.awaited = time.Time{}
-	r.changed(m, now)
+	i.awaited = sooner(i.awaited, now.Add(coveredHold))
+	m.alarms.set(i, i.awaited)
 }

@@ -290,8 +290,8 @@ func (w *world) message(t *testing.T, f []string, o map[string]string) Message {
 			cause = parsed(t, belfry.ParseCause, o["cause"])
 		}
 		return Verdict{Node: scriptNode(f[1]), Verdict: parsed(t, belfry.ParseVerdict, f[2]), Cause: cause, Incarnation: inc, At: w.now}
-	case "link": // link NODE good|bad
-		return Link{scriptNode(f[1]), f[2] == "good"}
+	case "link": // link NODE good|bad|cut
+		return Link{scriptNode(f[1]), f[2] == "good", f[2] == "cut"}
 	case "peer": // peer NODE [off] [draining] [n=]
 		return Peer{Node: scriptNode(f[1]), Off: slices.Contains(f, "off"), Draining: slices.Contains(f, "draining"), Registrations: number(t, o["n"], "0")}
 	case "consulted":
