@@ -33,7 +33,7 @@ func (a *Agent) apiOptions() api.Options {
 		Handlers: a.handlers,
 		Witness:  a.witness,
 
-		Declarations: declarations{a},
+		Declarations: declarations{a}, WitnessStatus: a.witnessStatus,
 
 		Journal: journalView{a.journal},
 		Joins:   joinDesk{a},

@@ -26,6 +26,7 @@ type witnessLoop struct {
 	calls   atomic.Uint64
 
 	settings atomic.Pointer[witness.Config] // in force, for clients
+	count    *witnessCount
 
 	interest func([]witness.Interest)
 	peers    func(bool)
@@ -49,7 +50,7 @@ type witnessInput struct {
 
 func newWitnessLoop(cfg witness.Config, log *slog.Logger) *witnessLoop {
 	l := &witnessLoop{
-		cfg: cfg, log: log, in: newMailbox[witnessInput](), stopped: make(chan struct{}),
+		cfg: cfg, log: log, in: newMailbox[witnessInput](), stopped: make(chan struct{}), count: newWitnessCount(),
 		interest: func([]witness.Interest) {}, peers: func(bool) {}, standing: func(witness.Standing) {},
 		moved: func(witness.Moved) {}, held: func([]witness.Holding) {}, observe: func([]witness.Observe) {}, own: func(witness.Report) {},
 	}
@@ -61,7 +62,7 @@ func newWitnessLoop(cfg witness.Config, log *slog.Logger) *witnessLoop {
 func (l *witnessLoop) run(ctx context.Context) error {
 	defer close(l.stopped)
 	m := witness.New(l.cfg, time.Now(), rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
-	waiting := map[witness.CallID]chan<- witness.Answer{}
+	waiting := map[witness.CallID]witnessCall{}
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -84,7 +85,7 @@ func (l *witnessLoop) run(ctx context.Context) error {
 	}
 }
 
-func (l *witnessLoop) receive(m *witness.Machine, waiting map[witness.CallID]chan<- witness.Answer, in witnessInput) {
+func (l *witnessLoop) receive(m *witness.Machine, waiting map[witness.CallID]witnessCall, in witnessInput) {
 	switch {
 	case in.look != nil:
 		in.look(m)
@@ -94,17 +95,20 @@ func (l *witnessLoop) receive(m *witness.Machine, waiting map[witness.CallID]cha
 		m.Receive(time.Now(), witness.Cancel{Call: in.cancel})
 		return
 	case in.reply != nil:
-		waiting[in.call] = in.reply
+		waiting[in.call] = callOf(in.msg, in.reply)
 	}
 	m.Receive(time.Now(), in.msg)
 }
 
 // hand gives away what the machine put out. Nothing here waits.
-func (l *witnessLoop) hand(waiting map[witness.CallID]chan<- witness.Answer, out witness.Output) {
-	for _, a := range out.Answers {
-		if reply, ok := waiting[a.Call]; ok {
-			reply <- a // has room
+func (l *witnessLoop) hand(waiting map[witness.CallID]witnessCall, out witness.Output) {
+	now := time.Now()
+	for i := range out.Answers {
+		a := out.Answers[i]
+		if c, ok := waiting[a.Call]; ok {
+			c.reply <- a // has room
 			delete(waiting, a.Call)
+			l.count.answered(c, &a, now)
 		}
 	}
 	if len(out.Interest) > 0 {

@@ -46,7 +46,10 @@ type Options struct {
 	Witness  Witness // nil: this agent is no witness
 
 	Declarations Declarations // nil: there are none
-	Leader       Leader       // nil: this node makes all changes
+
+	// WitnessStatus is how the witness of this node is doing. Nil: nobody knows.
+	WitnessStatus func(context.Context) *belfryv1.WitnessStatus
+	Leader        Leader // nil: this node makes all changes
 
 	// Documents is the configuration as a whole. Nil: there is only what Config has.
 	Documents ConfigDocuments
@@ -135,6 +138,9 @@ func New(opts Options) *Server {
 	}
 	if opts.Journal == nil {
 		opts.Journal = noJournal{}
+	}
+	if opts.WitnessStatus == nil {
+		opts.WitnessStatus = func(context.Context) *belfryv1.WitnessStatus { return nil }
 	}
 	if opts.Declarations == nil {
 		opts.Declarations = noDeclarations{}

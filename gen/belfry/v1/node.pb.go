@@ -76,6 +76,7 @@ type GetStatusResponse struct {
 	Journal       *JournalStatus         `protobuf:"bytes,13,opt,name=journal,proto3" json:"journal,omitempty"`        // of who answers
 	Producers     *ProducersStatus       `protobuf:"bytes,14,opt,name=producers,proto3" json:"producers,omitempty"`    // of who answers
 	Repository    *RepositoryStatus      `protobuf:"bytes,15,opt,name=repository,proto3" json:"repository,omitempty"`  // of who answers; absent: the members keep the configuration
+	Witness       *WitnessStatus         `protobuf:"bytes,16,opt,name=witness,proto3" json:"witness,omitempty"`        // of who answers
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -215,6 +216,106 @@ func (x *GetStatusResponse) GetRepository() *RepositoryStatus {
 	return nil
 }
 
+func (x *GetStatusResponse) GetWitness() *WitnessStatus {
+	if x != nil {
+		return x.Witness
+	}
+	return nil
+}
+
+// WitnessStatus is how a node's witness is doing.
+type WitnessStatus struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	State            string                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"` // serving, draining or off
+	Registrations    uint32                 `protobuf:"varint,2,opt,name=registrations,proto3" json:"registrations,omitempty"`
+	MaxRegistrations uint32                 `protobuf:"varint,3,opt,name=max_registrations,json=maxRegistrations,proto3" json:"max_registrations,omitempty"`
+	Waits            uint32                 `protobuf:"varint,4,opt,name=waits,proto3" json:"waits,omitempty"`         // calls that wait for changes
+	Unread           uint32                 `protobuf:"varint,5,opt,name=unread,proto3" json:"unread,omitempty"`       // registrations with changes that were not read
+	Witnesses        uint32                 `protobuf:"varint,6,opt,name=witnesses,proto3" json:"witnesses,omitempty"` // that clients of this node can use, itself included
+	Drained          []string               `protobuf:"bytes,7,rep,name=drained,proto3" json:"drained,omitempty"`      // names of nodes that the configuration keeps clients from
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *WitnessStatus) Reset() {
+	*x = WitnessStatus{}
+	mi := &file_belfry_v1_node_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WitnessStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WitnessStatus) ProtoMessage() {}
+
+func (x *WitnessStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_node_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WitnessStatus.ProtoReflect.Descriptor instead.
+func (*WitnessStatus) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *WitnessStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *WitnessStatus) GetRegistrations() uint32 {
+	if x != nil {
+		return x.Registrations
+	}
+	return 0
+}
+
+func (x *WitnessStatus) GetMaxRegistrations() uint32 {
+	if x != nil {
+		return x.MaxRegistrations
+	}
+	return 0
+}
+
+func (x *WitnessStatus) GetWaits() uint32 {
+	if x != nil {
+		return x.Waits
+	}
+	return 0
+}
+
+func (x *WitnessStatus) GetUnread() uint32 {
+	if x != nil {
+		return x.Unread
+	}
+	return 0
+}
+
+func (x *WitnessStatus) GetWitnesses() uint32 {
+	if x != nil {
+		return x.Witnesses
+	}
+	return 0
+}
+
+func (x *WitnessStatus) GetDrained() []string {
+	if x != nil {
+		return x.Drained
+	}
+	return nil
+}
+
 // RepositoryStatus is how a node stands to the cluster's repository.
 type RepositoryStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -232,7 +333,7 @@ type RepositoryStatus struct {
 
 func (x *RepositoryStatus) Reset() {
 	*x = RepositoryStatus{}
-	mi := &file_belfry_v1_node_proto_msgTypes[2]
+	mi := &file_belfry_v1_node_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -244,7 +345,7 @@ func (x *RepositoryStatus) String() string {
 func (*RepositoryStatus) ProtoMessage() {}
 
 func (x *RepositoryStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[2]
+	mi := &file_belfry_v1_node_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -257,7 +358,7 @@ func (x *RepositoryStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepositoryStatus.ProtoReflect.Descriptor instead.
 func (*RepositoryStatus) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{2}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *RepositoryStatus) GetId() string {
@@ -327,7 +428,7 @@ type ProducersStatus struct {
 
 func (x *ProducersStatus) Reset() {
 	*x = ProducersStatus{}
-	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	mi := &file_belfry_v1_node_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -339,7 +440,7 @@ func (x *ProducersStatus) String() string {
 func (*ProducersStatus) ProtoMessage() {}
 
 func (x *ProducersStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	mi := &file_belfry_v1_node_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -352,7 +453,7 @@ func (x *ProducersStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducersStatus.ProtoReflect.Descriptor instead.
 func (*ProducersStatus) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{3}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ProducersStatus) GetRunning() uint32 {
@@ -386,7 +487,7 @@ type FailingProducer struct {
 
 func (x *FailingProducer) Reset() {
 	*x = FailingProducer{}
-	mi := &file_belfry_v1_node_proto_msgTypes[4]
+	mi := &file_belfry_v1_node_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -398,7 +499,7 @@ func (x *FailingProducer) String() string {
 func (*FailingProducer) ProtoMessage() {}
 
 func (x *FailingProducer) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[4]
+	mi := &file_belfry_v1_node_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -411,7 +512,7 @@ func (x *FailingProducer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailingProducer.ProtoReflect.Descriptor instead.
 func (*FailingProducer) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *FailingProducer) GetName() string {
@@ -478,7 +579,7 @@ type JournalStatus struct {
 
 func (x *JournalStatus) Reset() {
 	*x = JournalStatus{}
-	mi := &file_belfry_v1_node_proto_msgTypes[5]
+	mi := &file_belfry_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -490,7 +591,7 @@ func (x *JournalStatus) String() string {
 func (*JournalStatus) ProtoMessage() {}
 
 func (x *JournalStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[5]
+	mi := &file_belfry_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -503,7 +604,7 @@ func (x *JournalStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalStatus.ProtoReflect.Descriptor instead.
 func (*JournalStatus) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *JournalStatus) GetState() string {
@@ -579,7 +680,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_belfry_v1_node_proto_msgTypes[6]
+	mi := &file_belfry_v1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -591,7 +692,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[6]
+	mi := &file_belfry_v1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -604,7 +705,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Node) GetId() string {
@@ -784,7 +885,7 @@ type PeerStream struct {
 
 func (x *PeerStream) Reset() {
 	*x = PeerStream{}
-	mi := &file_belfry_v1_node_proto_msgTypes[7]
+	mi := &file_belfry_v1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +897,7 @@ func (x *PeerStream) String() string {
 func (*PeerStream) ProtoMessage() {}
 
 func (x *PeerStream) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[7]
+	mi := &file_belfry_v1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,7 +910,7 @@ func (x *PeerStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStream.ProtoReflect.Descriptor instead.
 func (*PeerStream) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PeerStream) GetUp() bool {
@@ -863,7 +964,7 @@ type MemberReport struct {
 
 func (x *MemberReport) Reset() {
 	*x = MemberReport{}
-	mi := &file_belfry_v1_node_proto_msgTypes[8]
+	mi := &file_belfry_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +976,7 @@ func (x *MemberReport) String() string {
 func (*MemberReport) ProtoMessage() {}
 
 func (x *MemberReport) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[8]
+	mi := &file_belfry_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +989,7 @@ func (x *MemberReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReport.ProtoReflect.Descriptor instead.
 func (*MemberReport) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *MemberReport) GetAsked() *timestamppb.Timestamp {
@@ -943,7 +1044,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[9]
+	mi := &file_belfry_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -955,7 +1056,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[9]
+	mi := &file_belfry_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -968,7 +1069,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListNodesRequest) GetPageSize() uint32 {
@@ -995,7 +1096,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[10]
+	mi := &file_belfry_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1108,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[10]
+	mi := &file_belfry_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1121,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -1046,7 +1147,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[11]
+	mi := &file_belfry_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1058,7 +1159,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[11]
+	mi := &file_belfry_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1071,7 +1172,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetNodeRequest) GetNode() string {
@@ -1091,7 +1192,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[12]
+	mi := &file_belfry_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1204,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[12]
+	mi := &file_belfry_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1217,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetNodeResponse) GetNode() *Node {
@@ -1145,7 +1246,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_belfry_v1_node_proto_msgTypes[13]
+	mi := &file_belfry_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1258,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[13]
+	mi := &file_belfry_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1271,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Evidence) GetTime() *timestamppb.Timestamp {
@@ -1211,7 +1312,7 @@ type StopNodeRequest struct {
 
 func (x *StopNodeRequest) Reset() {
 	*x = StopNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[14]
+	mi := &file_belfry_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1324,7 @@ func (x *StopNodeRequest) String() string {
 func (*StopNodeRequest) ProtoMessage() {}
 
 func (x *StopNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[14]
+	mi := &file_belfry_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1337,7 @@ func (x *StopNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopNodeRequest.ProtoReflect.Descriptor instead.
 func (*StopNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StopNodeRequest) GetNode() string {
@@ -1267,7 +1368,7 @@ type StopNodeResponse struct {
 
 func (x *StopNodeResponse) Reset() {
 	*x = StopNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[15]
+	mi := &file_belfry_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1279,7 +1380,7 @@ func (x *StopNodeResponse) String() string {
 func (*StopNodeResponse) ProtoMessage() {}
 
 func (x *StopNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[15]
+	mi := &file_belfry_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1292,7 +1393,7 @@ func (x *StopNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopNodeResponse.ProtoReflect.Descriptor instead.
 func (*StopNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StopNodeResponse) GetNodeId() string {
@@ -1347,7 +1448,7 @@ type StartNodeRequest struct {
 
 func (x *StartNodeRequest) Reset() {
 	*x = StartNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[16]
+	mi := &file_belfry_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1359,7 +1460,7 @@ func (x *StartNodeRequest) String() string {
 func (*StartNodeRequest) ProtoMessage() {}
 
 func (x *StartNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[16]
+	mi := &file_belfry_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1372,7 +1473,7 @@ func (x *StartNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartNodeRequest.ProtoReflect.Descriptor instead.
 func (*StartNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StartNodeRequest) GetNode() string {
@@ -1402,7 +1503,7 @@ type StartNodeResponse struct {
 
 func (x *StartNodeResponse) Reset() {
 	*x = StartNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[17]
+	mi := &file_belfry_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +1515,7 @@ func (x *StartNodeResponse) String() string {
 func (*StartNodeResponse) ProtoMessage() {}
 
 func (x *StartNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[17]
+	mi := &file_belfry_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +1528,7 @@ func (x *StartNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartNodeResponse.ProtoReflect.Descriptor instead.
 func (*StartNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StartNodeResponse) GetNodeId() string {
@@ -1470,7 +1571,7 @@ var File_belfry_v1_node_proto protoreflect.FileDescriptor
 const file_belfry_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"\x14belfry/v1/node.proto\x12\tbelfry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xe1\x04\n" +
+	"\x10GetStatusRequest\"\x95\x05\n" +
 	"\x11GetStatusResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12!\n" +
@@ -1495,7 +1596,16 @@ const file_belfry_v1_node_proto_rawDesc = "" +
 	"\tproducers\x18\x0e \x01(\v2\x1a.belfry.v1.ProducersStatusR\tproducers\x12;\n" +
 	"\n" +
 	"repository\x18\x0f \x01(\v2\x1b.belfry.v1.RepositoryStatusR\n" +
-	"repository\"\x80\x02\n" +
+	"repository\x122\n" +
+	"\awitness\x18\x10 \x01(\v2\x18.belfry.v1.WitnessStatusR\awitness\"\xde\x01\n" +
+	"\rWitnessStatus\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\x12$\n" +
+	"\rregistrations\x18\x02 \x01(\rR\rregistrations\x12+\n" +
+	"\x11max_registrations\x18\x03 \x01(\rR\x10maxRegistrations\x12\x14\n" +
+	"\x05waits\x18\x04 \x01(\rR\x05waits\x12\x16\n" +
+	"\x06unread\x18\x05 \x01(\rR\x06unread\x12\x1c\n" +
+	"\twitnesses\x18\x06 \x01(\rR\twitnesses\x12\x18\n" +
+	"\adrained\x18\a \x03(\tR\adrained\"\x80\x02\n" +
 	"\x10RepositoryStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -1628,75 +1738,77 @@ func file_belfry_v1_node_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_node_proto_rawDescData
 }
 
-var file_belfry_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_belfry_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_belfry_v1_node_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: belfry.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: belfry.v1.GetStatusResponse
-	(*RepositoryStatus)(nil),      // 2: belfry.v1.RepositoryStatus
-	(*ProducersStatus)(nil),       // 3: belfry.v1.ProducersStatus
-	(*FailingProducer)(nil),       // 4: belfry.v1.FailingProducer
-	(*JournalStatus)(nil),         // 5: belfry.v1.JournalStatus
-	(*Node)(nil),                  // 6: belfry.v1.Node
-	(*PeerStream)(nil),            // 7: belfry.v1.PeerStream
-	(*MemberReport)(nil),          // 8: belfry.v1.MemberReport
-	(*ListNodesRequest)(nil),      // 9: belfry.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),     // 10: belfry.v1.ListNodesResponse
-	(*GetNodeRequest)(nil),        // 11: belfry.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),       // 12: belfry.v1.GetNodeResponse
-	(*Evidence)(nil),              // 13: belfry.v1.Evidence
-	(*StopNodeRequest)(nil),       // 14: belfry.v1.StopNodeRequest
-	(*StopNodeResponse)(nil),      // 15: belfry.v1.StopNodeResponse
-	(*StartNodeRequest)(nil),      // 16: belfry.v1.StartNodeRequest
-	(*StartNodeResponse)(nil),     // 17: belfry.v1.StartNodeResponse
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*WitnessStatus)(nil),         // 2: belfry.v1.WitnessStatus
+	(*RepositoryStatus)(nil),      // 3: belfry.v1.RepositoryStatus
+	(*ProducersStatus)(nil),       // 4: belfry.v1.ProducersStatus
+	(*FailingProducer)(nil),       // 5: belfry.v1.FailingProducer
+	(*JournalStatus)(nil),         // 6: belfry.v1.JournalStatus
+	(*Node)(nil),                  // 7: belfry.v1.Node
+	(*PeerStream)(nil),            // 8: belfry.v1.PeerStream
+	(*MemberReport)(nil),          // 9: belfry.v1.MemberReport
+	(*ListNodesRequest)(nil),      // 10: belfry.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),     // 11: belfry.v1.ListNodesResponse
+	(*GetNodeRequest)(nil),        // 12: belfry.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),       // 13: belfry.v1.GetNodeResponse
+	(*Evidence)(nil),              // 14: belfry.v1.Evidence
+	(*StopNodeRequest)(nil),       // 15: belfry.v1.StopNodeRequest
+	(*StopNodeResponse)(nil),      // 16: belfry.v1.StopNodeResponse
+	(*StartNodeRequest)(nil),      // 17: belfry.v1.StartNodeRequest
+	(*StartNodeResponse)(nil),     // 18: belfry.v1.StartNodeResponse
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
 }
 var file_belfry_v1_node_proto_depIdxs = []int32{
-	18, // 0: belfry.v1.GetStatusResponse.oldest_fact:type_name -> google.protobuf.Duration
-	6,  // 1: belfry.v1.GetStatusResponse.nodes:type_name -> belfry.v1.Node
-	19, // 2: belfry.v1.GetStatusResponse.time:type_name -> google.protobuf.Timestamp
-	5,  // 3: belfry.v1.GetStatusResponse.journal:type_name -> belfry.v1.JournalStatus
-	3,  // 4: belfry.v1.GetStatusResponse.producers:type_name -> belfry.v1.ProducersStatus
-	2,  // 5: belfry.v1.GetStatusResponse.repository:type_name -> belfry.v1.RepositoryStatus
-	19, // 6: belfry.v1.RepositoryStatus.read:type_name -> google.protobuf.Timestamp
-	18, // 7: belfry.v1.RepositoryStatus.read_took:type_name -> google.protobuf.Duration
-	4,  // 8: belfry.v1.ProducersStatus.failing:type_name -> belfry.v1.FailingProducer
-	19, // 9: belfry.v1.FailingProducer.since:type_name -> google.protobuf.Timestamp
-	19, // 10: belfry.v1.FailingProducer.next:type_name -> google.protobuf.Timestamp
-	19, // 11: belfry.v1.JournalStatus.oldest:type_name -> google.protobuf.Timestamp
-	19, // 12: belfry.v1.Node.since:type_name -> google.protobuf.Timestamp
-	19, // 13: belfry.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
-	18, // 14: belfry.v1.Node.interval:type_name -> google.protobuf.Duration
-	18, // 15: belfry.v1.Node.max_wait:type_name -> google.protobuf.Duration
-	19, // 16: belfry.v1.Node.started:type_name -> google.protobuf.Timestamp
-	18, // 17: belfry.v1.Node.age:type_name -> google.protobuf.Duration
-	8,  // 18: belfry.v1.Node.report:type_name -> belfry.v1.MemberReport
-	7,  // 19: belfry.v1.Node.stream:type_name -> belfry.v1.PeerStream
-	19, // 20: belfry.v1.Node.duplicate:type_name -> google.protobuf.Timestamp
-	19, // 21: belfry.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
-	18, // 22: belfry.v1.PeerStream.clock_offset:type_name -> google.protobuf.Duration
-	19, // 23: belfry.v1.MemberReport.asked:type_name -> google.protobuf.Timestamp
-	18, // 24: belfry.v1.MemberReport.clock_offset:type_name -> google.protobuf.Duration
-	19, // 25: belfry.v1.MemberReport.certificate_end:type_name -> google.protobuf.Timestamp
-	6,  // 26: belfry.v1.ListNodesResponse.nodes:type_name -> belfry.v1.Node
-	6,  // 27: belfry.v1.GetNodeResponse.node:type_name -> belfry.v1.Node
-	13, // 28: belfry.v1.GetNodeResponse.evidence:type_name -> belfry.v1.Evidence
-	19, // 29: belfry.v1.Evidence.time:type_name -> google.protobuf.Timestamp
-	0,  // 30: belfry.v1.NodeService.GetStatus:input_type -> belfry.v1.GetStatusRequest
-	9,  // 31: belfry.v1.NodeService.ListNodes:input_type -> belfry.v1.ListNodesRequest
-	11, // 32: belfry.v1.NodeService.GetNode:input_type -> belfry.v1.GetNodeRequest
-	14, // 33: belfry.v1.NodeService.StopNode:input_type -> belfry.v1.StopNodeRequest
-	16, // 34: belfry.v1.NodeService.StartNode:input_type -> belfry.v1.StartNodeRequest
-	1,  // 35: belfry.v1.NodeService.GetStatus:output_type -> belfry.v1.GetStatusResponse
-	10, // 36: belfry.v1.NodeService.ListNodes:output_type -> belfry.v1.ListNodesResponse
-	12, // 37: belfry.v1.NodeService.GetNode:output_type -> belfry.v1.GetNodeResponse
-	15, // 38: belfry.v1.NodeService.StopNode:output_type -> belfry.v1.StopNodeResponse
-	17, // 39: belfry.v1.NodeService.StartNode:output_type -> belfry.v1.StartNodeResponse
-	35, // [35:40] is the sub-list for method output_type
-	30, // [30:35] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	19, // 0: belfry.v1.GetStatusResponse.oldest_fact:type_name -> google.protobuf.Duration
+	7,  // 1: belfry.v1.GetStatusResponse.nodes:type_name -> belfry.v1.Node
+	20, // 2: belfry.v1.GetStatusResponse.time:type_name -> google.protobuf.Timestamp
+	6,  // 3: belfry.v1.GetStatusResponse.journal:type_name -> belfry.v1.JournalStatus
+	4,  // 4: belfry.v1.GetStatusResponse.producers:type_name -> belfry.v1.ProducersStatus
+	3,  // 5: belfry.v1.GetStatusResponse.repository:type_name -> belfry.v1.RepositoryStatus
+	2,  // 6: belfry.v1.GetStatusResponse.witness:type_name -> belfry.v1.WitnessStatus
+	20, // 7: belfry.v1.RepositoryStatus.read:type_name -> google.protobuf.Timestamp
+	19, // 8: belfry.v1.RepositoryStatus.read_took:type_name -> google.protobuf.Duration
+	5,  // 9: belfry.v1.ProducersStatus.failing:type_name -> belfry.v1.FailingProducer
+	20, // 10: belfry.v1.FailingProducer.since:type_name -> google.protobuf.Timestamp
+	20, // 11: belfry.v1.FailingProducer.next:type_name -> google.protobuf.Timestamp
+	20, // 12: belfry.v1.JournalStatus.oldest:type_name -> google.protobuf.Timestamp
+	20, // 13: belfry.v1.Node.since:type_name -> google.protobuf.Timestamp
+	20, // 14: belfry.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
+	19, // 15: belfry.v1.Node.interval:type_name -> google.protobuf.Duration
+	19, // 16: belfry.v1.Node.max_wait:type_name -> google.protobuf.Duration
+	20, // 17: belfry.v1.Node.started:type_name -> google.protobuf.Timestamp
+	19, // 18: belfry.v1.Node.age:type_name -> google.protobuf.Duration
+	9,  // 19: belfry.v1.Node.report:type_name -> belfry.v1.MemberReport
+	8,  // 20: belfry.v1.Node.stream:type_name -> belfry.v1.PeerStream
+	20, // 21: belfry.v1.Node.duplicate:type_name -> google.protobuf.Timestamp
+	20, // 22: belfry.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
+	19, // 23: belfry.v1.PeerStream.clock_offset:type_name -> google.protobuf.Duration
+	20, // 24: belfry.v1.MemberReport.asked:type_name -> google.protobuf.Timestamp
+	19, // 25: belfry.v1.MemberReport.clock_offset:type_name -> google.protobuf.Duration
+	20, // 26: belfry.v1.MemberReport.certificate_end:type_name -> google.protobuf.Timestamp
+	7,  // 27: belfry.v1.ListNodesResponse.nodes:type_name -> belfry.v1.Node
+	7,  // 28: belfry.v1.GetNodeResponse.node:type_name -> belfry.v1.Node
+	14, // 29: belfry.v1.GetNodeResponse.evidence:type_name -> belfry.v1.Evidence
+	20, // 30: belfry.v1.Evidence.time:type_name -> google.protobuf.Timestamp
+	0,  // 31: belfry.v1.NodeService.GetStatus:input_type -> belfry.v1.GetStatusRequest
+	10, // 32: belfry.v1.NodeService.ListNodes:input_type -> belfry.v1.ListNodesRequest
+	12, // 33: belfry.v1.NodeService.GetNode:input_type -> belfry.v1.GetNodeRequest
+	15, // 34: belfry.v1.NodeService.StopNode:input_type -> belfry.v1.StopNodeRequest
+	17, // 35: belfry.v1.NodeService.StartNode:input_type -> belfry.v1.StartNodeRequest
+	1,  // 36: belfry.v1.NodeService.GetStatus:output_type -> belfry.v1.GetStatusResponse
+	11, // 37: belfry.v1.NodeService.ListNodes:output_type -> belfry.v1.ListNodesResponse
+	13, // 38: belfry.v1.NodeService.GetNode:output_type -> belfry.v1.GetNodeResponse
+	16, // 39: belfry.v1.NodeService.StopNode:output_type -> belfry.v1.StopNodeResponse
+	18, // 40: belfry.v1.NodeService.StartNode:output_type -> belfry.v1.StartNodeResponse
+	36, // [36:41] is the sub-list for method output_type
+	31, // [31:36] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_node_proto_init() }
@@ -1710,7 +1822,7 @@ func file_belfry_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_node_proto_rawDesc), len(file_belfry_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
