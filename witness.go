@@ -103,6 +103,16 @@ func (r Resource) Node() string {
 	return name
 }
 
+// Event is the class and the subject of a resource that is an event; empty: it is
+// none.
+func (r Resource) Event() (class Class, subject string) {
+	if r.Kind() != KindEvent {
+		return "", ""
+	}
+	c, subject, _ := strings.Cut(r.Subject(), "/")
+	return Class(c), subject
+}
+
 // Everywhere is the same resource without a node.
 func (r Resource) Everywhere() Resource {
 	all, _, _ := cutNode(string(r))

@@ -44,7 +44,7 @@ func newDoctorCommand(a *app) *cobra.Command {
 		Long: `Check this machine's agent, running or not, and say what to do. Without
 names all checks are made: ` + strings.Join(agent.Checks, ", ") + `.
 Nothing is changed. Run it as the user of the agent. clock, streams, links,
-members, limits, journal, producers, repository and licenses need an agent that answers;
+members, limits, journal, producers, repository, licenses and witness need an agent that answers;
 without one they say so and are unknown. It is asked at --socket, else at the socket of the
 file that --config names, else at $BELFRY_SOCKET, else at that of the settings.
 

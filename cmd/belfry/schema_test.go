@@ -84,6 +84,8 @@ var outputs = map[string]struct {
 	"watch":             {"belfry watch -o json, each line", notificationView{}},
 	"repository-move":   {"belfry repository move, replace and mirror -o json", movedView{}},
 	"witness-change":    {"belfry witness move, drain, set and force-unregister -o json", witnessChangeView{}},
+	"witness-declared":  {"belfry witness resources -o json", witnessDeclaredView{}},
+	"witness-written":   {"belfry witness declare, withdraw and zone -o json", witnessWrittenView{}},
 	"witness-info":      {"belfry witness info -o json", witnessInfoView{}},
 	"witness-list":      {"belfry witness list -o json and belfry witness show KEY -o json", witnessListView{}},
 	"witness-watch":     {"belfry witness watch -o json, each line", witnessEventView{}},

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	if err := os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")); err != nil {
 		panic(err)
 	}
-	testscript.Main(m, map[string]func(){"belfry": main, "patience": patience, "alone": alone, "configagent": configAgent})
+	testscript.Main(m, map[string]func(){"belfry": main, "patience": patience, "alone": alone, "configagent": configAgent, "crowd": crowd})
 }
 
 // slowdown is how much longer scripts and sessions sleep than they say: pages

@@ -40,7 +40,8 @@ type witnessMoveView struct {
 func newWitnessCommand(a *app) *cobra.Command {
 	return newGroup(a, "witness", "Be told when what a program depends on fails on another node",
 		newWitnessWatch(a), newWitnessRun(a), newWitnessList(a), newWitnessShow(a), newWitnessInfo(a),
-		newWitnessMove(a), newWitnessDrain(a), newWitnessSet(a), newWitnessEnd(a))
+		newWitnessMove(a), newWitnessDrain(a), newWitnessSet(a), newWitnessEnd(a),
+		newWitnessDeclare(a), newWitnessWithdraw(a), newWitnessResources(a), newWitnessZone(a))
 }
 
 // witnessFlags are the flags of witness watch.

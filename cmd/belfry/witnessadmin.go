@@ -173,7 +173,7 @@ func newWitnessDrain(a *app) *cobra.Command {
 		Short: "Empty a node of clients",
 		Long: `Empty a node of clients: it is no witness for new ones, those that are registered
 there register elsewhere, and those that use its resources are asked to move where
-there is another holder. Until --undo, or until the agents start again.`,
+there is another holder. Until --undo, also when agents start again.`,
 		Example: "  belfry witness drain b --rate 10\n  belfry witness drain b --undo",
 		Args:    exactly(1, "the node's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -112,9 +112,10 @@ type Agent struct {
 	plan        handlerPlan
 	witness     *witnessLoop
 	resources   *resource.Producer
-	licenses    *licenses   // nil: the members keep the configuration
-	marked      time.Time   // when this node has committed the time mark of licenses last; of the duties
-	observers   observersOf // that producers' words are shown to
+	licenses    *licenses                       // nil: the members keep the configuration
+	marked      time.Time                       // when this node has committed the time mark of licenses last; of the duties
+	observers   observersOf                     // that producers' words are shown to
+	reloaded    atomic.Pointer[config.Settings] // that were read last; nil: those of the start
 	journal     *recorder
 	webMu       sync.Mutex // of web
 	web         webListener

@@ -46,6 +46,7 @@ func (a *Agent) tableChanged(old *Table) {
 	if !sameNodes(old, table) {
 		a.membersChanged(old, table)
 	}
+	a.witnessTable(table)
 	a.cluster.receive(memberTable(table))
 	if !sameNodes(old, table) {
 		a.refreshNodes()
@@ -76,7 +77,6 @@ func (a *Agent) membersChanged(old, table *Table) {
 		}
 	}
 	a.agents.follow(table)
-	a.witness.tell(witnessMembers(table))
 	a.tellMembership(old, table)
 	if err := a.udp.SetPeers(datagramPeers(table, a.id.node)); err != nil {
 		a.log.Error("peers not taken", "generation", table.Generation, "err", err) // the table was validated

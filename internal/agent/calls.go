@@ -32,7 +32,8 @@ func (a *Agent) peerCalls() map[string]peerCall {
 	local := a.server.LocalWitness()
 	calls[belfryv1.WitnessService_ListWitness_FullMethodName] = answering(local.List)
 	calls[belfryv1.WitnessService_MoveClients_FullMethodName] = answering(local.Move)
-	calls[belfryv1.WitnessService_DrainNode_FullMethodName] = answering(local.Drain)
+	calls[api.WitnessDrainHere] = answering(local.Drain)
+	calls[api.WitnessDelegated] = answering(local.Delegated)
 	calls[belfryv1.WitnessService_EndRegistrations_FullMethodName] = answering(local.End)
 	calls[belfryv1.WitnessService_SetResource_FullMethodName] = answering(local.Set)
 	calls[belfryv1.JoinService_Join_FullMethodName] = a.leading(func(ctx context.Context, _ string, request []byte) (proto.Message, error) {

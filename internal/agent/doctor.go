@@ -44,8 +44,8 @@ type Finding struct {
 }
 
 // Checks are the names of all checks, in the order in which they are made. The
-// last nine need an agent that answers.
-var Checks = []string{"state", "keys", "certificate", "requests", "secret", "audit", "socket", "addresses", "clock", "streams", "links", "members", "limits", "journal", "producers", "repository", "licenses"}
+// last ten need an agent that answers.
+var Checks = []string{"state", "keys", "certificate", "requests", "secret", "audit", "socket", "addresses", "clock", "streams", "links", "members", "limits", "journal", "producers", "repository", "licenses", "witness"}
 
 // Ages from which the doctor speaks up (security.md, Keys).
 const (
@@ -72,7 +72,7 @@ func Diagnose(settings config.Settings, now time.Time, names []string, ask Ask) 
 	}
 	shared := map[string]func() findings{
 		"requests": d.requests, "addresses": d.addresses, "clock": d.clock, "streams": d.streams, "links": d.links, "members": d.members, "limits": d.limits,
-		"journal": d.journal, "producers": d.producers, "repository": d.repository, "licenses": d.licenses,
+		"journal": d.journal, "producers": d.producers, "repository": d.repository, "licenses": d.licenses, "witness": d.witness,
 	}
 	for _, name := range names {
 		var list findings

@@ -20,6 +20,7 @@ func tableOf(d *repository.Document) *Table {
 		Cluster: d.Cluster.UUID, Name: d.Cluster.Name, Generation: d.Generation(), LastNumber: d.Cluster.LastNumber,
 		Epoch: d.Security.Datagram.Epoch, Secret: Digest(d.Security.Datagram.Secret), Since: d.Security.Datagram.Since,
 		CANext: d.Security.CANext, Exposed: d.Security.CAExposed, Tunables: d.Tunables,
+		Resources: d.Resources, Drained: d.Witness.Drained,
 	}
 	if n := len(d.History); n > 0 {
 		t.Origin = d.History[n-1].Node
@@ -59,7 +60,7 @@ func tableOf(d *repository.Document) *Table {
 func nodeOf(n *repository.Node) Node {
 	row := Node{
 		ID: n.ID, Number: n.Number, Name: n.Name, Key: n.Key, Sealing: n.Sealing, Certificate: n.Certificate,
-		Streams: n.Streams, Web: n.Web, Stopped: n.Intent == repository.IntentStopped, Capacity: Capacity(n.Capacity),
+		Streams: n.Streams, Web: n.Web, Zone: n.Zone, Stopped: n.Intent == repository.IntentStopped, Capacity: Capacity(n.Capacity),
 	}
 	for _, a := range n.Addresses {
 		row.Networks = append(row.Networks, Network{Name: a.Network, Heartbeat: a.Heartbeat, Bits: a.Bits})
@@ -72,6 +73,7 @@ func nodeOf(n *repository.Node) Node {
 func (t *Table) written(d repository.Document, now time.Time) repository.Document {
 	moment := repository.Moment{Generation: d.Generation() + 1, Time: now}
 	d.Cluster.Name, d.Cluster.LastNumber, d.Tunables = t.Name, t.LastNumber, t.Tunables
+	d.Resources, d.Witness.Drained = t.Resources, t.Drained
 	t.writeNodes(&d, moment)
 	d.Networks = slices.Clone(d.Networks)
 	for _, n := range t.Nodes {
@@ -108,7 +110,7 @@ func (t *Table) writeNodes(d *repository.Document, moment repository.Moment) {
 			come = append(come, len(d.Nodes))
 		}
 		row.Number, row.Name, row.Key, row.Sealing, row.Streams, row.Web = n.Number, n.Name, n.Key, n.Sealing, n.Streams, n.Web
-		row.Certificate, row.Capacity = n.Certificate, repository.Capacity(n.Capacity)
+		row.Certificate, row.Capacity, row.Zone = n.Certificate, repository.Capacity(n.Capacity), n.Zone
 		row.Intent, row.Addresses = "", nil
 		if n.Stopped {
 			row.Intent = repository.IntentStopped

@@ -108,6 +108,7 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(metricDenied, api.Malformed, "malformed")
 	counter(metricTableRefused, m.agent.config.bad.Load())
 	m.collectRepository(gauge, counter)
+	m.collectWitness(ch, gauge, counter)
 }
 
 func (m metrics) collectCluster(gauge func(*prometheus.Desc, float64, ...string), counter func(*prometheus.Desc, uint64, ...string)) {

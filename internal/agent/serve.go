@@ -19,6 +19,7 @@ import (
 	"github.com/belfry-ha/belfry/internal/config"
 	"github.com/belfry-ha/belfry/internal/producer/node"
 	"github.com/belfry-ha/belfry/internal/security"
+	"github.com/belfry-ha/belfry/internal/transport"
 )
 
 func (a *Agent) apiOptions() api.Options {
@@ -31,9 +32,12 @@ func (a *Agent) apiOptions() api.Options {
 		Leader:   a,
 		Handlers: a.handlers,
 		Witness:  a.witness,
-		Journal:  journalView{a.journal},
-		Joins:    joinDesk{a},
-		Guest:    security.IsJoin,
+
+		Declarations: declarations{a}, WitnessStatus: a.witnessStatus,
+
+		Journal: journalView{a.journal},
+		Joins:   joinDesk{a},
+		Guest:   security.IsJoin,
 		Identify: func(conn net.Conn) (api.Subject, error) {
 			local, ok := conn.(*net.UnixConn)
 			if !ok {
@@ -134,7 +138,7 @@ func (a *Agent) Reload(settings config.Settings) error {
 		return err
 	}
 	a.followHandlers(settings.Handlers, true)
-	a.declareResources(settings)
+	a.reloadWitness(settings)
 	return nil
 }
 
@@ -183,6 +187,22 @@ func webCertificate(web config.Web) (*tls.Certificate, error) {
 	return &cert, nil
 }
 
+// clientSilence is how long a client of the web listener may not acknowledge what it
+// is sent, before its connection and with it its streams end.
+const clientSilence = 20 * time.Second
+
+// A clientListener gives up on clients that are gone without a word.
+type clientListener struct{ net.Listener }
+
+// Accept is for [net.Listener].
+func (l clientListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		err = transport.GiveUp(conn, clientSilence)
+	}
+	return conn, err
+}
+
 func (a *Agent) openWeb(web config.Web) (webListener, error) {
 	opened := webListener{settings: web}
 	if web.Listen == "" {
@@ -196,6 +216,7 @@ func (a *Agent) openWeb(web config.Web) (webListener, error) {
 	if err != nil {
 		return webListener{}, listenError("web.listen", web.Listen, err)
 	}
+	listener = clientListener{listener}
 	if cert != nil {
 		held := new(atomic.Pointer[tls.Certificate])
 		held.Store(cert)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/internal/repository"
 	"github.com/belfry-ha/belfry/internal/security"
 )
 
@@ -50,6 +51,11 @@ type Table struct {
 	// Tunables are the settings that were written, by name; the others have
 	// their defaults.
 	Tunables map[string]string `json:"tunables,omitempty"`
+
+	// Resources are what clients depend on, in the order in which they were
+	// declared. Drained are the names of the nodes that no client is sent to.
+	Resources []repository.Resource `json:"resources,omitempty"`
+	Drained   []string              `json:"drained,omitempty"`
 }
 
 // A Node is one member.
@@ -62,6 +68,7 @@ type Node struct {
 	Networks []Network         `json:"networks"`
 	Streams  netip.AddrPort    `json:"streams"`
 	Web      netip.AddrPort    `json:"web,omitzero"`      // only shown
+	Zone     string            `json:"zone,omitempty"`    // what fails together has the same; empty: not known
 	Stopped  bool              `json:"stopped,omitempty"` // held left until it is started
 
 	// Capacity is how large its machine is, as it said itself; licenses count it.
@@ -242,6 +249,7 @@ func (t *Table) Validate() error {
 	}
 	t.validateNodes(&wrong)
 	t.validateCA(&wrong)
+	t.validateWitness(&wrong)
 	if len(t.Tokens) > maxTokens {
 		wrong = append(wrong, fmt.Errorf("%w: tokens: %d; at most %d are alive at a time, revoke some", belfry.ErrLimit, len(t.Tokens), maxTokens))
 	}
@@ -301,6 +309,23 @@ func (t *Table) validateCA(wrong *faults) {
 	}
 }
 
+// validateWitness judges as the document's sections are judged.
+func (t *Table) validateWitness(wrong *faults) {
+	d := repository.Document{Resources: t.Resources, Witness: repository.Witness{Drained: t.Drained}}
+	for _, n := range t.Nodes {
+		d.Nodes = append(d.Nodes, repository.Node{Name: n.Name})
+		if len(n.Zone) > maxZone {
+			wrong.add("node %s: zone: %d bytes; at most %d", n.Name, len(n.Zone), maxZone)
+		}
+	}
+	if err := d.ValidateWitness(); err != nil {
+		*wrong = append(*wrong, err)
+	}
+}
+
+// maxZone is the most bytes of a zone's name, as in the document.
+const maxZone = 63
+
 func validName(s string) bool {
 	const letters = "abcdefghijklmnopqrstuvwxyz0123456789-"
 	return s != "" && len(s) <= 63 && strings.Trim(s, letters) == "" && s[0] != '-'
@@ -330,6 +355,11 @@ func (t *Table) clone() *Table {
 	next.CA = slices.Clone(t.CA)
 	next.CAKeys = slices.Clone(t.CAKeys)
 	next.Tunables = maps.Clone(t.Tunables)
+	next.Resources = slices.Clone(t.Resources)
+	for i := range next.Resources {
+		next.Resources[i].Holders = slices.Clone(next.Resources[i].Holders)
+	}
+	next.Drained = slices.Clone(t.Drained)
 	return &next
 }
 
@@ -376,6 +406,7 @@ func (t *Table) remove(id belfry.NodeID) {
 		t.LastNumber = max(t.LastNumber, n.Number)
 		if n.ID == id {
 			t.Removed = append(t.Removed, RemovedNode{ID: n.ID, Key: n.Key})
+			t.dispossess(n.Name)
 		}
 	}
 	if len(t.Removed) > maxRemoved {
@@ -384,4 +415,16 @@ func (t *Table) remove(id belfry.NodeID) {
 	t.Nodes = slices.DeleteFunc(t.Nodes, func(n Node) bool { return n.ID == id })
 	t.Exposed = t.Exposed || slices.ContainsFunc(t.CAKeys, func(k SealedKey) bool { return k.Holder == id })
 	t.CAKeys = slices.DeleteFunc(t.CAKeys, func(k SealedKey) bool { return k.Holder == id })
+}
+
+// dispossess takes the resources from a node that goes; one that no other node
+// can hold goes with it.
+func (t *Table) dispossess(name string) {
+	goes := func(holder string) bool { return holder == name }
+	t.Drained = slices.DeleteFunc(slices.Clone(t.Drained), goes)
+	t.Resources = slices.Clone(t.Resources)
+	for i := range t.Resources {
+		t.Resources[i].Holders = slices.DeleteFunc(slices.Clone(t.Resources[i].Holders), goes)
+	}
+	t.Resources = slices.DeleteFunc(t.Resources, func(r repository.Resource) bool { return len(r.Holders) == 0 })
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/internal/api"
+	"github.com/belfry-ha/belfry/internal/config"
 	"github.com/belfry-ha/belfry/internal/producer/resource"
 	"github.com/belfry-ha/belfry/internal/witness"
 )
@@ -24,10 +25,17 @@ type witnessLoop struct {
 	stopped chan struct{}
 	calls   atomic.Uint64
 
+	settings atomic.Pointer[witness.Config] // in force, for clients
+	count    *witnessCount
+
 	interest func([]witness.Interest)
+	peers    func(bool)
+	standing func(witness.Standing)
+	moved    func(witness.Moved)
+	held     func([]witness.Holding)
 	observe  func([]witness.Observe)
 	own      func(witness.Report)
-	peer     func(ctx context.Context, node belfry.NodeID, method string, req, resp proto.Message) error
+	ask      func(ctx context.Context, node belfry.NodeID, method string, req, resp proto.Message) error
 }
 
 // A witnessInput is one of three: a message, with somebody who waits for the
@@ -41,17 +49,20 @@ type witnessInput struct {
 }
 
 func newWitnessLoop(cfg witness.Config, log *slog.Logger) *witnessLoop {
-	return &witnessLoop{
-		cfg: cfg, log: log, in: newMailbox[witnessInput](), stopped: make(chan struct{}),
-		interest: func([]witness.Interest) {}, observe: func([]witness.Observe) {}, own: func(witness.Report) {},
+	l := &witnessLoop{
+		cfg: cfg, log: log, in: newMailbox[witnessInput](), stopped: make(chan struct{}), count: newWitnessCount(),
+		interest: func([]witness.Interest) {}, peers: func(bool) {}, standing: func(witness.Standing) {},
+		moved: func(witness.Moved) {}, held: func([]witness.Holding) {}, observe: func([]witness.Observe) {}, own: func(witness.Report) {},
 	}
+	l.settings.Store(&cfg)
+	return l
 }
 
 // run ends when ctx does.
 func (l *witnessLoop) run(ctx context.Context) error {
 	defer close(l.stopped)
 	m := witness.New(l.cfg, time.Now(), rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
-	waiting := map[witness.CallID]chan<- witness.Answer{}
+	waiting := map[witness.CallID]witnessCall{}
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -74,7 +85,7 @@ func (l *witnessLoop) run(ctx context.Context) error {
 	}
 }
 
-func (l *witnessLoop) receive(m *witness.Machine, waiting map[witness.CallID]chan<- witness.Answer, in witnessInput) {
+func (l *witnessLoop) receive(m *witness.Machine, waiting map[witness.CallID]witnessCall, in witnessInput) {
 	switch {
 	case in.look != nil:
 		in.look(m)
@@ -84,17 +95,20 @@ func (l *witnessLoop) receive(m *witness.Machine, waiting map[witness.CallID]cha
 		m.Receive(time.Now(), witness.Cancel{Call: in.cancel})
 		return
 	case in.reply != nil:
-		waiting[in.call] = in.reply
+		waiting[in.call] = callOf(in.msg, in.reply)
 	}
 	m.Receive(time.Now(), in.msg)
 }
 
 // hand gives away what the machine put out. Nothing here waits.
-func (l *witnessLoop) hand(waiting map[witness.CallID]chan<- witness.Answer, out witness.Output) {
-	for _, a := range out.Answers {
-		if reply, ok := waiting[a.Call]; ok {
-			reply <- a // has room
+func (l *witnessLoop) hand(waiting map[witness.CallID]witnessCall, out witness.Output) {
+	now := time.Now()
+	for i := range out.Answers {
+		a := out.Answers[i]
+		if c, ok := waiting[a.Call]; ok {
+			c.reply <- a // has room
 			delete(waiting, a.Call)
+			l.count.answered(c, &a, now)
 		}
 	}
 	if len(out.Interest) > 0 {
@@ -105,6 +119,18 @@ func (l *witnessLoop) hand(waiting map[witness.CallID]chan<- witness.Answer, out
 	}
 	for _, r := range out.Own {
 		l.own(r)
+	}
+	if out.Peers != nil {
+		l.peers(*out.Peers)
+	}
+	if out.Standing != nil {
+		l.standing(*out.Standing)
+	}
+	if out.Held != nil {
+		l.held(*out.Held)
+	}
+	for _, one := range out.Moved {
+		l.moved(one)
 	}
 	for _, e := range out.Ended {
 		l.log.Debug("registration ended", "registration", e.Key, "client", e.Client, "reason", e.Reason)
@@ -154,23 +180,29 @@ func (l *witnessLoop) look(ctx context.Context, f func(*witness.Machine)) error 
 	}
 }
 
-// NodeInformation is the witnesses by rank.
-func (l *witnessLoop) NodeInformation(ctx context.Context, q witness.Question) ([]witness.Witness, bool, error) {
-	type answer struct {
-		all        []witness.Witness
-		incomplete bool
+// NodeInformation is the witnesses by rank. The first that asks waits for what the
+// others say of themselves, a quarter of a second at most.
+func (l *witnessLoop) NodeInformation(ctx context.Context, q witness.Question) (all []witness.Witness, incomplete bool, err error) {
+	l.tell(witness.Consulted{})
+	for {
+		var ready time.Time
+		err = l.look(ctx, func(m *witness.Machine) {
+			ready = m.PeersHeard(time.Now())
+			all, incomplete = m.NodeInformation(q)
+		})
+		if err != nil || ready.IsZero() {
+			return all, incomplete, err
+		}
+		select {
+		case <-time.After(min(time.Until(ready), peersPoll)):
+		case <-ctx.Done():
+			return nil, false, ctx.Err()
+		}
 	}
-	got := make(chan answer, 1)
-	err := l.look(ctx, func(m *witness.Machine) {
-		all, incomplete := m.NodeInformation(q)
-		got <- answer{all, incomplete}
-	})
-	if err != nil {
-		return nil, false, err
-	}
-	a := <-got
-	return a.all, a.incomplete, nil
 }
+
+// peersPoll is how often it is looked whether all others have answered.
+const peersPoll = 5 * time.Millisecond
 
 // Listing is what this witness holds.
 func (l *witnessLoop) Listing(ctx context.Context) (api.WitnessListing, error) {
@@ -187,40 +219,73 @@ func (l *witnessLoop) Listing(ctx context.Context) (api.WitnessListing, error) {
 
 // Settings are what clients are told of time.
 func (l *witnessLoop) Settings() (keepAlive, unused time.Duration) {
-	return l.cfg.KeepAlive, l.cfg.Unused
+	s := l.settings.Load()
+	return s.KeepAlive, s.Unused
+}
+
+// configure brings other settings into force.
+func (l *witnessLoop) configure(cfg witness.Config) {
+	l.settings.Store(&cfg)
+	l.tell(witness.Configured{Config: cfg})
 }
 
 // PeerWitness asks another node.
 func (l *witnessLoop) PeerWitness(ctx context.Context, node belfry.NodeID, method string, req, resp proto.Message) error {
-	return l.peer(ctx, node, method, req, resp)
+	return l.ask(ctx, node, method, req, resp)
 }
 
 // newWitness makes the loop, the producer of what this node holds, and what
 // feeds both; nothing runs before startWitness.
 func (a *Agent) newWitness() error {
-	cfg := witness.Default()
-	cfg.Node, cfg.Name, cfg.Incarnation = a.id.node.ID, a.id.node.Name, a.id.incarnation
-	cfg.Registrations, cfg.PerPrincipal = a.opts.Config.Witness.MaxRegistrations, a.opts.Config.Witness.MaxPerPrincipal
-	a.witness = newWitnessLoop(cfg, a.log.With("component", "witness"))
+	a.witness = newWitnessLoop(a.witnessConfig(a.opts.Config), a.log.With("component", "witness"))
 	a.resources = resource.New(func(name belfry.Resource, on bool) { a.witness.tell(witness.Asked{Resource: name, On: on}) })
 	a.witness.own = func(r witness.Report) {
 		a.resources.Changed(resource.State{Resource: r.Resource, State: r.State, Incarnation: r.Incarnation, Seq: r.Seq, At: r.At})
 	}
-	a.witness.peer = a.ask
+	a.witness.ask = a.ask
 	return nil
+}
+
+// witnessConfig is what the settings say; they are valid.
+func (a *Agent) witnessConfig(settings config.Settings) witness.Config {
+	cfg := witness.Default()
+	cfg.Node, cfg.Name, cfg.Incarnation = a.id.node.ID, a.id.node.Name, a.id.incarnation
+	w := settings.Witness
+	cfg.Off, cfg.Registrations, cfg.PerPrincipal, cfg.PerSource = !w.Enabled, w.MaxRegistrations, w.MaxPerPrincipal, w.MaxPerSource
+	cfg.KeepAlive, cfg.Unused = w.Times()
+	return cfg
+}
+
+// reloadWitness takes up the settings that were read again.
+func (a *Agent) reloadWitness(settings config.Settings) {
+	a.config.mu.Lock() // as tableChanged has it, which declares too
+	defer a.config.mu.Unlock()
+	a.reloaded.Store(&settings)
+	a.witness.configure(a.witnessConfig(settings))
+	a.declareResources(a.members.Table())
 }
 
 // startWitness is called when the event loop runs.
 func (a *Agent) startWitness() error {
-	feed := newWitnessFeed(a.events, a.witness, a.log.With("component", "witness"))
-	a.witness.interest = feed.want
+	log := a.log.With("component", "witness")
+	feed := newWitnessFeed(a.events, a.members.Table, a.witness, log)
+	a.witness.cfg.CheckEvent = eventChecker(a.events.cfg.Classes, a.events.cfg.CheckSubject)
+	a.witness.interest, a.witness.peers = feed.want, feed.wantPeers
+	a.witness.standing, a.witness.moved = a.tellStanding, a.tellMoved
 	observers := newObservers(a)
 	a.witness.observe = observers.put
 	a.observers.Store(observers)
-	a.witness.tell(witnessMembers(a.members.Table()))
-	a.declareResources(a.opts.Config)
+	holdings := readHoldings(a.opts.Config.State, log)
+	a.witness.held = holdings.keep
+	a.config.mu.Lock()
+	a.witnessTable(a.members.Table())
+	a.config.mu.Unlock()
+	for _, h := range holdings.list(time.Now()) {
+		a.witness.tell(witness.Override{Resource: h.Resource, State: h.State, Until: h.Until})
+	}
 	a.group.Go(func() error { return a.witness.run(a.ended) })
 	a.group.Go(func() error { return feed.run(a.ended) })
 	a.group.Go(func() error { return observers.run(a.ended) })
+	a.group.Go(func() error { return holdings.run(a.ended) })
 	return nil
 }

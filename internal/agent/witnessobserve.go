@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync"
@@ -25,10 +26,6 @@ const (
 	// absentAfter is how long the producer of a class has to find what is there
 	// already, before it counts as not there.
 	absentAfter = 300 * time.Millisecond
-	// probeEvery is the time between two connects of a probe, probeWait how long
-	// one may take; of those that time out it takes two.
-	probeEvery = time.Second
-	probeWait  = 500 * time.Millisecond
 )
 
 // observers find out what the resources of this node need to be available. They
@@ -42,6 +39,7 @@ type observers struct {
 	consumer api.Consumer
 	id       event.ConsumerID
 	probes   sync.WaitGroup
+	http     *http.Client
 
 	next    uint32
 	sources map[string]*observed
@@ -65,11 +63,11 @@ type observed struct {
 // sourceKinds are the forms of what a resource may watch, with the class of
 // those that are events.
 var sourceKinds = map[string]belfry.Class{
-	"unit": unit.Class, "process": process.Class, "file": file.FileClass, "tcp": "", "address": "",
+	"unit": unit.Class, "process": process.Class, "file": file.FileClass, "tcp": "", "http": "", "address": "",
 }
 
 func newObservers(a *Agent) *observers {
-	o := &observers{agent: a, wishes: newMailbox[witness.Observe](), poked: make(chan struct{}, 1), sources: map[string]*observed{}}
+	o := &observers{agent: a, wishes: newMailbox[witness.Observe](), poked: make(chan struct{}, 1), sources: map[string]*observed{}, http: newProbeClient()}
 	o.consumer, o.id = a.events.openNumbered("resources")
 	return o
 }
@@ -162,10 +160,14 @@ func (o *observers) wish(ctx context.Context, w witness.Observe) error {
 	s := &observed{name: w.Source, class: sourceKinds[kind], subject: subject, since: time.Now()}
 	o.sources[w.Source] = s
 	switch kind {
-	case "tcp":
+	case "tcp", "http":
 		running, stop := context.WithCancel(ctx)
 		s.stop = stop
-		o.probes.Go(func() { o.probe(running, s.name, subject) })
+		try := func(ctx context.Context) error { return connects(ctx, subject) }
+		if kind == "http" {
+			try = func(ctx context.Context) error { return answers(ctx, o.http, s.name) }
+		}
+		o.probes.Go(func() { o.probe(running, s.name, try) })
 		return nil
 	case "address":
 		s.address, _ = netip.ParseAddr(subject) // what is none is never there
@@ -258,38 +260,6 @@ func addressState(interfaces []net.Interface, addr netip.Addr) belfry.ResourceSt
 		}
 	}
 	return belfry.ResourceUnavailable
-}
-
-// probe connects again and again. A connection that is refused is an answer; one
-// that is not answered may be lost.
-func (o *observers) probe(ctx context.Context, source, address string) {
-	told, missed := belfry.ResourceUnknown, 0
-	ticker := time.NewTicker(probeEvery)
-	defer ticker.Stop()
-	for ctx.Err() == nil {
-		dialer := net.Dialer{Timeout: probeWait}
-		conn, err := dialer.DialContext(ctx, "tcp", address)
-		state := belfry.ResourceAvailable
-		if err == nil {
-			missed = 0
-			_ = conn.Close()
-		} else {
-			state = belfry.ResourceUnavailable
-			if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
-				if missed++; missed < 2 {
-					state = told
-				}
-			}
-		}
-		if state != told && ctx.Err() == nil {
-			told = state
-			o.agent.witness.tell(witness.Observed{Source: source, State: state, At: time.Now()})
-		}
-		select {
-		case <-ctx.Done():
-		case <-ticker.C:
-		}
-	}
 }
 
 // observersOf is where what producers say is looked at; nil before Start.

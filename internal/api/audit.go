@@ -57,6 +57,8 @@ func wanted(req any) string {
 		return generationText(req.GetGeneration())
 	case *belfryv1.RollbackConfigRequest:
 		return generationText(req.GetGeneration())
+	case *belfryv1.DeclareResourceRequest:
+		return req.GetResource().GetName()
 	case interface{ GetPath() string }:
 		return req.GetPath()
 	case interface{ GetNode() string }:

@@ -55,6 +55,11 @@ func (s *Server) Changes() map[string]Change {
 		belfryv1.LicenseService_RevokeLicenses_FullMethodName: changing(s.revokeLicenses),
 		belfryv1.LicenseService_AddIssuer_FullMethodName:      changing(s.addIssuer),
 		belfryv1.LicenseService_RemoveIssuer_FullMethodName:   changing(s.removeIssuer),
+
+		belfryv1.WitnessService_DeclareResource_FullMethodName:  changing(s.declareResource),
+		belfryv1.WitnessService_WithdrawResource_FullMethodName: changing(s.withdrawResource),
+		belfryv1.WitnessService_SetZone_FullMethodName:          changing(s.setZone),
+		belfryv1.WitnessService_DrainNode_FullMethodName:        changing(s.setDrained),
 	}
 }
 

@@ -21,7 +21,7 @@ type nodeService struct {
 }
 
 // GetStatus answers from memory.
-func (n *nodeService) GetStatus(context.Context, *belfryv1.GetStatusRequest) (*belfryv1.GetStatusResponse, error) {
+func (n *nodeService) GetStatus(ctx context.Context, _ *belfryv1.GetStatusRequest) (*belfryv1.GetStatusResponse, error) {
 	view := n.s.opts.Cluster.View()
 	resp := &belfryv1.GetStatusResponse{
 		ClusterId: view.ID.String(), ClusterName: view.Name,
@@ -31,7 +31,7 @@ func (n *nodeService) GetStatus(context.Context, *belfryv1.GetStatusRequest) (*b
 		Nodes: nodesOf(view),
 	}
 	resp.Journal, resp.Producers = n.s.opts.Journal.Status(), n.s.opts.Producers()
-	resp.Repository, resp.Licenses = n.s.opts.Repository(), n.s.licensesStatus()
+	resp.Repository, resp.Licenses, resp.Witness = n.s.opts.Repository(), n.s.licensesStatus(), n.s.opts.WitnessStatus(ctx)
 	var oldest time.Duration
 	for i := range view.Nodes {
 		if view.Nodes[i].Verdict == belfry.VerdictUp {

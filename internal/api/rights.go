@@ -118,6 +118,12 @@ var rights = map[string]rule{
 	belfryv1.WitnessService_DrainNode_FullMethodName:          {belfry.RightOperate, false},
 	belfryv1.WitnessService_EndRegistrations_FullMethodName:   {belfry.RightOperate, false},
 	belfryv1.WitnessService_SetResource_FullMethodName:        {belfry.RightOperate, false},
+	belfryv1.WitnessService_ListDeclared_FullMethodName:       {belfry.RightObserve, false},
+
+	// They change sections of the configuration, as config apply does.
+	belfryv1.WitnessService_DeclareResource_FullMethodName:  {belfry.RightConfigure, false},
+	belfryv1.WitnessService_WithdrawResource_FullMethodName: {belfry.RightConfigure, false},
+	belfryv1.WitnessService_SetZone_FullMethodName:          {belfry.RightConfigure, false},
 }
 
 // An Ask is one part of a request, as [Options.Decide] judges it.

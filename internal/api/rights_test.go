@@ -91,16 +91,20 @@ NodeService.ListNodes             -    yes    -       yes      yes
 NodeService.StartNode             -    -      -       yes      yes
 NodeService.StopNode              -    -      -       yes      yes
 PeerService.Connect               members
+WitnessService.DeclareResource    -    -      -       yes      yes
 WitnessService.DrainNode          -    -      -       yes      yes
 WitnessService.EndRegistrations   -    -      -       yes      yes
 WitnessService.GetNodeInformation -    -      yes     yes      yes
+WitnessService.ListDeclared       -    yes    -       yes      yes
 WitnessService.ListWitness        -    yes    -       yes      yes
 WitnessService.MoveClients        -    -      -       yes      yes
 WitnessService.RegisterClient     -    -      yes     yes      yes
 WitnessService.SetResource        -    -      -       yes      yes
+WitnessService.SetZone            -    -      -       yes      yes
 WitnessService.UnregisterClient   -    -      yes     yes      yes
 WitnessService.WaitChanges        -    -      yes     yes      yes
 WitnessService.WatchChanges       -    -      yes     yes      yes
+WitnessService.WithdrawResource   -    -      -       yes      yes
 `
 	elsewhere := map[string]string{"JoinService": "whoever joins", "PeerService": "members", "MemberPeerService": "members"} // by handshake: security.md, Streams
 	s := New(Options{Decide: byRole})

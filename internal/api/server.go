@@ -44,7 +44,12 @@ type Options struct {
 	Handlers Handlers
 	Journal  Journal
 	Witness  Witness // nil: this agent is no witness
-	Leader   Leader  // nil: this node makes all changes
+
+	Declarations Declarations // nil: there are none
+
+	// WitnessStatus is how the witness of this node is doing. Nil: nobody knows.
+	WitnessStatus func(context.Context) *belfryv1.WitnessStatus
+	Leader        Leader // nil: this node makes all changes
 
 	// Documents is the configuration as a whole. Nil: there is only what Config has.
 	Documents ConfigDocuments
@@ -138,6 +143,12 @@ func New(opts Options) *Server {
 	}
 	if opts.Journal == nil {
 		opts.Journal = noJournal{}
+	}
+	if opts.WitnessStatus == nil {
+		opts.WitnessStatus = func(context.Context) *belfryv1.WitnessStatus { return nil }
+	}
+	if opts.Declarations == nil {
+		opts.Declarations = noDeclarations{}
 	}
 	if opts.Producers == nil {
 		opts.Producers = func() *belfryv1.ProducersStatus { return nil }

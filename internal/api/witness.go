@@ -5,9 +5,11 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -77,7 +79,14 @@ type witnessService struct {
 // ownerOf is who a registration belongs to. It outlives its connection, so that
 // the client can go on with another one.
 func ownerOf(ctx context.Context) witness.Owner {
-	return witness.Owner{Protocol: "native", Principal: subjectFrom(ctx).String()}
+	subject := subjectFrom(ctx)
+	o := witness.Owner{Protocol: "native", Principal: subject.String(), Source: subject.String()}
+	if from, ok := peer.FromContext(ctx); ok && from.Addr != nil {
+		if addr, err := netip.ParseAddrPort(from.Addr.String()); err == nil {
+			o.Source = addr.Addr().Unmap().String()
+		}
+	}
+	return o
 }
 
 // GetNodeInformation answers from memory, and registers if that is asked for.
@@ -93,10 +102,53 @@ func (w *witnessService) GetNodeInformation(ctx context.Context, req *belfryv1.G
 		return nil, &belfry.Error{Op: op, Err: err}
 	}
 	resp := &belfryv1.GetNodeInformationResponse{Witnesses: witnessNodes(all), Incomplete: incomplete, NodeName: w.s.nodeName()}
-	if req.GetRegister() != nil {
+	switch {
+	case req.GetRegister() == nil && req.GetDelegate():
+		return nil, &belfry.Error{Op: op, Err: fmt.Errorf("%w: delegate without register; say what is to be registered", belfry.ErrUsage)}
+	case req.GetRegister() == nil:
+	case req.GetDelegate():
+		resp.Registered, err = w.delegate(ctx, op, all, req.GetRegister())
+	default:
 		resp.Registered, err = w.register(ctx, op, req.GetRegister())
 	}
 	return resp, err
+}
+
+// delegate registers at the first of the witnesses, for who asks here: as the same
+// principal, who has to watch it there (US8949402 claim 6).
+func (w *witnessService) delegate(ctx context.Context, op string, ranking []witness.Witness, r *belfryv1.ClientRegistration) (*belfryv1.RegisterClientResponse, error) {
+	switch {
+	case len(ranking) == 0:
+		return nil, &belfry.Error{Op: op, Err: fmt.Errorf("%w: there is no witness now; try again", belfry.ErrRestricted)}
+	case ranking[0].Node == w.s.opts.Cluster.View().Self:
+		return w.register(ctx, op, r)
+	}
+	msg, err := w.registerMessage(ctx, r)
+	if err != nil {
+		return nil, &belfry.Error{Op: op, Err: err}
+	}
+	r.Key = msg.Key.String() // said twice it is one
+	resp := &belfryv1.RegisterClientResponse{}
+	request := &belfryv1.DelegatedRegistration{Principal: msg.Owner.Principal, Registration: r}
+	if err := w.s.opts.Witness.PeerWitness(ctx, ranking[0].Node, WitnessDelegated, request, resp); err != nil {
+		return nil, &belfry.Error{Op: op, Subject: ranking[0].Name, Err: err}
+	}
+	return resp, nil
+}
+
+// WitnessDelegated is the call between members that registers for a client of the
+// one that asks, which has judged it.
+const WitnessDelegated = belfryv1.WitnessService_RegisterClient_FullMethodName + "/for"
+
+// Delegated is for WitnessDelegated.
+func (l LocalWitness) Delegated(ctx context.Context, req *belfryv1.DelegatedRegistration) (*belfryv1.RegisterClientResponse, error) {
+	w := &witnessService{s: l.s}
+	msg, err := readRegistration(req.GetRegistration())
+	if err != nil {
+		return nil, err
+	}
+	msg.Owner = witness.Owner{Protocol: "native", Principal: req.GetPrincipal()}
+	return w.registered(ctx, "RegisterClient", msg)
 }
 
 // nodeName is this node's.
@@ -111,10 +163,15 @@ func (w *witnessService) RegisterClient(ctx context.Context, req *belfryv1.Regis
 }
 
 func (w *witnessService) register(ctx context.Context, op string, r *belfryv1.ClientRegistration) (*belfryv1.RegisterClientResponse, error) {
-	msg, err := registerMessage(ctx, r)
+	msg, err := w.registerMessage(ctx, r)
 	if err != nil {
 		return nil, &belfry.Error{Op: op, Err: err}
 	}
+	return w.registered(ctx, op, msg)
+}
+
+// registered is the answer to a registration.
+func (w *witnessService) registered(ctx context.Context, op string, msg witness.Register) (*belfryv1.RegisterClientResponse, error) {
 	a, err := w.s.opts.Witness.Ask(ctx, msg)
 	if err != nil {
 		return nil, &belfry.Error{Op: op, Err: err}
@@ -134,10 +191,28 @@ func (w *witnessService) register(ctx context.Context, op string, r *belfryv1.Cl
 	return resp, nil
 }
 
-// registerMessage reads what a client sent.
-func registerMessage(ctx context.Context, r *belfryv1.ClientRegistration) (msg witness.Register, err error) {
+// registerMessage reads what a client sent, who has to have the right to observe
+// those resources that are events.
+func (w *witnessService) registerMessage(ctx context.Context, r *belfryv1.ClientRegistration) (witness.Register, error) {
+	msg, err := readRegistration(r)
+	if err != nil {
+		return msg, err
+	}
+	msg.Owner = ownerOf(ctx)
+	for _, name := range msg.Resources {
+		if class, subject := name.Event(); class != "" {
+			observed := belfry.Registration{Class: string(class), Subject: subject, Scope: belfry.ScopeCluster}
+			if err := w.s.judgeClass(subjectFrom(ctx), observed); err != nil {
+				return msg, err
+			}
+		}
+	}
+	return msg, nil
+}
+
+func readRegistration(r *belfryv1.ClientRegistration) (msg witness.Register, err error) {
 	msg = witness.Register{
-		Owner: ownerOf(ctx), Client: r.GetClient(), At: r.GetAt(),
+		Client: r.GetClient(), At: r.GetAt(),
 		Eager: r.GetEager(), AllowMissing: r.GetAllowMissing(), LastMove: r.GetLastMove(),
 	}
 	if r.GetKey() == "" {

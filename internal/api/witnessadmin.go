@@ -213,29 +213,40 @@ func (l LocalWitness) Drain(ctx context.Context, req *belfryv1.DrainNodeRequest)
 	return &belfryv1.DrainNodeResponse{Id: req.GetId(), Matches: matches}, err
 }
 
-// DrainNode drains at all witnesses.
+// WitnessDrainHere is the call between members that drains at one witness; the
+// method itself is that of the leader, which keeps the intent.
+const WitnessDrainHere = belfryv1.WitnessService_DrainNode_FullMethodName + "/here"
+
+// DrainNode keeps the intent, and then drains at all witnesses: one that hears
+// nothing of this call begins by itself when it has the configuration.
 func (w *witnessService) DrainNode(ctx context.Context, req *belfryv1.DrainNodeRequest) (*belfryv1.DrainNodeResponse, error) {
 	const op = "DrainNode"
 	if _, err := findNode(w.s.opts.Cluster.View(), req.GetNode()); err != nil {
 		return nil, &belfry.Error{Op: op, Subject: req.GetNode(), Err: err}
 	}
-	if req.GetId() == "" {
-		req.Id = rand.Text()
-	}
 	local := w.s.LocalWitness()
-	resp := &belfryv1.DrainNodeResponse{Id: req.GetId()}
 	if req.GetLocal() {
+		if req.GetId() == "" {
+			req.Id = rand.Text()
+		}
 		one, err := local.Drain(ctx, req)
 		if err != nil {
 			return nil, &belfry.Error{Op: op, Subject: req.GetNode(), Err: err}
 		}
-		resp = one
-	} else {
-		resp.Matches = matchesOf(everywhere(ctx, w.s, belfryv1.WitnessService_DrainNode_FullMethodName, req, local.Drain))
+		if !req.GetDryRun() {
+			w.s.audit(ctx, op, req.GetNode(), 0, "undo", req.GetUndo(), "local", true)
+		}
+		return one, nil
 	}
-	if !req.GetDryRun() {
-		w.s.audit(ctx, op, req.GetNode(), 0, "undo", req.GetUndo())
+	kept, err := led(ctx, w.s, belfryv1.WitnessService_DrainNode_FullMethodName, req, w.s.setDrained)
+	if err != nil {
+		return nil, err
 	}
+	if req.GetId() == "" {
+		req.Id = witness.DrainID(kept.GetGeneration())
+	}
+	resp := &belfryv1.DrainNodeResponse{Id: req.GetId(), Changed: kept.GetChanged(), Generation: kept.GetGeneration()}
+	resp.Matches = matchesOf(everywhere(ctx, w.s, WitnessDrainHere, req, local.Drain))
 	return resp, nil
 }
 

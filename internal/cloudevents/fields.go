@@ -57,6 +57,8 @@ var messages = map[belfry.Class]protoreflect.MessageType{
 	"process.exit":          (*belfryv1.ProcessExit)(nil).ProtoReflect().Type(),
 	"unit.state":            (*belfryv1.UnitState)(nil).ProtoReflect().Type(),
 	"resource.state":        (*belfryv1.ResourceState)(nil).ProtoReflect().Type(),
+	"witness.state":         (*belfryv1.WitnessState)(nil).ProtoReflect().Type(),
+	"witness.moved":         (*belfryv1.WitnessMoved)(nil).ProtoReflect().Type(),
 	"producer.failed":       (*belfryv1.ProducerFailed)(nil).ProtoReflect().Type(),
 }
 

@@ -124,10 +124,27 @@ func (j Journal) Duration() time.Duration {
 	return d
 }
 
-// Witness bounds what clients may register here.
+// Witness says whether and how clients are served that depend on resources of
+// other nodes.
 type Witness struct {
-	MaxRegistrations int // of all together; 1 to 1,000,000
-	MaxPerPrincipal  int // of one: a uid, or the name in a certificate; likewise
+	Enabled          bool   // false: they are sent to other nodes
+	KeepAlive        string // how long a call waits without news, 1s to 1m
+	UnusedTimeout    string // how long a registration lives that nobody waits for, 1s to 1h
+	MaxRegistrations int    // of all together; 1 to 1,000,000
+	MaxPerPrincipal  int    // of one: a uid, or the name in a certificate; likewise
+	MaxPerSource     int    // from one address, or of one local user; likewise
+}
+
+// Times are KeepAlive and UnusedTimeout; 0 for what Validate refuses.
+func (w Witness) Times() (keepAlive, unused time.Duration) {
+	within := func(text string, most time.Duration) time.Duration {
+		d, err := time.ParseDuration(text)
+		if err != nil || d < time.Second || d > most {
+			return 0
+		}
+		return d
+	}
+	return within(w.KeepAlive, time.Minute), within(w.UnusedTimeout, time.Hour)
 }
 
 // Default is what holds where nothing else is said.
@@ -142,7 +159,10 @@ func Default() Settings {
 		Journal: Journal{Size: "256MiB", Age: "72h"},
 
 		Repository: Repository{Search: []string{"/var/lib/belfry"}},
-		Witness:    Witness{MaxRegistrations: 20_000, MaxPerPrincipal: 10_000},
+		Witness: Witness{
+			Enabled: true, KeepAlive: "5s", UnusedTimeout: "30s",
+			MaxRegistrations: 20_000, MaxPerPrincipal: 10_000, MaxPerSource: 10_000,
+		},
 	}
 }
 

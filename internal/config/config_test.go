@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -105,6 +106,10 @@ func TestEveryKeyHasAVariable(t *testing.T) {
 		value := "v-" + k.name
 		if k.number != nil {
 			value = "4711"
+		}
+		if k.flag != nil {
+			before := Default()
+			value = strconv.FormatBool(!*k.flag(&before))
 		}
 		env = append(env, k.variable()+"="+value)
 	}

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -127,13 +128,14 @@ func (p *fileParser) scalar(k key, node ast.Node) {
 	case *ast.NullNode:
 		p.fault(node, "%s has no value; leave the key out for its default", k.name)
 		return
-	case *ast.StringNode, *ast.LiteralNode, *ast.IntegerNode:
+	case *ast.StringNode, *ast.LiteralNode, *ast.IntegerNode, *ast.BoolNode:
 	default:
 		p.fault(node, "%s is %s; it is %s", k.name, kindOf(node), k.wants())
 		return
 	}
 	_, number := node.(*ast.IntegerNode)
-	if number != (k.number != nil) {
+	_, flag := node.(*ast.BoolNode)
+	if number != (k.number != nil) || flag != (k.flag != nil) {
 		p.fault(node, "%s is %s; it is %s", k.name, kindOf(node), k.wants())
 		return
 	}
@@ -149,6 +151,8 @@ func (k key) wants() string {
 		return "a whole number"
 	case k.list != nil:
 		return "text, or a list of texts"
+	case k.flag != nil:
+		return "true or false"
 	}
 	return "text (put it in quotes)"
 }
@@ -162,6 +166,8 @@ func scalarText(node ast.Node) (string, bool) {
 		return node.Value.Value, true
 	case *ast.IntegerNode:
 		return node.GetToken().Value, true
+	case *ast.BoolNode:
+		return strconv.FormatBool(node.Value), true
 	case *ast.MappingKeyNode:
 		return scalarText(node.Value)
 	}

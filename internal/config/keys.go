@@ -12,7 +12,8 @@ type key struct {
 	name    string // parts joined by dots
 	text    func(*Settings) *string
 	number  func(*Settings) *int
-	list    func(*Settings) *[]string // exactly one of the three is set; joined by commas in a variable
+	flag    func(*Settings) *bool
+	list    func(*Settings) *[]string // exactly one of the four is set; joined by commas in a variable
 	restart bool                      // a running agent can not take a change
 }
 
@@ -39,8 +40,12 @@ var keys = []key{
 	{name: "web.listen", text: func(s *Settings) *string { return &s.Web.Listen }},
 	{name: "web.tls.cert", text: func(s *Settings) *string { return &s.Web.TLS.Cert }},
 	{name: "web.tls.key", text: func(s *Settings) *string { return &s.Web.TLS.Key }},
-	{name: "witness.max_per_principal", number: func(s *Settings) *int { return &s.Witness.MaxPerPrincipal }, restart: true},
-	{name: "witness.max_registrations", number: func(s *Settings) *int { return &s.Witness.MaxRegistrations }, restart: true},
+	{name: "witness.enabled", flag: func(s *Settings) *bool { return &s.Witness.Enabled }},
+	{name: "witness.keep_alive", text: func(s *Settings) *string { return &s.Witness.KeepAlive }},
+	{name: "witness.max_per_principal", number: func(s *Settings) *int { return &s.Witness.MaxPerPrincipal }},
+	{name: "witness.max_per_source", number: func(s *Settings) *int { return &s.Witness.MaxPerSource }},
+	{name: "witness.max_registrations", number: func(s *Settings) *int { return &s.Witness.MaxRegistrations }},
+	{name: "witness.unused_timeout", text: func(s *Settings) *string { return &s.Witness.UnusedTimeout }},
 }
 
 // get is the value as a person would write it.
@@ -50,6 +55,8 @@ func (k key) get(s Settings) string {
 		return *k.text(&s)
 	case k.list != nil:
 		return strings.Join(*k.list(&s), ",")
+	case k.flag != nil:
+		return strconv.FormatBool(*k.flag(&s))
 	}
 	return strconv.Itoa(*k.number(&s))
 }
@@ -65,6 +72,12 @@ func (k key) set(s *Settings, value string) error {
 		if value != "" {
 			*k.list(s) = strings.Split(value, ",")
 		}
+		return nil
+	case k.flag != nil:
+		if value != "true" && value != "false" {
+			return faultf("%q is neither true nor false", value)
+		}
+		*k.flag(s) = value == "true"
 		return nil
 	}
 	n, err := strconv.Atoi(value)

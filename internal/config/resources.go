@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -16,16 +17,21 @@ type Resource struct {
 	Name    string   // service/NAME, share/NAME/SHARE, name/NAME or address/ADDRESS
 	Holders []string // names of the nodes that may hold it; none: this node
 	// Watch are what it takes to be available at a holder, all of them: unit:NAME,
-	// process:SUBJECT, file:PATH or tcp:HOST:PORT. None: it is as its node is.
+	// process:SUBJECT, file:PATH, tcp:HOST:PORT or http://HOST:PORT/PATH. None: it
+	// is as its node is.
 	Watch   []string
 	Address string // that clients use: IP, or IP:PORT; empty: that of the holder
+	// Probe is what is asked in place of a holder whose agent is down and whose
+	// host answers: IP:PORT for a connect, or http://IP:PORT/PATH; 0.0.0.0 stands
+	// for each holder. Empty: such a holder counts as unavailable.
+	Probe string
 }
 
 // maxDeclared bounds what one file declares.
 const maxDeclared = 4096
 
 // sourceKinds are the forms of Resource.Watch.
-var sourceKinds = []string{"unit", "process", "file", "tcp"}
+var sourceKinds = []string{"unit", "process", "file", "tcp", "http"}
 
 // resources takes the section of that name.
 func (p *fileParser) resources(node ast.Node) {
@@ -48,8 +54,11 @@ func (p *fileParser) resourceValue(r *Resource, part string, v *ast.MappingValue
 	case "address":
 		wants = "text (put it in quotes)"
 		r.Address, ok = textOf(v.Value)
+	case "probe":
+		wants = "text (put it in quotes)"
+		r.Probe, ok = textOf(v.Value)
 	default:
-		p.fault(v.Key, "unknown key %s%s", name, didYouMean(part, []string{"address", "holders", "watch"}))
+		p.fault(v.Key, "unknown key %s%s", name, didYouMean(part, []string{"address", "holders", "probe", "watch"}))
 		return
 	}
 	if !ok {
@@ -64,10 +73,17 @@ func (s Settings) validResources() (faults []error) {
 	for _, limit := range []struct {
 		key string
 		n   int
-	}{{"max_per_principal", s.Witness.MaxPerPrincipal}, {"max_registrations", s.Witness.MaxRegistrations}} {
+	}{{"max_per_principal", s.Witness.MaxPerPrincipal}, {"max_per_source", s.Witness.MaxPerSource}, {"max_registrations", s.Witness.MaxRegistrations}} {
 		if limit.n < 1 || limit.n > maxRegistrations {
 			faults = append(faults, faultf("witness.%s is %d; 1 to %d are possible", limit.key, limit.n, maxRegistrations))
 		}
+	}
+	keepAlive, unused := s.Witness.Times()
+	if keepAlive == 0 {
+		faults = append(faults, faultf("witness.keep_alive: %q is no time for it; write 1s to 1m", s.Witness.KeepAlive))
+	}
+	if unused == 0 {
+		faults = append(faults, faultf("witness.unused_timeout: %q is no time for it; write 1s to 1h", s.Witness.UnusedTimeout))
 	}
 	if len(s.Resources) > maxDeclared {
 		faults = append(faults, faultf("resources: %d of them; at most %d", len(s.Resources), maxDeclared))
@@ -100,8 +116,8 @@ func (r Resource) faults() (faults []error) {
 	}
 	for _, source := range r.Watch {
 		kind, subject, _ := strings.Cut(source, ":")
-		if err := oneOf(kind, sourceKinds...); err != nil || subject == "" {
-			fault("watch: %q; write unit:NAME, process:exe=PATH, file:PATH or tcp:HOST:PORT", source)
+		if err := oneOf(kind, sourceKinds...); err != nil || subject == "" || kind == "http" && !validURL(source) {
+			fault("watch: %q; write unit:NAME, process:exe=PATH, file:PATH, tcp:HOST:PORT or http://HOST:PORT/PATH", source)
 		}
 	}
 	if r.Address != "" {
@@ -110,7 +126,37 @@ func (r Resource) faults() (faults []error) {
 			fault("address %q is none; write for example 10.0.0.50 or 10.0.0.50:5432", r.Address)
 		}
 	}
+	if _, err := ProbeOf(r.Probe); r.Probe != "" && err != nil {
+		fault("%v", err)
+	}
 	return faults
+}
+
+// A Probe is what a probe connects to; Path is what it asks for over HTTP, empty:
+// it only connects. Of all addresses: the port at each holder.
+type Probe struct {
+	To   netip.AddrPort
+	Path string
+}
+
+// ProbeOf reads the form of Resource.Probe.
+func ProbeOf(text string) (p Probe, err error) {
+	place := text
+	if rest, ok := strings.CutPrefix(text, "http://"); ok {
+		var path string
+		place, path, _ = strings.Cut(rest, "/")
+		p.Path = "/" + path
+	}
+	if p.To, err = netip.ParseAddrPort(place); err != nil || p.To.Port() == 0 {
+		return p, faultf("probe %q; write IP:PORT or http://IP:PORT/PATH, with 0.0.0.0 for each holder", text)
+	}
+	return p, nil
+}
+
+// validURL tells whether a text is the URL of something that can be asked.
+func validURL(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && u.Scheme == "http" && u.Host != "" && u.User == nil
 }
 
 // Equal tells whether two resources are set alike.
@@ -124,6 +170,9 @@ func (r Resource) String() string {
 	}
 	if r.Address != "" {
 		parts = append(parts, "address "+r.Address)
+	}
+	if r.Probe != "" {
+		parts = append(parts, "probe "+r.Probe)
 	}
 	return strings.Join(parts, ", ")
 }

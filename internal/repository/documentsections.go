@@ -11,9 +11,11 @@ import (
 type Resource struct {
 	Name    string         `json:"name" limit:"256"`                  // service/NAME, share/NAME/SHARE, name/NAME, address/ADDRESS; unique
 	Holders []string       `json:"holders,omitempty" limit:"1024,63"` // names of nodes
-	Watch   string         `json:"watch,omitempty" limit:"4096"`      // unit:, process: or file: and the subject
+	Watch   string         `json:"watch,omitempty" limit:"4096"`      // unit:, process: or file: and the subject, tcp:HOST:PORT or http://HOST:PORT/PATH
 	Address string         `json:"address,omitempty" limit:"64"`      // IP, or IP:PORT, that clients use
-	Probe   netip.AddrPort `json:"probe,omitzero"`                    // that decides when the host answers and its agent is down
+	Probe   netip.AddrPort `json:"probe,omitzero"`                    // that decides when the host answers and its agent is down; of all addresses: the port at each holder
+	// ProbePath is what the probe asks for over HTTP; empty: it only connects.
+	ProbePath string `json:"probe_path,omitempty" limit:"256" empty:"connects"`
 }
 
 // A Witness is the cluster's part of the witness settings; the rest is each

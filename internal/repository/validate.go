@@ -100,6 +100,20 @@ func (d *Document) Validate(tunables func(map[string]string) error) error {
 	return nil
 }
 
+// ValidateWitness names what is wrong with the sections resources and witness
+// alone, where the names of the nodes are those in the document. Errors are as
+// those of Validate.
+func (d *Document) ValidateWitness() error {
+	v := validator{Document: d, names: map[string]bool{}}
+	measure(reflect.ValueOf(Document{Resources: d.Resources, Witness: d.Witness}), "", limits{}, &v.problems)
+	for _, n := range d.Nodes {
+		v.names[n.Name] = true
+	}
+	v.resources()
+	v.witness()
+	return v.err()
+}
+
 // A validator goes through a document section by section.
 type validator struct {
 	*Document

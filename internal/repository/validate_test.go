@@ -149,7 +149,7 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 		{func(d *Document) { d.Resources[0].Holders = []string{"a", "c", "a"} }, []string{
 			`resources[0].holders[1]: "c" is no node; want one of a, b, d`, `resources[0].holders[2]: "a" is used twice; want another one`,
 		}},
-		{func(d *Document) { d.Resources[0].Watch = "exec:rm" }, []string{`resources[0].watch: "exec:"; want one of unit:, process:, file:`}},
+		{func(d *Document) { d.Resources[0].Watch = "exec:rm" }, []string{`resources[0].watch: "exec:"; want one of unit:, process:, file:, tcp:, http:`}},
 		{func(d *Document) { d.Resources[0].Watch = "unit:" }, []string{`resources[0].watch: "unit:"; want KIND:SUBJECT`}},
 		{func(d *Document) { d.Resources[0].Address = "db.example" }, []string{`resources[0].address: "db.example"; want IP or IP:PORT`}},
 		{func(d *Document) { d.Resources[0].Address = "::0" }, []string{`resources[0].address: "::0"; want IP or IP:PORT`}},

@@ -25,15 +25,18 @@ func (v *validator) resources() {
 		v.want(len(r.Holders) > 0, path+".holders", "none; want the nodes that can hold it")
 		v.nodeNames(path+".holders", r.Holders)
 		if kind, subject, _ := strings.Cut(r.Watch, ":"); r.Watch != "" {
-			v.word(path+".watch", kind+":", "unit:", "process:", "file:")
+			v.word(path+".watch", kind+":", "unit:", "process:", "file:", "tcp:", "http:")
 			v.want(subject != "", path+".watch", "%q; want KIND:SUBJECT", r.Watch)
 		}
 		if r.Address != "" {
 			v.clientAddress(path+".address", r.Address)
 		}
-		if r.Probe.IsValid() {
+		if r.Probe.IsValid() && r.Probe.Addr().IsUnspecified() {
+			v.want(r.Probe.Port() != 0, path+".probe", "%s; want a port", r.Probe)
+		} else if r.Probe.IsValid() {
 			v.address(path+".probe", r.Probe)
 		}
+		v.want(r.ProbePath == "" || r.Probe.IsValid() && strings.HasPrefix(r.ProbePath, "/"), path+".probe_path", "%q; want a path that begins with /, beside a probe", r.ProbePath)
 	}
 }
 

@@ -60,6 +60,7 @@ func (d *doors) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if c := d.admit(conn); c != nil {
+			_ = GiveUp(conn, clientTimeout) // of a test's pipe; quiet has less for nodes
 			return c, nil
 		}
 		_ = conn.Close()
@@ -216,13 +217,24 @@ func quiet(conn net.Conn) error {
 	if !ok {
 		return nil // a test's pipe
 	}
+	return errors.Join(tcp.SetKeepAlive(false), GiveUp(conn, userTimeout))
+}
+
+// GiveUp ends a connection when what was sent stays unacknowledged for so long
+// (tcp(7), TCP_USER_TIMEOUT): whoever is at the other end is gone, and did not say
+// so. What is no TCP connection stays as it is.
+func GiveUp(conn net.Conn, after time.Duration) error {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return nil
+	}
 	raw, err := tcp.SyscallConn()
 	if err != nil {
 		return err
 	}
-	return errors.Join(tcp.SetKeepAlive(false), control(raw, func(fd int) error {
-		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
-	}))
+	return control(raw, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(after.Milliseconds()))
+	})
 }
 
 // dialTCP opens a connection to a stream port.

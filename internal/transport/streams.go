@@ -32,6 +32,7 @@ const (
 	handshakeTimeout = 10 * time.Second // TLS, and again until the first frame
 	guestTime        = 15 * time.Second // a join, with its waits
 	userTimeout      = 3 * time.Second  // TCP_USER_TIMEOUT, for what is sent and not acknowledged
+	clientTimeout    = 20 * time.Second // the same of clients, whose hosts may be slow
 	goodbyeTimeout   = 500 * time.Millisecond
 
 	// flowWindow is what one side may send before the other has read. Fixed and

@@ -105,6 +105,7 @@ func (m *Machine) observed(now time.Time, msg Observed) {
 		return
 	}
 	s.state = msg.State
+	m.probedNow(now, msg.Source, msg.State)
 	for _, o := range m.sortedOwns() {
 		if slices.Contains(o.sources, msg.Source) {
 			m.tell(later(now, msg.At), o, m.judgeOwn(o))

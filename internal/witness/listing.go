@@ -74,8 +74,33 @@ func (r *registration) status(now time.Time) Status {
 	return s
 }
 
+// A Load is what one protocol has registered here.
+type Load struct {
+	Registrations int
+	Waits         int // calls that wait for changes
+	Unread        int // registrations with changes that were not read
+}
+
+// Load is what is registered here, by protocol.
+func (m *Machine) Load() map[string]Load {
+	all := map[string]Load{}
+	for _, r := range m.registrations { // sums: the order can not be seen
+		l := all[r.owner.Protocol]
+		l.Registrations++
+		l.Waits += len(r.waits)
+		if r.pends() {
+			l.Unread++
+		}
+		all[r.owner.Protocol] = l
+	}
+	return all
+}
+
 // Len is the number of registrations.
 func (m *Machine) Len() int { return len(m.registrations) }
+
+// Off tells whether no client is served here.
+func (m *Machine) Off() bool { return m.cfg.Off }
 
 // Draining tells whether this node is being emptied.
 func (m *Machine) Draining() bool { return m.node(m.cfg.Node).draining }

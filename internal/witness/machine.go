@@ -32,11 +32,14 @@ type Machine struct {
 
 	registrations map[Key]*registration
 	perPrincipal  map[string]int
+	perSource     map[string]int
 	calls         map[CallID]*registration // that are not answered yet
 	order         uint64                   // of the newest change that is to be told
 
-	drain  drain
-	alarms alarms
+	probed   []*instance // whose holder's agent is down, oldest first
+	peers    peers
+	standing standing
+	alarms   alarms
 }
 
 // New makes a Machine that knows no other node. cfg must be valid.
@@ -46,7 +49,7 @@ func New(cfg Config, _ time.Time, rng *rand.Rand) *Machine {
 		nodes:        map[belfry.NodeID]*node{},
 		declarations: map[belfry.Resource]*Declaration{}, resources: map[belfry.Resource]*resource{},
 		owns: map[belfry.Resource]*own{}, sources: map[string]*source{},
-		registrations: map[Key]*registration{}, perPrincipal: map[string]int{}, calls: map[CallID]*registration{},
+		registrations: map[Key]*registration{}, perPrincipal: map[string]int{}, perSource: map[string]int{}, calls: map[CallID]*registration{},
 	}
 }
 
@@ -58,14 +61,22 @@ func (m *Machine) Receive(now time.Time, msg Message) {
 	case Verdict:
 		m.setVerdict(now, msg)
 	case Link:
-		m.node(msg.Node).bad = !msg.Good
+		m.setLink(now, msg)
 	case Peer:
 		n := m.node(msg.Node)
-		n.off, n.draining, n.registrations = msg.Off, msg.Draining, msg.Registrations
+		n.heard, n.off, n.leaving, n.registrations = true, msg.Off, msg.Draining, msg.Registrations
+	case Consulted:
+		m.peers.ask(m, now)
+	case Drained:
+		m.setDrained(now, msg)
+	case Configured:
+		m.configure(now, msg.Config)
 	case Declared:
 		m.declare(now, msg)
 	case Report:
 		m.report(now, msg)
+	case Occurred:
+		m.occurred(now, msg)
 	case Covered:
 		m.covered(now, msg)
 	case Asked:
@@ -101,16 +112,39 @@ func (m *Machine) receiveCall(now time.Time, msg Message) {
 }
 
 // Advance does what is due.
-func (m *Machine) Advance(now time.Time) { m.alarms.ring(m, now) }
+func (m *Machine) Advance(now time.Time) {
+	m.standing.now = now
+	m.alarms.ring(m, now)
+}
 
 // NextTimeout is the zero time when nothing is due, ever.
 func (m *Machine) NextTimeout() time.Time { return m.alarms.next() }
 
 // Take returns what the driver has to do. The slices are given away.
 func (m *Machine) Take() Output {
+	m.peers.look(m)
+	m.standing.look(m)
 	o := m.out
 	m.out = Output{}
 	return o
+}
+
+// configure takes other limits and times; what was registered stays, and who is
+// registered where nobody is served any more is told to go.
+func (m *Machine) configure(now time.Time, cfg Config) {
+	cfg.Node, cfg.Name, cfg.Incarnation = m.cfg.Node, m.cfg.Name, m.cfg.Incarnation
+	cfg.CheckEvent = m.cfg.CheckEvent
+	off := cfg.Off && !m.cfg.Off
+	m.cfg = cfg
+	for _, r := range m.sorted() {
+		if off {
+			r.leave = true
+			r.serve(m, now)
+		}
+		if !r.held {
+			m.alarms.set(r, r.next(m))
+		}
+	}
 }
 
 func (m *Machine) answer(a Answer) {
@@ -128,16 +162,34 @@ func (m *Machine) declare(now time.Time, msg Declared) {
 	}
 	m.declarations = declarations
 	for _, r := range m.sortedResources() {
-		r.declared = declarations[r.name]
+		r.declared = m.declaration(r.name)
 		m.place(now, r)
 		if r.declared != nil && len(r.declared.Holders) > 0 {
 			m.displace(r)
+		}
+		for _, i := range r.instances {
+			m.probe(now, i)
 		}
 		r.changed(m, now)
 	}
 	for _, o := range m.sortedOwns() {
 		m.hold(now, o)
 	}
+}
+
+// declaration is what the configuration says of a resource; nil: nothing. One that
+// is bound to a node has that one holder.
+func (m *Machine) declaration(name belfry.Resource) *Declaration {
+	d := m.declarations[name.Everywhere()]
+	if where := name.Node(); d != nil && where != "" {
+		if len(d.Holders) > 0 && !slices.Contains(d.Holders, where) {
+			return nil
+		}
+		one := *d
+		one.Name, one.Holders, one.Own = name, []string{where}, d.Own && where == m.cfg.Name
+		return &one
+	}
+	return d
 }
 
 // displace takes a resource from holders that the configuration has no longer.
@@ -149,6 +201,7 @@ func (m *Machine) displace(r *resource) {
 		r.instances = slices.DeleteFunc(r.instances, func(one *instance) bool { return one == i })
 		i.node.instances = slices.DeleteFunc(i.node.instances, func(one *instance) bool { return one == i })
 		i.awaited = time.Time{}
+		m.unprobe(i)
 	}
 }
 

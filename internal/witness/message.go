@@ -35,6 +35,7 @@ type Owner struct {
 	Protocol   string // "native", or the version of another front end
 	Connection uint64 // or association group, for OwnerGone; 0: it outlives connections
 	Principal  string // as the front end has authenticated it
+	Source     string // address or local user that it comes from, for limits only; empty: not known
 }
 
 // A Message is one input of the Machine. The set is sealed.
@@ -54,10 +55,11 @@ type (
 		At          time.Time
 	}
 
-	// Link says whether some link to a node works, both ways and well.
+	// Link says whether all links to a node work, both ways and well; Cut: none does,
+	// so that nothing that it reports can be trusted to arrive.
 	Link struct {
-		Node belfry.NodeID
-		Good bool
+		Node      belfry.NodeID
+		Good, Cut bool
 	}
 
 	// Peer is what a witness says of itself.
@@ -66,6 +68,21 @@ type (
 		Off, Draining bool
 		Registrations int
 	}
+
+	// Consulted says that a client asks which witnesses there are: the others are
+	// asked how they do, for a while.
+	Consulted struct{}
+
+	// Drained are the nodes that the configuration of this generation keeps clients
+	// from. Who has not begun to leave them does so now.
+	Drained struct {
+		Nodes      []belfry.NodeID
+		Generation uint64
+	}
+
+	// Configured brings other values into force; those that say which node this is
+	// stay.
+	Configured struct{ Config Config }
 )
 
 // A Member is one node.
@@ -91,6 +108,14 @@ type (
 		Seq         uint64             // of its changes of this resource, from 1
 		State       belfry.ResourceState
 		At          time.Time
+	}
+
+	// Occurred is one event that has no two states, Count times.
+	Occurred struct {
+		Resource belfry.Resource
+		Node     belfry.NodeID
+		Count    uint64
+		At       time.Time
 	}
 
 	// Covered says that a holder's reports reach this node again: what was held of
@@ -131,6 +156,9 @@ type Declaration struct {
 	Own     bool     // this node is a holder
 	Sources []string // what to observe here: all must be available; the driver knows their forms
 	Address string   // that clients use; empty: the holder's
+	// Probes are what to observe from here, by name of the holder, when its agent
+	// is down and its host answers.
+	Probes map[string]string
 }
 
 // From clients.
@@ -241,6 +269,10 @@ type Output struct {
 	Observe  []Observe  // of this node, in order
 	Own      []Report   // of this node, for whoever asked
 	Ended    []Ended    // registrations that the machine ended
+	Moved    []Moved    // clients that were asked to go, by resource
+	Peers    *bool      // whether other witnesses are to be asked how they do; nil: as before
+	Standing *Standing  // how this witness does now; nil: as before
+	Held     *[]Holding // all overrides, in place of those before; nil: as before
 }
 
 type (
@@ -273,6 +305,27 @@ type (
 		On     bool
 	}
 
+	// Moved is that clients of a resource were asked to go elsewhere.
+	Moved struct {
+		Resource belfry.Resource
+		Move     belfry.Move
+		From     string // name of the node that is emptied; empty: none in particular
+		Clients  int
+	}
+
+	// Standing is what others have to know of this witness.
+	Standing struct {
+		Off, Draining bool
+		Registrations int // about as many
+	}
+
+	// Holding is a resource that an operator holds in a state.
+	Holding struct {
+		Resource belfry.Resource
+		State    belfry.ResourceState
+		Until    time.Time
+	}
+
 	// Ended is a registration that went, and why: "unused", "gone", "forced".
 	Ended struct {
 		Key    Key
@@ -285,6 +338,10 @@ func (Members) message()    {}
 func (Verdict) message()    {}
 func (Link) message()       {}
 func (Peer) message()       {}
+func (Consulted) message()  {}
+func (Drained) message()    {}
+func (Configured) message() {}
+func (Occurred) message()   {}
 func (Declared) message()   {}
 func (Report) message()     {}
 func (Covered) message()    {}

@@ -1,6 +1,7 @@
 package witness
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -51,9 +52,12 @@ func (m *Machine) move(now time.Time, msg Move) {
 	a := Answer{Call: msg.Call, Matched: keysOf(chosen)}
 	msg.Move.Addresses = m.addresses(msg.Move.To)
 	if !msg.DryRun {
+		told := map[belfry.Resource]int{}
 		for _, r := range chosen {
 			r.send(m, now, msg.Move)
+			r.tally(told)
 		}
+		m.moved(msg.Move, "", told)
 	}
 	m.answer(a)
 }
@@ -76,6 +80,20 @@ func (r *registration) send(m *Machine, now time.Time, move belfry.Move) {
 	r.serve(m, now)
 }
 
+// tally counts a client for each of its resources.
+func (r *registration) tally(told map[belfry.Resource]int) {
+	for i := range r.subs {
+		told[r.subs[i].resource.name]++
+	}
+}
+
+// moved puts out how many clients of each resource were asked to go.
+func (m *Machine) moved(move belfry.Move, from string, told map[belfry.Resource]int) {
+	for _, name := range slices.Sorted(maps.Keys(told)) {
+		m.out.Moved = append(m.out.Moved, Moved{name, move, from, told[name]})
+	}
+}
+
 func (m *Machine) force(now time.Time, msg Force) {
 	chosen := m.selected(now, &msg.Select)
 	a := Answer{Call: msg.Call, Matched: keysOf(chosen)}
@@ -87,84 +105,13 @@ func (m *Machine) force(now time.Time, msg Force) {
 	m.answer(a)
 }
 
-// A drain sends clients away at a rate, so that those who take them in are not
-// flooded.
-type drain struct {
-	node  *node // nil: none runs
-	id    string
-	rate  int
-	queue []Key
-	begun time.Time
-	done  int
-
-	mark alarm
-}
-
-// setDrain empties a node, or lets it fill again.
-func (m *Machine) setDrain(now time.Time, msg Drain) {
-	n := m.nodes[msg.Node]
-	if n == nil || !n.known {
-		m.answer(Answer{Call: msg.Call, Err: refusal(belfry.ErrNotFound, "node %s is not a member; name one that is", msg.Node)})
-		return
-	}
-	if !msg.On {
-		if !msg.DryRun {
-			n.draining, m.drain.queue = false, nil
-		}
-		m.answer(Answer{Call: msg.Call})
-		return
-	}
-	var chosen []*registration
-	for _, r := range m.sorted() {
-		if n.ID == m.cfg.Node || r.at == n && len(r.elsewhere(n)) > 0 {
-			chosen = append(chosen, r)
-		}
-	}
-	a := Answer{Call: msg.Call, Matched: keysOf(chosen)}
-	if !msg.DryRun {
-		n.draining = true
-		rate := msg.Rate
-		if rate == 0 {
-			rate = 50
-		}
-		m.drain.node, m.drain.id, m.drain.rate, m.drain.queue = n, msg.ID, min(max(rate, 1), 10_000), a.Matched
-		m.drain.begun, m.drain.done = now, 0
-		a.Matched = slices.Clone(a.Matched)
-		m.alarms.set(&m.drain, now.Add(drainEvery))
-	}
-	m.answer(a)
-}
-
-func (d *drain) alarm() *alarm { return &d.mark }
-
-// ring sends as many away as the rate has allowed since the drain began.
-func (d *drain) ring(m *Machine, now time.Time) time.Time {
-	allowed := int(now.Sub(d.begun) * time.Duration(d.rate) / time.Second)
-	for ; len(d.queue) > 0 && d.done < allowed; d.done++ {
-		if r := m.registrations[d.queue[0]]; r != nil {
-			d.empty(m, now, r)
-		}
-		d.queue = d.queue[1:]
-	}
-	if len(d.queue) == 0 {
-		return time.Time{}
-	}
-	return later(now.Add(drainEvery), d.begun.Add(time.Duration(d.done+1)*time.Second/time.Duration(d.rate)))
-}
-
-func (d *drain) empty(m *Machine, now time.Time, r *registration) {
-	if r.at == d.node {
-		if to := r.elsewhere(d.node); len(to) > 0 {
-			r.moving = &belfry.Move{ID: d.id, To: to, Addresses: to, Reason: belfry.MoveDrain}
-		}
-	}
-	r.leave = r.leave || d.node.ID == m.cfg.Node
-	r.serve(m, now)
-}
-
-// elsewhere is where else a client's resources can be used.
+// elsewhere is where else a client's resources can be used. Nodes and events are
+// not used, they are heard of.
 func (r *registration) elsewhere(than *node) (to []string) {
 	for i := range r.subs {
+		if kind := r.subs[i].resource.kind; kind == belfry.KindNode || kind == belfry.KindEvent {
+			continue
+		}
 		for _, one := range r.subs[i].resource.instances {
 			if one.node == than || one.state != belfry.ResourceAvailable {
 				continue

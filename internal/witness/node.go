@@ -15,9 +15,14 @@ type node struct {
 	cause       belfry.Cause
 	incarnation belfry.Incarnation
 
-	bad           bool // no link to it works well
-	off, draining bool
-	registrations int // at its witness, as it said last
+	bad           bool // some link to it does not work well
+	cut           bool // none does, and nothing was heard of it since
+	heard         bool // its witness has said how it does, in this incarnation
+	off, leaving  bool // no client is served there; it is being emptied, as it says
+	registrations int  // at its witness, as it said last
+	draining      bool // it is to be emptied, as this witness was told
+	kept          bool // the configuration says so
+	drain         *drain
 
 	instances []*instance // what it holds, oldest first
 }
@@ -82,9 +87,46 @@ func (m *Machine) setVerdict(now time.Time, v Verdict) {
 	again := v.Verdict == belfry.VerdictUp && (n.verdict != belfry.VerdictUp || n.incarnation != v.Incarnation)
 	anew := n.incarnation != v.Incarnation
 	n.verdict, n.cause, n.incarnation = v.Verdict, v.Cause, v.Incarnation
+	if anew {
+		n.heard, n.off, n.leaving, n.registrations = false, false, false, 0
+	}
+	n.cut = n.cut && !again
 	for _, i := range n.instances {
+		m.probe(now, i)
 		if again && (!anew || i.report.Incarnation != v.Incarnation) {
 			m.await(now, i)
+		}
+		i.resource.changed(m, now)
+	}
+}
+
+// setLink takes whether a node can be reached from here. One that others hold up
+// and that is cut off from here is no failure, but what it reported is old.
+func (m *Machine) setLink(now time.Time, msg Link) {
+	n := m.node(msg.Node)
+	n.bad = !msg.Good
+	if n.cut == msg.Cut {
+		return
+	}
+	n.cut = msg.Cut
+	for _, i := range slices.Clone(n.instances) {
+		if !n.cut && n.verdict == belfry.VerdictUp {
+			m.await(now, i)
+		}
+		i.resource.changed(m, now)
+	}
+}
+
+// spoken ends the doubt of a cut: what a node reports arrives.
+func (m *Machine) spoken(now time.Time, n *node) {
+	if !n.cut {
+		return
+	}
+	n.cut = false
+	for _, i := range slices.Clone(n.instances) {
+		if i.resource.kind != belfry.KindNode {
+			i.awaited = later(i.awaited, now.Add(coveredHold))
+			m.alarms.set(i, i.awaited)
 		}
 		i.resource.changed(m, now)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"math/bits"
 	"slices"
+	"strings"
 
 	"github.com/belfry-ha/belfry"
 )
@@ -37,12 +38,12 @@ type Witness struct {
 func (m *Machine) NodeInformation(q Question) (witnesses []Witness, incomplete bool) {
 	accessed := m.node(m.cfg.Node)
 	if q.Accessed != "" {
-		if n := m.at(q.Accessed); n != nil {
+		if n := m.accessed(q.Accessed); n != nil {
 			accessed = n
 		}
 	}
 	for _, n := range m.members {
-		if n.verdict != belfry.VerdictUp || n.off || n.draining {
+		if n.verdict != belfry.VerdictUp || m.isOff(n) || n.draining || n.leaving {
 			continue
 		}
 		witnesses = append(witnesses, m.candidate(n, accessed, &q))
@@ -81,7 +82,7 @@ func (m *Machine) holdsOne(n *node, names []belfry.Resource) bool {
 		if name.Kind() == belfry.KindNode {
 			return name.Subject() == n.Name
 		}
-		if d := m.declarations[name]; d != nil && slices.Contains(d.Holders, n.Name) {
+		if d := m.declaration(name); d != nil && slices.Contains(d.Holders, n.Name) {
 			return true
 		}
 		r := m.resources[name]
@@ -91,4 +92,49 @@ func (m *Machine) holdsOne(n *node, names []belfry.Resource) bool {
 		i := r.on(n)
 		return i != nil && i.state != belfry.ResourceUnavailable
 	})
+}
+
+func (m *Machine) isOff(n *node) bool { return n.off || n.ID == m.cfg.Node && m.cfg.Off }
+
+// accessed finds the node that a client uses, also by an address that moves: that
+// of the one node that holds it now. Nil: it is not known.
+func (m *Machine) accessed(text string) *node {
+	if n := m.at(text); n != nil {
+		return n
+	}
+	if r := m.resources[belfry.Resource(belfry.KindAddress+"/"+text)]; r != nil {
+		if n := r.oneHolder(); n != nil {
+			return n
+		}
+	}
+	for _, r := range m.sortedResources() {
+		if r.declared != nil && (r.declared.Address == text || host(r.declared.Address) == text) {
+			if n := r.oneHolder(); n != nil {
+				return n
+			}
+		}
+	}
+	return nil
+}
+
+// oneHolder is the only node where a resource can be used; nil: there is none, or
+// there are several.
+func (r *resource) oneHolder() (holder *node) {
+	for _, i := range r.instances {
+		if i.state == belfry.ResourceAvailable && holder != nil {
+			return nil
+		}
+		if i.state == belfry.ResourceAvailable {
+			holder = i.node
+		}
+	}
+	return holder
+}
+
+// host is an address without its port.
+func host(address string) string {
+	if at := strings.LastIndexByte(address, ':'); at > 0 {
+		return strings.Trim(address[:at], "[]")
+	}
+	return address
 }

@@ -11,6 +11,18 @@ import (
 // principal is what limits count by.
 func (o Owner) principal() string { return o.Protocol + "\x00" + o.Principal }
 
+// count adds to the registrations of an owner.
+func (m *Machine) count(o Owner, n int) {
+	for of, key := range map[*map[string]int]string{&m.perPrincipal: o.principal(), &m.perSource: o.Source} {
+		if key == "" {
+			continue
+		}
+		if (*of)[key] += n; (*of)[key] == 0 {
+			delete(*of, key)
+		}
+	}
+}
+
 func (o Owner) owns(r *registration) bool {
 	return r.owner.Protocol == o.Protocol && r.owner.Principal == o.Principal
 }
@@ -33,7 +45,7 @@ func (m *Machine) register(now time.Time, msg *Register) {
 		m.replace(old)
 	}
 	m.registrations[r.key] = r
-	m.perPrincipal[r.owner.principal()]++
+	m.count(r.owner, 1)
 	if r.call != 0 {
 		m.calls[r.call] = r
 	}
@@ -94,9 +106,14 @@ func (m *Machine) admit(msg *Register, old *registration) error {
 		} else if canonical != name {
 			return refusal(belfry.ErrUsage, "resource %q; its name is %s", name, canonical)
 		}
-		if name.Kind() == belfry.KindEvent {
-			return refusal(belfry.ErrUnsupported, "%s: a witness does not follow events yet; register for the event itself", name)
+		if name.Kind() == belfry.KindEvent && m.cfg.CheckEvent != nil {
+			if err := m.cfg.CheckEvent(name.Event()); err != nil {
+				return err
+			}
 		}
+	}
+	if m.cfg.Off {
+		return refusal(belfry.ErrUnsupported, "agent %s serves no clients, witness.enabled is false; register at another one", m.cfg.Name)
 	}
 	if old != nil {
 		return nil
@@ -109,6 +126,8 @@ func (m *Machine) admit(msg *Register, old *registration) error {
 		return refusal(belfry.ErrLimit, "%d registrations at witness %s; register at another one, or raise witness.max_registrations", len(m.registrations), m.cfg.Name)
 	case of >= m.cfg.PerPrincipal:
 		return refusal(belfry.ErrLimit, "%d registrations of %s; end some, or raise witness.max_per_principal", of, msg.Owner.Principal)
+	case msg.Owner.Source != "" && m.perSource[msg.Owner.Source] >= m.cfg.PerSource:
+		return refusal(belfry.ErrLimit, "%d registrations from %s; end some, or raise witness.max_per_source", m.perSource[msg.Owner.Source], msg.Owner.Source)
 	case len(m.resources) >= maxKnown:
 		return refusal(belfry.ErrLimit, "%d resources are registered here; register at another witness", len(m.resources))
 	}
@@ -139,7 +158,7 @@ func (m *Machine) replace(old *registration) {
 		m.answer(Answer{Call: c, Key: old.key, Err: err})
 	}
 	old.ended, old.waits = true, nil
-	m.perPrincipal[old.owner.principal()]--
+	m.count(old.owner, -1)
 	old.unlink(m)
 }
 
@@ -166,6 +185,9 @@ func (m *Machine) unregister(msg Unregister) {
 // wait queues one call for the next changes.
 func (m *Machine) wait(now time.Time, msg Wait) {
 	r, err := m.find(msg.Owner, msg.Key)
+	if err == nil && m.cfg.Off && !r.pends() {
+		err = refusal(belfry.ErrUnsupported, "agent %s serves no clients any more, witness.enabled is false; register at another one", m.cfg.Name)
+	}
 	if err == nil && len(r.waits) >= maxWaits {
 		err = refusal(belfry.ErrLimit, "%d calls wait for registration %s; wait for the first to be answered", len(r.waits), msg.Key)
 	}

@@ -65,6 +65,7 @@ type pending struct {
 	count       uint64
 	first, last time.Time
 	at          bool   // the holder in use changed
+	once        *node  // it happened there, and left no state; nil: it is a state
 	order       uint64 // of the newest change, among all of this machine
 }
 
@@ -159,6 +160,9 @@ func (p pending) then(next pending) pending {
 	next.first = p.first
 	next.count += p.count
 	next.at = next.at || p.at
+	if next.once != nil && p.once != next.once {
+		next.once = &node{} // at several
+	}
 	return next
 }
 
@@ -167,10 +171,13 @@ func (s *sub) hand(p pending) belfry.ResourceChange {
 	now := [2]belfry.ResourceState{p.level.State, p.level.At}
 	c := belfry.ResourceChange{
 		Count: p.count, Resource: s.resource.name, Level: p.level, HasAt: s.instance() != nil,
-		First: p.first, Last: p.last, AtAffected: p.at, Flapped: p.count > 0 && now == s.given,
+		First: p.first, Last: p.last, AtAffected: p.at, Flapped: p.count > 0 && now == s.given && p.once == nil,
 	}
 	s.given = now
 	c.Holder, c.Addresses = s.resource.where()
+	if p.once != nil {
+		c.Holder = p.once.Name
+	}
 	return c
 }
 
@@ -388,9 +395,7 @@ func (r *registration) end(m *Machine, now time.Time, at int, a Answer) {
 func (m *Machine) drop(r *registration, reason string) {
 	r.ended = true
 	delete(m.registrations, r.key)
-	if m.perPrincipal[r.owner.principal()]--; m.perPrincipal[r.owner.principal()] == 0 {
-		delete(m.perPrincipal, r.owner.principal())
-	}
+	m.count(r.owner, -1)
 	delete(m.calls, r.call)
 	if r.held && reason != "" {
 		m.answer(Answer{Call: r.call, Key: r.key, Err: errGone(r.key)})

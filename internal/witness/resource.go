@@ -44,6 +44,9 @@ type instance struct {
 	node     *node
 	report   Report    // zero: none yet
 	awaited  time.Time // a report is, until then; zero: none is
+	probe    string    // what is observed in place of its agent, which is down; empty: nothing
+	decided  time.Time // until then the probe has to have answered
+	probed   belfry.ResourceState
 	state    belfry.ResourceState
 	eager    belfry.ResourceState
 
@@ -52,22 +55,35 @@ type instance struct {
 
 func (i *instance) alarm() *alarm { return &i.mark }
 
-// ring ends the wait for a report: what is held counts.
-func (i *instance) ring(m *Machine, now time.Time) time.Time {
-	if i.awaited.After(now) {
-		return i.awaited
+// ring ends the wait for a report: what is held counts. It also ends that for a
+// probe, whose silence says enough.
+func (i *instance) ring(m *Machine, now time.Time) (next time.Time) {
+	over := false
+	for _, t := range []*time.Time{&i.awaited, &i.decided} {
+		if t.After(now) {
+			next = sooner(next, *t)
+		} else if !t.IsZero() {
+			*t, over = time.Time{}, true
+		}
 	}
-	if !i.awaited.IsZero() {
-		i.awaited = time.Time{}
+	if i.probe != "" && i.decided.IsZero() && i.probed == belfry.ResourceUnknown {
+		i.probed = belfry.ResourceUnavailable
+	}
+	if over {
 		i.resource.changed(m, now)
 	}
-	return time.Time{}
+	return next
 }
 
 // judge is the table of witness.md 2.
 func (i *instance) judge() belfry.ResourceState {
 	n := i.node
 	switch {
+	case n.known && n.verdict == belfry.VerdictDown && i.probe != "":
+		if i.probed == belfry.ResourceUnknown && i.state == belfry.ResourceUnavailable {
+			return belfry.ResourceUnavailable // it was so before its agent went
+		}
+		return i.probed
 	case !n.known, n.verdict == belfry.VerdictLeft, n.verdict == belfry.VerdictDown:
 		return belfry.ResourceUnavailable
 	case n.verdict == belfry.VerdictUp:
@@ -83,6 +99,10 @@ func (i *instance) reported() belfry.ResourceState {
 	switch {
 	case i.resource.kind == belfry.KindNode:
 		return belfry.ResourceAvailable
+	case i.node.cut && i.state != belfry.ResourceUnavailable:
+		return belfry.ResourceUnknown
+	case i.node.cut:
+		return belfry.ResourceUnavailable
 	case !i.awaited.IsZero() && i.state == belfry.ResourceUnavailable:
 		return belfry.ResourceUnavailable
 	case !i.awaited.IsZero() || i.report.Incarnation != i.node.incarnation:
@@ -104,6 +124,7 @@ func (r *resource) instance(m *Machine, now time.Time, n *node) *instance {
 	if n.verdict == belfry.VerdictUp {
 		m.await(now, i)
 	}
+	m.probe(now, i)
 	return i
 }
 
@@ -167,7 +188,7 @@ func whole(states []belfry.ResourceState) belfry.ResourceState {
 // byReport tells whether the state of the whole is what one holder said: there
 // is no other, and no doubt of it.
 func (r *resource) byReport(i *instance) bool {
-	return len(r.instances) == 1 && i.awaited.IsZero() && r.kind != belfry.KindNode && i.node.known &&
+	return len(r.instances) == 1 && i.awaited.IsZero() && !i.node.cut && r.kind != belfry.KindNode && r.kind != belfry.KindEvent && i.node.known &&
 		i.node.verdict == belfry.VerdictUp && i.report.Seq > 0 && i.report.Incarnation == i.node.incarnation
 }
 
@@ -242,6 +263,7 @@ func (r *resource) ring(m *Machine, now time.Time) time.Time {
 		return r.override.until
 	}
 	r.override = override{}
+	m.hasHeld()
 	r.conclude(m)
 	r.since = now
 	for _, s := range slices.Clone(r.subs) {
@@ -256,7 +278,8 @@ func (m *Machine) resource(now time.Time, name belfry.Resource) *resource {
 	if r := m.resources[name]; r != nil {
 		return r
 	}
-	r := &resource{name: name, kind: name.Kind(), missing: true, declared: m.declarations[name]}
+	r := &resource{name: name, kind: name.Kind(), declared: m.declaration(name)}
+	r.missing = r.kind != belfry.KindEvent // which may be on any node, at any time
 	if r.kind != belfry.KindNode {
 		r.ready, r.settles = now.Add(answerHold), now.Add(firstReport)
 	}
@@ -310,6 +333,7 @@ func (m *Machine) forgetUnused(r *resource) {
 			n.instances = slices.Delete(n.instances, at, at+1)
 		}
 		i.awaited = time.Time{}
+		m.unprobe(i)
 	}
 }
 
@@ -337,46 +361,44 @@ func (m *Machine) report(now time.Time, msg Report) {
 		i.node.incarnation = msg.Incarnation
 	}
 	if msg.Incarnation == i.node.incarnation {
+		m.spoken(now, i.node)
 		i.awaited = time.Time{}
 	}
 	r.changed(m, now)
 }
 
-// covered says that what is held of a holder is what it says now.
+// occurred tells of an event that has no two states: as it is, and not as a level
+// (witness.md 2).
+func (m *Machine) occurred(now time.Time, msg Occurred) {
+	r := m.resources[msg.Resource]
+	if r == nil || msg.Count == 0 {
+		return
+	}
+	r.conclude(m)
+	r.since = later(now, msg.At)
+	for _, s := range slices.Clone(r.subs) {
+		if s.reg.ended || s.reg.held {
+			continue // what it is answered with comes afterwards
+		}
+		m.order++
+		s.told = s.level(now)
+		s.push(pending{level: s.told, count: msg.Count, first: r.since, last: r.since, order: m.order, once: m.node(msg.Node)})
+		s.reg.serve(m, now)
+	}
+}
+
+// covered says that what is held of a holder is what it says now, unless it says
+// something else at once: what happened in between is on its way.
 func (m *Machine) covered(now time.Time, msg Covered) {
 	r := m.resources[msg.Resource]
 	if r == nil {
 		return
 	}
+	m.spoken(now, m.node(msg.Node))
 	i := r.on(m.node(msg.Node))
 	if i == nil || i.awaited.IsZero() || i.report.Seq == 0 || i.report.Incarnation != i.node.incarnation {
 		return
 	}
-	i.awaited = time.Time{}
-	r.changed(m, now)
-}
-
-// setOverride holds a resource in a state.
-func (m *Machine) setOverride(now time.Time, msg Override) {
-	r := m.resources[msg.Resource]
-	over := !msg.Until.After(now)
-	if r == nil && over {
-		m.answer(Answer{Call: msg.Call}) // it is held in no state here
-		return
-	}
-	if r == nil {
-		r = m.resource(now, msg.Resource)
-	}
-	r.override, r.missing = override{msg.State, msg.Until}, false // it is what the operator says
-	if over {
-		r.override = override{}
-	}
-	m.alarms.set(r, r.override.until)
-	r.conclude(m)
-	r.since = now
-	m.answer(Answer{Call: msg.Call})
-	for _, s := range slices.Clone(r.subs) {
-		s.look(m, now)
-	}
-	m.forgetUnused(r)
+	i.awaited = sooner(i.awaited, now.Add(coveredHold))
+	m.alarms.set(i, i.awaited)
 }

@@ -102,6 +102,12 @@ type world struct {
 func newWorld() *world {
 	cfg := Default()
 	cfg.Node, cfg.Name, cfg.Incarnation, cfg.PerPrincipal = scriptNode("a"), "a", 1, 4
+	cfg.CheckEvent = func(class belfry.Class, subject string) error {
+		if strings.Contains(subject, "*") {
+			return refusal(belfry.ErrUsage, "event %s:%s is a pattern; name one event", class, subject)
+		}
+		return nil
+	}
 	return &world{now: scriptStart, m: New(cfg, scriptStart, rand.New(rand.NewPCG(1, 2))), what: map[CallID]string{}}
 }
 
@@ -160,6 +166,20 @@ func (w *world) settle() {
 	}
 	for _, a := range o.Answers {
 		say("%s", w.what[a.Call]+answerText(a))
+	}
+	for _, one := range o.Moved {
+		say("moved %d of %s by %s from %q to %v", one.Clients, one.Resource, one.Move.ID, one.From, one.Move.To)
+	}
+	if o.Peers != nil {
+		say("ask the others: %v", *o.Peers)
+	}
+	if o.Standing != nil && (*o.Standing != Standing{}) {
+		say("standing: off %v draining %v registrations %d", o.Standing.Off, o.Standing.Draining, o.Standing.Registrations)
+	}
+	if o.Held != nil {
+		for _, h := range *o.Held {
+			say("keep %s %s until %s", h.Resource, h.State, h.Until.Sub(scriptStart))
+		}
 	}
 	for _, e := range o.Ended {
 		say("%s ended: %s", keyText(e.Key), e.Reason)
@@ -270,11 +290,28 @@ func (w *world) message(t *testing.T, f []string, o map[string]string) Message {
 			cause = parsed(t, belfry.ParseCause, o["cause"])
 		}
 		return Verdict{Node: scriptNode(f[1]), Verdict: parsed(t, belfry.ParseVerdict, f[2]), Cause: cause, Incarnation: inc, At: w.now}
-	case "link": // link NODE good|bad
-		return Link{scriptNode(f[1]), f[2] == "good"}
+	case "link": // link NODE good|bad|cut
+		return Link{scriptNode(f[1]), f[2] == "good", f[2] == "cut"}
 	case "peer": // peer NODE [off] [draining] [n=]
 		return Peer{Node: scriptNode(f[1]), Off: slices.Contains(f, "off"), Draining: slices.Contains(f, "draining"), Registrations: number(t, o["n"], "0")}
-	case "declare": // declare [NAME[,HOLDER…][,from:SOURCE…]]…
+	case "consulted":
+		return Consulted{}
+	case "drained": // drained GENERATION [NODE…]
+		d := Drained{Generation: uint64(number(t, f[1], ""))}
+		for _, name := range f[2:] {
+			d.Nodes = append(d.Nodes, scriptNode(name))
+		}
+		return d
+	case "configured": // configured [off] [unused=] [source=]
+		cfg := Default()
+		cfg.PerPrincipal, cfg.Off, cfg.PerSource = 4, slices.Contains(f, "off"), number(t, o["source"], "10000")
+		if o["unused"] != "" {
+			cfg.Unused = duration(t, o["unused"])
+		}
+		return Configured{cfg}
+	case "occurred": // occurred NODE RESOURCE [n=]
+		return Occurred{belfry.Resource(f[2]), scriptNode(f[1]), uint64(number(t, o["n"], "1")), w.now}
+	case "declare": // declare [NAME[,HOLDER…][,from:SOURCE…][,probe:NODE]]…
 		var all []Declaration
 		for _, text := range f[1:] {
 			all = append(all, scriptDeclaration(text))
@@ -302,6 +339,10 @@ func scriptDeclaration(text string) Declaration {
 			d.Sources = append(d.Sources, source)
 			continue
 		}
+		if node, ok := strings.CutPrefix(p, "probe:"); ok {
+			d.Probes = map[string]string{node: "tcp:" + node + ":1"}
+			continue
+		}
 		d.Holders = append(d.Holders, p)
 		d.Own = d.Own || p == "a"
 	}
@@ -314,7 +355,7 @@ func (w *world) callMessage(t *testing.T, f []string, o map[string]string) Messa
 	if o["as"] != "" {
 		owner.Principal = o["as"]
 	}
-	owner.Connection = uint64(number(t, o["connection"], "0"))
+	owner.Connection, owner.Source = uint64(number(t, o["connection"], "0")), o["source"]
 	switch f[0] {
 	case "register": // register KEY RESOURCE… [at=] [client=] [known=RESOURCE:STATE:NODE.INC.SEQ] [flag=…]
 		r := Register{Call: w.call, Owner: owner, Key: scriptKey(f[1]), Client: o["client"], At: o["at"], LastMove: o["moved"]}

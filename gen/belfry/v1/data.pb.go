@@ -2857,6 +2857,161 @@ func (x *ResourceState) GetSeq() uint64 {
 	return 0
 }
 
+// WitnessState is the data of witness.state.
+type WitnessState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`                  // serving, draining or off
+	Registrations uint32                 `protobuf:"varint,3,opt,name=registrations,proto3" json:"registrations,omitempty"` // about as many: told when their number has doubled or halved
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WitnessState) Reset() {
+	*x = WitnessState{}
+	mi := &file_belfry_v1_data_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WitnessState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WitnessState) ProtoMessage() {}
+
+func (x *WitnessState) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WitnessState.ProtoReflect.Descriptor instead.
+func (*WitnessState) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *WitnessState) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *WitnessState) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *WitnessState) GetRegistrations() uint32 {
+	if x != nil {
+		return x.Registrations
+	}
+	return 0
+}
+
+// WitnessMoved is the data of witness.moved: clients of one resource were asked to
+// go elsewhere.
+type WitnessMoved struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Resource      string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	Move          string                 `protobuf:"bytes,2,opt,name=move,proto3" json:"move,omitempty"`        // its id, the same at all witnesses
+	From          string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`        // the node that is emptied; empty: none in particular
+	To            []string               `protobuf:"bytes,4,rep,name=to,proto3" json:"to,omitempty"`            // nodes or addresses
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`    // operator, drain or balance
+	Clients       uint32                 `protobuf:"varint,6,opt,name=clients,proto3" json:"clients,omitempty"` // that were told here since the event before
+	Witness       string                 `protobuf:"bytes,7,opt,name=witness,proto3" json:"witness,omitempty"`  // name of the node that told them
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WitnessMoved) Reset() {
+	*x = WitnessMoved{}
+	mi := &file_belfry_v1_data_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WitnessMoved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WitnessMoved) ProtoMessage() {}
+
+func (x *WitnessMoved) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WitnessMoved.ProtoReflect.Descriptor instead.
+func (*WitnessMoved) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *WitnessMoved) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *WitnessMoved) GetMove() string {
+	if x != nil {
+		return x.Move
+	}
+	return ""
+}
+
+func (x *WitnessMoved) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *WitnessMoved) GetTo() []string {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *WitnessMoved) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *WitnessMoved) GetClients() uint32 {
+	if x != nil {
+		return x.Clients
+	}
+	return 0
+}
+
+func (x *WitnessMoved) GetWitness() string {
+	if x != nil {
+		return x.Witness
+	}
+	return ""
+}
+
 var File_belfry_v1_data_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_data_proto_rawDesc = "" +
@@ -3118,7 +3273,19 @@ const file_belfry_v1_data_proto_rawDesc = "" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\rR\vincarnation\x12\x10\n" +
-	"\x03seq\x18\x04 \x01(\x04R\x03seqB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
+	"\x03seq\x18\x04 \x01(\x04R\x03seq\"^\n" +
+	"\fWitnessState\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12$\n" +
+	"\rregistrations\x18\x03 \x01(\rR\rregistrations\"\xae\x01\n" +
+	"\fWitnessMoved\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x12\n" +
+	"\x04move\x18\x02 \x01(\tR\x04move\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x04 \x03(\tR\x02to\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
+	"\aclients\x18\x06 \x01(\rR\aclients\x12\x18\n" +
+	"\awitness\x18\a \x01(\tR\awitnessB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
 
 var (
 	file_belfry_v1_data_proto_rawDescOnce sync.Once
@@ -3132,7 +3299,7 @@ func file_belfry_v1_data_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_data_proto_rawDescData
 }
 
-var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_belfry_v1_data_proto_goTypes = []any{
 	(*ProcessExit)(nil),          // 0: belfry.v1.ProcessExit
 	(*FileModify)(nil),           // 1: belfry.v1.FileModify
@@ -3171,6 +3338,8 @@ var file_belfry_v1_data_proto_goTypes = []any{
 	(*LicenseClock)(nil),         // 34: belfry.v1.LicenseClock
 	(*JournalState)(nil),         // 35: belfry.v1.JournalState
 	(*ResourceState)(nil),        // 36: belfry.v1.ResourceState
+	(*WitnessState)(nil),         // 37: belfry.v1.WitnessState
+	(*WitnessMoved)(nil),         // 38: belfry.v1.WitnessMoved
 }
 var file_belfry_v1_data_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
@@ -3193,7 +3362,7 @@ func file_belfry_v1_data_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_data_proto_rawDesc), len(file_belfry_v1_data_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -29,6 +29,7 @@ type GetNodeInformationRequest struct {
 	Accessed      string                 `protobuf:"bytes,2,opt,name=accessed,proto3" json:"accessed,omitempty"`   // node, or address of one, that the client uses; empty: the node that is asked
 	Resources     []string               `protobuf:"bytes,3,rep,name=resources,proto3" json:"resources,omitempty"` // their holders come later
 	Register      *ClientRegistration    `protobuf:"bytes,4,opt,name=register,proto3" json:"register,omitempty"`   // to be made here as well
+	Delegate      bool                   `protobuf:"varint,5,opt,name=delegate,proto3" json:"delegate,omitempty"`  // or at the first of the witnesses: whoever asks has to watch it there
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -89,6 +90,13 @@ func (x *GetNodeInformationRequest) GetRegister() *ClientRegistration {
 		return x.Register
 	}
 	return nil
+}
+
+func (x *GetNodeInformationRequest) GetDelegate() bool {
+	if x != nil {
+		return x.Delegate
+	}
+	return false
 }
 
 type GetNodeInformationResponse struct {
@@ -1957,7 +1965,7 @@ type DrainNodeRequest struct {
 	Rate          uint32                 `protobuf:"varint,3,opt,name=rate,proto3" json:"rate,omitempty"` // registrations a second and witness; 0: 50
 	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	Id            string                 `protobuf:"bytes,5,opt,name=id,proto3" json:"id,omitempty"`        // of the moves; empty: one is drawn
-	Local         bool                   `protobuf:"varint,6,opt,name=local,proto3" json:"local,omitempty"` // only at the node that is asked
+	Local         bool                   `protobuf:"varint,6,opt,name=local,proto3" json:"local,omitempty"` // only at the node that is asked, and until its agent starts again
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2037,7 +2045,9 @@ func (x *DrainNodeRequest) GetLocal() bool {
 type DrainNodeResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Matches       []*WitnessMatch        `protobuf:"bytes,2,rep,name=matches,proto3" json:"matches,omitempty"` // by name of the node
+	Matches       []*WitnessMatch        `protobuf:"bytes,2,rep,name=matches,proto3" json:"matches,omitempty"`        // by name of the node
+	Changed       bool                   `protobuf:"varint,3,opt,name=changed,proto3" json:"changed,omitempty"`       // of the configuration; false: it was so already
+	Generation    uint64                 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"` // that holds it; 0: none does
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2084,6 +2094,20 @@ func (x *DrainNodeResponse) GetMatches() []*WitnessMatch {
 		return x.Matches
 	}
 	return nil
+}
+
+func (x *DrainNodeResponse) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+func (x *DrainNodeResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
 }
 
 type EndRegistrationsRequest struct {
@@ -2302,16 +2326,604 @@ func (x *SetResourceResponse) GetMatches() []*WitnessMatch {
 	return nil
 }
 
+// DeclaredResource is one of a configuration.
+type DeclaredResource struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`                            // service/NAME, share/NAME/SHARE, name/NAME or address/ADDRESS
+	Holders       []string               `protobuf:"bytes,2,rep,name=holders,proto3" json:"holders,omitempty"`                      // names of the nodes that can hold it
+	Watch         []string               `protobuf:"bytes,3,rep,name=watch,proto3" json:"watch,omitempty"`                          // what it takes at a holder: unit:NAME, process:SUBJECT, file:PATH, tcp:HOST:PORT, http://HOST:PORT/PATH
+	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`                      // that clients use: IP, or IP:PORT; empty: the holder's
+	Probe         string                 `protobuf:"bytes,5,opt,name=probe,proto3" json:"probe,omitempty"`                          // IP:PORT that decides when the host answers and its agent is down; 0.0.0.0:PORT: of each holder
+	ProbePath     string                 `protobuf:"bytes,6,opt,name=probe_path,json=probePath,proto3" json:"probe_path,omitempty"` // that it asks for over HTTP; empty: it only connects
+	File          bool                   `protobuf:"varint,7,opt,name=file,proto3" json:"file,omitempty"`                           // it is of the settings file of the node that is asked, and no other may know it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeclaredResource) Reset() {
+	*x = DeclaredResource{}
+	mi := &file_belfry_v1_witness_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeclaredResource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeclaredResource) ProtoMessage() {}
+
+func (x *DeclaredResource) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_witness_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeclaredResource.ProtoReflect.Descriptor instead.
+func (*DeclaredResource) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_witness_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *DeclaredResource) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeclaredResource) GetHolders() []string {
+	if x != nil {
+		return x.Holders
+	}
+	return nil
+}
+
+func (x *DeclaredResource) GetWatch() []string {
+	if x != nil {
+		return x.Watch
+	}
+	return nil
+}
+
+func (x *DeclaredResource) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *DeclaredResource) GetProbe() string {
+	if x != nil {
+		return x.Probe
+	}
+	return ""
+}
+
+func (x *DeclaredResource) GetProbePath() string {
+	if x != nil {
+		return x.ProbePath
+	}
+	return ""
+}
+
+func (x *DeclaredResource) GetFile() bool {
+	if x != nil {
+		return x.File
+	}
+	return false
+}
+
+type DeclareResourceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Resource      *DeclaredResource      `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"` // watch has at most one entry
+	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeclareResourceRequest) Reset() {
+	*x = DeclareResourceRequest{}
+	mi := &file_belfry_v1_witness_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeclareResourceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeclareResourceRequest) ProtoMessage() {}
+
+func (x *DeclareResourceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_witness_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeclareResourceRequest.ProtoReflect.Descriptor instead.
+func (*DeclareResourceRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_witness_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *DeclareResourceRequest) GetResource() *DeclaredResource {
+	if x != nil {
+		return x.Resource
+	}
+	return nil
+}
+
+func (x *DeclareResourceRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type DeclareResourceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changed       bool                   `protobuf:"varint,1,opt,name=changed,proto3" json:"changed,omitempty"`        // false: it was so already
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`  // that holds it
+	Unconfirmed   []string               `protobuf:"bytes,3,rep,name=unconfirmed,proto3" json:"unconfirmed,omitempty"` // members that were up and did not confirm it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeclareResourceResponse) Reset() {
+	*x = DeclareResourceResponse{}
+	mi := &file_belfry_v1_witness_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeclareResourceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeclareResourceResponse) ProtoMessage() {}
+
+func (x *DeclareResourceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_witness_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeclareResourceResponse.ProtoReflect.Descriptor instead.
+func (*DeclareResourceResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_witness_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *DeclareResourceResponse) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+func (x *DeclareResourceResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *DeclareResourceResponse) GetUnconfirmed() []string {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
+type WithdrawResourceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WithdrawResourceRequest) Reset() {
+	*x = WithdrawResourceRequest{}
+	mi := &file_belfry_v1_witness_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WithdrawResourceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WithdrawResourceRequest) ProtoMessage() {}
+
+func (x *WithdrawResourceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_witness_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WithdrawResourceRequest.ProtoReflect.Descriptor instead.
+func (*WithdrawResourceRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_witness_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *WithdrawResourceRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *WithdrawResourceRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type WithdrawResourceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changed       bool                   `protobuf:"varint,1,opt,name=changed,proto3" json:"changed,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`  // that does not hold it any more
+	Unconfirmed   []string               `protobuf:"bytes,3,rep,name=unconfirmed,proto3" json:"unconfirmed,omitempty"` // members that were up and did not confirm it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WithdrawResourceResponse) Reset() {
+	*x = WithdrawResourceResponse{}
+	mi := &file_belfry_v1_witness_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WithdrawResourceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WithdrawResourceResponse) ProtoMessage() {}
+
+func (x *WithdrawResourceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_witness_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WithdrawResourceResponse.ProtoReflect.Descriptor instead.
+func (*WithdrawResourceResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_witness_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *WithdrawResourceResponse) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+func (x *WithdrawResourceResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *WithdrawResourceResponse) GetUnconfirmed() []string {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
+type ListDeclaredRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDeclaredRequest) Reset() {
+	*x = ListDeclaredRequest{}
+	mi := &file_belfry_v1_witness_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDeclaredRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDeclaredRequest) ProtoMessage() {}
+
+func (x *ListDeclaredRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_witness_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDeclaredRequest.ProtoReflect.Descriptor instead.
+func (*ListDeclaredRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_witness_proto_rawDescGZIP(), []int{38}
+}
+
+type ListDeclaredResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Resources     []*DeclaredResource    `protobuf:"bytes,1,rep,name=resources,proto3" json:"resources,omitempty"`    // by name
+	Drained       []string               `protobuf:"bytes,2,rep,name=drained,proto3" json:"drained,omitempty"`        // names of nodes that no client is sent to
+	Generation    uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"` // of the cluster's configuration
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDeclaredResponse) Reset() {
+	*x = ListDeclaredResponse{}
+	mi := &file_belfry_v1_witness_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDeclaredResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDeclaredResponse) ProtoMessage() {}
+
+func (x *ListDeclaredResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_witness_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDeclaredResponse.ProtoReflect.Descriptor instead.
+func (*ListDeclaredResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_witness_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ListDeclaredResponse) GetResources() []*DeclaredResource {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *ListDeclaredResponse) GetDrained() []string {
+	if x != nil {
+		return x.Drained
+	}
+	return nil
+}
+
+func (x *ListDeclaredResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+type SetZoneRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"` // name or id
+	Zone          string                 `protobuf:"bytes,2,opt,name=zone,proto3" json:"zone,omitempty"` // up to 63 bytes; empty: it has none
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetZoneRequest) Reset() {
+	*x = SetZoneRequest{}
+	mi := &file_belfry_v1_witness_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetZoneRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetZoneRequest) ProtoMessage() {}
+
+func (x *SetZoneRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_witness_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetZoneRequest.ProtoReflect.Descriptor instead.
+func (*SetZoneRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_witness_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *SetZoneRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *SetZoneRequest) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *SetZoneRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type SetZoneResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changed       bool                   `protobuf:"varint,1,opt,name=changed,proto3" json:"changed,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Unconfirmed   []string               `protobuf:"bytes,3,rep,name=unconfirmed,proto3" json:"unconfirmed,omitempty"` // members that were up and did not confirm it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetZoneResponse) Reset() {
+	*x = SetZoneResponse{}
+	mi := &file_belfry_v1_witness_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetZoneResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetZoneResponse) ProtoMessage() {}
+
+func (x *SetZoneResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_witness_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetZoneResponse.ProtoReflect.Descriptor instead.
+func (*SetZoneResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_witness_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *SetZoneResponse) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+func (x *SetZoneResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *SetZoneResponse) GetUnconfirmed() []string {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
+// DelegatedRegistration is what a member asks another one to register for a
+// client of its own, which it has judged.
+type DelegatedRegistration struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Principal     string                 `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
+	Registration  *ClientRegistration    `protobuf:"bytes,2,opt,name=registration,proto3" json:"registration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DelegatedRegistration) Reset() {
+	*x = DelegatedRegistration{}
+	mi := &file_belfry_v1_witness_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DelegatedRegistration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DelegatedRegistration) ProtoMessage() {}
+
+func (x *DelegatedRegistration) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_witness_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DelegatedRegistration.ProtoReflect.Descriptor instead.
+func (*DelegatedRegistration) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_witness_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *DelegatedRegistration) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *DelegatedRegistration) GetRegistration() *ClientRegistration {
+	if x != nil {
+		return x.Registration
+	}
+	return nil
+}
+
 var File_belfry_v1_witness_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_witness_proto_rawDesc = "" +
 	"\n" +
-	"\x17belfry/v1/witness.proto\x12\tbelfry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa8\x01\n" +
+	"\x17belfry/v1/witness.proto\x12\tbelfry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc4\x01\n" +
 	"\x19GetNodeInformationRequest\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x1a\n" +
 	"\baccessed\x18\x02 \x01(\tR\baccessed\x12\x1c\n" +
 	"\tresources\x18\x03 \x03(\tR\tresources\x129\n" +
-	"\bregister\x18\x04 \x01(\v2\x1d.belfry.v1.ClientRegistrationR\bregister\"\xd2\x01\n" +
+	"\bregister\x18\x04 \x01(\v2\x1d.belfry.v1.ClientRegistrationR\bregister\x12\x1a\n" +
+	"\bdelegate\x18\x05 \x01(\bR\bdelegate\"\xd2\x01\n" +
 	"\x1aGetNodeInformationResponse\x124\n" +
 	"\twitnesses\x18\x01 \x03(\v2\x16.belfry.v1.WitnessNodeR\twitnesses\x12\x1e\n" +
 	"\n" +
@@ -2475,10 +3087,14 @@ const file_belfry_v1_witness_proto_rawDesc = "" +
 	"\x04rate\x18\x03 \x01(\rR\x04rate\x12\x17\n" +
 	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x0e\n" +
 	"\x02id\x18\x05 \x01(\tR\x02id\x12\x14\n" +
-	"\x05local\x18\x06 \x01(\bR\x05local\"V\n" +
+	"\x05local\x18\x06 \x01(\bR\x05local\"\x90\x01\n" +
 	"\x11DrainNodeResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x121\n" +
-	"\amatches\x18\x02 \x03(\v2\x17.belfry.v1.WitnessMatchR\amatches\"\x85\x01\n" +
+	"\amatches\x18\x02 \x03(\v2\x17.belfry.v1.WitnessMatchR\amatches\x12\x18\n" +
+	"\achanged\x18\x03 \x01(\bR\achanged\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x04 \x01(\x04R\n" +
+	"generation\"\x85\x01\n" +
 	"\x17EndRegistrationsRequest\x12;\n" +
 	"\bselector\x18\x01 \x01(\v2\x1f.belfry.v1.RegistrationSelectorR\bselector\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x14\n" +
@@ -2491,7 +3107,54 @@ const file_belfry_v1_witness_proto_rawDesc = "" +
 	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x14\n" +
 	"\x05local\x18\x04 \x01(\bR\x05local\"H\n" +
 	"\x13SetResourceResponse\x121\n" +
-	"\amatches\x18\x01 \x03(\v2\x17.belfry.v1.WitnessMatchR\amatches2\xd7\x06\n" +
+	"\amatches\x18\x01 \x03(\v2\x17.belfry.v1.WitnessMatchR\amatches\"\xb9\x01\n" +
+	"\x10DeclaredResource\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aholders\x18\x02 \x03(\tR\aholders\x12\x14\n" +
+	"\x05watch\x18\x03 \x03(\tR\x05watch\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05probe\x18\x05 \x01(\tR\x05probe\x12\x1d\n" +
+	"\n" +
+	"probe_path\x18\x06 \x01(\tR\tprobePath\x12\x12\n" +
+	"\x04file\x18\a \x01(\bR\x04file\"j\n" +
+	"\x16DeclareResourceRequest\x127\n" +
+	"\bresource\x18\x01 \x01(\v2\x1b.belfry.v1.DeclaredResourceR\bresource\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"u\n" +
+	"\x17DeclareResourceResponse\x12\x18\n" +
+	"\achanged\x18\x01 \x01(\bR\achanged\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12 \n" +
+	"\vunconfirmed\x18\x03 \x03(\tR\vunconfirmed\"F\n" +
+	"\x17WithdrawResourceRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"v\n" +
+	"\x18WithdrawResourceResponse\x12\x18\n" +
+	"\achanged\x18\x01 \x01(\bR\achanged\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12 \n" +
+	"\vunconfirmed\x18\x03 \x03(\tR\vunconfirmed\"\x15\n" +
+	"\x13ListDeclaredRequest\"\x8b\x01\n" +
+	"\x14ListDeclaredResponse\x129\n" +
+	"\tresources\x18\x01 \x03(\v2\x1b.belfry.v1.DeclaredResourceR\tresources\x12\x18\n" +
+	"\adrained\x18\x02 \x03(\tR\adrained\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x04R\n" +
+	"generation\"Q\n" +
+	"\x0eSetZoneRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"m\n" +
+	"\x0fSetZoneResponse\x12\x18\n" +
+	"\achanged\x18\x01 \x01(\bR\achanged\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12 \n" +
+	"\vunconfirmed\x18\x03 \x03(\tR\vunconfirmed\"x\n" +
+	"\x15DelegatedRegistration\x12\x1c\n" +
+	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12A\n" +
+	"\fregistration\x18\x02 \x01(\v2\x1d.belfry.v1.ClientRegistrationR\fregistration2\xa1\t\n" +
 	"\x0eWitnessService\x12a\n" +
 	"\x12GetNodeInformation\x12$.belfry.v1.GetNodeInformationRequest\x1a%.belfry.v1.GetNodeInformationResponse\x12U\n" +
 	"\x0eRegisterClient\x12 .belfry.v1.RegisterClientRequest\x1a!.belfry.v1.RegisterClientResponse\x12[\n" +
@@ -2502,7 +3165,11 @@ const file_belfry_v1_witness_proto_rawDesc = "" +
 	"\vMoveClients\x12\x1d.belfry.v1.MoveClientsRequest\x1a\x1e.belfry.v1.MoveClientsResponse\x12F\n" +
 	"\tDrainNode\x12\x1b.belfry.v1.DrainNodeRequest\x1a\x1c.belfry.v1.DrainNodeResponse\x12[\n" +
 	"\x10EndRegistrations\x12\".belfry.v1.EndRegistrationsRequest\x1a#.belfry.v1.EndRegistrationsResponse\x12L\n" +
-	"\vSetResource\x12\x1d.belfry.v1.SetResourceRequest\x1a\x1e.belfry.v1.SetResourceResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
+	"\vSetResource\x12\x1d.belfry.v1.SetResourceRequest\x1a\x1e.belfry.v1.SetResourceResponse\x12X\n" +
+	"\x0fDeclareResource\x12!.belfry.v1.DeclareResourceRequest\x1a\".belfry.v1.DeclareResourceResponse\x12[\n" +
+	"\x10WithdrawResource\x12\".belfry.v1.WithdrawResourceRequest\x1a#.belfry.v1.WithdrawResourceResponse\x12O\n" +
+	"\fListDeclared\x12\x1e.belfry.v1.ListDeclaredRequest\x1a\x1f.belfry.v1.ListDeclaredResponse\x12@\n" +
+	"\aSetZone\x12\x19.belfry.v1.SetZoneRequest\x1a\x1a.belfry.v1.SetZoneResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
 
 var (
 	file_belfry_v1_witness_proto_rawDescOnce sync.Once
@@ -2516,7 +3183,7 @@ func file_belfry_v1_witness_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_witness_proto_rawDescData
 }
 
-var file_belfry_v1_witness_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_belfry_v1_witness_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_belfry_v1_witness_proto_goTypes = []any{
 	(*GetNodeInformationRequest)(nil),  // 0: belfry.v1.GetNodeInformationRequest
 	(*GetNodeInformationResponse)(nil), // 1: belfry.v1.GetNodeInformationResponse
@@ -2551,8 +3218,18 @@ var file_belfry_v1_witness_proto_goTypes = []any{
 	(*EndRegistrationsResponse)(nil),   // 30: belfry.v1.EndRegistrationsResponse
 	(*SetResourceRequest)(nil),         // 31: belfry.v1.SetResourceRequest
 	(*SetResourceResponse)(nil),        // 32: belfry.v1.SetResourceResponse
-	(*durationpb.Duration)(nil),        // 33: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),      // 34: google.protobuf.Timestamp
+	(*DeclaredResource)(nil),           // 33: belfry.v1.DeclaredResource
+	(*DeclareResourceRequest)(nil),     // 34: belfry.v1.DeclareResourceRequest
+	(*DeclareResourceResponse)(nil),    // 35: belfry.v1.DeclareResourceResponse
+	(*WithdrawResourceRequest)(nil),    // 36: belfry.v1.WithdrawResourceRequest
+	(*WithdrawResourceResponse)(nil),   // 37: belfry.v1.WithdrawResourceResponse
+	(*ListDeclaredRequest)(nil),        // 38: belfry.v1.ListDeclaredRequest
+	(*ListDeclaredResponse)(nil),       // 39: belfry.v1.ListDeclaredResponse
+	(*SetZoneRequest)(nil),             // 40: belfry.v1.SetZoneRequest
+	(*SetZoneResponse)(nil),            // 41: belfry.v1.SetZoneResponse
+	(*DelegatedRegistration)(nil),      // 42: belfry.v1.DelegatedRegistration
+	(*durationpb.Duration)(nil),        // 43: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 44: google.protobuf.Timestamp
 }
 var file_belfry_v1_witness_proto_depIdxs = []int32{
 	3,  // 0: belfry.v1.GetNodeInformationRequest.register:type_name -> belfry.v1.ClientRegistration
@@ -2562,18 +3239,18 @@ var file_belfry_v1_witness_proto_depIdxs = []int32{
 	5,  // 4: belfry.v1.KnownResource.version:type_name -> belfry.v1.ResourceVersion
 	3,  // 5: belfry.v1.RegisterClientRequest.registration:type_name -> belfry.v1.ClientRegistration
 	8,  // 6: belfry.v1.RegisterClientResponse.resources:type_name -> belfry.v1.PresentResource
-	33, // 7: belfry.v1.RegisterClientResponse.keep_alive:type_name -> google.protobuf.Duration
-	33, // 8: belfry.v1.RegisterClientResponse.unused:type_name -> google.protobuf.Duration
+	43, // 7: belfry.v1.RegisterClientResponse.keep_alive:type_name -> google.protobuf.Duration
+	43, // 8: belfry.v1.RegisterClientResponse.unused:type_name -> google.protobuf.Duration
 	2,  // 9: belfry.v1.RegisterClientResponse.witnesses:type_name -> belfry.v1.WitnessNode
 	9,  // 10: belfry.v1.PresentResource.change:type_name -> belfry.v1.ResourceChange
 	5,  // 11: belfry.v1.ResourceChange.version:type_name -> belfry.v1.ResourceVersion
-	34, // 12: belfry.v1.ResourceChange.first:type_name -> google.protobuf.Timestamp
-	34, // 13: belfry.v1.ResourceChange.last:type_name -> google.protobuf.Timestamp
+	44, // 12: belfry.v1.ResourceChange.first:type_name -> google.protobuf.Timestamp
+	44, // 13: belfry.v1.ResourceChange.last:type_name -> google.protobuf.Timestamp
 	10, // 14: belfry.v1.ResourceChange.move:type_name -> belfry.v1.ClientMove
-	33, // 15: belfry.v1.WaitChangesRequest.timeout:type_name -> google.protobuf.Duration
+	43, // 15: belfry.v1.WaitChangesRequest.timeout:type_name -> google.protobuf.Duration
 	9,  // 16: belfry.v1.WaitChangesResponse.changes:type_name -> belfry.v1.ResourceChange
 	3,  // 17: belfry.v1.WatchChangesRequest.register:type_name -> belfry.v1.ClientRegistration
-	33, // 18: belfry.v1.WatchChangesRequest.keep_alive:type_name -> google.protobuf.Duration
+	43, // 18: belfry.v1.WatchChangesRequest.keep_alive:type_name -> google.protobuf.Duration
 	7,  // 19: belfry.v1.WatchChangesResponse.registered:type_name -> belfry.v1.RegisterClientResponse
 	9,  // 20: belfry.v1.WatchChangesResponse.changes:type_name -> belfry.v1.ResourceChange
 	23, // 21: belfry.v1.ListWitnessRequest.selector:type_name -> belfry.v1.RegistrationSelector
@@ -2581,42 +3258,53 @@ var file_belfry_v1_witness_proto_depIdxs = []int32{
 	20, // 23: belfry.v1.WitnessListing.registrations:type_name -> belfry.v1.WitnessRegistration
 	21, // 24: belfry.v1.WitnessListing.resources:type_name -> belfry.v1.WitnessResource
 	4,  // 25: belfry.v1.WitnessRegistration.resources:type_name -> belfry.v1.KnownResource
-	34, // 26: belfry.v1.WitnessRegistration.created:type_name -> google.protobuf.Timestamp
-	34, // 27: belfry.v1.WitnessResource.since:type_name -> google.protobuf.Timestamp
-	34, // 28: belfry.v1.WitnessResource.held_until:type_name -> google.protobuf.Timestamp
+	44, // 26: belfry.v1.WitnessRegistration.created:type_name -> google.protobuf.Timestamp
+	44, // 27: belfry.v1.WitnessResource.since:type_name -> google.protobuf.Timestamp
+	44, // 28: belfry.v1.WitnessResource.held_until:type_name -> google.protobuf.Timestamp
 	22, // 29: belfry.v1.WitnessResource.instances:type_name -> belfry.v1.WitnessInstance
 	23, // 30: belfry.v1.MoveClientsRequest.selector:type_name -> belfry.v1.RegistrationSelector
 	26, // 31: belfry.v1.MoveClientsResponse.matches:type_name -> belfry.v1.WitnessMatch
 	26, // 32: belfry.v1.DrainNodeResponse.matches:type_name -> belfry.v1.WitnessMatch
 	23, // 33: belfry.v1.EndRegistrationsRequest.selector:type_name -> belfry.v1.RegistrationSelector
 	26, // 34: belfry.v1.EndRegistrationsResponse.matches:type_name -> belfry.v1.WitnessMatch
-	33, // 35: belfry.v1.SetResourceRequest.duration:type_name -> google.protobuf.Duration
+	43, // 35: belfry.v1.SetResourceRequest.duration:type_name -> google.protobuf.Duration
 	26, // 36: belfry.v1.SetResourceResponse.matches:type_name -> belfry.v1.WitnessMatch
-	0,  // 37: belfry.v1.WitnessService.GetNodeInformation:input_type -> belfry.v1.GetNodeInformationRequest
-	6,  // 38: belfry.v1.WitnessService.RegisterClient:input_type -> belfry.v1.RegisterClientRequest
-	11, // 39: belfry.v1.WitnessService.UnregisterClient:input_type -> belfry.v1.UnregisterClientRequest
-	13, // 40: belfry.v1.WitnessService.WaitChanges:input_type -> belfry.v1.WaitChangesRequest
-	15, // 41: belfry.v1.WitnessService.WatchChanges:input_type -> belfry.v1.WatchChangesRequest
-	17, // 42: belfry.v1.WitnessService.ListWitness:input_type -> belfry.v1.ListWitnessRequest
-	24, // 43: belfry.v1.WitnessService.MoveClients:input_type -> belfry.v1.MoveClientsRequest
-	27, // 44: belfry.v1.WitnessService.DrainNode:input_type -> belfry.v1.DrainNodeRequest
-	29, // 45: belfry.v1.WitnessService.EndRegistrations:input_type -> belfry.v1.EndRegistrationsRequest
-	31, // 46: belfry.v1.WitnessService.SetResource:input_type -> belfry.v1.SetResourceRequest
-	1,  // 47: belfry.v1.WitnessService.GetNodeInformation:output_type -> belfry.v1.GetNodeInformationResponse
-	7,  // 48: belfry.v1.WitnessService.RegisterClient:output_type -> belfry.v1.RegisterClientResponse
-	12, // 49: belfry.v1.WitnessService.UnregisterClient:output_type -> belfry.v1.UnregisterClientResponse
-	14, // 50: belfry.v1.WitnessService.WaitChanges:output_type -> belfry.v1.WaitChangesResponse
-	16, // 51: belfry.v1.WitnessService.WatchChanges:output_type -> belfry.v1.WatchChangesResponse
-	18, // 52: belfry.v1.WitnessService.ListWitness:output_type -> belfry.v1.ListWitnessResponse
-	25, // 53: belfry.v1.WitnessService.MoveClients:output_type -> belfry.v1.MoveClientsResponse
-	28, // 54: belfry.v1.WitnessService.DrainNode:output_type -> belfry.v1.DrainNodeResponse
-	30, // 55: belfry.v1.WitnessService.EndRegistrations:output_type -> belfry.v1.EndRegistrationsResponse
-	32, // 56: belfry.v1.WitnessService.SetResource:output_type -> belfry.v1.SetResourceResponse
-	47, // [47:57] is the sub-list for method output_type
-	37, // [37:47] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	33, // 37: belfry.v1.DeclareResourceRequest.resource:type_name -> belfry.v1.DeclaredResource
+	33, // 38: belfry.v1.ListDeclaredResponse.resources:type_name -> belfry.v1.DeclaredResource
+	3,  // 39: belfry.v1.DelegatedRegistration.registration:type_name -> belfry.v1.ClientRegistration
+	0,  // 40: belfry.v1.WitnessService.GetNodeInformation:input_type -> belfry.v1.GetNodeInformationRequest
+	6,  // 41: belfry.v1.WitnessService.RegisterClient:input_type -> belfry.v1.RegisterClientRequest
+	11, // 42: belfry.v1.WitnessService.UnregisterClient:input_type -> belfry.v1.UnregisterClientRequest
+	13, // 43: belfry.v1.WitnessService.WaitChanges:input_type -> belfry.v1.WaitChangesRequest
+	15, // 44: belfry.v1.WitnessService.WatchChanges:input_type -> belfry.v1.WatchChangesRequest
+	17, // 45: belfry.v1.WitnessService.ListWitness:input_type -> belfry.v1.ListWitnessRequest
+	24, // 46: belfry.v1.WitnessService.MoveClients:input_type -> belfry.v1.MoveClientsRequest
+	27, // 47: belfry.v1.WitnessService.DrainNode:input_type -> belfry.v1.DrainNodeRequest
+	29, // 48: belfry.v1.WitnessService.EndRegistrations:input_type -> belfry.v1.EndRegistrationsRequest
+	31, // 49: belfry.v1.WitnessService.SetResource:input_type -> belfry.v1.SetResourceRequest
+	34, // 50: belfry.v1.WitnessService.DeclareResource:input_type -> belfry.v1.DeclareResourceRequest
+	36, // 51: belfry.v1.WitnessService.WithdrawResource:input_type -> belfry.v1.WithdrawResourceRequest
+	38, // 52: belfry.v1.WitnessService.ListDeclared:input_type -> belfry.v1.ListDeclaredRequest
+	40, // 53: belfry.v1.WitnessService.SetZone:input_type -> belfry.v1.SetZoneRequest
+	1,  // 54: belfry.v1.WitnessService.GetNodeInformation:output_type -> belfry.v1.GetNodeInformationResponse
+	7,  // 55: belfry.v1.WitnessService.RegisterClient:output_type -> belfry.v1.RegisterClientResponse
+	12, // 56: belfry.v1.WitnessService.UnregisterClient:output_type -> belfry.v1.UnregisterClientResponse
+	14, // 57: belfry.v1.WitnessService.WaitChanges:output_type -> belfry.v1.WaitChangesResponse
+	16, // 58: belfry.v1.WitnessService.WatchChanges:output_type -> belfry.v1.WatchChangesResponse
+	18, // 59: belfry.v1.WitnessService.ListWitness:output_type -> belfry.v1.ListWitnessResponse
+	25, // 60: belfry.v1.WitnessService.MoveClients:output_type -> belfry.v1.MoveClientsResponse
+	28, // 61: belfry.v1.WitnessService.DrainNode:output_type -> belfry.v1.DrainNodeResponse
+	30, // 62: belfry.v1.WitnessService.EndRegistrations:output_type -> belfry.v1.EndRegistrationsResponse
+	32, // 63: belfry.v1.WitnessService.SetResource:output_type -> belfry.v1.SetResourceResponse
+	35, // 64: belfry.v1.WitnessService.DeclareResource:output_type -> belfry.v1.DeclareResourceResponse
+	37, // 65: belfry.v1.WitnessService.WithdrawResource:output_type -> belfry.v1.WithdrawResourceResponse
+	39, // 66: belfry.v1.WitnessService.ListDeclared:output_type -> belfry.v1.ListDeclaredResponse
+	41, // 67: belfry.v1.WitnessService.SetZone:output_type -> belfry.v1.SetZoneResponse
+	54, // [54:68] is the sub-list for method output_type
+	40, // [40:54] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_witness_proto_init() }
@@ -2630,7 +3318,7 @@ func file_belfry_v1_witness_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_witness_proto_rawDesc), len(file_belfry_v1_witness_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   33,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,10 @@ const (
 	WitnessService_DrainNode_FullMethodName          = "/belfry.v1.WitnessService/DrainNode"
 	WitnessService_EndRegistrations_FullMethodName   = "/belfry.v1.WitnessService/EndRegistrations"
 	WitnessService_SetResource_FullMethodName        = "/belfry.v1.WitnessService/SetResource"
+	WitnessService_DeclareResource_FullMethodName    = "/belfry.v1.WitnessService/DeclareResource"
+	WitnessService_WithdrawResource_FullMethodName   = "/belfry.v1.WitnessService/WithdrawResource"
+	WitnessService_ListDeclared_FullMethodName       = "/belfry.v1.WitnessService/ListDeclared"
+	WitnessService_SetZone_FullMethodName            = "/belfry.v1.WitnessService/SetZone"
 )
 
 // WitnessServiceClient is the client API for WitnessService service.
@@ -65,6 +69,16 @@ type WitnessServiceClient interface {
 	EndRegistrations(ctx context.Context, in *EndRegistrationsRequest, opts ...grpc.CallOption) (*EndRegistrationsResponse, error)
 	// SetResource holds a resource in a state on all nodes, whatever is reported.
 	SetResource(ctx context.Context, in *SetResourceRequest, opts ...grpc.CallOption) (*SetResourceResponse, error)
+	// DeclareResource writes a resource into the cluster's configuration, in the
+	// place of the one of that name. It is in force at once, and stays.
+	DeclareResource(ctx context.Context, in *DeclareResourceRequest, opts ...grpc.CallOption) (*DeclareResourceResponse, error)
+	// WithdrawResource takes a resource out of the cluster's configuration.
+	WithdrawResource(ctx context.Context, in *WithdrawResourceRequest, opts ...grpc.CallOption) (*WithdrawResourceResponse, error)
+	// ListDeclared is the resources of the cluster's configuration, and those of
+	// the settings file of the node that is asked.
+	ListDeclared(ctx context.Context, in *ListDeclaredRequest, opts ...grpc.CallOption) (*ListDeclaredResponse, error)
+	// SetZone says with which others a node fails together.
+	SetZone(ctx context.Context, in *SetZoneRequest, opts ...grpc.CallOption) (*SetZoneResponse, error)
 }
 
 type witnessServiceClient struct {
@@ -184,6 +198,46 @@ func (c *witnessServiceClient) SetResource(ctx context.Context, in *SetResourceR
 	return out, nil
 }
 
+func (c *witnessServiceClient) DeclareResource(ctx context.Context, in *DeclareResourceRequest, opts ...grpc.CallOption) (*DeclareResourceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeclareResourceResponse)
+	err := c.cc.Invoke(ctx, WitnessService_DeclareResource_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *witnessServiceClient) WithdrawResource(ctx context.Context, in *WithdrawResourceRequest, opts ...grpc.CallOption) (*WithdrawResourceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WithdrawResourceResponse)
+	err := c.cc.Invoke(ctx, WitnessService_WithdrawResource_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *witnessServiceClient) ListDeclared(ctx context.Context, in *ListDeclaredRequest, opts ...grpc.CallOption) (*ListDeclaredResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListDeclaredResponse)
+	err := c.cc.Invoke(ctx, WitnessService_ListDeclared_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *witnessServiceClient) SetZone(ctx context.Context, in *SetZoneRequest, opts ...grpc.CallOption) (*SetZoneResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetZoneResponse)
+	err := c.cc.Invoke(ctx, WitnessService_SetZone_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // WitnessServiceServer is the server API for WitnessService service.
 // All implementations must embed UnimplementedWitnessServiceServer
 // for forward compatibility.
@@ -218,6 +272,16 @@ type WitnessServiceServer interface {
 	EndRegistrations(context.Context, *EndRegistrationsRequest) (*EndRegistrationsResponse, error)
 	// SetResource holds a resource in a state on all nodes, whatever is reported.
 	SetResource(context.Context, *SetResourceRequest) (*SetResourceResponse, error)
+	// DeclareResource writes a resource into the cluster's configuration, in the
+	// place of the one of that name. It is in force at once, and stays.
+	DeclareResource(context.Context, *DeclareResourceRequest) (*DeclareResourceResponse, error)
+	// WithdrawResource takes a resource out of the cluster's configuration.
+	WithdrawResource(context.Context, *WithdrawResourceRequest) (*WithdrawResourceResponse, error)
+	// ListDeclared is the resources of the cluster's configuration, and those of
+	// the settings file of the node that is asked.
+	ListDeclared(context.Context, *ListDeclaredRequest) (*ListDeclaredResponse, error)
+	// SetZone says with which others a node fails together.
+	SetZone(context.Context, *SetZoneRequest) (*SetZoneResponse, error)
 	mustEmbedUnimplementedWitnessServiceServer()
 }
 
@@ -257,6 +321,18 @@ func (UnimplementedWitnessServiceServer) EndRegistrations(context.Context, *EndR
 }
 func (UnimplementedWitnessServiceServer) SetResource(context.Context, *SetResourceRequest) (*SetResourceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetResource not implemented")
+}
+func (UnimplementedWitnessServiceServer) DeclareResource(context.Context, *DeclareResourceRequest) (*DeclareResourceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeclareResource not implemented")
+}
+func (UnimplementedWitnessServiceServer) WithdrawResource(context.Context, *WithdrawResourceRequest) (*WithdrawResourceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method WithdrawResource not implemented")
+}
+func (UnimplementedWitnessServiceServer) ListDeclared(context.Context, *ListDeclaredRequest) (*ListDeclaredResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListDeclared not implemented")
+}
+func (UnimplementedWitnessServiceServer) SetZone(context.Context, *SetZoneRequest) (*SetZoneResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetZone not implemented")
 }
 func (UnimplementedWitnessServiceServer) mustEmbedUnimplementedWitnessServiceServer() {}
 func (UnimplementedWitnessServiceServer) testEmbeddedByValue()                        {}
@@ -452,6 +528,78 @@ func _WitnessService_SetResource_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _WitnessService_DeclareResource_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeclareResourceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WitnessServiceServer).DeclareResource(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WitnessService_DeclareResource_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WitnessServiceServer).DeclareResource(ctx, req.(*DeclareResourceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _WitnessService_WithdrawResource_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WithdrawResourceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WitnessServiceServer).WithdrawResource(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WitnessService_WithdrawResource_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WitnessServiceServer).WithdrawResource(ctx, req.(*WithdrawResourceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _WitnessService_ListDeclared_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListDeclaredRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WitnessServiceServer).ListDeclared(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WitnessService_ListDeclared_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WitnessServiceServer).ListDeclared(ctx, req.(*ListDeclaredRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _WitnessService_SetZone_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetZoneRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WitnessServiceServer).SetZone(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WitnessService_SetZone_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WitnessServiceServer).SetZone(ctx, req.(*SetZoneRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // WitnessService_ServiceDesc is the grpc.ServiceDesc for WitnessService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -494,6 +642,22 @@ var WitnessService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetResource",
 			Handler:    _WitnessService_SetResource_Handler,
+		},
+		{
+			MethodName: "DeclareResource",
+			Handler:    _WitnessService_DeclareResource_Handler,
+		},
+		{
+			MethodName: "WithdrawResource",
+			Handler:    _WitnessService_WithdrawResource_Handler,
+		},
+		{
+			MethodName: "ListDeclared",
+			Handler:    _WitnessService_ListDeclared_Handler,
+		},
+		{
+			MethodName: "SetZone",
+			Handler:    _WitnessService_SetZone_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -19,7 +19,8 @@ import (
 
 // The classes of Notices. The subject of cluster.nontransitive and config.* is the
 // name of the cluster, that of repository.* the UUID of the repository,
-// that of producer.failed a producer; that of all others is a node.
+// that of producer.failed a producer, that of witness.moved whatever resource
+// clients have; that of all others is a node.
 const (
 	Restarted     belfry.Class = "node.restarted"
 	WasDown       belfry.Class = "node.was-down"
@@ -37,6 +38,9 @@ const (
 	RepositoryClone   belfry.Class = "repository.clone"
 	RepositoryVersion belfry.Class = "repository.version"
 	ConfigUnsupported belfry.Class = "config.unsupported"
+
+	WitnessState belfry.Class = "witness.state"
+	WitnessMoved belfry.Class = "witness.moved"
 
 	ProducerFailed belfry.Class = "producer.failed"
 )
@@ -77,7 +81,7 @@ func NewNotices(cluster, self string, nodes, producers []string) *Notices {
 	own := []string{self}
 	return &Notices{
 		fixed: map[belfry.Class][]string{
-			WasDown: own, Isolated: own, JournalState: own, Nontransitive: {cluster}, ConfigChanged: {cluster}, ConfigUnsupported: {cluster},
+			WasDown: own, Isolated: own, JournalState: own, WitnessState: own, Nontransitive: {cluster}, ConfigChanged: {cluster}, ConfigUnsupported: {cluster},
 			RepositoryState: {}, RepositoryClone: {}, RepositoryVersion: {},
 			ProducerFailed: slices.Sorted(slices.Values(producers)),
 		},
@@ -126,6 +130,11 @@ func (*Notices) Classes() []belfry.ClassInfo {
 		class(RepositoryClone, "a disk of the repository is there more than once, or another agent writes in this node's place", "UUID", "RepositoryClone"),
 		class(RepositoryVersion, "the etcd that holds the repository is of a release with a known hole", "UUID", "RepositoryVersion"),
 		class(ConfigUnsupported, "a generation of the configuration is not taken over, because this agent is too old for it", "CLUSTER", "ConfigUnsupported"),
+		{
+			Class: WitnessState, Kind: belfry.State, Summary: "the witness of a node serves clients, is being drained, or is off", Subject: "NODE",
+			Data: "belfry.v1.WitnessState", Globs: true, Remote: true, Optional: true,
+		},
+		class(WitnessMoved, "clients of a resource were asked to go elsewhere", "KIND/SUBJECT", "WitnessMoved"),
 		class(ProducerFailed, "what watches the operating system for some classes does not work, and is started again", "PRODUCER", "ProducerFailed"),
 		class(Nontransitive, "nodes that are up do not reach each other, or do so again", "CLUSTER", "ClusterNontransitive"),
 	}
@@ -136,7 +145,7 @@ func (p *Notices) Tell(class belfry.Class, subject string, at time.Time, edge be
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := notice{class: class, subject: subject, occurrence: occurrenceOf(at, edge, data)}
-	if class == JournalState || class == RepositoryState {
+	if slices.Contains([]belfry.Class{JournalState, RepositoryState, WitnessState}, class) {
 		first := p.states[class] == nil
 		p.states[class] = &n.occurrence
 		if first { // it has become known, and did not change
@@ -222,7 +231,14 @@ type noticeSession struct {
 	// awaited are the notices of nodes that were just added, for the entries
 	// that the event machine makes of it.
 	awaited []awaited
+
+	// resources are the subjects of witness.moved that were heard of, oldest first:
+	// patterns find what is moved when it is.
+	resources []string
 }
+
+// maxMoved bounds the resources that patterns find.
+const maxMoved = 4096
 
 type awaited struct {
 	notice
@@ -231,6 +247,9 @@ type awaited struct {
 
 // subjects are those that a class has now.
 func (s *noticeSession) subjects(class belfry.Class) []string {
+	if class == WitnessMoved {
+		return s.resources
+	}
 	if fixed, ok := s.producer.fixed[class]; ok {
 		return fixed
 	}
@@ -251,7 +270,7 @@ func (s *noticeSession) begin(w event.Watch) error {
 		return nil
 	}
 	switch {
-	case slices.Contains(known, w.Subject):
+	case w.Class == WitnessMoved, slices.Contains(known, w.Subject):
 		return s.associate(w)
 	case w.Wait:
 		return nil
@@ -301,11 +320,40 @@ func (s *noticeSession) post() error {
 		} else if err := s.tell(n); err != nil {
 			return err
 		}
+		if n.class == WitnessMoved {
+			if err := s.find(n); err != nil {
+				return err
+			}
+		}
 		if n.nodes != nil {
 			if err := s.follow(n.nodes); err != nil {
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+// find names a resource to the patterns that fit it, when clients were moved for
+// the first time; the entry that is made of it gets what was its cause.
+func (s *noticeSession) find(n notice) error {
+	if slices.Contains(s.resources, n.subject) || len(s.resources) >= maxMoved {
+		return nil
+	}
+	s.resources = append(s.resources, n.subject)
+	found := false
+	for _, id := range slices.Sorted(maps.Keys(s.watches)) {
+		w := s.watches[id]
+		if w.Entry != 0 || w.Class != n.class || !producer.Match(w.Subject, n.subject) {
+			continue
+		}
+		found = true
+		if err := s.send(event.Found{Watch: w.ID, Subject: n.subject}); err != nil {
+			return err
+		}
+	}
+	if found {
+		s.awaited = append(s.awaited, awaited{n, time.Now().Add(awaitFor)})
 	}
 	return nil
 }
@@ -329,7 +377,7 @@ func (s *noticeSession) follow(nodes []string) error {
 	s.nodes = nodes
 	for _, id := range slices.Sorted(maps.Keys(s.watches)) {
 		w := s.watches[id]
-		if _, fixed := s.producer.fixed[w.Class]; fixed {
+		if _, fixed := s.producer.fixed[w.Class]; fixed || w.Class == WitnessMoved {
 			continue
 		}
 		if err := s.refresh(w, old); err != nil {
