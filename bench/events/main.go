@@ -111,19 +111,7 @@ func (b *bench) seconds(d time.Duration) time.Duration { return time.Duration(fl
 
 // turns runs each system in turn, -reps times.
 func (b *bench) turns(ctx context.Context, what string, systems ...func(context.Context) error) error {
-	defer fmt.Fprint(b.log, "\r\033[K")
-	for rep := range b.reps {
-		fmt.Fprintf(b.log, "\r%s: %d of %d ", what, rep+1, b.reps)
-		for _, system := range systems {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if err := system(ctx); err != nil {
-				return fmt.Errorf("%s, repetition %d: %w", what, rep+1, err)
-			}
-		}
-	}
-	return nil
+	return side.Turns(ctx, b.log, what, b.reps, systems...)
 }
 
 func run(ctx context.Context, args []string, out io.Writer) (err error) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -10,8 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,7 +38,7 @@ func playServer(args []string, in io.Reader, out io.Writer) error {
 	opts := server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true}
 	var certificate []byte
 	if len(args) == 1 && args[0] == withTLS {
-		own, err := ownCertificate()
+		own, err := side.OwnCertificate()
 		if err != nil {
 			return err
 		}
@@ -63,22 +60,6 @@ func playServer(args []string, in io.Reader, out io.Writer) error {
 	fmt.Fprintln(out, s.ClientURL(), base64.StdEncoding.EncodeToString(certificate))
 	_, err = io.Copy(io.Discard, in)
 	return err
-}
-
-// ownCertificate is one for loopback that is its own authority, of the kind that
-// Belfry's nodes have.
-func ownCertificate() (tls.Certificate, error) {
-	public, private, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	now := time.Now()
-	template := x509.Certificate{
-		SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(nil, &template, &template, public, private)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}, err
 }
 
 // playStalled subscribes and never takes a message. A line on its input asks

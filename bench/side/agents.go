@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/belfry-ha/belfry/client"
@@ -23,11 +24,12 @@ type Agents struct {
 	nodes   int
 	dir     string
 	up      *Child
+	again   []*exec.Cmd // agents that were started once more
 }
 
 // StartAgents builds the program and starts a cluster of nodes, 1 to 26, as
-// belfry up does. env is added to the environment of the agents.
-func StartAgents(ctx context.Context, nodes int, env ...string) (a *Agents, err error) {
+// belfry up does.
+func StartAgents(ctx context.Context, nodes int) (a *Agents, err error) {
 	if os.Getuid() != 0 {
 		return nil, errors.New("an agent takes 1,000 events a second from each user but root; run this as root")
 	}
@@ -51,7 +53,6 @@ func StartAgents(ctx context.Context, nodes int, env ...string) (a *Agents, err 
 		return nil, fmt.Errorf("go build ./cmd/belfry: %w\n%s", err, text)
 	}
 	up := exec.Command(a.Program, "up", "--nodes", strconv.Itoa(nodes), "--state", filepath.Join(dir, "state"))
-	up.Env = append(os.Environ(), env...)
 	if a.up, _, err = Start(up); err != nil {
 		return nil, err
 	}
@@ -74,34 +75,36 @@ func moduleRoot() (string, error) {
 func (a *Agents) Settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	c, err := client.Dial(ctx, a.Socket("a"))
-	if err != nil {
-		return err
-	}
-	defer c.Close()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		nodes, err := c.Nodes(ctx)
-		if err != nil {
-			return err
-		}
-		up := 0
-		for _, n := range nodes {
-			if n.GetVerdict() == "up" && n.GetPid() != 0 {
-				a.PIDs[n.GetName()] = int(n.GetPid())
-				up++
-			}
-		}
+		up, err := a.look(ctx)
 		if up == a.nodes {
 			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("the agents did not find each other: %w; see %s", ctx.Err(), a.dir)
+			return fmt.Errorf("the agents did not find each other: %w; see %s", errors.Join(ctx.Err(), err), a.dir)
 		}
 	}
+}
+
+// look counts the nodes that a holds up.
+func (a *Agents) look(ctx context.Context) (up int, err error) {
+	c, err := client.Dial(ctx, a.Socket("a"))
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	nodes, err := c.Nodes(ctx)
+	for _, n := range nodes {
+		if n.GetVerdict() == "up" && n.GetPid() != 0 {
+			a.PIDs[n.GetName()] = int(n.GetPid())
+			up++
+		}
+	}
+	return up, err
 }
 
 // State is the state directory of a node, or of "client", which has the identity
@@ -121,6 +124,39 @@ func (a *Agents) Resident() (sum int) {
 
 // Stop ends them and removes what they left.
 func (a *Agents) Stop() error {
+	for _, cmd := range a.again {
+		_ = cmd.Process.Kill() // else it has ended already
+		_ = cmd.Wait()
+	}
 	err := a.up.Interrupt()
 	return errors.Join(err, os.RemoveAll(a.dir))
+}
+
+// Configure adds settings to those of a node, and starts its agent with them.
+func (a *Agents) Configure(ctx context.Context, node, settings string) error {
+	f, err := os.OpenFile(a.settings(node), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(settings)
+	if err := errors.Join(err, f.Close(), a.Kill(node), a.Restart(node)); err != nil {
+		return err
+	}
+	return a.Settle(ctx)
+}
+
+func (a *Agents) settings(node string) string { return filepath.Join(a.State(node), "belfry.yaml") }
+
+// Kill ends a node's agent as a crash does.
+func (a *Agents) Kill(node string) error { return syscall.Kill(a.PIDs[node], syscall.SIGKILL) }
+
+// Restart starts the agent of a node that was killed. Settle then waits for it.
+func (a *Agents) Restart(node string) error {
+	cmd := exec.Command(a.Program, "agent", "--config", a.settings(node))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	a.again = append(a.again, cmd)
+	return nil
 }

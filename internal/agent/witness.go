@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -89,12 +90,20 @@ func (l *witnessLoop) receive(m *witness.Machine, waiting map[witness.CallID]cha
 	m.Receive(time.Now(), in.msg)
 }
 
+// handful is how many callers are answered before they may run. One verdict can
+// answer ten thousand: if all were woken first, then all were written for, then all
+// were sent, the first would be told when the last is.
+const handful = 16
+
 // hand gives away what the machine put out. Nothing here waits.
 func (l *witnessLoop) hand(waiting map[witness.CallID]chan<- witness.Answer, out witness.Output) {
-	for _, a := range out.Answers {
+	for i, a := range out.Answers {
 		if reply, ok := waiting[a.Call]; ok {
 			reply <- a // has room
 			delete(waiting, a.Call)
+		}
+		if i%handful == handful-1 {
+			runtime.Gosched()
 		}
 	}
 	if len(out.Interest) > 0 {

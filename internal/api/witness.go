@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -71,7 +72,8 @@ const (
 
 type witnessService struct {
 	belfryv1.UnimplementedWitnessServiceServer
-	s *Server
+	s      *Server
+	newest atomic.Pointer[changeStamp]
 }
 
 // ownerOf is who a registration belongs to. It outlives its connection, so that
@@ -129,7 +131,7 @@ func (w *witnessService) register(ctx context.Context, op string, r *belfryv1.Cl
 		KeepAlive: durationpb.New(keepAlive), Unused: durationpb.New(unused),
 	}
 	for _, p := range a.States {
-		resp.Resources = append(resp.Resources, &belfryv1.PresentResource{Change: changeOf(&p.Change), Changed: p.Changed})
+		resp.Resources = append(resp.Resources, &belfryv1.PresentResource{Change: w.changeOf(&p.Change), Changed: p.Changed})
 	}
 	return resp, nil
 }
@@ -189,7 +191,7 @@ func (w *witnessService) WaitChanges(ctx context.Context, req *belfryv1.WaitChan
 	if err != nil {
 		return nil, &belfry.Error{Op: op, Err: err}
 	}
-	return &belfryv1.WaitChangesResponse{Changes: changesOf(a.Changes), TimedOut: len(a.Changes) == 0}, nil
+	return &belfryv1.WaitChangesResponse{Changes: w.changesOf(a.Changes), TimedOut: len(a.Changes) == 0}, nil
 }
 
 // WatchChanges asks for the next changes when those before are with the
@@ -232,7 +234,7 @@ func (w *witnessService) watch(ctx context.Context, op string, req *belfryv1.Wat
 		if err != nil {
 			return err
 		}
-		if err := send(&belfryv1.WatchChangesResponse{Changes: changesOf(a.Changes), KeepAlive: len(a.Changes) == 0}); err != nil {
+		if err := send(&belfryv1.WatchChangesResponse{Changes: w.changesOf(a.Changes), KeepAlive: len(a.Changes) == 0}); err != nil {
 			return err
 		}
 	}
