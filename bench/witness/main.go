@@ -68,7 +68,7 @@ func parse(args []string) (settings, error) {
 	flags := flag.NewFlagSet("witness", flag.ContinueOnError)
 	flags.StringVar(&s.out, "out", "", "write the figures as JSON to `FILE`")
 	flags.StringVar(&s.readme, "readme", "", "rewrite the tables between the markers of `FILE`")
-	only := flags.String("only", "", "measure only the parts whose name fits `REGEXP`: crowd, alone, dead, silent")
+	only := flags.String("only", "", "measure only the parts whose name fits `REGEXP`: alone, crowd, dead, silent, memory")
 	flags.Float64Var(&s.scale, "scale", 1, "share of the clients and rounds; below 1 only to try something out")
 	flags.IntVar(&s.reps, "reps", 5, "repetitions of each system")
 	if err := flags.Parse(args); err != nil {
@@ -97,10 +97,11 @@ type part struct {
 }
 
 var parts = []part{
+	{"alone", "One client", true, measureAlone}, // before the crowd, whose registrations stay for a while
 	{"crowd", "Ten thousand clients", true, measureCrowd},
-	{"alone", "One client", true, measureAlone},
 	{"dead", "Agent killed", true, measureDead},
 	{"silent", "Host silent", false, measureSilent},
+	{"memory", "Memory", false, measureMemory},
 }
 
 // bench is what the parts share.

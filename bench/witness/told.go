@@ -16,17 +16,14 @@ const (
 	clients     = 10_000
 	rounds      = 6 // of changes in one repetition, of which the first does not count
 	alone       = 1000
-	further     = 5000
 	registering = 1000
 )
 
 // A crowd is what one repetition with all clients found.
 type crowd struct {
-	changed spread  // from the request of a change
-	down    spread  // from the verdict down
-	up      spread  // from the verdict up
-	each    float64 // KiB of the process for one connection
-	another float64 // KiB for one more registration of a connection that there is
+	changed spread // from the request of a change
+	down    spread // from the verdict down
+	up      spread // from the verdict up
 }
 
 // measureCrowd tells ten thousand at once.
@@ -48,7 +45,6 @@ func measureCrowd(ctx context.Context, b *bench) ([]side.Row, error) {
 	}
 	changed := func(c crowd) float64 { return c.changed.p50 }
 	last := func(c crowd) float64 { return c.changed.p99 }
-	each := func(c crowd) float64 { return c.each }
 	title := side.Commas(int64(n)) + " clients, from "
 	row := func(work, unit string, of func(crowd) float64, bound side.Target) side.Row {
 		return side.Row{Work: work, Unit: unit, Ours: side.Pick(ours, of), Target: bound}
@@ -67,27 +63,23 @@ func measureCrowd(ctx context.Context, b *bench) ([]side.Row, error) {
 		for _, line := range []struct {
 			work, unit string
 			of         func(crowd) float64
-		}{{title + "the request of a change, p50", "ms", changed}, {title + "the request of a change, p99", "ms", last}, {"memory for one client's connection", "KiB", each}} {
+		}{{title + "the request of a change, p50", "ms", changed}, {title + "the request of a change, p99", "ms", last}} {
 			r := row(line.work, line.unit, line.of, peer.bound)
 			r.Peer, r.Theirs = peer.name, side.Pick(peer.theirs, line.of)
 			rows = append(rows, r)
 		}
 	}
-	return append(rows,
-		row("memory for one client's connection, bound of its own", "KiB", each, side.Target{Own: 40}),
-		row("memory for one more registration on a connection that there is", "KiB", func(c crowd) float64 { return c.another }, side.Target{Own: 2})), nil
+	return rows, nil
 }
 
 // gather opens all connections, changes something several times, and lets more
 // happen to them.
 func gather(ctx context.Context, s system, n int, more func(context.Context, *watchers, *crowd) error) (c crowd, err error) {
-	before := side.ResidentKiB(s.pid())
 	w, err := watch(ctx, s, n)
 	if err != nil {
 		return c, err
 	}
 	defer w.close()
-	c.each = float64(side.ResidentKiB(s.pid())-before) / float64(n)
 	if _, err := w.changes(ctx, s, 2); err != nil { // warm, and as it was
 		return c, err
 	}
@@ -99,7 +91,7 @@ func gather(ctx context.Context, s system, n int, more func(context.Context, *wa
 	return c, more(ctx, w, &c)
 }
 
-// killed kills b, brings it back, and registers more on one connection.
+// killed kills b and brings it back.
 func (b *bench) killed(ctx context.Context, w *watchers, c *crowd) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -136,16 +128,7 @@ func (b *bench) killed(ctx context.Context, w *watchers, c *crowd) error {
 	if c.up, err = reach(belfry.VerdictUp, func() error { return b.cluster.agents.Restart("b") }); err != nil {
 		return err
 	}
-	if err := b.cluster.agents.Settle(ctx); err != nil {
-		return err
-	}
-	before := side.ResidentKiB(b.cluster.pid())
-	n := b.scaled(further)
-	if _, err := registerMany(ctx, b.cluster, n, n/10); err != nil {
-		return err
-	}
-	c.another = float64(side.ResidentKiB(b.cluster.pid())-before) / float64(n)
-	return nil
+	return b.cluster.agents.Settle(ctx)
 }
 
 // registerMany makes n registrations on one connection, one after the other, and
