@@ -26,6 +26,13 @@ var (
 	ErrNoAgent     = errors.New("no agent") // nobody answers, or the one that did is stopping
 )
 
+// How a connection of the client library's ResourceDialer ends before its time. They
+// do not travel.
+var (
+	ErrResourceUnavailable = errors.New("resource unavailable")
+	ErrResourceMoved       = errors.New("resource moved")
+)
+
 // Error says which operation failed on what. Err is, or wraps, one of the
 // sentinels of this package.
 type Error struct {

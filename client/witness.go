@@ -39,6 +39,10 @@ type WitnessConfig struct {
 	// KeepAlive is how long a witness may be silent; 1 s to 60 s; zero: 5 s. One
 	// that says nothing for twice as long and a second is left.
 	KeepAlive time.Duration
+	// Redundancy is at how many witnesses at a time the program is registered, 1 or
+	// 2; zero: 1. With 2 nothing is late when a witness dies: the other one tells. Each
+	// change is still told once, and where one doubts the word of the other counts.
+	Redundancy int
 }
 
 // WitnessEventKind says what a witness event is about.
@@ -68,6 +72,7 @@ const (
 	seedWait         = time.Second      // for one agent to answer which witnesses there are
 	registerWait     = 3 * time.Second  // for one witness to register
 	movesSeen        = 16               // ids that are remembered
+	mostWitnesses    = 2                // at a time
 	longestKeepAlive = 60 * time.Second // that a witness takes
 )
 
@@ -79,20 +84,33 @@ const (
 // use.
 type Witness struct {
 	config WitnessConfig
-	key    string
 	cancel context.CancelFunc
 	events chan WitnessEvent
-	done   chan struct{} // closed when it is over; err is set before
-	err    error
+	opened chan error    // the first outcome of each post; has room
+	done   chan struct{} // closed when it is over
 
-	// What the program was told; the goroutine's own.
-	known map[string]belfry.ResourceLevel
-	moves []string          // newest last
-	seeds map[string]string // targets by node, of those that answered once
+	telling sync.Mutex // keeps the order of what is told; before mu
+	told    *told      // of the program
+	meant   string     // the holder for which told counts
 
-	mu    sync.Mutex
-	node  string                  // of the witness; empty: none
-	at    string                  // what the program uses now
+	mu      sync.Mutex
+	posts   []*post
+	at      string            // what the program uses now
+	seeds   map[string]string // targets by node, of those that answered once
+	began   bool              // some post has registered once
+	missing bool              // the program was told so
+	err     error             // of Next, when it is over
+}
+
+// A post is the place of one registration: at one witness, and then at the next one.
+type post struct {
+	*Witness
+	number int
+	key    string
+
+	// Guarded by Witness.mu.
+	tried string                  // node that it is at, or tries; empty: none
+	node  string                  // node that it is registered at; empty: none
 	leave context.CancelCauseFunc // ends the present stay; nil: there is none
 }
 
@@ -111,6 +129,10 @@ func OpenWitness(ctx context.Context, config WitnessConfig) (*Witness, error) {
 	case config.KeepAlive < time.Second || config.KeepAlive > longestKeepAlive:
 		return nil, fmt.Errorf("%w: keep-alive %s; 1s to %s", belfry.ErrUsage, config.KeepAlive, longestKeepAlive)
 	}
+	if config.Redundancy < 0 || config.Redundancy > mostWitnesses {
+		return nil, fmt.Errorf("%w: redundancy %d; 1 or %d", belfry.ErrUsage, config.Redundancy, mostWitnesses)
+	}
+	config.Redundancy = max(1, config.Redundancy)
 	for i, text := range config.Resources {
 		name, err := belfry.ParseResource(text)
 		if err != nil {
@@ -119,28 +141,41 @@ func OpenWitness(ctx context.Context, config WitnessConfig) (*Witness, error) {
 		config.Resources = slices.Clone(config.Resources) // the caller's stays as it is
 		config.Resources[i] = string(name)
 	}
-	var key [16]byte
-	rand.Read(key[:])
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	w := &Witness{
-		config: config, key: hex.EncodeToString(key[:]), cancel: cancel,
-		events: make(chan WitnessEvent), done: make(chan struct{}), at: config.At, known: map[string]belfry.ResourceLevel{}, seeds: map[string]string{},
+		config: config, cancel: cancel, events: make(chan WitnessEvent), done: make(chan struct{}), at: config.At, meant: config.At,
+		opened: make(chan error, config.Redundancy), told: newTold(config.Redundancy), seeds: map[string]string{}, err: net.ErrClosed,
 	}
-	opened := make(chan error, 1)
-	go w.run(running, opened)
+	w.run(running)
 	select {
-	case err := <-opened:
+	case err := <-w.opened:
 		if err != nil {
-			cancel()
-			<-w.done
+			w.Close()
 			return nil, err
 		}
 		return w, nil
 	case <-ctx.Done():
-		cancel()
-		<-w.done
-		return nil, errors.Join(ctx.Err(), w.err)
+		w.Close()
+		return nil, errors.Join(ctx.Err(), w.lastError())
 	}
+}
+
+// run starts the posts.
+func (w *Witness) run(ctx context.Context) {
+	var group sync.WaitGroup
+	for i := range w.config.Redundancy {
+		var key [16]byte
+		rand.Read(key[:])
+		p := &post{Witness: w, number: i, key: hex.EncodeToString(key[:])}
+		w.posts = append(w.posts, p)
+	}
+	for _, p := range w.posts {
+		group.Go(func() { p.run(ctx) })
+	}
+	go func() {
+		group.Wait()
+		close(w.done)
+	}()
 }
 
 // Next waits for what there is to say. The states at the beginning come first.
@@ -150,17 +185,22 @@ func (w *Witness) Next(ctx context.Context) (WitnessEvent, error) {
 	case e := <-w.events:
 		return e, nil
 	case <-w.done:
-		return WitnessEvent{}, w.err
+		return WitnessEvent{}, w.lastError()
 	case <-ctx.Done():
 		return WitnessEvent{}, ctx.Err()
 	}
 }
 
-// Node is the name of the witness; empty while there is none.
+// Node is the name of the witness, of two the first; empty while there is none.
 func (w *Witness) Node() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.node
+	for _, p := range w.posts {
+		if p.node != "" {
+			return p.node
+		}
+	}
+	return ""
 }
 
 // Use says which node, or address of one, the program uses from now on. It is
@@ -172,8 +212,10 @@ func (w *Witness) Use(at string) {
 		return
 	}
 	w.at = at
-	if w.leave != nil {
-		w.leave(errRenewed)
+	for _, p := range w.posts {
+		if p.leave != nil {
+			p.leave(errRenewed)
+		}
 	}
 }
 
@@ -184,10 +226,10 @@ func (w *Witness) Close() {
 	<-w.done
 }
 
-func (w *Witness) setNode(name string) {
+func (w *Witness) lastError() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.node = name
+	return w.err
 }
 
 // A candidate is a witness that may be tried.
@@ -197,57 +239,92 @@ type candidate struct {
 }
 
 // run goes from witness to witness until ctx ends.
-func (w *Witness) run(ctx context.Context, opened chan<- error) {
-	defer close(w.done)
-	w.err = net.ErrClosed
+func (p *post) run(ctx context.Context) {
 	var next []candidate // known from the last answer, without asking a seed
-	delay, missing := backoffMin, false
+	delay := backoffMin
 	for ctx.Err() == nil {
 		candidates := next
 		next = nil
 		var err error
 		discovered := len(candidates) == 0
 		if discovered {
-			candidates, err = w.discover(ctx)
+			candidates, err = p.discover(ctx)
 		}
 		for _, c := range candidates {
+			if !p.try(c.node) {
+				continue // the other post is there
+			}
 			var registered *belfryv1.RegisterClientResponse
-			registered, err = w.stay(ctx, c, opened)
+			registered, err = p.stay(ctx, c)
+			p.try("")
 			if ctx.Err() != nil {
 				return
 			}
 			if registered != nil {
-				opened, delay, missing = nil, backoffMin, false
-				next = w.others(registered.GetWitnesses(), c)
+				delay = backoffMin
+				next = p.others(registered.GetWitnesses(), c)
 				if errors.Is(err, errRenewed) {
 					next = append([]candidate{c}, next...)
 				}
 				break
 			}
-			if opened != nil && conclusive(err) {
-				opened <- err
-				w.err = err
+			if p.hopeless(err) {
 				return
 			}
 		}
 		if len(next) > 0 || !discovered {
 			continue // there are others, or a seed knows some
 		}
-		if err == nil {
-			err = fmt.Errorf("%w: no witness answers", belfry.ErrNoAgent)
-		}
-		w.err = err
-		if opened == nil && !missing {
-			missing = true
-			w.say(ctx, WitnessEvent{Kind: WitnessMissing, Err: err})
-		}
+		p.miss(ctx, err)
 		wait := time.Duration(mathrand.Int64N(int64(delay))) + time.Millisecond
 		delay = min(2*delay, backoffMax)
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
 		}
-		w.err = net.ErrClosed
+	}
+}
+
+// try takes a node for this post; false: the other one has it.
+func (p *post) try(node string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if node != "" && slices.ContainsFunc(p.posts, func(o *post) bool { return o != p && o.tried == node }) {
+		return false
+	}
+	p.tried = node
+	return true
+}
+
+// hopeless tells whether the first registration of all can not succeed anywhere.
+func (p *post) hopeless(err error) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.began || !conclusive(err) {
+		return false
+	}
+	p.err = err
+	p.opened <- err
+	return true
+}
+
+// miss says once that no witness can be reached by any post.
+func (p *post) miss(ctx context.Context, err error) {
+	if err == nil {
+		err = fmt.Errorf("%w: no witness answers", belfry.ErrNoAgent)
+	}
+	p.telling.Lock()
+	defer p.telling.Unlock()
+	p.mu.Lock()
+	alone := !slices.ContainsFunc(p.posts, func(o *post) bool { return o.node != "" })
+	if !p.began {
+		p.err = err // why the opening takes too long
+	}
+	tell := alone && p.began && !p.missing
+	p.missing = p.missing || tell
+	p.mu.Unlock()
+	if tell {
+		p.say(ctx, WitnessEvent{Kind: WitnessMissing, Err: err})
 	}
 }
 
@@ -284,6 +361,9 @@ func (w *Witness) discover(ctx context.Context) ([]candidate, error) {
 		info *belfryv1.GetNodeInformationResponse
 		err  error
 	}
+	w.mu.Lock()
+	at := w.at
+	w.mu.Unlock()
 	answers := make(chan answer, len(w.config.Seeds))
 	ctx, cancel := context.WithTimeout(ctx, seedWait)
 	defer cancel()
@@ -295,7 +375,7 @@ func (w *Witness) discover(ctx context.Context) ([]candidate, error) {
 				return
 			}
 			defer c.Close()
-			info, err := c.WitnessNodes(ctx, w.config.Name, w.config.At, w.config.Resources)
+			info, err := c.WitnessNodes(ctx, w.config.Name, at, w.config.Resources)
 			answers <- answer{seed, info, err}
 		}()
 	}
@@ -308,7 +388,9 @@ func (w *Witness) discover(ctx context.Context) ([]candidate, error) {
 			failed = a.err
 			continue
 		}
+		w.mu.Lock()
 		w.seeds[a.info.GetNodeName()] = a.seed
+		w.mu.Unlock()
 		answered = true
 		if ranking == nil {
 			ranking = a.info.GetWitnesses()
@@ -329,6 +411,8 @@ func (w *Witness) discover(ctx context.Context) ([]candidate, error) {
 
 // reachable are the witnesses of a ranking that can be dialled, in its order.
 func (w *Witness) reachable(ranking []*belfryv1.WitnessNode) (all []candidate) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for _, n := range ranking {
 		target := w.seeds[n.GetNode()]
 		if target == "" && w.config.TLS != nil && len(n.GetAddresses()) > 0 {

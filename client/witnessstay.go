@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"net"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -73,7 +73,7 @@ var errRenewed = fmt.Errorf("%w: the registration is made again", belfry.ErrStal
 
 // A watching is one stream of one witness.
 type watching struct {
-	*Witness
+	*post
 	client     *Client
 	stream     belfryv1.WitnessService_WatchChangesClient
 	silence    *time.Timer
@@ -82,9 +82,9 @@ type watching struct {
 
 // stay registers at one witness and tells what it says, until it dies, is silent
 // or sends the client away. registered is nil if it never came to that.
-func (w *Witness) stay(ctx context.Context, c candidate, opened chan<- error) (registered *belfryv1.RegisterClientResponse, err error) {
+func (p *post) stay(ctx context.Context, c candidate) (registered *belfryv1.RegisterClientResponse, err error) {
 	dialling, dialled := context.WithTimeout(ctx, registerWait)
-	conn, err := w.dial(dialling, c.target)
+	conn, err := p.dial(dialling, c.target)
 	dialled()
 	if err != nil {
 		return nil, err
@@ -92,26 +92,29 @@ func (w *Witness) stay(ctx context.Context, c candidate, opened chan<- error) (r
 	defer conn.Close()
 	streaming, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	w.mu.Lock()
-	w.leave = cancel
-	at := w.at
-	w.mu.Unlock()
+	p.mu.Lock()
+	p.leave = cancel
+	at := p.at
+	p.mu.Unlock()
 	stream, err := conn.witness.WatchChanges(streaming, &belfryv1.WatchChangesRequest{
-		Register: w.registration(at), KeepAlive: durationpb.New(w.config.KeepAlive),
+		Register: p.registration(at), KeepAlive: durationpb.New(p.config.KeepAlive),
 	})
 	if err != nil {
 		return nil, conn.errorOf(err)
 	}
-	in := &watching{Witness: w, client: conn, stream: stream}
+	in := &watching{post: p, client: conn, stream: stream}
 	in.silence = time.AfterFunc(registerWait, func() { cancel(errSilent) })
 	defer in.silence.Stop()
-	err = in.read(ctx, opened)
+	err = in.read(ctx)
 	if ctx.Err() != nil || errors.Is(err, errSentAway) {
-		w.unregister(ctx, conn)
+		p.unregister(ctx, conn)
 	}
-	w.mu.Lock()
-	w.leave, w.node = nil, ""
-	w.mu.Unlock()
+	p.mu.Lock()
+	p.leave, p.node = nil, ""
+	p.mu.Unlock()
+	p.telling.Lock()
+	p.told.left(p.number)
+	p.telling.Unlock()
 	if cause := context.Cause(streaming); errors.Is(cause, errSilent) || errors.Is(cause, errRenewed) {
 		err = cause
 	}
@@ -120,20 +123,19 @@ func (w *Witness) stay(ctx context.Context, c candidate, opened chan<- error) (r
 
 // registration is what a witness is told, with all that the program knows. Of a
 // holder that it has not used before that is that it can be used.
-func (w *Witness) registration(at string) *belfryv1.ClientRegistration {
-	if w.config.At != at {
-		w.config.At = at
-		for name, l := range w.known {
-			l.At = belfry.ResourceAvailable
-			w.known[name] = l
-		}
+func (p *post) registration(at string) *belfryv1.ClientRegistration {
+	p.telling.Lock()
+	defer p.telling.Unlock()
+	if p.meant != at {
+		p.meant = at
+		p.told.use()
 	}
 	r := &belfryv1.ClientRegistration{
-		Key: w.key, Client: w.config.Name, Resources: w.config.Resources, At: at,
-		Eager: w.config.Eager, AllowMissing: w.config.AllowMissing,
+		Key: p.key, Client: p.config.Name, Resources: p.config.Resources, At: at,
+		Eager: p.config.Eager, AllowMissing: p.config.AllowMissing, LastMove: p.told.lastMove(),
 	}
-	for _, name := range w.config.Resources {
-		if l, ok := w.known[name]; ok {
+	for _, name := range p.config.Resources {
+		if l, ok := p.told.known[name]; ok {
 			r.Known = append(r.Known, &belfryv1.KnownResource{
 				Resource: name, State: l.State.String(), AtState: l.At.String(),
 				Version: &belfryv1.ResourceVersion{
@@ -142,21 +144,18 @@ func (w *Witness) registration(at string) *belfryv1.ClientRegistration {
 			})
 		}
 	}
-	if len(w.moves) > 0 {
-		r.LastMove = w.moves[len(w.moves)-1]
-	}
 	return r
 }
 
 // unregister waits a second at most.
-func (w *Witness) unregister(ctx context.Context, c *Client) {
+func (p *post) unregister(ctx context.Context, c *Client) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	_, _ = c.witness.UnregisterClient(ctx, &belfryv1.UnregisterClientRequest{Registration: w.key}) // else it ends unused
+	_, _ = c.witness.UnregisterClient(ctx, &belfryv1.UnregisterClientRequest{Registration: p.key}) // else it ends unused
 }
 
 // read tells what comes on the stream, until it ends.
-func (in *watching) read(ctx context.Context, opened chan<- error) error {
+func (in *watching) read(ctx context.Context) error {
 	for {
 		resp, err := in.stream.Recv()
 		if err != nil {
@@ -164,11 +163,7 @@ func (in *watching) read(ctx context.Context, opened chan<- error) error {
 		}
 		in.silence.Stop() // the program may take its time
 		if r := resp.GetRegistered(); r != nil {
-			in.registered = r
-			in.setNode(r.GetNodeName())
-			if opened != nil {
-				opened <- nil
-			}
+			in.arrive(r)
 			if !in.begin(ctx, r) {
 				return ctx.Err()
 			}
@@ -182,8 +177,22 @@ func (in *watching) read(ctx context.Context, opened chan<- error) error {
 	}
 }
 
+// arrive notes where the registration is.
+func (in *watching) arrive(r *belfryv1.RegisterClientResponse) {
+	in.registered = r
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.node, in.missing = r.GetNodeName(), false
+	if !in.began {
+		in.began, in.err = true, net.ErrClosed
+		in.opened <- nil
+	}
+}
+
 // begin tells of the states at the beginning, and of what changed meanwhile.
 func (in *watching) begin(ctx context.Context, r *belfryv1.RegisterClientResponse) bool {
+	in.telling.Lock()
+	defer in.telling.Unlock()
 	if !in.say(ctx, WitnessEvent{Kind: WitnessAt, Node: r.GetNodeName()}) {
 		return false
 	}
@@ -192,14 +201,14 @@ func (in *watching) begin(ctx context.Context, r *belfryv1.RegisterClientRespons
 		if err != nil {
 			continue // of a witness that knows more kinds of states
 		}
-		name := string(change.Resource)
-		kind := WitnessChange
-		if _, had := in.known[name]; !had {
-			kind = WitnessState
-		} else if p.GetChanged() == 0 {
+		first, news := in.told.begin(in.number, &change, p.GetChanged())
+		if !news {
 			continue
 		}
-		in.known[name] = change.Level
+		kind := WitnessChange
+		if first {
+			kind = WitnessState
+		}
 		if !in.say(ctx, WitnessEvent{Kind: kind, Node: r.GetNodeName(), Change: change}) {
 			return false
 		}
@@ -209,6 +218,8 @@ func (in *watching) begin(ctx context.Context, r *belfryv1.RegisterClientRespons
 
 // take tells of one change.
 func (in *watching) take(ctx context.Context, c *belfryv1.ResourceChange) error {
+	in.telling.Lock()
+	defer in.telling.Unlock()
 	node := in.registered.GetNodeName()
 	if c.GetReregister() {
 		return errSentAway
@@ -219,14 +230,12 @@ func (in *watching) take(ctx context.Context, c *belfryv1.ResourceChange) error 
 	}
 	kind := WitnessChange
 	if change.Move != nil {
-		if slices.Contains(in.moves, change.Move.ID) {
+		kind = WitnessMove
+		if !in.told.move(change.Move.ID) {
 			return nil
 		}
-		in.moves = append(in.moves, change.Move.ID)
-		in.moves = in.moves[max(0, len(in.moves)-movesSeen):]
-		kind = WitnessMove
-	} else {
-		in.known[string(change.Resource)] = change.Level
+	} else if !in.told.change(in.number, &change) {
+		return nil
 	}
 	if !in.say(ctx, WitnessEvent{Kind: kind, Node: node, Change: change}) {
 		return ctx.Err()

@@ -6,119 +6,21 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/bench/side"
 	"github.com/belfry-ha/belfry/client"
 )
 
-// agents is a cluster of two, a and b, each agent a process of its own: events
-// are posted at b and consumed at a.
-type agents struct {
-	dir  string
-	up   *child
-	pids map[string]int // by name
-}
-
 const class = "user.bench"
-
-// startAgents builds the program and starts the cluster.
-func startAgents(ctx context.Context) (a *agents, err error) {
-	if os.Getuid() != 0 {
-		return nil, errors.New("an agent takes 1,000 events a second from each user but root; run this as root")
-	}
-	dir, err := os.MkdirTemp("", "belfry-bench-")
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.RemoveAll(dir)
-		}
-	}()
-	program := filepath.Join(dir, "belfry")
-	build := exec.CommandContext(ctx, "go", "build", "-o", program, "./cmd/belfry")
-	build.Dir, err = moduleRoot()
-	if err != nil {
-		return nil, err
-	}
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if text, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("go build ./cmd/belfry: %w\n%s", err, text)
-	}
-	a = &agents{dir: dir, pids: map[string]int{}}
-	if a.up, _, err = startChild(exec.Command(program, "up", "--nodes", "2", "--state", filepath.Join(dir, "state"))); err != nil {
-		return nil, err
-	}
-	if err := a.settle(ctx); err != nil {
-		return nil, errors.Join(err, a.stop())
-	}
-	return a, nil
-}
-
-// moduleRoot is the folder of Belfry's own go.mod, above bench.
-func moduleRoot() (string, error) {
-	text, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/belfry-ha/belfry").Output()
-	if err != nil {
-		return "", fmt.Errorf("go list of the main module: %w; run this in bench/", err)
-	}
-	return strings.TrimSpace(string(text)), nil
-}
-
-// settle learns the agents' processes, once a knows of both.
-func (a *agents) settle(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	c, err := client.Dial(ctx, a.socket("a"))
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		nodes, err := c.Nodes(ctx)
-		if err != nil {
-			return err
-		}
-		for _, n := range nodes {
-			if n.GetVerdict() == "up" && n.GetPid() != 0 {
-				a.pids[n.GetName()] = int(n.GetPid())
-			}
-		}
-		if a.pids["a"] != 0 && a.pids["b"] != 0 {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("the agents did not find each other: %w; see %s", ctx.Err(), a.dir)
-		}
-	}
-}
-
-func (a *agents) socket(node string) string {
-	return filepath.Join(a.dir, "state", node, "belfry.sock")
-}
-
-// resident is what both agents have in memory together, KiB.
-func (a *agents) resident() int { return residentKiB(a.pids["a"]) + residentKiB(a.pids["b"]) }
-
-func (a *agents) stop() error {
-	err := a.up.interrupt()
-	return errors.Join(err, os.RemoveAll(a.dir))
-}
 
 // A belfryBus is a sender at b and consumers at a, each with a connection of
 // its own.
 type belfryBus struct {
-	agents *agents
+	agents *side.Agents
 
 	clients []*client.Client
 	streams []*client.Stream
@@ -132,7 +34,7 @@ type belfryBus struct {
 }
 
 func (b *belfryBus) dial(ctx context.Context, node string) (*client.Client, error) {
-	c, err := client.Dial(ctx, b.agents.socket(node))
+	c, err := client.Dial(ctx, b.agents.Socket(node))
 	if err == nil {
 		b.clients = append(b.clients, c)
 	}
@@ -202,7 +104,7 @@ func (b *belfryBus) post(ctx context.Context, subject int) error {
 	return b.sender.Post(ctx, class, b.names[subject], nil, 1)
 }
 
-func (b *belfryBus) servers() []int { return []int{b.agents.pids["a"], b.agents.pids["b"]} }
+func (b *belfryBus) servers() []int { return []int{b.agents.PIDs["a"], b.agents.PIDs["b"]} }
 
 func (b *belfryBus) fail(err error) {
 	b.mu.Lock()

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/bench/side"
 	"github.com/belfry-ha/belfry/client"
 	"github.com/belfry-ha/belfry/internal/event"
 )
@@ -29,7 +30,7 @@ type stall struct {
 }
 
 // measureDuplicates posts the same event over and over while nobody takes it.
-func measureDuplicates(ctx context.Context, b *bench) ([]row, error) {
+func measureDuplicates(ctx context.Context, b *bench) ([]side.Row, error) {
 	n := b.scaled(duplicates)
 	var peer, one, many, glob, remote []stall
 	add := func(all *[]stall, f func() (stall, error)) func(context.Context) error {
@@ -48,19 +49,19 @@ func measureDuplicates(ctx context.Context, b *bench) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	name := commas(int64(n)) + " duplicates"
-	theirs, growth := pick(peer, each), pick(peer, grown)
-	return []row{
-		{Work: name + ", 1 stalled consumer", Unit: "ns each", Peer: "NATS core, 2 hops", Theirs: theirs, Ours: pick(one, each), Target: target{Own: 25}, Note: tell(n, peer[0], one)},
-		{Work: name + ", 1 stalled consumer, memory growth", Unit: "KiB", Peer: "NATS core, server and subscriber", Theirs: growth, Ours: pick(one, grown), Target: target{Own: 1024}},
-		{Work: name + ", 1 stalled pattern (private queue)", Unit: "ns each", Ours: pick(glob, each), Note: tell(n, stall{}, glob)},
-		{Work: name + ", 100,000 stalled consumers", Unit: "ns each", Ours: pick(many, each), Target: target{Own: 60}, Note: tell(n, stall{}, many)},
-		{Work: name + ", 100,000 stalled consumers, memory growth", Unit: "KiB", Ours: pick(many, grown)},
+	name := side.Commas(int64(n)) + " duplicates"
+	theirs, growth := side.Pick(peer, each), side.Pick(peer, grown)
+	return []side.Row{
+		{Work: name + ", 1 stalled consumer", Unit: "ns each", Peer: "NATS core, 2 hops", Theirs: theirs, Ours: side.Pick(one, each), Target: side.Target{Own: 25}, Note: tell(n, peer[0], one)},
+		{Work: name + ", 1 stalled consumer, memory growth", Unit: "KiB", Peer: "NATS core, server and subscriber", Theirs: growth, Ours: side.Pick(one, grown), Target: side.Target{Own: 1024}},
+		{Work: name + ", 1 stalled pattern (private queue)", Unit: "ns each", Ours: side.Pick(glob, each), Note: tell(n, stall{}, glob)},
+		{Work: name + ", 100,000 stalled consumers", Unit: "ns each", Ours: side.Pick(many, each), Target: side.Target{Own: 60}, Note: tell(n, stall{}, many)},
+		{Work: name + ", 100,000 stalled consumers, memory growth", Unit: "KiB", Ours: side.Pick(many, grown)},
 		{
-			Work: commas(int64(b.scaled(remoteDuplicates))) + " posted one by one at another node, 1 stalled consumer", Unit: "events/s posted", Hops: "2 : 3", Peer: "NATS core",
-			Theirs: pick(peer, rate), Ours: pick(remote, rate), Target: target{Ratio: 1.56, AtLeast: true}, Note: tell(b.scaled(remoteDuplicates), stall{}, remote),
+			Work: side.Commas(int64(b.scaled(remoteDuplicates))) + " posted one by one at another node, 1 stalled consumer", Unit: "events/s posted", Hops: "2 : 3", Peer: "NATS core",
+			Theirs: side.Pick(peer, rate), Ours: side.Pick(remote, rate), Target: side.Target{Ratio: 1.56, AtLeast: true}, Note: tell(b.scaled(remoteDuplicates), stall{}, remote),
 		},
-		{Work: "the same, memory growth of both agents", Unit: "KiB", Ours: pick(remote, grown)},
+		{Work: "the same, memory growth of both agents", Unit: "KiB", Ours: side.Pick(remote, grown)},
 	}, nil
 }
 
@@ -77,10 +78,10 @@ func tell(n int, peer stall, ours []stall) string {
 		}
 		queued = max(queued, s.queued)
 	}
-	text := fmt.Sprintf("Belfry kept %s in at most %d notification(s), and the count was exact in %d of %d repetitions", commas(int64(n)), queued, exact, len(ours))
+	text := fmt.Sprintf("Belfry kept %s in at most %d notification(s), and the count was exact in %d of %d repetitions", side.Commas(int64(n)), queued, exact, len(ours))
 	if peer.each > 0 {
 		text += fmt.Sprintf("; NATS lost %s for good with %s messages waiting (first repetition; %s of the lost are in the client library's own counter, none is told in the stream)",
-			commas(int64(n)-int64(peer.accounts)), commas(int64(peer.queued)), commas(int64(peer.told)))
+			side.Commas(int64(n)-int64(peer.accounts)), side.Commas(int64(peer.queued)), side.Commas(int64(peer.told)))
 	}
 	return text
 }
@@ -138,13 +139,13 @@ func stallNATS(ctx context.Context, server *natsServer, n int) (s stall, err err
 	if err != nil {
 		return s, err
 	}
-	defer sub.child.end()
+	defer sub.child.End()
 	c, err := nats.Connect(server.url)
 	if err != nil {
 		return s, err
 	}
 	defer c.Close()
-	resident := func() int { return residentKiB(server.child.pid()) + residentKiB(sub.child.pid()) }
+	resident := func() int { return side.ResidentKiB(server.child.PID()) + side.ResidentKiB(sub.child.PID()) }
 	before := resident()
 	message := make([]byte, 8)
 	start := time.Now()
@@ -153,7 +154,7 @@ func stallNATS(ctx context.Context, server *natsServer, n int) (s stall, err err
 			return s, err
 		}
 	}
-	if err := c.FlushTimeout(endTimeout); err != nil {
+	if err := c.FlushTimeout(side.EndTimeout); err != nil {
 		return s, err
 	}
 	s.each = float64(time.Since(start)) / float64(n)
@@ -165,7 +166,7 @@ func stallNATS(ctx context.Context, server *natsServer, n int) (s stall, err err
 
 // stallRemote posts n duplicates at b to a consumer at a that takes one
 // notification and stops; then it goes on, and its count must be exact.
-func stallRemote(ctx context.Context, a *agents, n int) (s stall, err error) {
+func stallRemote(ctx context.Context, a *side.Agents, n int) (s stall, err error) {
 	b := &belfryBus{agents: a, names: []string{"n/0"}}
 	defer func() {
 		if e := b.close(); err == nil {
@@ -188,7 +189,7 @@ func stallRemote(ctx context.Context, a *agents, n int) (s stall, err error) {
 	if b.sender, err = at.Sender(ctx); err != nil {
 		return s, err
 	}
-	before := a.resident()
+	before := a.Resident()
 	start := time.Now()
 	for range n {
 		if err := b.post(ctx, 0); err != nil {
@@ -199,7 +200,7 @@ func stallRemote(ctx context.Context, a *agents, n int) (s stall, err error) {
 		return s, err
 	}
 	s.each = float64(time.Since(start)) / float64(n)
-	s.growth = math.Max(0, float64(a.resident()-before))
+	s.growth = math.Max(0, float64(a.Resident()-before))
 	ctx, cancel := context.WithTimeout(ctx, arriveTimeout)
 	defer cancel()
 	for s.accounts < uint64(n) {

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/bench/side"
 	"github.com/belfry-ha/belfry/bench/stats"
 	"github.com/belfry-ha/belfry/client"
 )
@@ -40,7 +41,7 @@ type durability struct{ rate, p50, p99 float64 }
 
 // measureDurable posts at one node and takes the time until the events are
 // durable there: in a stream in files of a server, and in the journal of an agent.
-func measureDurable(ctx context.Context, b *bench) ([]row, error) {
+func measureDurable(ctx context.Context, b *bench) ([]side.Row, error) {
 	var plain, synced, ours []durability
 	once := func(all *[]durability, f func() (durability, error)) func(context.Context) error {
 		return func(context.Context) error {
@@ -56,22 +57,22 @@ func measureDurable(ctx context.Context, b *bench) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	var rows []row
+	var rows []side.Row
 	for _, peer := range []struct {
 		name   string
 		theirs []durability
-		rate   target
-		p99    target
+		rate   side.Target
+		p99    side.Target
 	}{
-		{jetStream, plain, target{Ratio: 1.5, AtLeast: true}, target{Own: 5000}},
-		{jetStreamSync, synced, target{}, target{}},
+		{jetStream, plain, side.Target{Ratio: 1.5, AtLeast: true}, side.Target{Own: 5000}},
+		{jetStreamSync, synced, side.Target{}, side.Target{}},
 	} {
-		line := func(work, unit string, of func(durability) float64, t target) row {
-			return row{Work: work, Unit: unit, Hops: "1 : 1", Peer: peer.name, Theirs: pick(peer.theirs, of), Ours: pick(ours, of), Target: t}
+		line := func(work, unit string, of func(durability) float64, t side.Target) side.Row {
+			return side.Row{Work: work, Unit: unit, Hops: "1 : 1", Peer: peer.name, Theirs: side.Pick(peer.theirs, of), Ours: side.Pick(ours, of), Target: t}
 		}
 		rows = append(rows,
 			line("different events until the last is durable", "events/s", func(d durability) float64 { return d.rate }, peer.rate),
-			line("1,000/s, from post to durable, p50", "µs", func(d durability) float64 { return d.p50 }, target{}),
+			line("1,000/s, from post to durable, p50", "µs", func(d durability) float64 { return d.p50 }, side.Target{}),
 			line("1,000/s, from post to durable, p99", "µs", func(d durability) float64 { return d.p99 }, peer.p99))
 	}
 	return rows, nil
@@ -106,7 +107,7 @@ func durableNATS(ctx context.Context, b *bench, events int, args ...string) (d d
 	n := b.scaled(events)
 	start := time.Now()
 	for range n {
-		if _, err := js.PublishAsync(subjectNATS, message, nats.StallWait(endTimeout)); err != nil {
+		if _, err := js.PublishAsync(subjectNATS, message, nats.StallWait(side.EndTimeout)); err != nil {
 			return d, err
 		}
 	}
@@ -114,7 +115,7 @@ func durableNATS(ctx context.Context, b *bench, events int, args ...string) (d d
 	case <-js.PublishAsyncComplete():
 	case <-ctx.Done():
 		return d, ctx.Err()
-	case <-time.After(endTimeout + time.Duration(n)*time.Millisecond):
+	case <-time.After(side.EndTimeout + time.Duration(n)*time.Millisecond):
 		return d, errors.New("not all was acknowledged")
 	}
 	d.rate = float64(n) / time.Since(start).Seconds()
@@ -223,8 +224,8 @@ func (j *journalReader) reach(ctx context.Context, n uint64, look time.Duration)
 			return err
 		case at >= j.base+n:
 			return nil
-		case time.Since(begin) > endTimeout:
-			return fmt.Errorf("the journal has %d of %d records after %s", at-j.base, n, endTimeout)
+		case time.Since(begin) > side.EndTimeout:
+			return fmt.Errorf("the journal has %d of %d records after %s", at-j.base, n, side.EndTimeout)
 		}
 	}
 }
@@ -254,7 +255,7 @@ func (j *journalReader) times(ctx context.Context, n int, post func(i int) error
 		for at > j.base+uint64(len(took)) && len(took) < n {
 			took = append(took, float64(now.UnixNano()-posted[len(took)].Load())/1e3)
 		}
-		if now.Sub(begin) > endTimeout+time.Duration(n)*time.Second/durableRate {
+		if now.Sub(begin) > side.EndTimeout+time.Duration(n)*time.Second/durableRate {
 			return 0, 0, fmt.Errorf("the journal has %d of %d records", len(took), n)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/bench/side"
 	"github.com/belfry-ha/belfry/internal/event"
 )
 
@@ -18,8 +19,8 @@ const fanoutBurst = 16
 
 // measureFanout takes the time of one event at one consumer, from the sender
 // to a goroutine that has seen it.
-func measureFanout(ctx context.Context, b *bench) ([]row, error) {
-	var rows []row
+func measureFanout(ctx context.Context, b *bench) ([]side.Row, error) {
+	var rows []side.Row
 	for _, c := range []struct {
 		consumers, events int
 		target            float64
@@ -37,18 +38,18 @@ func measureFanout(ctx context.Context, b *bench) ([]row, error) {
 					return err
 				}
 			}
-			how, bound := "one event at a time", target{}
+			how, bound := "one event at a time", side.Target{}
 			if burst > 1 {
-				how, bound = fmt.Sprintf("%d events at a time", burst), target{Ratio: c.target}
+				how, bound = fmt.Sprintf("%d events at a time", burst), side.Target{Ratio: c.target}
 			}
-			what := fmt.Sprintf("%s consumers, %s", commas(int64(c.consumers)), how)
+			what := fmt.Sprintf("%s consumers, %s", side.Commas(int64(c.consumers)), how)
 			if c.consumers == 1 {
 				what = "1 consumer, " + how
 			}
 			if err := b.turns(ctx, "fan-out to "+what, once(fanChannels, &theirs), once(fanMachine, &ours)); err != nil {
 				return nil, err
 			}
-			rows = append(rows, row{Work: what, Unit: "ns per event and consumer", Peer: "Go channels", Theirs: theirs, Ours: ours, Target: bound})
+			rows = append(rows, side.Row{Work: what, Unit: "ns per event and consumer", Peer: "Go channels", Theirs: theirs, Ours: ours, Target: bound})
 		}
 	}
 	return rows, nil

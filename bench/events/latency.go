@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/belfry-ha/belfry/bench/side"
 	"github.com/belfry-ha/belfry/bench/stats"
 )
 
@@ -27,8 +28,8 @@ type latencies struct {
 
 // measureLatency posts at a steady rate and takes the time until each event
 // has arrived.
-func measureLatency(ctx context.Context, b *bench) ([]row, error) {
-	var rows []row
+func measureLatency(ctx context.Context, b *bench) ([]side.Row, error) {
+	var rows []side.Row
 	for _, c := range []struct {
 		rate     int
 		p50, p99 float64
@@ -41,7 +42,7 @@ func measureLatency(ctx context.Context, b *bench) ([]row, error) {
 				return err
 			}
 		}
-		err := b.turns(ctx, fmt.Sprintf("latency at %s/s", commas(int64(c.rate))),
+		err := b.turns(ctx, fmt.Sprintf("latency at %s/s", side.Commas(int64(c.rate))),
 			once(func() bus { return &natsBus{server: b.nats} }, &theirs),
 			once(func() bus { return &natsBus{server: b.sealed} }, &sealed),
 			once(func() bus { return &belfryBus{agents: b.agents} }, &ours))
@@ -61,15 +62,15 @@ const (
 	natsSealed = "NATS core, TLS"
 )
 
-func latencyRows(rate int, p50, p99 float64, peer string, theirs, ours []latencies) []row {
-	their50 := pick(theirs, func(l latencies) float64 { return l.post50 })
-	their99 := pick(theirs, func(l latencies) float64 { return l.post99 })
-	name := commas(int64(rate)) + "/s"
-	merged := stats.Median(stats.Valid(pick(ours, func(l latencies) float64 { return l.merged })))
-	line := func(what, hops string, theirs []float64, own func(latencies) float64, bound float64) row {
-		return row{Work: name + what, Unit: "µs", Hops: hops, Peer: peer, Theirs: theirs, Ours: pick(ours, own), Target: target{Ratio: bound}}
+func latencyRows(rate int, p50, p99 float64, peer string, theirs, ours []latencies) []side.Row {
+	their50 := side.Pick(theirs, func(l latencies) float64 { return l.post50 })
+	their99 := side.Pick(theirs, func(l latencies) float64 { return l.post99 })
+	name := side.Commas(int64(rate)) + "/s"
+	merged := stats.Median(stats.Valid(side.Pick(ours, func(l latencies) float64 { return l.merged })))
+	line := func(what, hops string, theirs []float64, own func(latencies) float64, bound float64) side.Row {
+		return side.Row{Work: name + what, Unit: "µs", Hops: hops, Peer: peer, Theirs: theirs, Ours: side.Pick(ours, own), Target: side.Target{Ratio: bound}}
 	}
-	rows := []row{
+	rows := []side.Row{
 		line(", agent → agent → client, p50", "2 : 2", their50, func(l latencies) float64 { return l.node50 }, p50),
 		line(", agent → agent → client, p99", "2 : 2", their99, func(l latencies) float64 { return l.node99 }, p99),
 		line(", from the posting program, p50", "2 : 3", their50, func(l latencies) float64 { return l.post50 }, 0),

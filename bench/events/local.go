@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/bench/side"
 	"github.com/belfry-ha/belfry/bench/stats"
 	"github.com/belfry-ha/belfry/client"
 )
@@ -37,13 +38,13 @@ type informant struct {
 
 // measureLocal takes the time from a cause to a program on the same node that
 // is told of it, next to what the kernel takes to tell a program itself.
-func measureLocal(ctx context.Context, b *bench) ([]row, error) {
+func measureLocal(ctx context.Context, b *bench) ([]side.Row, error) {
 	dir, err := os.MkdirTemp("", "belfry-bench-local-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	c, err := client.Dial(ctx, b.agents.socket("a"))
+	c, err := client.Dial(ctx, b.agents.Socket("a"))
 	if err != nil {
 		return nil, err
 	}
@@ -51,9 +52,9 @@ func measureLocal(ctx context.Context, b *bench) ([]row, error) {
 	agent := func(class, subject string) (informant, error) {
 		return askAgent(ctx, c, belfry.Registration{Class: class, Subject: subject})
 	}
-	exits, err := b.beside(ctx, "process exit", "pidfd", target{Ratio: 1.36}, target{Ratio: 1.41},
+	exits, err := b.beside(ctx, "process exit", "pidfd", side.Target{Ratio: 1.36}, side.Target{Ratio: 1.41},
 		func() ([]float64, error) { return exitTimes(ctx, b.scaled(localExits), askPidfd) },
-		withRelay(func(relay *child) ([]float64, error) {
+		withRelay(func(relay *side.Child) ([]float64, error) {
 			return exitTimes(ctx, b.scaled(localExits), func(pid int) (informant, error) { return askRelay(relay, "exit", strconv.Itoa(pid)) })
 		}),
 		func() ([]float64, error) {
@@ -63,9 +64,9 @@ func measureLocal(ctx context.Context, b *bench) ([]row, error) {
 		return nil, err
 	}
 	file := filepath.Join(dir, "written")
-	writes, err := b.beside(ctx, "file write", "inotify", target{Ratio: 5}, target{Ratio: 3.7},
+	writes, err := b.beside(ctx, "file write", "inotify", side.Target{Ratio: 5}, side.Target{Ratio: 3.7},
 		func() ([]float64, error) { return writeTimes(ctx, b.scaled(localWrites), file, askInotify) },
-		withRelay(func(relay *child) ([]float64, error) {
+		withRelay(func(relay *side.Child) ([]float64, error) {
 			return writeTimes(ctx, b.scaled(localWrites), file, func(path string) (informant, error) { return askRelay(relay, "write", path) })
 		}),
 		func() ([]float64, error) {
@@ -76,8 +77,8 @@ func measureLocal(ctx context.Context, b *bench) ([]row, error) {
 
 // beside runs all in turn: the kernel itself, a process between that does
 // nothing but pass it on, and an agent. Each returns its times in µs.
-func (b *bench) beside(ctx context.Context, what, peer string, p50, p99 target, floor, relay, own func() ([]float64, error)) ([]row, error) {
-	rows := []row{{Work: what + ", p50", Target: p50}, {Work: what + ", p99", Target: p99}, {Work: what + ", p50"}, {Work: what + ", p99"}}
+func (b *bench) beside(ctx context.Context, what, peer string, p50, p99 side.Target, floor, relay, own func() ([]float64, error)) ([]side.Row, error) {
+	rows := []side.Row{{Work: what + ", p50", Target: p50}, {Work: what + ", p99", Target: p99}, {Work: what + ", p50"}, {Work: what + ", p99"}}
 	for i := range rows {
 		rows[i].Unit, rows[i].Hops, rows[i].Peer = "µs", "0 : 1", "bare "+peer
 		if i >= 2 {
@@ -270,28 +271,28 @@ func playRelay(in io.Reader, out io.Writer) error {
 }
 
 // withRelay measures with a relay of its own.
-func withRelay(measure func(relay *child) ([]float64, error)) func() ([]float64, error) {
+func withRelay(measure func(relay *side.Child) ([]float64, error)) func() ([]float64, error) {
 	return func() (took []float64, err error) {
-		relay, _, err := startRole("relay")
+		relay, _, err := side.StartRole("relay")
 		if err != nil {
 			return nil, err
 		}
-		defer func() { err = errors.Join(err, relay.end()) }()
+		defer func() { err = errors.Join(err, relay.End()) }()
 		return measure(relay)
 	}
 }
 
 // askRelay asks the relay, which answers in lines.
-func askRelay(c *child, what, which string) (informant, error) {
-	if _, err := fmt.Fprintln(c.in, what, which); err != nil {
+func askRelay(c *side.Child, what, which string) (informant, error) {
+	if _, err := fmt.Fprintln(c.In, what, which); err != nil {
 		return informant{}, err
 	}
-	line, err := c.line()
+	line, err := c.Line()
 	if err == nil && line != "watching" {
 		err = fmt.Errorf("the relay says %q", line)
 	}
 	next := func() error {
-		_, err := c.line()
+		_, err := c.Line()
 		return err
 	}
 	return informant{next, func() {}}, err

@@ -11,7 +11,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -21,10 +20,12 @@ import (
 	"regexp"
 	"syscall"
 	"time"
+
+	"github.com/belfry-ha/belfry/bench/side"
 )
 
 func main() {
-	if role := os.Getenv(roleVariable); role != "" {
+	if role := os.Getenv(side.RoleVariable); role != "" {
 		if err := play(role, os.Args[1:], os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintf(os.Stderr, "%s: %v\n", role, err)
 			os.Exit(1)
@@ -81,7 +82,7 @@ type part struct {
 	name    string
 	title   string
 	remote  bool // needs the agents and the NATS server
-	measure func(context.Context, *bench) ([]row, error)
+	measure func(context.Context, *bench) ([]side.Row, error)
 }
 
 var parts = []part{
@@ -97,9 +98,9 @@ var parts = []part{
 // bench is what the parts share.
 type bench struct {
 	settings
-	agents *agents     // nil without a remote part
-	nats   *natsServer // nil without a remote part
-	sealed *natsServer // the same with TLS
+	agents *side.Agents // nil without a remote part
+	nats   *natsServer  // nil without a remote part
+	sealed *natsServer  // the same with TLS
 	log    io.Writer
 }
 
@@ -110,19 +111,7 @@ func (b *bench) seconds(d time.Duration) time.Duration { return time.Duration(fl
 
 // turns runs each system in turn, -reps times.
 func (b *bench) turns(ctx context.Context, what string, systems ...func(context.Context) error) error {
-	defer fmt.Fprint(b.log, "\r\033[K")
-	for rep := range b.reps {
-		fmt.Fprintf(b.log, "\r%s: %d of %d ", what, rep+1, b.reps)
-		for _, system := range systems {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if err := system(ctx); err != nil {
-				return fmt.Errorf("%s, repetition %d: %w", what, rep+1, err)
-			}
-		}
-	}
-	return nil
+	return side.Turns(ctx, b.log, what, b.reps, systems...)
 }
 
 func run(ctx context.Context, args []string, out io.Writer) (err error) {
@@ -136,24 +125,24 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	r := report{Environment: surroundings(ctx), Repetitions: s.reps, Scale: s.scale}
+	r := side.Report{Mark: "figures", Environment: side.Surroundings(ctx), Repetitions: s.reps, Scale: s.scale}
 	begin := time.Now()
 	for _, p := range parts {
 		if !s.only.MatchString(p.name) {
 			continue
 		}
-		load := loadAverage()
+		load := side.LoadAverage()
 		rows, err := p.measure(ctx, b)
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		done := table{Name: p.name, Title: p.title, LoadBefore: load, LoadAfter: loadAverage(), Rows: rows}
-		fmt.Fprintln(out, done.markdown())
+		done := side.Table{Name: p.name, Title: p.title, LoadBefore: load, LoadAfter: side.LoadAverage(), Rows: rows}
+		fmt.Fprintln(out, done.Markdown())
 		r.Tables = append(r.Tables, done)
 	}
 	r.Took = time.Since(begin).Round(time.Second).String()
-	fmt.Fprintln(out, r.header())
-	return r.keep(s)
+	fmt.Fprintln(out, r.Header())
+	return r.Keep(s.out, s.readme)
 }
 
 // start brings up what the chosen parts need.
@@ -165,39 +154,28 @@ func (b *bench) start(ctx context.Context) (stop func() error, err error) {
 	if !needed {
 		return func() error { return nil }, nil
 	}
-	if b.agents, err = startAgents(ctx); err != nil {
+	if b.agents, err = side.StartAgents(ctx, 2); err != nil {
 		return nil, err
 	}
 	if b.nats, err = startNATS(); err != nil {
-		return nil, errors.Join(err, b.agents.stop())
+		return nil, errors.Join(err, b.agents.Stop())
 	}
 	if b.sealed, err = startNATS(withTLS); err != nil {
-		return nil, errors.Join(err, b.nats.stop(), b.agents.stop())
+		return nil, errors.Join(err, b.nats.stop(), b.agents.Stop())
 	}
-	return func() error { return errors.Join(b.sealed.stop(), b.nats.stop(), b.agents.stop()) }, nil
+	return func() error { return errors.Join(b.sealed.stop(), b.nats.stop(), b.agents.Stop()) }, nil
 }
 
-// keep writes the files that were asked for.
-func (r *report) keep(s settings) error {
-	if s.out != "" {
-		text, err := json.MarshalIndent(r, "", "  ")
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(s.out, append(text, '\n'), 0o644); err != nil {
-			return err
-		}
+// play runs a child's part. It ends when its standard input does, so that no
+// child outlives its parent.
+func play(role string, args []string, in io.Reader, out io.Writer) error {
+	switch role {
+	case "nats-server":
+		return playServer(args, in, out)
+	case "nats-stalled":
+		return playStalled(args, in, out)
+	case "relay":
+		return playRelay(in, out)
 	}
-	if s.readme == "" {
-		return nil
-	}
-	old, err := os.ReadFile(s.readme)
-	if err != nil {
-		return err
-	}
-	text, err := r.rewrite(string(old))
-	if err != nil {
-		return fmt.Errorf("%s: %w", s.readme, err)
-	}
-	return os.WriteFile(s.readme, []byte(text), 0o644)
+	return fmt.Errorf("unknown part; %s is for this program's own use, unset it", side.RoleVariable)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -10,8 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +16,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/belfry-ha/belfry/bench/side"
 )
 
 // subjectNATS is the one subject that is used: more would only cost the server
@@ -39,7 +38,7 @@ func playServer(args []string, in io.Reader, out io.Writer) error {
 	opts := server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true}
 	var certificate []byte
 	if len(args) == 1 && args[0] == withTLS {
-		own, err := ownCertificate()
+		own, err := side.OwnCertificate()
 		if err != nil {
 			return err
 		}
@@ -55,28 +54,12 @@ func playServer(args []string, in io.Reader, out io.Writer) error {
 	}
 	s.Start()
 	defer s.Shutdown()
-	if !s.ReadyForConnections(endTimeout) {
+	if !s.ReadyForConnections(side.EndTimeout) {
 		return errors.New("the server is not ready")
 	}
 	fmt.Fprintln(out, s.ClientURL(), base64.StdEncoding.EncodeToString(certificate))
 	_, err = io.Copy(io.Discard, in)
 	return err
-}
-
-// ownCertificate is one for loopback that is its own authority, of the kind that
-// Belfry's nodes have.
-func ownCertificate() (tls.Certificate, error) {
-	public, private, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	now := time.Now()
-	template := x509.Certificate{
-		SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(nil, &template, &template, public, private)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}, err
 }
 
 // playStalled subscribes and never takes a message. A line on its input asks
@@ -116,13 +99,13 @@ func playStalled(args []string, in io.Reader, out io.Writer) error {
 
 // A natsServer is the server's process.
 type natsServer struct {
-	child *child
+	child *side.Child
 	url   string
 	opts  []nats.Option // to connect with
 }
 
 func startNATS(args ...string) (*natsServer, error) {
-	c, line, err := startRole("nats-server", args...)
+	c, line, err := side.StartRole("nats-server", args...)
 	if err != nil {
 		return nil, err
 	}
@@ -134,11 +117,11 @@ func startNATS(args ...string) (*natsServer, error) {
 	}
 	der, err := base64.StdEncoding.DecodeString(certificate)
 	if err != nil {
-		return nil, errors.Join(err, c.end())
+		return nil, errors.Join(err, c.End())
 	}
 	authority, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, errors.Join(err, c.end())
+		return nil, errors.Join(err, c.End())
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(authority)
@@ -146,7 +129,7 @@ func startNATS(args ...string) (*natsServer, error) {
 	return s, nil
 }
 
-func (s *natsServer) stop() error { return s.child.end() }
+func (s *natsServer) stop() error { return s.child.End() }
 
 // A natsBus is a publisher and subscribers, each with a connection of its own.
 type natsBus struct {
@@ -182,7 +165,7 @@ func (b *natsBus) post(_ context.Context, subject int) error {
 	return b.publisher.Publish(subjectNATS, b.message[:])
 }
 
-func (b *natsBus) servers() []int { return []int{b.server.child.pid()} }
+func (b *natsBus) servers() []int { return []int{b.server.child.PID()} }
 
 func (b *natsBus) close() error {
 	var errs []error
@@ -196,25 +179,25 @@ func (b *natsBus) close() error {
 }
 
 // A stalledNATS is a subscriber that takes nothing, in a process of its own.
-type stalledNATS struct{ child *child }
+type stalledNATS struct{ child *side.Child }
 
 func startStalled(url string) (*stalledNATS, error) {
-	c, line, err := startRole("nats-stalled", url)
+	c, line, err := side.StartRole("nats-stalled", url)
 	if err != nil {
 		return nil, err
 	}
 	if line != "ready" {
-		return nil, errors.Join(fmt.Errorf("the subscriber said %q", line), c.end())
+		return nil, errors.Join(fmt.Errorf("the subscriber said %q", line), c.End())
 	}
 	return &stalledNATS{c}, nil
 }
 
 // ask tells how many messages wait in the subscriber and how many it dropped.
 func (s *stalledNATS) ask() (waiting, dropped int, connected bool, err error) {
-	if _, err := s.child.in.Write([]byte{'?'}); err != nil {
+	if _, err := s.child.In.Write([]byte{'?'}); err != nil {
 		return 0, 0, false, err
 	}
-	line, err := s.child.line()
+	line, err := s.child.Line()
 	if err != nil {
 		return 0, 0, false, err
 	}

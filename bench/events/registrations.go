@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/belfry-ha/belfry"
+	"github.com/belfry-ha/belfry/bench/side"
 	"github.com/belfry-ha/belfry/bench/stats"
 	"github.com/belfry-ha/belfry/client"
 	"github.com/belfry-ha/belfry/internal/event"
@@ -28,7 +29,7 @@ const (
 // measureRegistrations takes the memory of registrations for which nothing
 // happens, and the time for which an event with many consumers is blocked while
 // its identifier changes.
-func measureRegistrations(ctx context.Context, b *bench) ([]row, error) {
+func measureRegistrations(ctx context.Context, b *bench) ([]side.Row, error) {
 	var theirs, one, each []float64
 	n := b.scaled(idleRegistrations)
 	add := func(all *[]float64, f func() (float64, error)) func(context.Context) error {
@@ -51,31 +52,31 @@ func measureRegistrations(ctx context.Context, b *bench) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	name := commas(int64(n)) + " idle registrations, "
+	name := side.Commas(int64(n)) + " idle registrations, "
 	together := func(all []float64) (mib []float64) {
 		for _, v := range all {
 			mib = append(mib, v*float64(n)/1024)
 		}
 		return mib
 	}
-	swap := fmt.Sprintf("identifier changes, %s registrations, ", commas(swapRegistrations))
-	return []row{
-		{Work: name + "each for an event of its own", Unit: "KiB each, resident", Peer: natsCore, Theirs: theirs, Ours: each, Target: target{Own: 0.5}},
-		{Work: name + "all for one event", Unit: "KiB each, resident", Peer: natsCore, Theirs: theirs, Ours: one, Target: target{Own: 0.5}},
-		{Work: name + "all for one event, together", Unit: "MiB, resident", Peer: natsCore, Theirs: together(theirs), Ours: together(one), Target: target{Own: 64}},
-		{Work: swap + "longest that it is blocked", Unit: "µs", Ours: blocked[0], Target: target{Own: 1000}, Note: fmt.Sprintf("%d events posted between two changes, all delivered, none lost and none twice", swapLoad)},
+	swap := fmt.Sprintf("identifier changes, %s registrations, ", side.Commas(swapRegistrations))
+	return []side.Row{
+		{Work: name + "each for an event of its own", Unit: "KiB each, resident", Peer: natsCore, Theirs: theirs, Ours: each, Target: side.Target{Own: 0.5}},
+		{Work: name + "all for one event", Unit: "KiB each, resident", Peer: natsCore, Theirs: theirs, Ours: one, Target: side.Target{Own: 0.5}},
+		{Work: name + "all for one event, together", Unit: "MiB, resident", Peer: natsCore, Theirs: together(theirs), Ours: together(one), Target: side.Target{Own: 64}},
+		{Work: swap + "longest that it is blocked", Unit: "µs", Ours: blocked[0], Target: side.Target{Own: 1000}, Note: fmt.Sprintf("%d events posted between two changes, all delivered, none lost and none twice", swapLoad)},
 		{Work: swap + "median", Unit: "µs", Ours: blocked[1]},
 	}, nil
 }
 
 // idleAgent is how much a new agent grows by one of n registrations, KiB.
 func idleAgent(ctx context.Context, n int, subject func(int) string) (grown float64, err error) {
-	a, err := startAgents(ctx)
+	a, err := side.StartAgents(ctx, 2)
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, a.stop()) }()
-	c, err := client.Dial(ctx, a.socket("a"))
+	defer func() { err = errors.Join(err, a.Stop()) }()
+	c, err := client.Dial(ctx, a.Socket("a"))
 	if err != nil {
 		return 0, err
 	}
@@ -87,7 +88,7 @@ func idleAgent(ctx context.Context, n int, subject func(int) string) (grown floa
 		}
 		defer streams[i].Close()
 	}
-	before := residentKiB(a.pids["a"])
+	before := side.ResidentKiB(a.PIDs["a"])
 	errs := make(chan error, idleStreams)
 	var asking sync.WaitGroup
 	for i, s := range streams {
@@ -106,7 +107,7 @@ func idleAgent(ctx context.Context, n int, subject func(int) string) (grown floa
 		return 0, err
 	default:
 	}
-	return float64(residentKiB(a.pids["a"])-before) / float64(n), nil
+	return float64(side.ResidentKiB(a.PIDs["a"])-before) / float64(n), nil
 }
 
 // idleNATS is the same of a NATS server.
@@ -121,16 +122,16 @@ func idleNATS(n int) (grown float64, err error) {
 		return 0, err
 	}
 	defer c.Close()
-	before := residentKiB(s.child.pid())
+	before := side.ResidentKiB(s.child.PID())
 	for i := range n {
 		if _, err := c.Subscribe("idle."+strconv.Itoa(i), func(*nats.Msg) {}); err != nil {
 			return 0, err
 		}
 	}
-	if err := c.FlushTimeout(endTimeout); err != nil {
+	if err := c.FlushTimeout(side.EndTimeout); err != nil {
 		return 0, err
 	}
-	return float64(residentKiB(s.child.pid())-before) / float64(n), nil
+	return float64(side.ResidentKiB(s.child.PID())-before) / float64(n), nil
 }
 
 // swapTimes changes the identifier of an event again and again, while events

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/belfry-ha/belfry/bench/side"
 	"github.com/belfry-ha/belfry/bench/stats"
 )
 
@@ -22,8 +23,8 @@ type load struct {
 }
 
 // measureThroughput posts as fast as the consumers take.
-func measureThroughput(ctx context.Context, b *bench) ([]row, error) {
-	var rows []row
+func measureThroughput(ctx context.Context, b *bench) ([]side.Row, error) {
+	var rows []side.Row
 	for _, c := range []struct {
 		consumers, window int
 		target            float64
@@ -44,33 +45,33 @@ func measureThroughput(ctx context.Context, b *bench) ([]row, error) {
 		if err != nil {
 			return nil, err
 		}
-		rows = append(rows, throughputRows(c.consumers, target{Ratio: c.target, AtLeast: true}, natsCore, theirs, distinct, equal)...)
-		rows = append(rows, throughputRows(c.consumers, target{}, natsSealed, sealed, distinct, equal)...)
+		rows = append(rows, throughputRows(c.consumers, side.Target{Ratio: c.target, AtLeast: true}, natsCore, theirs, distinct, equal)...)
+		rows = append(rows, throughputRows(c.consumers, side.Target{}, natsSealed, sealed, distinct, equal)...)
 	}
 	return rows, nil
 }
 
-func throughputRows(consumers int, bound target, peer string, theirs, distinct, equal []throughput) []row {
+func throughputRows(consumers int, bound side.Target, peer string, theirs, distinct, equal []throughput) []side.Row {
 	name := fmt.Sprintf("to %d remote consumers", consumers)
 	if consumers == 1 {
 		name = "to 1 remote consumer"
 	}
 	rate := func(t throughput) float64 { return t.events }
 	cost := func(t throughput) float64 { return t.cost }
-	notifications := stats.Median(stats.Valid(pick(equal, func(t throughput) float64 { return t.notifications })))
-	line := func(what, unit string, ours []throughput, of func(throughput) float64, bound target) row {
-		return row{Work: name + ", " + what, Unit: unit, Hops: "2 : 3", Peer: peer, Theirs: pick(theirs, of), Ours: pick(ours, of), Target: bound}
+	notifications := stats.Median(stats.Valid(side.Pick(equal, func(t throughput) float64 { return t.notifications })))
+	line := func(what, unit string, ours []throughput, of func(throughput) float64, bound side.Target) side.Row {
+		return side.Row{Work: name + ", " + what, Unit: unit, Hops: "2 : 3", Peer: peer, Theirs: side.Pick(theirs, of), Ours: side.Pick(ours, of), Target: bound}
 	}
-	rows := []row{
+	rows := []side.Row{
 		line("different events: none merged", "deliveries/s", distinct, rate, bound),
-		line("different events, processor time of all processes", "µs per delivery", distinct, cost, target{}),
+		line("different events, processor time of all processes", "µs per delivery", distinct, cost, side.Target{}),
 		line("one event: merged under load", "occurrences/s", equal, rate, bound),
-		line("one event, processor time of all processes", "µs per occurrence", equal, cost, target{}),
+		line("one event, processor time of all processes", "µs per occurrence", equal, cost, side.Target{}),
 	}
 	if peer != natsCore {
 		return rows // of the same repetitions of Belfry
 	}
-	rows[2].Note = fmt.Sprintf("every occurrence was counted exactly; they came in %s notifications a second", number(notifications))
+	rows[2].Note = fmt.Sprintf("every occurrence was counted exactly; they came in %s notifications a second", side.Number(notifications))
 	return rows
 }
 
@@ -94,7 +95,7 @@ func throughputOf(ctx context.Context, b bus, l load, length time.Duration) (res
 	if _, err := w.send(ctx, b, func(i int) bool { return i < 2*l.window }); err != nil {
 		return result, err
 	}
-	before, used := w.notifications(), processorTime(b.servers())
+	before, used := w.notifications(), side.ProcessorTime(b.servers())
 	start := time.Now()
 	n, err := w.send(ctx, b, func(i int) bool { return i%64 != 0 || time.Since(start) < length })
 	if err != nil {
@@ -106,7 +107,7 @@ func throughputOf(ctx context.Context, b bus, l load, length time.Duration) (res
 		return throughput{nan, nan, nan}, nil
 	}
 	deliveries := float64(n * l.consumers)
-	used = processorTime(b.servers()) - used
+	used = side.ProcessorTime(b.servers()) - used
 	return throughput{deliveries / took, float64(w.notifications()-before) / took, used.Seconds() * 1e6 / deliveries}, nil
 }
 

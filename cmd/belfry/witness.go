@@ -53,6 +53,7 @@ type witnessFlags struct {
 	seeds        []string
 	keepAlive    time.Duration
 	count        uint64
+	redundancy   int
 }
 
 func newWitnessWatch(a *app) *cobra.Command {
@@ -89,14 +90,20 @@ service/NAME, share/NAME/SHARE, name/NAME (docs/witness.md).`,
 	flags.BoolVar(&f.allowMissing, "allow-missing", false, "resources that nobody knows are unknown, and no error")
 	flags.StringSliceVar(&f.seeds, "seed", nil, "more agents to ask: paths of sockets, or HOST:PORT with $BELFRY_IDENTITY")
 	flags.DurationVar(&f.keepAlive, "keep-alive", 0, "how long a witness may be silent (default 5s)")
+	redundancyFlag(cmd, f)
 	flags.Uint64Var(&f.count, "count", 0, "end after this many changes and moves")
 	return cmd
+}
+
+func redundancyFlag(cmd *cobra.Command, f *witnessFlags) {
+	cmd.Flags().IntVar(&f.redundancy, "redundancy", 1, "at how many witnesses at a time to be registered: 1 or 2")
 }
 
 // witnessConfig is what the flags ask for.
 func (a *app) witnessConfig(f *witnessFlags, resources []string) (client.WitnessConfig, error) {
 	cfg := client.WitnessConfig{
 		Resources: resources, At: f.at, Name: f.name, Eager: f.eager, AllowMissing: f.allowMissing, KeepAlive: f.keepAlive,
+		Redundancy: f.redundancy,
 	}
 	if a.server != "" {
 		cfg.Seeds = []string{a.server}

@@ -75,6 +75,7 @@ no witness could be reached at the start.`,
 	flags.BoolVar(&f.eager, "eager", false, "an unreachable holder counts as unavailable")
 	flags.StringSliceVar(&f.seeds, "seed", nil, "more agents to ask: paths of sockets, or HOST:PORT with $BELFRY_IDENTITY")
 	flags.DurationVar(&f.keepAlive, "keep-alive", 0, "how long a witness may be silent (default 5s)")
+	redundancyFlag(cmd, &f.witnessFlags)
 	return cmd
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -100,6 +101,11 @@ func (l *witnessLoop) receive(m *witness.Machine, waiting map[witness.CallID]wit
 	m.Receive(time.Now(), in.msg)
 }
 
+// handful is how many callers are answered before they may run. One verdict can
+// answer ten thousand: if all were woken first, then all were written for, then all
+// were sent, the first would be told when the last is.
+const handful = 16
+
 // hand gives away what the machine put out. Nothing here waits.
 func (l *witnessLoop) hand(waiting map[witness.CallID]witnessCall, out witness.Output) {
 	now := time.Now()
@@ -109,6 +115,9 @@ func (l *witnessLoop) hand(waiting map[witness.CallID]witnessCall, out witness.O
 			c.reply <- a // has room
 			delete(waiting, a.Call)
 			l.count.answered(c, &a, now)
+		}
+		if i%handful == handful-1 {
+			runtime.Gosched()
 		}
 	}
 	if len(out.Interest) > 0 {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -73,7 +74,8 @@ const (
 
 type witnessService struct {
 	belfryv1.UnimplementedWitnessServiceServer
-	s *Server
+	s      *Server
+	newest atomic.Pointer[changeStamp]
 }
 
 // ownerOf is who a registration belongs to. It outlives its connection, so that
@@ -186,7 +188,7 @@ func (w *witnessService) registered(ctx context.Context, op string, msg witness.
 		KeepAlive: durationpb.New(keepAlive), Unused: durationpb.New(unused),
 	}
 	for _, p := range a.States {
-		resp.Resources = append(resp.Resources, &belfryv1.PresentResource{Change: changeOf(&p.Change), Changed: p.Changed})
+		resp.Resources = append(resp.Resources, &belfryv1.PresentResource{Change: w.changeOf(&p.Change), Changed: p.Changed})
 	}
 	return resp, nil
 }
@@ -264,7 +266,7 @@ func (w *witnessService) WaitChanges(ctx context.Context, req *belfryv1.WaitChan
 	if err != nil {
 		return nil, &belfry.Error{Op: op, Err: err}
 	}
-	return &belfryv1.WaitChangesResponse{Changes: changesOf(a.Changes), TimedOut: len(a.Changes) == 0}, nil
+	return &belfryv1.WaitChangesResponse{Changes: w.changesOf(a.Changes), TimedOut: len(a.Changes) == 0}, nil
 }
 
 // WatchChanges asks for the next changes when those before are with the
@@ -307,7 +309,7 @@ func (w *witnessService) watch(ctx context.Context, op string, req *belfryv1.Wat
 		if err != nil {
 			return err
 		}
-		if err := send(&belfryv1.WatchChangesResponse{Changes: changesOf(a.Changes), KeepAlive: len(a.Changes) == 0}); err != nil {
+		if err := send(&belfryv1.WatchChangesResponse{Changes: w.changesOf(a.Changes), KeepAlive: len(a.Changes) == 0}); err != nil {
 			return err
 		}
 	}

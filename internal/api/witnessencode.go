@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"regexp"
+	"time"
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
@@ -30,20 +31,42 @@ func witnessNodes(all []witness.Witness) (nodes []*belfryv1.WitnessNode) {
 	return nodes
 }
 
-func changesOf(all []belfry.ResourceChange) (changes []*belfryv1.ResourceChange) {
+// changesOf is what clients are told. Thousands are told of the same change one
+// after the other: they share what is the same to all.
+func (w *witnessService) changesOf(all []belfry.ResourceChange) (changes []*belfryv1.ResourceChange) {
 	for i := range all {
-		changes = append(changes, changeOf(&all[i]))
+		changes = append(changes, w.changeOf(&all[i]))
 	}
 	return changes
 }
 
-func changeOf(c *belfry.ResourceChange) *belfryv1.ResourceChange {
+// A changeStamp is what of a change is the same for all clients. Nobody writes to it
+// any more.
+type changeStamp struct {
+	version     belfry.ResourceVersion
+	first, last time.Time
+	message     *belfryv1.ResourceChange // with these fields only
+}
+
+// stamp is that of the newest change, in most cases.
+func (w *witnessService) stamp(c *belfry.ResourceChange) *changeStamp {
+	if s := w.newest.Load(); s != nil && s.version == c.Level.Version && s.first.Equal(c.First) && s.last.Equal(c.Last) {
+		return s
+	}
+	s := &changeStamp{version: c.Level.Version, first: c.First, last: c.Last, message: &belfryv1.ResourceChange{}}
+	s.message.Version, s.message.First, s.message.Last = versionOf(c.Level.Version), timestamp(c.First), timestamp(c.Last)
+	w.newest.Store(s)
+	return s
+}
+
+func (w *witnessService) changeOf(c *belfry.ResourceChange) *belfryv1.ResourceChange {
+	s := w.stamp(c)
 	m := &belfryv1.ResourceChange{
 		Seq: c.Seq, Count: c.Count, Resource: string(c.Resource), Holder: c.Holder, Addresses: c.Addresses,
-		First: timestamp(c.First), Last: timestamp(c.Last), AtAffected: c.AtAffected, Flapped: c.Flapped, Reregister: c.Reregister,
+		First: s.message.First, Last: s.message.Last, AtAffected: c.AtAffected, Flapped: c.Flapped, Reregister: c.Reregister,
 	}
 	if c.Resource != "" {
-		m.State, m.Version = c.Level.State.String(), versionOf(c.Level.Version)
+		m.State, m.Version = c.Level.State.String(), s.message.Version
 	}
 	if c.HasAt {
 		m.AtState = c.Level.At.String()

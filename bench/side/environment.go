@@ -1,4 +1,4 @@
-package main
+package side
 
 import (
 	"bufio"
@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// An environment is where the figures come from.
-type environment struct {
+// An Environment is where the figures come from.
+type Environment struct {
 	Date      string `json:"date"`
 	Kernel    string `json:"kernel"`
 	CPU       string `json:"cpu"`
@@ -24,8 +24,9 @@ type environment struct {
 	Commit    string `json:"commit"`
 }
 
-func surroundings(ctx context.Context) environment {
-	e := environment{
+// Surroundings are those of now; the commit is that of the working directory.
+func Surroundings(ctx context.Context) Environment {
+	e := Environment{
 		Date: time.Now().UTC().Format("2006-01-02 15:04 UTC"), CPUs: runtime.NumCPU(), Go: runtime.Version(),
 		Kernel: "Linux " + firstLine("/proc/sys/kernel/osrelease"), CPU: "unknown", Commit: "no commit",
 	}
@@ -42,23 +43,23 @@ func surroundings(ctx context.Context) environment {
 	return e
 }
 
-// loadAverage is that of 1, 5 and 15 minutes.
-func loadAverage() string {
+// LoadAverage is that of 1, 5 and 15 minutes.
+func LoadAverage() string {
 	fields := strings.Fields(firstLine("/proc/loadavg"))
 	return strings.Join(fields[:min(3, len(fields))], " ")
 }
 
-// residentKiB is what a process has in memory; 0 if it is gone.
-func residentKiB(pid int) int {
+// ResidentKiB is what a process has in memory; 0 if it is gone.
+func ResidentKiB(pid int) int {
 	return kibibytes(field(fmt.Sprintf("/proc/%d/status", pid), "VmRSS"))
 }
 
 // tick is the unit of times in /proc/PID/stat; 100 Hz on every Linux (proc(5), USER_HZ).
 const tick = 10 * time.Millisecond
 
-// processorTime is what this process and others have used so far; a process
+// ProcessorTime is what this process and others have used so far; a process
 // that is gone counts nothing.
-func processorTime(others []int) time.Duration {
+func ProcessorTime(others []int) time.Duration {
 	var self syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &self)
 	sum := time.Duration(self.Utime.Nano() + self.Stime.Nano())

@@ -1,4 +1,4 @@
-package main
+package side
 
 import (
 	"encoding/json"
@@ -13,22 +13,22 @@ func TestVerdictIsJudgedByTheRatioOfPairs(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name string
-		row  row
+		row  Row
 		want string
 	}{
-		{"at most, below", row{Theirs: []float64{10, 20, 30}, Ours: []float64{5, 10, 15}, Target: target{Ratio: 0.6}}, "met"},
-		{"at most, equal", row{Theirs: []float64{10, 20, 30}, Ours: []float64{5, 10, 15}, Target: target{Ratio: 0.5}}, "met"},
-		{"at most, above", row{Theirs: []float64{10, 20, 30}, Ours: []float64{5, 10, 15}, Target: target{Ratio: 0.4}}, "**missed**"},
-		{"at least, above", row{Theirs: []float64{10, 20, 30}, Ours: []float64{15, 30, 45}, Target: target{Ratio: 1.4, AtLeast: true}}, "met"},
-		{"at least, equal", row{Theirs: []float64{10, 20, 30}, Ours: []float64{15, 30, 45}, Target: target{Ratio: 1.5, AtLeast: true}}, "met"},
-		{"at least, below", row{Theirs: []float64{10, 20, 30}, Ours: []float64{15, 30, 45}, Target: target{Ratio: 1.6, AtLeast: true}}, "**missed**"},
-		{"an own bound", row{Theirs: []float64{1, 1, 1}, Ours: []float64{20, 24, 90}, Target: target{Own: 25}}, "met"},
-		{"an own bound without a peer", row{Ours: []float64{20, 26, 90}, Target: target{Own: 25}}, "**missed**"},
-		{"no target", row{Theirs: []float64{1}, Ours: []float64{1}}, ""},
-		{"two pairs of five are left", row{Theirs: []float64{1, 1, 1, nan, nan}, Ours: []float64{1, 1, nan, 1, 1}, Target: target{Ratio: 9}}, "void"},
-		{"three pairs of five are left", row{Theirs: []float64{1, 1, 1, nan, 1}, Ours: []float64{1, 1, nan, 1, 1}, Target: target{Ratio: 9}}, "met"},
+		{"at most, below", Row{Theirs: []float64{10, 20, 30}, Ours: []float64{5, 10, 15}, Target: Target{Ratio: 0.6}}, "met"},
+		{"at most, equal", Row{Theirs: []float64{10, 20, 30}, Ours: []float64{5, 10, 15}, Target: Target{Ratio: 0.5}}, "met"},
+		{"at most, above", Row{Theirs: []float64{10, 20, 30}, Ours: []float64{5, 10, 15}, Target: Target{Ratio: 0.4}}, "**missed**"},
+		{"at least, above", Row{Theirs: []float64{10, 20, 30}, Ours: []float64{15, 30, 45}, Target: Target{Ratio: 1.4, AtLeast: true}}, "met"},
+		{"at least, equal", Row{Theirs: []float64{10, 20, 30}, Ours: []float64{15, 30, 45}, Target: Target{Ratio: 1.5, AtLeast: true}}, "met"},
+		{"at least, below", Row{Theirs: []float64{10, 20, 30}, Ours: []float64{15, 30, 45}, Target: Target{Ratio: 1.6, AtLeast: true}}, "**missed**"},
+		{"an own bound", Row{Theirs: []float64{1, 1, 1}, Ours: []float64{20, 24, 90}, Target: Target{Own: 25}}, "met"},
+		{"an own bound without a peer", Row{Ours: []float64{20, 26, 90}, Target: Target{Own: 25}}, "**missed**"},
+		{"no target", Row{Theirs: []float64{1}, Ours: []float64{1}}, ""},
+		{"two pairs of five are left", Row{Theirs: []float64{1, 1, 1, nan, nan}, Ours: []float64{1, 1, nan, 1, 1}, Target: Target{Ratio: 9}}, "void"},
+		{"three pairs of five are left", Row{Theirs: []float64{1, 1, 1, nan, 1}, Ours: []float64{1, 1, nan, 1, 1}, Target: Target{Ratio: 9}}, "met"},
 	} {
-		if got := c.row.verdict(); got != c.want {
+		if got := c.row.Verdict(); got != c.want {
 			t.Errorf("%s: want %q, got %q", c.name, c.want, got)
 		}
 	}
@@ -39,7 +39,7 @@ func TestNumbersHaveThreeDigitsThatCount(t *testing.T) {
 	for v, want := range map[float64]string{
 		0: "0", 0.012345: "0.0123", 1.234: "1.23", 12.34: "12.3", 123.4: "123", 999.6: "1,000", 1234567.8: "1,234,568", -1234: "-1,234",
 	} {
-		if got := number(v); got != want {
+		if got := Number(v); got != want {
 			t.Errorf("%v: want %q, got %q", v, want, got)
 		}
 	}
@@ -47,10 +47,10 @@ func TestNumbersHaveThreeDigitsThatCount(t *testing.T) {
 
 func TestTableShowsSpreadRatioAndNotes(t *testing.T) {
 	t.Parallel()
-	table := table{Title: "Title", LoadBefore: "1 2 3", LoadAfter: "4 5 6", Rows: []row{
+	table := Table{Title: "Title", LoadBefore: "1 2 3", LoadAfter: "4 5 6", Rows: []Row{
 		{
 			Work: "work", Unit: "µs", Hops: "2 : 3", Peer: "peer", Theirs: []float64{100, 200, 400, 100}, Ours: []float64{50, 50, 400, nan},
-			Target: target{Ratio: 0.5}, Note: "a note",
+			Target: Target{Ratio: 0.5}, Note: "a note",
 		},
 		{Work: "alone", Unit: "KiB", Ours: []float64{7}},
 	}}
@@ -65,16 +65,17 @@ Load average 1 2 3 before, 4 5 6 after.
 
 - work: a note
 `
-	if got := table.markdown(); got != want {
+	if got := table.Markdown(); got != want {
 		t.Errorf("want:\n%s\ngot:\n%s", want, got)
 	}
 }
 
 func TestRewriteReplacesOnlyWhatIsBetweenTheMarks(t *testing.T) {
 	t.Parallel()
-	r := report{Repetitions: 5, Scale: 1, Tables: []table{{Title: "New"}}}
+	r := Report{Mark: "figures", Repetitions: 5, Scale: 1, Tables: []Table{{Title: "New"}}}
+	markBegin, markEnd := r.marks()
 	old := "before\n" + markBegin + "\nold figures\n" + markEnd + "\nafter\n"
-	got, err := r.rewrite(old)
+	got, err := r.Rewrite(old)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,12 +83,12 @@ func TestRewriteReplacesOnlyWhatIsBetweenTheMarks(t *testing.T) {
 		strings.Contains(got, "old figures") || !strings.Contains(got, "### New") {
 		t.Errorf("got:\n%s", got)
 	}
-	again, err := r.rewrite(got)
+	again, err := r.Rewrite(got)
 	if err != nil || again != got {
 		t.Errorf("a second rewrite changes nothing; error %v, got:\n%s", err, again)
 	}
 	for _, bad := range []string{"", markBegin, markEnd + "\n" + markBegin} {
-		if _, err := r.rewrite(bad); err == nil {
+		if _, err := r.Rewrite(bad); err == nil {
 			t.Errorf("%q has no place for the tables; want an error", bad)
 		}
 	}
@@ -95,7 +96,7 @@ func TestRewriteReplacesOnlyWhatIsBetweenTheMarks(t *testing.T) {
 
 func TestVoidFiguresAreNullInJSON(t *testing.T) {
 	t.Parallel()
-	text, err := json.Marshal(row{Work: "w", Theirs: []float64{1, nan}, Ours: []float64{nan, nan}})
+	text, err := json.Marshal(Row{Work: "w", Theirs: []float64{1, nan}, Ours: []float64{nan, nan}})
 	if err != nil {
 		t.Fatal(err)
 	}
