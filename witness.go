@@ -240,7 +240,7 @@ func (known ResourceLevel) News(now ResourceLevel) uint64 {
 
 // differs tells whether a state is news to who was told another one.
 func differs(known, now ResourceState) bool {
-	return known != now && !(known == ResourceUnavailable && now == ResourceUnknown)
+	return known != now && (known != ResourceUnavailable || now != ResourceUnknown)
 }
 
 // MoveReason says why a client is asked to go elsewhere.

@@ -68,8 +68,12 @@ func (c *connection) call(method string, message proto.Message, whole bool) erro
 	c.last = c.last + 1 | 1 // 1, 3, 5: those of a client are odd (RFC 9113 5.1.1)
 	c.head.Reset()
 	for _, f := range []hpack.HeaderField{
-		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "https"}, {Name: ":path", Value: method}, {Name: ":authority", Value: "bench"},
-		{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"},
+		{Name: ":method", Value: "POST"},
+		{Name: ":scheme", Value: "https"},
+		{Name: ":path", Value: method},
+		{Name: ":authority", Value: "bench"},
+		{Name: "content-type", Value: "application/grpc"},
+		{Name: "te", Value: "trailers"},
 	} {
 		if err := c.coder.WriteField(f); err != nil {
 			return err

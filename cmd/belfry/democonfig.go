@@ -56,8 +56,11 @@ func (d *demo) changeTunable(ctx context.Context) ([]figure, error) {
 	}
 	took := time.Since(begin)
 	figures := []figure{
-		{"tunable", answer.GetSetting().GetPath()}, {"value", answer.GetSetting().GetValue()}, {"before", answer.GetBefore()},
-		{"generation", answer.GetGeneration()}, {"command", took},
+		{"tunable", answer.GetSetting().GetPath()},
+		{"value", answer.GetSetting().GetValue()},
+		{"before", answer.GetBefore()},
+		{"generation", answer.GetGeneration()},
+		{"command", took},
 	}
 	return d.assimilated(ctx, figures, begin, answer.GetGeneration())
 }

@@ -232,8 +232,12 @@ func (d *demo) comeBack(ctx context.Context) ([]figure, error) {
 		return nil, err
 	}
 	return []figure{
-		{"node", "c"}, {"incarnation", fieldsOf(n)["incarnation"]}, {"up_after", up}, {"registered_after", registered},
-		{"product", demoProduct2}, {"unlocked_after", unlockedAfter},
+		{"node", "c"},
+		{"incarnation", fieldsOf(n)["incarnation"]},
+		{"up_after", up},
+		{"registered_after", registered},
+		{"product", demoProduct2},
+		{"unlocked_after", unlockedAfter},
 	}, nil
 }
 

@@ -182,7 +182,7 @@ func (p *past) before(n *belfry.Notification) (gap belfry.Notification, missing 
 // nobody can send an event where no agent runs, if the last one ended in order.
 func (p *past) blind(b *journal.Boundary) bool {
 	for _, j := range p.judges {
-		if own, sent := j.Own(); own && !(sent && b.Complete) {
+		if own, sent := j.Own(); own && (!sent || !b.Complete) {
 			return true
 		}
 	}

@@ -131,7 +131,7 @@ func (f *witnessFeed) run(ctx context.Context) error {
 		case <-f.wishes.wake:
 			for _, w := range f.wishes.take() {
 				if err := f.wish(ctx, w); err != nil {
-					_ = <-failed // the agent stops
+					<-failed //nolint:errcheck // the agent stops: err says it
 					return nil
 				}
 			}

@@ -121,7 +121,7 @@ func (o *observers) run(ctx context.Context) error {
 		case <-o.wishes.wake:
 			for _, w := range o.wishes.take() {
 				if err := o.wish(ctx, w); err != nil {
-					_ = <-failed // the agent stops
+					<-failed //nolint:errcheck // the agent stops: err says it
 					return nil
 				}
 			}

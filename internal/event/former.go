@@ -182,8 +182,8 @@ func (a *attachment) isNew(it *item) (item, bool) {
 	had := a.from - it.first + 1
 	own.first = a.from + 1
 	switch whole := it.last - it.first + 1; {
-	case it.body != nil && it.body.gap != nil && it.body.gap.Total == whole:
-		gap, cut := *it.body.gap, *it.body
+	case it.body != nil && it.gap != nil && it.gap.Total == whole:
+		gap, cut := *it.gap, *it.body
 		gap.Total -= had
 		cut.gap = &gap
 		own.body = &cut

@@ -33,13 +33,12 @@ type homecoming struct {
 }
 
 type homeReader struct {
-	id     ConsumerID
-	spec   belfry.Registration
-	fresh  bool // made in this life
-	here   bool // registered in this life
-	last   map[key]uint64
-	queued bool
-	batch  uint64
+	id    ConsumerID
+	spec  belfry.Registration
+	fresh bool // made in this life
+	here  bool // registered in this life
+	last  map[key]uint64
+	batch uint64
 }
 
 const homeJournal ConsumerID = 9

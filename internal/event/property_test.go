@@ -372,7 +372,7 @@ func (b *bench) check(t *rapid.T) {
 			t.Fatalf("I6: ring %d, held %d", len(e.ring.runs), len(e.held.posts))
 		}
 	}
-	if !reflect.DeepEqual(b.m.never, seldom{}) || !reflect.DeepEqual(b.m.nothing, elaborate{}) {
+	if !reflect.ValueOf(b.m.never).IsZero() || !reflect.ValueOf(b.m.nothing).IsZero() {
 		t.Fatalf("a part that all share was written: %v, %v", b.m.never, b.m.nothing)
 	}
 	if len(b.watches) != b.m.entries.Len()+len(b.m.patterns) {

@@ -209,7 +209,6 @@ func NewStreams(cfg StreamsConfig) *Streams {
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.ConnectionTimeout(handshakeTimeout),
-		grpc.SharedWriteBuffer(true), // else 32 KiB for each client that is told something once a day
 		grpc.ReadBufferSize(readBuffer),
 		grpc.StaticStreamWindowSize(flowWindow),
 		grpc.StaticConnWindowSize(2*flowWindow),

@@ -140,7 +140,7 @@ func listOf(d *repository.Document, product string) int {
 func Dated(d *repository.Document) bool {
 	return slices.ContainsFunc(d.Licenses.Files, func(text string) bool {
 		f, err := license.Parse([]byte(text))
-		return err == nil && !(f.Unproven().NotAfter.IsZero() && f.Unproven().NotBefore.IsZero())
+		return err == nil && (!f.Unproven().NotAfter.IsZero() || !f.Unproven().NotBefore.IsZero())
 	})
 }
 
