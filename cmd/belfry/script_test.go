@@ -509,10 +509,26 @@ func cmdSignal(ts *testscript.TestScript, _ bool, args []string) {
 	for _, node := range args[1:] {
 		pid := agentPID(ts, node)
 		ts.Check(syscall.Kill(pid, sig))
-		if sig == syscall.SIGSTOP {
+		switch sig {
+		case syscall.SIGSTOP:
 			ts.Defer(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
+		case syscall.SIGKILL: // its locks are held until it is gone
+			ts.Check(waitUntil(30*time.Second, func() error { return runs(pid) }))
 		}
 	}
+}
+
+// runs fails while the process is there, other than as one that its parent has
+// not waited for.
+func runs(pid int) error {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil //nolint:nilerr // it is gone
+	}
+	if _, after, _ := strings.Cut(string(stat), ") "); strings.HasPrefix(after, "Z") || strings.HasPrefix(after, "X") {
+		return nil
+	}
+	return fmt.Errorf("process %d goes on", pid)
 }
 
 // agentPID asks the agent of the script, because the node's own may not answer.
