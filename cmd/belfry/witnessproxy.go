@@ -71,7 +71,7 @@ func (p *proxy) use(target string, usable []string) {
 
 // move sends new connections to a target; old ones end when they are idle, or
 // when their time is over.
-func (p *proxy) move(ctx context.Context, target string) {
+func (p *proxy) move(target string, done <-chan struct{}) {
 	p.mu.Lock()
 	old := p.target
 	p.mu.Unlock()
@@ -83,7 +83,7 @@ func (p *proxy) move(ctx context.Context, target string) {
 	p.conns.Go(func() {
 		ticker := time.NewTicker(idleAfterMove / 4)
 		defer ticker.Stop()
-		for ctx.Err() == nil {
+		for {
 			now := time.Now()
 			p.reset(func(s *spliced) bool {
 				idle := now.Sub(time.Unix(0, s.last.Load())) >= idleAfterMove
@@ -94,7 +94,8 @@ func (p *proxy) move(ctx context.Context, target string) {
 			}
 			select {
 			case <-ticker.C:
-			case <-ctx.Done():
+			case <-done:
+				return
 			}
 		}
 	})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/client"
@@ -30,6 +32,7 @@ const commandStop = 5 * time.Second
 // runFlags are the flags of witness run.
 type runFlags struct {
 	witnessFlags
+	mode     string
 	resource string
 	listen   string
 	port     string
@@ -40,24 +43,33 @@ type runFlags struct {
 func newWitnessRun(a *app) *cobra.Command {
 	f := &runFlags{}
 	cmd := &cobra.Command{
-		Use:   "run --resource RESOURCE --listen HOST:PORT [-- COMMAND...]",
+		Use:   "run --resource RESOURCE [--listen HOST:PORT] [-- COMMAND...]",
 		Short: "Let an ordinary TCP client follow a resource",
-		Long: `Let an ordinary TCP client follow a resource: it connects to --listen, and is
-joined to where the resource is. When the holder that it uses fails, its connection
-is reset at once, so that it connects again instead of waiting for TCP; meanwhile
-new connections are held. After a move new connections go to the new place, and old
-ones end when they are idle for a second.
+		Long: `Let an ordinary TCP client follow a resource, in one of three modes.
+
+proxy: it connects to --listen, and is joined to where the resource is. When the
+holder that it uses fails, its connection is reset at once, so that it connects
+again instead of waiting for TCP; meanwhile new connections are held. After a move
+new connections go to the new place, and old ones end when they are idle for a
+second. Without COMMAND the proxy runs until a signal.
+
+abort: COMMAND connects by itself. When a holder fails the connections that its
+processes have there are aborted; after a move those to the old place, when --drain
+is over. It needs CAP_NET_ADMIN.
+
+restart: COMMAND is ended with SIGTERM when the holder that it was started for
+fails, or clients are moved, and is started again when there is another one.
 
 COMMAND finds the address in $BELFRY_RESOURCE_ADDRESS; its exit status is that of
-this command. Without it the proxy runs until a signal. 125 is wrong use, 126 that
-no witness could be reached at the start.`,
+this command. 125 is wrong use, 126 that no witness could be reached at the start.`,
 		Example: `  belfry witness run --resource service/db --listen 127.0.0.1:5432 -- psql -h 127.0.0.1
-  belfry witness run --resource address/10.0.0.50 --listen 127.0.0.1:8080 --port 80`,
+  belfry witness run --resource address/10.0.0.50 --listen 127.0.0.1:8080 --port 80
+  belfry witness run --resource service/db --mode restart -- sh -c 'exec worker "$BELFRY_RESOURCE_ADDRESS"'`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := a.witnessRun(cmd.Context(), f, args)
 			switch {
-			case errors.Is(err, belfry.ErrUsage):
+			case errors.Is(err, belfry.ErrUsage), errors.Is(err, belfry.ErrUnsupported):
 				return status{exitRunUsage, "USAGE", withoutSentinel(err)}
 			case errors.Is(err, belfry.ErrNoAgent):
 				return status{exitRunNoWitness, "NO_AGENT", withoutSentinel(err)}
@@ -67,7 +79,8 @@ no witness could be reached at the start.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.resource, "resource", "", "what to follow, for example service/db")
-	flags.StringVar(&f.listen, "listen", "", "where the client connects to: HOST:PORT; port 0 is any")
+	flags.StringVar(&f.mode, "mode", modeProxy, "proxy, abort or restart")
+	flags.StringVar(&f.listen, "listen", "", "of the proxy, where the client connects to: HOST:PORT; port 0 is any")
 	flags.StringVar(&f.port, "port", "", "of the resource, where its address has none (default that of --listen)")
 	flags.DurationVar(&f.hold, "hold", 10*time.Second, "how long a new connection waits for the resource")
 	flags.DurationVar(&f.drain, "drain", 30*time.Second, "how long an old connection may stay after a move")
@@ -79,32 +92,62 @@ no witness could be reached at the start.`,
 	return cmd
 }
 
-func (a *app) witnessRun(ctx context.Context, f *runFlags, command []string) error {
+// The modes.
+const (
+	modeProxy   = "proxy"
+	modeAbort   = "abort"
+	modeRestart = "restart"
+)
+
+// check refuses what makes no sense, and says which port the resource has where its
+// address has none; empty: none.
+func (f *runFlags) check(command []string) (port string, err error) {
 	switch {
 	case f.resource == "":
-		return usagef("--resource is missing; for example --resource service/db")
-	case f.listen == "":
-		return usagef("--listen is missing; for example --listen 127.0.0.1:5432")
+		return "", usagef("--resource is missing; for example --resource service/db")
 	case f.hold <= 0 || f.drain < 0:
-		return usagef("--hold %s --drain %s: durations; more than 0, and at least 0", f.hold, f.drain)
+		return "", usagef("--hold %s --drain %s: durations; more than 0, and at least 0", f.hold, f.drain)
+	case f.mode == modeAbort || f.mode == modeRestart:
+		if f.listen != "" {
+			return "", usagef("--listen is for --mode proxy; in mode %s the command connects by itself", f.mode)
+		}
+		if len(command) == 0 {
+			return "", usagef("--mode %s needs a command; name one after --", f.mode)
+		}
+		return f.port, nil
+	case f.mode != modeProxy:
+		return "", usagef("--mode %s: there are proxy, abort and restart", f.mode)
+	case f.listen == "":
+		return "", usagef("--listen is missing; for example --listen 127.0.0.1:5432")
 	}
-	_, port, err := net.SplitHostPort(f.listen)
+	_, port, err = net.SplitHostPort(f.listen)
 	if err != nil {
-		return usagef("--listen %s: not HOST:PORT; for example 127.0.0.1:5432", f.listen)
+		return "", usagef("--listen %s: not HOST:PORT; for example 127.0.0.1:5432", f.listen)
 	}
-	if f.port == "" {
-		f.port = port
+	return cmp.Or(f.port, port), nil
+}
+
+func (a *app) witnessRun(ctx context.Context, f *runFlags, command []string) (err error) {
+	if f.port, err = f.check(command); err != nil {
+		return err
 	}
 	f.allowMissing = true // its holder may be down now
 	cfg, err := a.witnessConfig(&f.witnessFlags, []string{f.resource})
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", f.listen)
-	if err != nil {
-		return failf(belfry.ErrExist, "--listen %s: %v; choose another port, or stop who has it", f.listen, err)
+	var listener net.Listener
+	switch f.mode {
+	case modeProxy:
+		if listener, err = net.Listen("tcp", f.listen); err != nil {
+			return failf(belfry.ErrExist, "--listen %s: %v; choose another port, or stop who has it", f.listen, err)
+		}
+		defer listener.Close()
+	case modeAbort:
+		if err := checkAbort(); err != nil {
+			return err
+		}
 	}
-	defer listener.Close()
 	opening, opened := context.WithTimeout(ctx, defaultTimeout)
 	w, err := client.OpenWitness(opening, cfg)
 	opened()
@@ -115,7 +158,20 @@ func (a *app) witnessRun(ctx context.Context, f *runFlags, command []string) err
 		return err
 	}
 	defer w.Close()
-	return a.follow(ctx, f, w, listener, command)
+	if listener != nil {
+		return a.follow(ctx, f, w, listener, command)
+	}
+	return a.followCommand(ctx, f, w, command)
+}
+
+// A follower is told where a resource is. Both return at once.
+type follower interface {
+	// use: target is where to connect now, empty: nowhere; what is not usable has
+	// failed.
+	use(target string, usable []string)
+	// move: target is where to connect now; what is elsewhere ends in its time, until
+	// done is closed.
+	move(target string, done <-chan struct{})
 }
 
 // follow runs the proxy and the command until one of them ends.
@@ -139,8 +195,42 @@ func (a *app) follow(ctx context.Context, f *runFlags, w *client.Witness, listen
 	return errors.Join(err, <-ended, <-ended)
 }
 
+// followCommand runs a command that connects by itself.
+func (a *app) followCommand(ctx context.Context, f *runFlags, w *client.Witness, command []string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	s := newStarter()
+	var told follower = s
+	if f.mode == modeAbort {
+		// What the command leaves behind is still below this process.
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			cancel()
+			return err
+		}
+		told = both{s, &aborter{drain: f.drain, said: a.sayf, trouble: func(err error) { a.notef("%v", err) }}}
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- a.steer(ctx, f, w, told) }()
+	run := func(ctx context.Context, address string) error { return a.runCommand(ctx, address, command) }
+	err := s.run(ctx, f.hold, f.mode == modeRestart, run)
+	cancel()
+	return errors.Join(err, <-ended)
+}
+
+// both are told.
+type both [2]follower
+
+func (b both) use(target string, usable []string) {
+	b[0].use(target, usable)
+	b[1].use(target, usable)
+}
+
+func (b both) move(target string, done <-chan struct{}) {
+	b[0].move(target, done)
+	b[1].move(target, done)
+}
+
 // steer turns what the witness says into where connections go.
-func (a *app) steer(ctx context.Context, f *runFlags, w *client.Witness, p *proxy) error {
+func (a *app) steer(ctx context.Context, f *runFlags, w *client.Witness, p follower) error {
 	target := ""
 	for {
 		e, err := w.Next(ctx)
@@ -154,7 +244,7 @@ func (a *app) steer(ctx context.Context, f *runFlags, w *client.Witness, p *prox
 			}
 			target = withPort(e.Change.Move.Addresses[0], f.port)
 			a.sayf("moving to %s", target)
-			p.move(ctx, target)
+			p.move(target, ctx.Done())
 		case client.WitnessState, client.WitnessChange:
 			if e.Change.Level.State == belfry.ResourceUnknown {
 				continue // a doubt: what works goes on
@@ -177,15 +267,19 @@ func (a *app) steer(ctx context.Context, f *runFlags, w *client.Witness, p *prox
 		case client.WitnessAt:
 			continue
 		}
-		if host, _, err := net.SplitHostPort(target); err == nil {
+		host, _, err := net.SplitHostPort(target)
+		if err != nil {
+			host = target
+		}
+		if host != "" {
 			w.Use(host) // its failure is news although another one has it too
 		}
 	}
 }
 
-// withPort adds a port to an address that has none.
+// withPort adds a port, if there is one, to an address that has none.
 func withPort(address, port string) string {
-	if _, _, err := net.SplitHostPort(address); err == nil {
+	if _, _, err := net.SplitHostPort(address); err == nil || port == "" {
 		return address
 	}
 	return net.JoinHostPort(address, port)
