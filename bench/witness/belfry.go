@@ -41,7 +41,7 @@ func startCluster(ctx context.Context) (_ *cluster, err error) {
 	if c.agents, err = side.StartAgents(ctx, 3); err != nil {
 		return nil, err
 	}
-	if err = c.agents.Configure(ctx, "a", "witness: {max_per_principal: 20000}\n"); err != nil {
+	if err = c.agents.Configure(ctx, "a", "witness: {max_per_principal: 20000, max_per_source: 20000}\n"); err != nil {
 		return nil, errors.Join(err, c.agents.Stop())
 	}
 	if c.tls, err = agent.ClientTLS(c.agents.State("client")); err == nil {
