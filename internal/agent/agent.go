@@ -428,6 +428,9 @@ func (a *Agent) passChanges(ctx context.Context, changes []cluster.Change) error
 			a.reroute(c.Peer)
 		case cluster.ContactChange:
 			a.log.Info("contact", "peer", c.Name, "up", c.Up, "reason", c.Reason, "links_up", c.LinksUp, "links_total", c.LinksTotal)
+			if c.Up {
+				a.streams.Wake(c.Peer) // its stream may not have outlived the cut
+			}
 		case cluster.Restarted:
 			a.duplicates.forget(c.Node)
 			a.log.Info("node restarted", "peer", c.Name, "incarnation", c.Incarnation)

@@ -45,6 +45,9 @@ func (p *peerService) Connect(stream grpc.BidiStreamingServer[belfryv1.ConnectRe
 	if err != nil {
 		return s.refuse(r, err)
 	}
+	if r.dials() {
+		return s.refuse(r, r.knocked(hello))
+	}
 	session := newSession(r, hello, f, hostOf(conn.LocalAddr()), abort)
 	if err := r.install(session, func() error { return f.send(s.helloFrame()) }); err != nil {
 		return s.refuse(r, err)
@@ -70,9 +73,6 @@ func (s *Streams) caller(ctx context.Context) (*remote, *doorConn, error) {
 	}
 	if id == s.cfg.Self.Node {
 		return nil, nil, fmt.Errorf("%w: this node connects to itself, or another agent runs as it; one agent per identity", belfry.ErrExist)
-	}
-	if id.Compare(s.cfg.Self.Node) > 0 {
-		return nil, nil, fmt.Errorf("%w: node %s dials; of two nodes the one with the lower id does", belfry.ErrUsage, id)
 	}
 	r := s.remote(id)
 	if r == nil {

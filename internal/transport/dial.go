@@ -121,25 +121,11 @@ func (c *complaints) news(now time.Time, text string) bool {
 // dial tries one address, on which the peer has to answer within patience. It
 // returns nil when a stream was there and has ended, and how long it was.
 func (r *remote) dial(ctx context.Context, turn int, patience time.Duration) (lasted time.Duration, err error) {
-	r.mu.Lock()
-	addrs := r.addrs
-	r.mu.Unlock()
-	if len(addrs) == 0 {
-		return 0, fmt.Errorf("%w: the peer has no address", belfry.ErrNotFound)
-	}
-	tcp, cancel := context.WithTimeout(ctx, dialTimeout)
-	conn, err := dialTCP(tcp, addrs[turn%len(addrs)])
-	cancel()
+	conn, cc, err := r.reach(ctx, turn)
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = conn.Close() }()
-
-	cc, err := r.client(conn)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = cc.Close() }()
+	defer func() { _, _ = cc.Close(), conn.Close() }()
 
 	// The stream outlives ctx, to say goodbye; until there is one ctx ends it.
 	streaming, abort := context.WithCancel(context.WithoutCancel(ctx))
@@ -162,6 +148,28 @@ func (r *remote) dial(ctx context.Context, turn int, patience time.Duration) (la
 	began := time.Now()
 	s.run()
 	return time.Since(began), nil
+}
+
+// reach connects to one of the peer's addresses.
+func (r *remote) reach(ctx context.Context, turn int) (net.Conn, *grpc.ClientConn, error) {
+	r.mu.Lock()
+	addrs := r.addrs
+	r.mu.Unlock()
+	if len(addrs) == 0 {
+		return nil, nil, fmt.Errorf("%w: the peer has no address", belfry.ErrNotFound)
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	conn, err := dialTCP(ctx, addrs[turn%len(addrs)])
+	if err != nil {
+		return nil, nil, err
+	}
+	cc, err := r.client(conn)
+	if err != nil {
+		_ = conn.Close()
+		return nil, nil, err
+	}
+	return conn, cc, nil
 }
 
 // client makes the gRPC side of a connection that is there.

@@ -91,7 +91,11 @@ func (r *remote) another(now time.Time) {
 	}
 }
 
-// poke makes the dialer try at once; the accepting side has none.
+// dials tells whether it is this node that dials: the one of the two with the
+// lower id.
+func (r *remote) dials() bool { return r.streams.cfg.Self.Node.Compare(r.id) < 0 }
+
+// poke makes the dialer try at once, and whoever waits to be dialled knock soon.
 func (r *remote) poke() {
 	select {
 	case r.wake <- struct{}{}:
@@ -131,6 +135,14 @@ func (r *remote) admit(h Hello) error {
 	return nil
 }
 
+// notAdmitted notes what admit found.
+func (r *remote) notAdmitted(err error) {
+	r.troubled(err)
+	if errors.Is(err, belfry.ErrStale) || errors.Is(err, belfry.ErrExist) {
+		r.another(time.Now())
+	}
+}
+
 // install makes s the stream of this peer and ends the one before; the caller
 // runs s next. greet, if not nil, says this node's hello when all is in order.
 // What admit refuses is refused here.
@@ -138,10 +150,7 @@ func (r *remote) install(s *session, greet func() error) error {
 	r.installing.Lock()
 	defer r.installing.Unlock()
 	if err := r.admit(s.hello); err != nil {
-		r.troubled(err)
-		if errors.Is(err, belfry.ErrStale) || errors.Is(err, belfry.ErrExist) {
-			r.another(time.Now())
-		}
+		r.notAdmitted(err)
 		return err
 	}
 	if old := r.session(); old != nil {
@@ -176,6 +185,9 @@ func (r *remote) remove(s *session, how StreamEvent) {
 	}
 	r.mu.Unlock()
 	r.deliver(how)
+	if !r.dials() {
+		r.poke() // knock, unless it dials
+	}
 }
 
 func (r *remote) deliver(e StreamEvent) {

@@ -253,8 +253,10 @@ func (s *Streams) SetPeers(peers []StreamPeer) {
 			s.remotes[p.ID] = r
 			dialing, cancel := context.WithCancel(s.running)
 			r.stopDialing = cancel
-			if s.cfg.Self.Node.Compare(p.ID) < 0 {
+			if r.dials() {
 				s.group.Go(func() { r.dialLoop(dialing) })
+			} else {
+				s.group.Go(func() { r.knockLoop(dialing) })
 			}
 		}
 		r.setAddrs(p.Addrs)
@@ -296,7 +298,7 @@ func (s *Streams) Status(peer belfry.NodeID) StreamStatus {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return StreamStatus{Up: r.current != nil, Since: r.gone, Error: r.trouble, PeerDials: s.cfg.Self.Node.Compare(peer) > 0}
+	return StreamStatus{Up: r.current != nil, Since: r.gone, Error: r.trouble, PeerDials: !r.dials()}
 }
 
 // Seen is the newest incarnation that agents of a peer have shown on a stream,
@@ -315,7 +317,8 @@ func (s *Streams) Seen(peer belfry.NodeID) (newest belfry.Incarnation, connected
 }
 
 // Wake dials a peer at once instead of when its back-off ends, for example
-// because its datagrams say that it has started anew.
+// because its datagrams say that it has started anew, or arrive again. Where the
+// peer dials, and there is no stream, it is asked to soon.
 func (s *Streams) Wake(peer belfry.NodeID) {
 	if r := s.remote(peer); r != nil {
 		r.poke()
