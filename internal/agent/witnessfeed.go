@@ -206,9 +206,7 @@ func (f *witnessFeed) take(n *belfry.Notification) {
 	}
 	switch n.Kind {
 	case belfry.KindCoverage:
-		if event.CoverageState(n.Code) == event.CoverageInstalled {
-			f.loop.tell(witness.Covered{Resource: name, Node: n.Node})
-		}
+		f.takeCoverage(name, n)
 		return
 	case belfry.KindOccurrence, belfry.KindState:
 	default:
@@ -227,6 +225,15 @@ func (f *witnessFeed) take(n *belfry.Notification) {
 	f.loop.tell(witness.Report{
 		Resource: name, Node: n.Node, Incarnation: belfry.Incarnation(data.GetIncarnation()), Seq: data.GetSeq(), State: state, At: n.Time,
 	})
+}
+
+// takeCoverage tells whether what a node reports arrives here.
+func (f *witnessFeed) takeCoverage(name belfry.Resource, n *belfry.Notification) {
+	if event.CoverageState(n.Code) == event.CoverageInstalled {
+		f.loop.tell(witness.Covered{Resource: name, Node: n.Node})
+	} else {
+		f.loop.tell(witness.Uncovered{Resource: name, Node: n.Node})
+	}
 }
 
 // takePeer reads what another witness says of itself.
@@ -249,9 +256,7 @@ func (f *witnessFeed) takePeer(n *belfry.Notification) {
 func (f *witnessFeed) takeEvent(name belfry.Resource, n *belfry.Notification) {
 	switch n.Kind {
 	case belfry.KindCoverage:
-		if event.CoverageState(n.Code) == event.CoverageInstalled {
-			f.loop.tell(witness.Covered{Resource: name, Node: n.Node})
-		}
+		f.takeCoverage(name, n)
 		return
 	case belfry.KindGap:
 		if n.Gap != nil && !n.Gap.Resync {

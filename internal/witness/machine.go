@@ -79,6 +79,8 @@ func (m *Machine) Receive(now time.Time, msg Message) {
 		m.occurred(now, msg)
 	case Covered:
 		m.covered(now, msg)
+	case Uncovered:
+		m.uncovered(now, msg)
 	case Asked:
 		m.asked(now, msg)
 	case Observed:

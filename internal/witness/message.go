@@ -125,6 +125,13 @@ type (
 		Node     belfry.NodeID
 	}
 
+	// Uncovered says that a holder's reports do not reach this node, whatever its
+	// verdict and its links are.
+	Uncovered struct {
+		Resource belfry.Resource
+		Node     belfry.NodeID
+	}
+
 	// Asked says whether somebody, anywhere, wants to know of this node's own
 	// instance of a resource.
 	Asked struct {
@@ -345,6 +352,7 @@ func (Occurred) message()   {}
 func (Declared) message()   {}
 func (Report) message()     {}
 func (Covered) message()    {}
+func (Uncovered) message()  {}
 func (Asked) message()      {}
 func (Observed) message()   {}
 func (Override) message()   {}

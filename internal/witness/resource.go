@@ -44,6 +44,8 @@ type instance struct {
 	node     *node
 	report   Report    // zero: none yet
 	awaited  time.Time // a report is, until then; zero: none is
+	unheard  time.Time // from then on it is a doubt that its reports do not arrive; zero: they do
+	doubted  bool      // that time has come
 	probe    string    // what is observed in place of its agent, which is down; empty: nothing
 	decided  time.Time // until then the probe has to have answered
 	probed   belfry.ResourceState
@@ -59,10 +61,11 @@ func (i *instance) alarm() *alarm { return &i.mark }
 // probe, whose silence says enough.
 func (i *instance) ring(m *Machine, now time.Time) (next time.Time) {
 	over := false
-	for _, t := range []*time.Time{&i.awaited, &i.decided} {
+	for _, t := range []*time.Time{&i.awaited, &i.decided, &i.unheard} {
 		if t.After(now) {
 			next = sooner(next, *t)
 		} else if !t.IsZero() {
+			i.doubted = i.doubted || t == &i.unheard
 			*t, over = time.Time{}, true
 		}
 	}
@@ -94,14 +97,20 @@ func (i *instance) judge() belfry.ResourceState {
 	return belfry.ResourceUnknown // joining, stalled, unreachable: a doubt is no failure
 }
 
+// silent tells whether what the holder says is known not to arrive here.
+func (i *instance) silent() bool { return i.node.cut || i.doubted }
+
+// heard ends the doubt of what was not.
+func (i *instance) heard() { i.unheard, i.doubted = time.Time{}, false }
+
 // reported is the state of a holder that is up.
 func (i *instance) reported() belfry.ResourceState {
 	switch {
 	case i.resource.kind == belfry.KindNode:
 		return belfry.ResourceAvailable
-	case i.node.cut && i.state != belfry.ResourceUnavailable:
+	case i.silent() && i.state != belfry.ResourceUnavailable:
 		return belfry.ResourceUnknown
-	case i.node.cut:
+	case i.silent():
 		return belfry.ResourceUnavailable
 	case !i.awaited.IsZero() && i.state == belfry.ResourceUnavailable:
 		return belfry.ResourceUnavailable
@@ -188,7 +197,7 @@ func whole(states []belfry.ResourceState) belfry.ResourceState {
 // byReport tells whether the state of the whole is what one holder said: there
 // is no other, and no doubt of it.
 func (r *resource) byReport(i *instance) bool {
-	return len(r.instances) == 1 && i.awaited.IsZero() && !i.node.cut && r.kind != belfry.KindNode && r.kind != belfry.KindEvent && i.node.known &&
+	return len(r.instances) == 1 && i.awaited.IsZero() && !i.silent() && r.kind != belfry.KindNode && r.kind != belfry.KindEvent && i.node.known &&
 		i.node.verdict == belfry.VerdictUp && i.report.Seq > 0 && i.report.Incarnation == i.node.incarnation
 }
 
@@ -361,6 +370,7 @@ func (m *Machine) report(now time.Time, msg Report) {
 		i.node.incarnation = msg.Incarnation
 	}
 	if msg.Incarnation == i.node.incarnation {
+		i.heard()
 		m.spoken(now, i.node)
 		i.awaited = time.Time{}
 	}
@@ -396,9 +406,29 @@ func (m *Machine) covered(now time.Time, msg Covered) {
 	}
 	m.spoken(now, m.node(msg.Node))
 	i := r.on(m.node(msg.Node))
-	if i == nil || i.awaited.IsZero() || i.report.Seq == 0 || i.report.Incarnation != i.node.incarnation {
+	if i == nil {
+		return
+	}
+	if i.doubted {
+		i.awaited = now.Add(firstReport)
+	}
+	i.heard()
+	if i.awaited.IsZero() || i.report.Seq == 0 || i.report.Incarnation != i.node.incarnation {
 		return
 	}
 	i.awaited = sooner(i.awaited, now.Add(coveredHold))
 	m.alarms.set(i, i.awaited)
+}
+
+// uncovered says that what is held of a holder may be old. A stream that is
+// dialled anew is back long before that is a doubt.
+func (m *Machine) uncovered(now time.Time, msg Uncovered) {
+	r := m.resources[msg.Resource]
+	if r == nil || r.kind == belfry.KindNode {
+		return
+	}
+	if i := r.on(m.node(msg.Node)); i != nil && i.unheard.IsZero() && !i.doubted {
+		i.unheard = now.Add(firstReport)
+		m.alarms.set(i, i.unheard)
+	}
 }

@@ -321,6 +321,8 @@ func (w *world) message(t *testing.T, f []string, o map[string]string) Message {
 		return Report{Resource: belfry.Resource(f[2]), Node: scriptNode(f[1]), Incarnation: inc, Seq: uint64(number(t, f[4], "")), State: parsed(t, belfry.ParseResourceState, f[3]), At: w.now}
 	case "covered":
 		return Covered{belfry.Resource(f[2]), scriptNode(f[1])}
+	case "uncovered":
+		return Uncovered{belfry.Resource(f[2]), scriptNode(f[1])}
 	case "asked":
 		return Asked{belfry.Resource(f[1]), f[2] == "true"}
 	case "observed":
