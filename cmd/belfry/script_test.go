@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -98,6 +96,7 @@ func scriptParams(dir string, limit time.Duration) testscript.Params {
 			env.Values[labKey{}] = new(lab)
 			env.Values[occupations{}] = map[string]*disk.Host{}
 			env.Values[etcds{}] = map[string]*family{}
+			env.Values[agents{}] = map[string]*family{}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -105,6 +104,7 @@ func scriptParams(dir string, limit time.Duration) testscript.Params {
 			"agents":      cmdAgents,
 			"cgroup":      cmdCgroup,
 			"commit":      cmdCommit,
+			"ended":       cmdEnded,
 			"etcd":        cmdEtcd,
 			"fast":        cmdFast,
 			"flip":        cmdFlip,
@@ -213,70 +213,6 @@ func lacksExitStatus() string {
 	return ""
 }
 
-// cmdAgents starts `belfry up` with N agents in the directory dev and waits
-// until all are up and have streams with each other, by which a death is known
-// at once: a node is up as soon as its datagrams are heard. At the end of the script it stops them and makes sure that
-// no process is left. Its output goes to the file up.out. With members they have
-// no repository: what takes most members there takes the file here.
-func cmdAgents(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 1 || len(args) > 2 || len(args) == 2 && args[1] != "members" {
-		ts.Fatalf("usage: agents N [members]")
-	}
-	var flags []string
-	if len(args) == 2 {
-		flags = []string{"--members"}
-	}
-	up, err := startUp(ts.MkAbs("."), args[0], flags...)
-	ts.Check(err)
-	ts.Defer(func() {
-		if err := up.stop(); err != nil {
-			ts.Fatalf("%v", err)
-		}
-	})
-	if err := waitUntil(20*time.Second, func() error { return fileHas(up.out, " up after ") }); err != nil {
-		ts.Fatalf("agents: %v", err)
-	}
-	states, err := filepath.Glob(ts.MkAbs("dev/*/belfry.sock"))
-	ts.Check(err)
-	for _, at := range states {
-		for _, of := range states {
-			node := filepath.Base(filepath.Dir(of))
-			if err := waitUntil(20*time.Second, func() error { return knowsProcess(ts, at, node) }); err != nil {
-				ts.Fatalf("agents: at %s: %v", at, err)
-			}
-		}
-	}
-}
-
-// knowsProcess fails unless an agent knows the process of a node, of which the
-// stream tells.
-func knowsProcess(ts *testscript.TestScript, socket, node string) error {
-	var view nodeShowView
-	output, err := scriptCommand(ts, []string{"belfry", "node", "show", node, "-o", "json", "--socket", socket}).Output()
-	if err == nil {
-		err = json.Unmarshal(output, &view)
-	}
-	if err == nil && view.PID == nil {
-		err = fmt.Errorf("no stream with %s", node)
-	}
-	return err
-}
-
-// cmdAgent starts the agent of one node again: agent c.
-func cmdAgent(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: agent NODE")
-	}
-	dir := ts.MkAbs(".")
-	agent, err := startFamily(dir, filepath.Join(dir, "agent-"+args[0]+".log"), os.Environ(), "belfry", "agent", "--config", filepath.Join("dev", args[0], "belfry.yaml"))
-	ts.Check(err)
-	ts.Defer(func() {
-		if err := agent.stop(); err != nil {
-			ts.Fatalf("%v", err)
-		}
-	})
-}
-
 // cmdTmpfs mounts a small file system until the end of the script: tmpfs DIR SIZE.
 func cmdTmpfs(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
@@ -286,85 +222,6 @@ func cmdTmpfs(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.MkdirAll(dir, 0o755))
 	ts.Check(syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+args[1]))
 	ts.Defer(func() { ts.Check(syscall.Unmount(dir, syscall.MNT_DETACH)) }) // also while it is in use
-}
-
-// A family is a process with all its descendants.
-type family struct {
-	cmd    *exec.Cmd
-	out    string
-	exited chan struct{} // closed when the program has ended
-	alive  *os.File      // end of file when the last descendant has ended
-}
-
-func startUp(dir, nodes string, flags ...string) (*family, error) {
-	args := append([]string{"up", "--nodes", nodes, "--state", "dev"}, flags...)
-	return startFamily(dir, filepath.Join(dir, "up.out"), os.Environ(), "belfry", args...)
-}
-
-// startFamily runs a program whose output goes to a file. A pipe that every
-// descendant inherits tells when the last of them has ended.
-func startFamily(dir, out string, environ []string, name string, args ...string) (*family, error) {
-	cmd := exec.Command(name, args...)
-	cmd.Dir, cmd.Env = dir, environ
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	file, err := os.Create(out)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	return startCommand(cmd, file)
-}
-
-// startCommand starts a command that is set up otherwise.
-func startCommand(cmd *exec.Cmd, out *os.File) (*family, error) {
-	alive, held, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	defer held.Close()
-	cmd.Stdout, cmd.Stderr = out, out
-	cmd.ExtraFiles = []*os.File{held}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	f := &family{cmd: cmd, out: out.Name(), exited: make(chan struct{}), alive: alive}
-	go f.wait()
-	return f, nil
-}
-
-func (f *family) wait() {
-	_ = f.cmd.Wait() // the state is in cmd
-	close(f.exited)
-}
-
-// stop asks the program to end and waits for all of its descendants.
-func (f *family) stop() error {
-	defer f.alive.Close()
-	_ = syscall.Kill(-f.cmd.Process.Pid, syscall.SIGCONT)
-	_ = syscall.Kill(-f.cmd.Process.Pid, syscall.SIGTERM) // it may have ended by itself
-	if err := f.alive.SetReadDeadline(time.Now().Add(15 * time.Second)); err != nil {
-		return err
-	}
-	if _, err := f.alive.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-		_ = syscall.Kill(-f.cmd.Process.Pid, syscall.SIGKILL)
-		return fmt.Errorf("processes are left 15 s after SIGTERM to %s: %w", f.cmd, err)
-	}
-	<-f.exited
-	return f.races()
-}
-
-// races looks for what the race detector has told the logs of the agents.
-func (f *family) races() error {
-	logs, err := filepath.Glob(filepath.Join(f.cmd.Dir, "dev", "*", "agent.log"))
-	if err != nil {
-		return err
-	}
-	for _, log := range append(logs, f.out) {
-		if text, err := os.ReadFile(log); err == nil && bytes.Contains(text, []byte("DATA RACE")) {
-			return fmt.Errorf("data race, in %s:\n%s", log, text)
-		}
-	}
-	return nil
 }
 
 func fileHas(file, text string) error {
