@@ -9,10 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"syscall"
+	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 )
 
 // cmdAgents starts `belfry up` with N agents in the directory dev and waits
@@ -106,6 +110,63 @@ type family struct {
 	out    string
 	exited chan struct{} // closed when the program has ended
 	alive  *os.File      // end of file when the last descendant has ended
+}
+
+// headless is a process whose first thread ends long before the others.
+func headless() {
+	for {
+		go func() {
+			runtime.LockOSThread()
+			if unix.Gettid() == os.Getpid() {
+				_, _, _ = unix.Syscall(unix.SYS_EXIT, 0, 0, 0) // ends this thread only
+			}
+			select {} // keeps its thread: the next one gets another
+		}()
+		if _, err := os.Stdin.Read(make([]byte, 1)); err != nil {
+			return
+		}
+	}
+}
+
+// TestAProcessGoesOnUntilItsLastThreadEnds: so long it holds what it holds, though
+// it is shown as one that has ended (proc(5)).
+func TestAProcessGoesOnUntilItsLastThreadEnds(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command("headless")
+	more, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Wait() }()
+	defer more.Close()
+	stat := func() string {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	if err := waitUntil(30*time.Second, func() error {
+		if strings.Contains(stat(), ") Z ") {
+			return nil
+		}
+		_, err := more.Write([]byte("x"))
+		return errors.Join(errors.New("its first thread goes on"), err)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := runs(cmd.Process.Pid); err == nil {
+		t.Errorf("it has ended, says %s", stat())
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := waitUntil(30*time.Second, func() error { return runs(cmd.Process.Pid) }); err != nil {
+		t.Errorf("killed: %v: %s", err, stat())
+	}
 }
 
 func startUp(dir, nodes string, flags ...string) (*family, error) {

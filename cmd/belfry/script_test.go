@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	if err := os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")); err != nil {
 		panic(err)
 	}
-	testscript.Main(m, map[string]func(){"belfry": main, "patience": patience, "alone": alone, "configagent": configAgent, "crowd": crowd})
+	testscript.Main(m, map[string]func(){"belfry": main, "patience": patience, "alone": alone, "configagent": configAgent, "crowd": crowd, "headless": headless})
 }
 
 // slowdown is how much longer scripts and sessions sleep than they say: pages
@@ -376,13 +376,20 @@ func cmdSignal(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // runs fails while the process is there, other than as one that its parent has
-// not waited for.
+// not waited for. One whose first thread has ended looks dead while others are
+// on their way out, with all that it had open: those are counted (proc(5)).
 func runs(pid int) error {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return nil //nolint:nilerr // it is gone
 	}
-	if _, after, _ := strings.Cut(string(stat), ") "); strings.HasPrefix(after, "Z") || strings.HasPrefix(after, "X") {
+	_, after, _ := strings.Cut(string(stat), ") ")
+	const state, threads = 0, 17 // of the fields after the name
+	fields := strings.Fields(after)
+	if len(fields) <= threads {
+		return fmt.Errorf("process %d: %q is too short", pid, stat)
+	}
+	if dead := fields[state] == "Z" || fields[state] == "X"; dead && (fields[threads] == "0" || fields[threads] == "1") {
 		return nil
 	}
 	return fmt.Errorf("process %d goes on", pid)
