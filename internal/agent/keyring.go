@@ -24,6 +24,47 @@ type keyring struct {
 
 	mu   sync.Mutex // held by whoever changes something
 	keys atomic.Pointer[security.Keys]
+
+	unsettled atomic.Pointer[unsettled] // nil: the certificate is under the first authority
+}
+
+// unsettled: the authorities changed, and the node's certificate is not renewed yet.
+type unsettled struct {
+	over  chan struct{} // closed when it is, or when they change again
+	until time.Time     // nobody waits longer
+}
+
+// settleTime is how long after a change of the authorities a joiner waits for
+// this node's certificate: it is renewed dutySoon after it, if the holder of the
+// authority's key answers. Below transport's time for a handshake.
+const settleTime = 5 * time.Second
+
+// settled returns when the node's certificate is under the authority that tokens
+// name, or settleTime after the authorities changed, or when ctx ends.
+func (k *keyring) settled(ctx context.Context) {
+	u := k.unsettled.Load()
+	if u == nil {
+		return
+	}
+	timer := time.NewTimer(time.Until(u.until))
+	defer timer.Stop()
+	select {
+	case <-u.over:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// hold has keys count, which are on disk. k.mu is held.
+func (k *keyring) hold(next *security.Keys) {
+	k.keys.Store(next)
+	var now *unsettled
+	if issuer := next.Issuer(); issuer == nil || !issuer.Equal(next.CA[0]) {
+		now = &unsettled{over: make(chan struct{}), until: time.Now().Add(settleTime)}
+	}
+	if last := k.unsettled.Swap(now); last != nil {
+		close(last.over)
+	}
 }
 
 func newKeyring(dir string, keys *security.Keys) *keyring {

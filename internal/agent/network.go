@@ -98,8 +98,9 @@ func (a *Agent) streamsConfig(listener net.Listener) transport.StreamsConfig {
 		Listed: func(id belfry.NodeID, key ed25519.PublicKey) error {
 			return a.members.Table().Listed(id, key)
 		},
-		Client: a.clientListed,
-		Guests: true,
+		Client:  a.clientListed,
+		Guests:  true,
+		Settled: a.keys.settled,
 	}
 	return transport.StreamsConfig{
 		Listener:  listener,

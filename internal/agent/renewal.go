@@ -111,7 +111,7 @@ func (k *keyring) renew(certificate []byte, authorities [][]byte) error {
 	if err := security.WriteCertificate(k.dir, certificate); err != nil {
 		return err
 	}
-	k.keys.Store(next)
+	k.hold(next)
 	return nil
 }
 
@@ -129,7 +129,7 @@ func (k *keyring) follow(authorities [][]byte) error {
 	}
 	next := *k.now()
 	next.CA = certs
-	k.keys.Store(&next)
+	k.hold(&next)
 	return nil
 }
 

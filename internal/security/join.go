@@ -30,7 +30,10 @@ func IsJoin(state tls.ConnectionState) bool {
 // node's, so that the other side can compare it with its token.
 func (o TLSOptions) joinServer() *tls.Config {
 	cfg := baseConfig()
-	cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	cfg.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if o.Settled != nil {
+			o.Settled(hello.Context())
+		}
 		keys := o.Keys()
 		shown := keys.Certificate
 		if ca := keys.Issuer(); ca != nil {

@@ -2,6 +2,7 @@ package security
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -141,6 +143,47 @@ func TestGuestsTrustTheTokensAuthorityOnly(t *testing.T) {
 				t.Errorf("%v; want an error with %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestAGuestWaitsForTheAuthorityThatTokensName: while the authority is replaced
+// a node has a certificate under the old one for a moment, but tokens name the new one.
+func TestAGuestWaitsForTheAuthorityThatTokensName(t *testing.T) {
+	t.Parallel()
+	tn := newTown(t)
+	next, err := NewCA(tn.Cluster, issued)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := tn.keys[0]
+	certificate, err := next.IssueNode(issued, old.Node, old.Certificate.Leaf.PublicKey.(ed25519.PublicKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	authorities := [][]byte{next.Certificate.Raw, tn.CA.Certificate.Raw}
+	renewed, err := old.Renewed(certificate, authorities)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := NewToken(tn.Cluster, next.Certificate)
+	at := func() time.Time { return issued.Add(time.Hour) }
+	const replaced = "another authority than the token names"
+	for _, waits := range []bool{false, true} {
+		before := *old
+		if before.CA, err = ParseAuthorities(authorities); err != nil {
+			t.Fatal(err)
+		}
+		var keys atomic.Pointer[Keys]
+		keys.Store(&before)
+		opts := tn.guests(0)
+		opts.Keys = keys.Load
+		if waits {
+			opts.Settled = func(context.Context) { keys.Store(renewed) }
+		}
+		_, _, _, err := shake(t, NodeServerConfig(opts), JoinClientConfig(token, at))
+		if got := err != nil && strings.Contains(err.Error(), replaced); got == waits {
+			t.Errorf("waits: %v: %v; refused: %v, want %v", waits, err, got, !waits)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package security
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
@@ -27,6 +28,11 @@ type TLSOptions struct {
 	// joining. [IsJoin] tells who that is; whoever serves must keep them to the
 	// service for joining.
 	Guests bool
+	// Settled returns when the node's certificate is under the authority that
+	// tokens name, the first of Keys, or when ctx ends, or sooner if that may
+	// take long: while the authority is replaced it is renewed. Guests wait for
+	// it. Nil: they do not. Safe for concurrent use.
+	Settled func(ctx context.Context)
 	// Now is the clock for the dates of certificates. Nil: time.Now.
 	Now func() time.Time
 }
