@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -135,6 +136,8 @@ func (w *wire) setCarrier(addr netip.Addr, on bool) error {
 }
 
 func (w *wire) read(from netip.Addr, port *os.File) {
+	runtime.LockOSThread() // for hurry: the thread ends with this
+	hurry()
 	buffer := make([]byte, 64<<10)
 	for {
 		n, err := port.Read(buffer)
