@@ -14,6 +14,7 @@ import (
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/cluster"
+	"github.com/belfry-ha/belfry/internal/repository"
 )
 
 // Changes of what all nodes share are made by one node, the leader: the
@@ -387,7 +388,10 @@ func (a *Agent) Lead(ctx context.Context, method string, request proto.Message, 
 		}
 		err := fmt.Errorf("%w: node %s makes the changes, and there is no stream to it; try again", belfry.ErrUnknown, lead.Name)
 		if a.streams.Connected(lead.ID) {
-			if err = a.forward(ctx, lead.ID, method, request, response); !isNotLeader(err) {
+			if err = a.forward(ctx, lead.ID, method, request, response); err == nil {
+				a.takeOver(ctx, lead.ID, response)
+			}
+			if !isNotLeader(err) {
 				return err
 			}
 			a.unfit.note(lead.ID, time.Now()) // where the storage decides, another one may do it
@@ -401,6 +405,21 @@ func (a *Agent) Lead(ctx context.Context, method string, request proto.Message, 
 		case <-time.After(leaderRetry):
 		}
 	}
+}
+
+// takeOver has the generation that another node made for this one in force when
+// the command ends (C6). Where it lies on storage nobody brings it, and whoever
+// made it waits for nodes that are up: its notice does not reach one that is
+// stopped and was started again, which would find the generation seconds later.
+func (a *Agent) takeOver(ctx context.Context, lead belfry.NodeID, response proto.Message) {
+	made, ok := response.(interface{ GetGeneration() uint64 })
+	if !ok || made.GetGeneration() == 0 || a.storage == nil || a.storage.state.Load().mode != repository.Ready {
+		return
+	}
+	a.storage.tell(repository.Greeted{Node: lead, Generation: made.GetGeneration()})
+	ctx, cancel := context.WithTimeout(ctx, replicateTimeout)
+	defer cancel()
+	a.awaitHeld(ctx, made.GetGeneration())
 }
 
 // forward keeps the number of changes that wait for the leader below what it

@@ -178,6 +178,36 @@ func TestAForgedNoticeChangesNothing(t *testing.T) { // C3, C6
 	m[1].waitMode(t, repository.Ready)
 }
 
+// TestAStoppedNodeIsStartedByItself: the leader knows nothing of its new start,
+// for it sends nothing, and so does not reach it; what it asked for is in force
+// there when the command ends.
+func TestAStoppedNodeIsStartedByItself(t *testing.T) { // C6
+	t.Parallel()
+	m := machines(t, 2)
+	formedOnFile(t, m)
+	stopped, err := m[0].dial(t).StopNode(t.Context(), "n2", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m[1].waitGeneration(t, stopped.GetGeneration())
+	m[1].stop(t)
+	m[1].start(t)
+	m[1].waitMode(t, repository.Ready)
+	for end := time.Now().Add(testTimeout); !m[1].agent.streams.Connected(m[0].agent.id.node.ID); time.Sleep(time.Millisecond) { //nolint:forbidigo // of several agents, whose states are asked
+		if time.Now().After(end) {
+			t.Fatal("n2 has no stream to n1")
+		}
+	}
+	started, err := m[1].dial(t).StartNode(t.Context(), "n2", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m[1].agent.members.Table().Generation; got < started.GetGeneration() {
+		t.Errorf("n2 has generation %d; want %d", got, started.GetGeneration())
+	}
+	m[0].waitHolds(t, "n1", "n2")
+}
+
 // TestATableFromAMemberIsRefused: where the document lies on storage no message
 // brings it.
 func TestATableFromAMemberIsRefused(t *testing.T) { // C1
