@@ -253,13 +253,17 @@ func waitUntil(limit time.Duration, done func() error) error {
 	}
 }
 
-// cmdWaitfor repeats a command until it succeeds, 30 s at most.
+// waitLimit ends a wait for what will not come. It says nothing of how long a
+// thing may take: where that is promised, the script says so itself.
+const waitLimit = time.Minute
+
+// cmdWaitfor repeats a command until it succeeds.
 func cmdWaitfor(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) == 0 {
 		ts.Fatalf("usage: [!] waitfor COMMAND ARGS...")
 	}
 	var output []byte
-	err := waitUntil(30*time.Second, func() error {
+	err := waitUntil(waitLimit, func() error {
 		cmd := scriptCommand(ts, args)
 		var err error
 		output, err = cmd.CombinedOutput()
