@@ -216,7 +216,7 @@ func (w *town) after(d time.Duration, do func()) {
 //	notice FROM TO GENERATION [cluster|repository|digest|held]   one that is so, or is of another
 //	lose, deliver                 notices, from now on
 //	gone, back, found             the disks; another repository is there too
-//	fault WORD | mend             of reads and writes; slow TIME: how long they take
+//	fault WORD | mend             of reads and writes; slow TIME: how long they take; strayed: until they are looked for
 //	full NODE, room NODE          its own disk
 //	restart NODE, greet NODE OTHER GENERATION, uevent NODE
 //	fork NAME VALUE, restore GENERATION    the storage has another value
@@ -272,7 +272,7 @@ func (w *town) weather(word string, args []string) {
 	case "found":
 		w.found = true
 	case "fault":
-		w.fault = map[string]error{"damaged": Damaged, "few": TooFew, "moved": Moved, "cloned": Cloned, "preempted": Preempted, "unknown": belfry.ErrUnknown}[args[0]]
+		w.fault = map[string]error{"damaged": Damaged, "few": TooFew, "moved": Moved, "cloned": Cloned, "preempted": Preempted, "unknown": belfry.ErrUnknown, "strayed": belfry.ErrNotFound}[args[0]]
 	case "mend":
 		w.fault, w.slow = nil, 0
 	case "slow":
@@ -497,6 +497,9 @@ func (w *town) work(n *townNode, j Job) {
 				d.Err = belfry.ErrNotFound
 			} else if own {
 				n.connected, n.epoch = true, w.values[len(w.values)-1].Epoch
+				if errors.Is(w.fault, belfry.ErrNotFound) {
+					w.fault = nil // at another path
+				}
 				if n.blind {
 					n.epoch = n.machine.Held().Epoch
 				}

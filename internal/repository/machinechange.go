@@ -122,8 +122,9 @@ func (m *Machine) swapDue(now time.Time) bool {
 // swapped is the end of one attempt.
 func (m *Machine) swapped(now time.Time, job Job, d Done) {
 	p := m.queue[0]
-	again := errors.Is(d.Err, Preempted) || errors.Is(d.Err, belfry.ErrUnknown) || errors.Is(d.Err, Moved)
-	if errors.Is(d.Err, Moved) {
+	elsewhere := errors.Is(d.Err, Moved) || errors.Is(d.Err, belfry.ErrNotFound) // under another path perhaps: a scan tells
+	again := errors.Is(d.Err, Preempted) || errors.Is(d.Err, belfry.ErrUnknown) || elsewhere
+	if elsewhere {
 		m.close(now)
 	}
 	if again && m.swap.times < swapAttempts && now.Sub(m.swap.begun) < swapFor && m.mode == Ready {
