@@ -110,6 +110,7 @@ func scriptParams(dir string, limit time.Duration) testscript.Params {
 			"flip":        cmdFlip,
 			"hang":        cmdHang,
 			"header":      cmdHeader,
+			"killwriters": cmdKillwriters,
 			"lab":         cmdLab,
 			"loop":        cmdLoop,
 			"needs":       cmdNeeds,
