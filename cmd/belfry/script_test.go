@@ -98,6 +98,7 @@ func scriptParams(dir string, limit time.Duration) testscript.Params {
 			env.Values[labKey{}] = new(lab)
 			env.Values[occupations{}] = map[string]*disk.Host{}
 			env.Values[etcds{}] = map[string]*family{}
+			env.Values[hangings{}] = map[string]*hanging{}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -109,6 +110,7 @@ func scriptParams(dir string, limit time.Duration) testscript.Params {
 			"fast":        cmdFast,
 			"flip":        cmdFlip,
 			"hang":        cmdHang,
+			"hanging":     cmdHanging,
 			"header":      cmdHeader,
 			"killwriters": cmdKillwriters,
 			"lab":         cmdLab,
