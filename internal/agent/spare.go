@@ -13,6 +13,7 @@ import (
 	"github.com/belfry-ha/belfry/internal/api"
 	"github.com/belfry-ha/belfry/internal/repository"
 	"github.com/belfry-ha/belfry/internal/repository/disk"
+	"github.com/belfry-ha/belfry/internal/repository/etcd"
 )
 
 // A spare is a disk that is reserved (repository.Reservation), so that every
@@ -38,6 +39,12 @@ func (a *Agent) getRepository(_ context.Context, req *belfryv1.GetRepositoryRequ
 	resp := &belfryv1.GetRepositoryResponse{
 		State: state.mode.Word(state.why), Epoch: held.Epoch, Generation: held.Generation, Digest: held.Digest[:],
 		Away: uuidBytes(*a.storage.away.Load()),
+	}
+	if at := held.Document.Repository.Etcd; at != nil && state.mode == repository.Ready {
+		resp.Place = etcd.URL(at.Endpoints, at.Prefix)
+	}
+	if len(wanted) == 0 {
+		return resp, nil
 	}
 	for _, d := range a.storage.finder.All().Disks {
 		if slices.Contains(wanted, d.Header.Disk()) {
@@ -72,6 +79,7 @@ func uuidsFrom(all [][]byte) (ids []repository.UUID, err error) {
 type diskReport struct {
 	state string
 	epoch uint64
+	place string
 	seen  []repository.UUID
 	away  []repository.UUID
 }
@@ -95,7 +103,7 @@ func (a *Agent) askDisks(ctx context.Context, disks []repository.UUID) map[belfr
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		reports[id] = diskReport{state: resp.GetState(), epoch: resp.GetEpoch(), seen: seen, away: away}
+		reports[id] = diskReport{state: resp.GetState(), epoch: resp.GetEpoch(), place: resp.GetPlace(), seen: seen, away: away}
 		return nil
 	}
 	if own, err := a.getRepository(ctx, req); err == nil {

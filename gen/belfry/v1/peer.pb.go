@@ -1221,6 +1221,7 @@ type GetRepositoryResponse struct {
 	Digest        []byte                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"` // SHA-256 of it
 	Seen          [][]byte               `protobuf:"bytes,5,rep,name=seen,proto3" json:"seen,omitempty"`     // of the disks that were asked for: found on its machine
 	Away          [][]byte               `protobuf:"bytes,6,rep,name=away,proto3" json:"away,omitempty"`     // of the disks of the epoch: do not answer it
+	Place         string                 `protobuf:"bytes,7,opt,name=place,proto3" json:"place,omitempty"`   // where in etcd it is: etcd://HOST:PORT/PREFIX; empty: it is on disks, or not read now
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1295,6 +1296,13 @@ func (x *GetRepositoryResponse) GetAway() [][]byte {
 		return x.Away
 	}
 	return nil
+}
+
+func (x *GetRepositoryResponse) GetPlace() string {
+	if x != nil {
+		return x.Place
+	}
+	return ""
 }
 
 type GetProgressRequest struct {
@@ -2202,7 +2210,7 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"generation\x12\x1a\n" +
 	"\bdocument\x18\x02 \x01(\fR\bdocument\",\n" +
 	"\x14GetRepositoryRequest\x12\x14\n" +
-	"\x05disks\x18\x01 \x03(\fR\x05disks\"\xa3\x01\n" +
+	"\x05disks\x18\x01 \x03(\fR\x05disks\"\xb9\x01\n" +
 	"\x15GetRepositoryResponse\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1e\n" +
@@ -2211,7 +2219,8 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"generation\x12\x16\n" +
 	"\x06digest\x18\x04 \x01(\fR\x06digest\x12\x12\n" +
 	"\x04seen\x18\x05 \x03(\fR\x04seen\x12\x12\n" +
-	"\x04away\x18\x06 \x03(\fR\x04away\"C\n" +
+	"\x04away\x18\x06 \x03(\fR\x04away\x12\x14\n" +
+	"\x05place\x18\a \x01(\tR\x05place\"C\n" +
 	"\x12GetProgressRequest\x12-\n" +
 	"\x06events\x18\x01 \x03(\v2\x15.belfry.v1.ProgressOfR\x06events\"r\n" +
 	"\n" +

@@ -155,7 +155,8 @@ type MemberPeerServiceClient interface {
 	// IssueCertificate asks a holder of the authority's key for a certificate.
 	IssueCertificate(ctx context.Context, in *IssueCertificateRequest, opts ...grpc.CallOption) (*IssueCertificateResponse, error)
 	// GetRepository asks how a member stands to the shared storage, and which disks it
-	// sees: before a spare takes the place of one.
+	// sees: before a spare takes the place of one, and by a member that does not find
+	// the repository where it was.
 	GetRepository(ctx context.Context, in *GetRepositoryRequest, opts ...grpc.CallOption) (*GetRepositoryResponse, error)
 	// GetProgress asks how far a member's handlers are with some events.
 	GetProgress(ctx context.Context, in *GetProgressRequest, opts ...grpc.CallOption) (*GetProgressResponse, error)
@@ -271,7 +272,8 @@ type MemberPeerServiceServer interface {
 	// IssueCertificate asks a holder of the authority's key for a certificate.
 	IssueCertificate(context.Context, *IssueCertificateRequest) (*IssueCertificateResponse, error)
 	// GetRepository asks how a member stands to the shared storage, and which disks it
-	// sees: before a spare takes the place of one.
+	// sees: before a spare takes the place of one, and by a member that does not find
+	// the repository where it was.
 	GetRepository(context.Context, *GetRepositoryRequest) (*GetRepositoryResponse, error)
 	// GetProgress asks how far a member's handlers are with some events.
 	GetProgress(context.Context, *GetProgressRequest) (*GetProgressResponse, error)
