@@ -46,7 +46,7 @@ type scanProblemView struct {
 
 func newRepositoryCommand(a *app) *cobra.Command {
 	return newGroup(a, "repository", "Look at the disks that hold the configuration, and repair them",
-		newRepositoryScan(a), newRepositoryShow(a), newRepositoryFsck(a), newRepositoryMove(a), newRepositoryReplace(a), newRepositoryMirror(a), newRepositoryWipe(a))
+		newRepositoryScan(a), newRepositoryShow(a), newRepositoryFsck(a), newRepositoryMove(a), newRepositoryReplace(a), newRepositoryMirror(a), newRepositorySpare(a), newRepositoryWipe(a))
 }
 
 // searchFlag says where files are looked for.

@@ -13,14 +13,14 @@ import (
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
 
-// movedView is repository move, replace and mirror in JSON.
+// movedView is repository move, replace, mirror and spare in JSON.
 type movedView struct {
 	DryRun      bool            `json:"dry_run" doc:"nothing was changed"`
 	Kind        string          `json:"kind" doc:"disk, file or etcd"`
 	Epoch       uint64          `json:"epoch" doc:"of the new place"`
 	Generation  uint64          `json:"generation" doc:"in force from there; of a dry run that of now"`
 	Place       string          `json:"place" doc:"in etcd; empty: on disks"`
-	Disks       []movedDiskView `json:"disks" doc:"of the new epoch"`
+	Disks       []movedDiskView `json:"disks" doc:"of the new epoch; of repository spare the spares"`
 	Unconfirmed []string        `json:"unconfirmed" doc:"members that are up and have not said that they read it there"`
 }
 
@@ -94,6 +94,47 @@ copy beside the present one; move goes to new ones without that.`,
 		"  belfry repository mirror /dev/sdc /dev/sdd", atLeast(1, "DEVICE"), false)
 }
 
+func newRepositorySpare(a *app) *cobra.Command {
+	req := &belfryv1.MoveRepositoryRequest{Mode: "spare"}
+	var remove string
+	cmd := &cobra.Command{
+		Use: "spare [DEVICE...]", Short: "List the spare disks, add some, or take one away",
+		Long: `Add disks that take the place of a disk which fails, up to six, or list them.
+
+A disk that does not answer for 15 s while a majority of the others does is replaced
+by the first spare that all members see; the node that makes the changes has that
+done. The event repository.state tells of it: degraded, then ready.
+
+A spare holds a boot record that says so, and nothing else: every member finds it by
+that, whatever its path is there. What a disk holds is kept, and the disk refused,
+but with --force. The paths are those of the node that is asked.`,
+		Example: "  belfry repository spare /dev/disk/by-id/wwn-0x5000c500a1b2c3d4\n  belfry repository spare --remove /dev/sdd",
+		Args:    cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, to := range args {
+				place, err := a.placeOf(to)
+				if err != nil {
+					return err
+				}
+				req.To = append(req.To, place)
+			}
+			req.From = remove
+			if strings.Contains(remove, "/") {
+				place, err := a.placeOf(remove)
+				if err != nil {
+					return err
+				}
+				req.From = place
+			}
+			return a.moveRepository(cmd.Context(), req)
+		},
+	}
+	cmd.Flags().StringVar(&remove, "remove", "", "path or UUID of a disk that is to be a spare no more")
+	cmd.Flags().BoolVar(&req.DryRun, "dry-run", false, "look at everything, and change nothing")
+	cmd.Flags().BoolVar(&req.Force, "force", false, "destroy what the disks hold")
+	return cmd
+}
+
 // atLeast wants so many arguments.
 func atLeast(n int, what string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
@@ -128,8 +169,23 @@ func (a *app) moveRepository(ctx context.Context, req *belfryv1.MoveRepositoryRe
 		for _, d := range done.GetDisks() {
 			v.Disks = append(v.Disks, movedDiskView{d.GetPath(), d.GetDisk(), d.GetStays()})
 		}
-		return a.show(document{value: v, table: func(o *output, _ bool) { movedText(o, v) }})
+		text := movedText
+		if req.GetMode() == "spare" {
+			text = sparesText
+		}
+		return a.show(document{value: v, table: func(o *output, _ bool) { text(o, v) }})
 	})
+}
+
+func sparesText(o *output, v movedView) {
+	fmt.Fprintf(o, "%s\n", plural(len(v.Disks), "spare"))
+	for _, d := range v.Disks {
+		path := d.Path
+		if path == "" {
+			path = "not seen by the node that was asked"
+		}
+		fmt.Fprintf(o, "  %s  %s\n", d.Disk, printable(path))
+	}
 }
 
 func movedText(o *output, v movedView) {

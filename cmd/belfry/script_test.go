@@ -97,6 +97,7 @@ func scriptParams(dir string, limit time.Duration) testscript.Params {
 			env.Values[occupations{}] = map[string]*disk.Host{}
 			env.Values[etcds{}] = map[string]*family{}
 			env.Values[agents{}] = map[string]*family{}
+			env.Values[hangings{}] = map[string]*hanging{}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -109,7 +110,9 @@ func scriptParams(dir string, limit time.Duration) testscript.Params {
 			"fast":        cmdFast,
 			"flip":        cmdFlip,
 			"hang":        cmdHang,
+			"hanging":     cmdHanging,
 			"header":      cmdHeader,
+			"killwriters": cmdKillwriters,
 			"lab":         cmdLab,
 			"loop":        cmdLoop,
 			"needs":       cmdNeeds,

@@ -19,6 +19,8 @@ func (d doctor) repository() findings {
 	var found findings
 	age := d.now.Sub(r.GetRead().AsTime()).Round(time.Second)
 	switch {
+	case r.GetState() == "degraded":
+		found.add(LevelWarning, "%s: %s", r.GetState(), r.GetReason())
 	case r.GetReason() != "":
 		found.add(LevelFailure, "%s, changes are refused here: %s", r.GetState(), r.GetReason())
 	case r.GetState() != "ready":

@@ -86,7 +86,7 @@ func (c configDocuments) copied(generation uint64) bool {
 
 // Tunables is what this agent's table of settings knows.
 func (c configDocuments) Tunables() configview.Tunables {
-	return configview.Tunables{Check: judgeTunables, InForce: tunablesInForce, Normal: normalTunable}
+	return configview.Tunables{Check: judgeTunables, InForce: tunablesInForce, Normal: normalTunable, Acts: configview.Acts}
 }
 
 func tunablesInForce(written map[string]string) (all []configview.Tunable) {

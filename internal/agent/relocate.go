@@ -47,6 +47,9 @@ func (a *Agent) Relocate(ctx context.Context, how api.Relocation, author string)
 	if to := r.held.Document.Moving; to != nil {
 		return api.Relocated{}, fmt.Errorf("%w: the repository moves to epoch %d; wait until it is there", belfry.ErrConflict, to.Epoch)
 	}
+	if how.Mode == api.RelocateSpare {
+		return r.changeSpares(ctx, author)
+	}
 	if err := r.plan(ctx); err != nil {
 		return api.Relocated{}, err
 	}
@@ -156,7 +159,8 @@ func sameFile(a, b string) bool {
 }
 
 // planDisks finds one layout for all of them.
-func (r *relocator) planDisks(stay []disk.Found) error {
+// Spares are reserved already, and found by every member.
+func (r *relocator) planDisks(stay []disk.Found, spares ...disk.Found) error {
 	now, err := r.presentLayout()
 	if err != nil {
 		return err
@@ -181,8 +185,15 @@ func (r *relocator) planDisks(stay []disk.Found) error {
 		ids = append(ids, d.Header.Disk())
 		r.disks = append(r.disks, api.RelocatedDisk{Path: d.Path, Disk: d.Header.Disk().String(), Stays: true})
 	}
-	if len(stay) > 0 {
+	if len(stay)+len(spares) > 0 {
 		r.kind = r.held.Document.Repository.Kind
+	}
+	for _, d := range spares {
+		if d.Identity.Size < l.Size() {
+			return fmt.Errorf("%w: the spare %s has %d bytes; want %d at least", belfry.ErrLimit, d.Path, d.Identity.Size, l.Size())
+		}
+		ids = append(ids, d.Header.Disk())
+		r.disks = append(r.disks, api.RelocatedDisk{Path: d.Path, Disk: d.Header.Disk().String(), Stays: true})
 	}
 	for _, path := range r.how.To {
 		kind, err := r.planDisk(path, l)
@@ -327,17 +338,25 @@ func (r *relocator) begin(ctx context.Context, author string) (generation uint64
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
 	completion := newOp()
+	return r.change(ctx, author, func(d repository.Document, now time.Time) (repository.Document, error) {
+		to, err := repository.MoveTo(d, r.kind, r.areas, r.etcd, completion)
+		return withSlots(to, r.areas, now), err
+	})
+}
+
+// change commits an edit of the document in this epoch, made anew if another
+// generation comes before.
+func (r *relocator) change(ctx context.Context, author string, edit func(repository.Document, time.Time) (repository.Document, error)) (generation uint64, err error) {
 	for attempt := 1; ; attempt++ {
 		held, changed := r.storage.held(), r.storage.changed()
 		if held.Epoch != r.held.Epoch {
 			return 0, fmt.Errorf("%w: the repository has moved meanwhile", belfry.ErrConflict)
 		}
 		now, op := r.entryTime(), newOp()
-		to, err := repository.MoveTo(held.Document, r.kind, r.areas, r.etcd, completion)
+		to, err := edit(held.Document, now)
 		if err != nil {
 			return 0, err
 		}
-		to = withSlots(to, r.areas, now)
 		document, err := r.next(held, op, to, repository.Entry{Time: now, Author: author})
 		if err != nil {
 			return 0, err

@@ -38,12 +38,15 @@ type storage struct {
 
 	state    atomic.Pointer[storageState]
 	settling atomic.Bool
-	seen     atomic.Pointer[string] // surroundings at the last scan
-	read     atomic.Int64           // how long the last read took, in nanoseconds
-	chosen   atomic.Int64           // when the last commit of this node was, in nanoseconds since 1970
-	look     atomic.Pointer[look]
-	warnings atomic.Pointer[[]etcd.Warning]
-	changing chan struct{} // held by the change that is made of the document as a whole
+	// relocating: a spare is taking the place of a disk, or spares change.
+	relocating atomic.Bool
+	seen       atomic.Pointer[string] // surroundings at the last scan
+	read       atomic.Int64           // how long the last read took, in nanoseconds
+	chosen     atomic.Int64           // when the last commit of this node was, in nanoseconds since 1970
+	look       atomic.Pointer[look]
+	warnings   atomic.Pointer[[]etcd.Warning]
+	away       atomic.Pointer[[]repository.UUID] // disks that the last read was without
+	changing   chan struct{}                     // held by the change that is made of the document as a whole
 
 	mu       sync.Mutex
 	results  map[uint64]chan<- repository.Result
@@ -97,6 +100,7 @@ func newStorage(a *Agent) (*storage, error) {
 		changing: make(chan struct{}, 1),
 	}
 	s.seen.Store(new(string))
+	s.away.Store(new([]repository.UUID))
 	s.state.Store(&storageState{mode: repository.Searching, good: time.Now(), outcomes: make([]uint64, len(repository.Outcomes()))})
 	return s, nil
 }
@@ -143,7 +147,7 @@ func (s *storage) run(ctx context.Context) error {
 			m.Receive(time.Now(), d)
 		case <-timer.C:
 		case <-look.C:
-			if mode, _ := m.Mode(); mode == repository.Ready || !s.inEtcd() && s.surroundings() == *s.seen.Load() {
+			if mode, why := m.Mode(); mode == repository.Ready && why == nil || !s.inEtcd() && s.surroundings() == *s.seen.Load() {
 				continue
 			}
 			m.Receive(time.Now(), repository.Appeared{})
@@ -218,6 +222,10 @@ func (s *storage) hand(out repository.Output, read bool) {
 		s.news = make(chan struct{})
 	}
 	s.mu.Unlock()
+	if out.Replace != nil {
+		disk := out.Replace.Disk
+		s.agent.group.Go(func() error { s.agent.replaceBySpare(disk); return nil })
+	}
 	if out.Rollback != nil {
 		c := *out.Rollback
 		s.agent.group.Go(func() error { s.agent.rollBack(c); return nil })
@@ -401,6 +409,7 @@ func (s *storage) access(j repository.Job, d *repository.Done) {
 		d.Snapshot, d.Err = pollNamed(s.backend, j.Named...)
 		if d.Err == nil {
 			s.read.Store(int64(time.Since(begin)))
+			s.away.Store(&d.Snapshot.Away)
 			s.looked(begin, d.Snapshot)
 		}
 	case repository.JobLoad:

@@ -28,7 +28,7 @@ func (a *Agent) startStorage() {
 	if a.storage == nil {
 		return
 	}
-	a.tellRepository("", repository.Searching, belfry.EdgeNone, "")
+	a.tellRepository("", repository.Searching.String(), belfry.EdgeNone, "")
 	ctx, cancel := context.WithCancel(a.ended)
 	a.group.Go(func() error { return a.storage.run(ctx) })
 	a.onStop("repository", func(stop context.Context) error {
@@ -156,13 +156,13 @@ func (u *unfit) is(id belfry.NodeID, now time.Time) bool {
 // repositoryState tells that the repository came or went.
 func (a *Agent) repositoryState(c repository.ModeChange) {
 	edge, reason := belfry.EdgeRecovered, ""
-	if c.To != repository.Ready {
+	if c.Why != nil || c.To != repository.Ready {
 		edge = belfry.EdgeFailing
 	}
 	if c.Why != nil {
 		reason = c.Why.Error()
 	}
-	a.tellRepository(c.From.String(), c.To, edge, reason)
+	a.tellRepository(c.From.Word(c.Was), c.To.Word(c.Why), edge, reason)
 	held := a.storage.held()
 	switch {
 	case errors.Is(c.Why, repository.Cloned):
@@ -176,8 +176,10 @@ func (a *Agent) repositoryState(c repository.ModeChange) {
 	}
 	a.licenses.follow()
 	switch {
+	case c.To == repository.Ready && c.Why != nil:
+		a.log.Warn("repository; all goes on with the disks that answer", "state", c.To.Word(c.Why), "was", c.From.Word(c.Was), "err", c.Why)
 	case c.To == repository.Ready:
-		a.log.Info("repository", "state", c.To.String(), "was", c.From.String())
+		a.log.Info("repository", "state", c.To.String(), "was", c.From.Word(c.Was))
 	case errors.Is(c.Why, repository.Cloned):
 		a.log.Error("another agent writes the repository in this node's place; stop it, then start this one again", "err", c.Why)
 	default:
@@ -186,11 +188,11 @@ func (a *Agent) repositoryState(c repository.ModeChange) {
 }
 
 // tellRepository posts repository.state. The first time it only becomes known.
-func (a *Agent) tellRepository(from string, to repository.Mode, edge belfry.Edge, reason string) {
+func (a *Agent) tellRepository(from, to string, edge belfry.Edge, reason string) {
 	held := a.storage.held()
 	id := held.Repository.String()
 	a.notices.Tell(node.RepositoryState, id, time.Now(), edge, &belfryv1.RepositoryState{
-		Node: a.id.node.Name, Repository: id, From: from, To: to.String(), Reason: reason, Generation: held.Generation,
+		Node: a.id.node.Name, Repository: id, From: from, To: to, Reason: reason, Generation: held.Generation,
 	})
 }
 
@@ -201,7 +203,7 @@ func (a *Agent) repositoryStatus() *belfryv1.RepositoryStatus {
 	}
 	held, state := a.storage.held(), a.storage.state.Load()
 	s := &belfryv1.RepositoryStatus{
-		Id: held.Repository.String(), Kind: held.Document.Repository.Kind, State: state.mode.String(), Generation: held.Generation,
+		Id: held.Repository.String(), Kind: held.Document.Repository.Kind, State: state.mode.Word(state.why), Generation: held.Generation,
 		Read: timestamppb.New(state.good), ReadTook: durationpb.New(state.read), Slot: int32(slotIn(&held.Document, a.id.node.ID)),
 	}
 	s.Warnings = a.storage.etcdWarnings()

@@ -71,6 +71,34 @@ func (s *storage) completeOnDisks(move repository.Move, kind string) (repository
 	return v, err
 }
 
+// openTold opens the place in etcd that members name who read the repository there in
+// a later epoch than this node knows of: it was down through the move, and the old
+// place is gone. Their word is only where to look. What is there is judged as always.
+func (s *storage) openTold(epoch uint64) bool {
+	place := ""
+	for _, r := range s.agent.askDisks(s.agent.ended, nil) { // all of one epoch say the same
+		if r.epoch > epoch && r.place != "" {
+			epoch, place = r.epoch, r.place
+		}
+	}
+	if place == "" {
+		return false
+	}
+	endpoints, prefix, err := etcd.ParseURL(place)
+	if err != nil {
+		return false
+	}
+	if err := s.openEtcd(repository.Etcd{Endpoints: endpoints, Prefix: prefix}, epoch); err != nil {
+		return false
+	}
+	if _, err := s.backend.Poll(); err != nil {
+		s.agent.log.Warn("members name another place of the repository, which is not read", "place", place, "epoch", epoch, "err", err)
+		_ = s.close()
+		return false
+	}
+	return true
+}
+
 // openNewPlace tells whether a repository that moves is where it moves to: then that
 // is opened, else where it was.
 func (s *storage) openNewPlace(newest uint64) bool {

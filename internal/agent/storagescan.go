@@ -127,7 +127,13 @@ func (s *storage) open(disks []disk.Found, none error) error {
 	if s.openNewPlace(newest) {
 		return nil
 	}
-	if r.Kind == repository.KindEtcd && newest <= r.Epoch {
+	inEtcd := r.Kind == repository.KindEtcd && newest <= r.Epoch
+	if len(disks) == 0 && !inEtcd || inEtcd && s.state.Load().mode == repository.Restricted {
+		if s.openTold(max(newest, r.Epoch)) {
+			return nil
+		}
+	}
+	if inEtcd {
 		return s.openEtcd(*r.Etcd, r.Epoch)
 	}
 	if len(disks) == 0 {

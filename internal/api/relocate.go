@@ -24,6 +24,7 @@ const (
 	RelocateAll     RelocationMode = "move"    // none
 	RelocateReplace RelocationMode = "replace" // all but one
 	RelocateMirror  RelocationMode = "mirror"  // all
+	RelocateSpare   RelocationMode = "spare"   // all; the others are spares
 )
 
 // A Relocation is what is wanted. Paths are those of the node that is asked.
@@ -56,11 +57,11 @@ func (c *configService) MoveRepository(ctx context.Context, req *belfryv1.MoveRe
 	how := Relocation{Mode: RelocationMode(req.GetMode()), To: req.GetTo(), From: req.GetFrom(), DryRun: req.GetDryRun(), Force: req.GetForce()}
 	fail := func(err error) error { return &belfry.Error{Op: "MoveRepository", Err: err} }
 	switch how.Mode {
-	case RelocateAll, RelocateMirror, RelocateReplace:
+	case RelocateAll, RelocateMirror, RelocateReplace, RelocateSpare:
 	default:
-		return nil, fail(fmt.Errorf("%w: mode %q; want move, replace or mirror", belfry.ErrUsage, how.Mode))
+		return nil, fail(fmt.Errorf("%w: mode %q; want move, replace, mirror or spare", belfry.ErrUsage, how.Mode))
 	}
-	if len(how.To) == 0 || (how.From != "") != (how.Mode == RelocateReplace) {
+	if how.Mode != RelocateSpare && (len(how.To) == 0 || (how.From != "") != (how.Mode == RelocateReplace)) {
 		return nil, fail(fmt.Errorf("%w: %d new places, from %q; want one new place at least, and the old disk just for replace", belfry.ErrUsage, len(how.To), how.From))
 	}
 	if c.s.opts.Relocator == nil {

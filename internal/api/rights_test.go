@@ -72,6 +72,7 @@ LinkService.WatchLinks            -    yes    -       yes      yes
 MemberPeerService.Follow          members
 MemberPeerService.GetMember       members
 MemberPeerService.GetProgress     members
+MemberPeerService.GetRepository   members
 MemberPeerService.GetSecret       members
 MemberPeerService.IssueCertificate members
 MemberPeerService.TakeSecret      members

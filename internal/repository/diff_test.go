@@ -96,7 +96,7 @@ func TestDiffSaysWhatChanges(t *testing.T) {
 			"link a - b on net1 is added: disabled", "! a loses its only link", "! b loses its only link", "! heartbeats on net1 end",
 		}},
 
-		{func(d *Document) { d.Repository.Spares = nil; d.Repository.Poll = "" }, []string{"repository poll 5s -> default", "repository spares wwn-0x5000c500a1b2c3d4 -> none"}},
+		{func(d *Document) { d.Repository.Spares = nil; d.Repository.Poll = "" }, []string{"repository poll 5s -> default", "repository spares d8000000-0000-0000-0000-000000000000 -> none"}},
 		{func(d *Document) { d.Repository.Epoch = 3; d.Repository.Areas.Disks = d.Repository.Areas.Disks[:1] }, []string{
 			"repository areas hosts 8, slot_size 262144, record_offset 4096, payload_offset 1048576, disks d1000000-0000-0000-0000-000000000000, d2000000-0000-0000-0000-000000000000, d3000000-0000-0000-0000-000000000000" +
 				" -> hosts 8, slot_size 262144, record_offset 4096, payload_offset 1048576, disks d1000000-0000-0000-0000-000000000000",

@@ -150,13 +150,13 @@ const (
 // A Storage is the section repository: where the document is kept. Paths and
 // credentials are settings of the agent.
 type Storage struct {
-	Kind   string   `json:"kind" limit:"16"`
-	UUID   UUID     `json:"uuid,omitzero"`
-	Epoch  uint64   `json:"epoch,omitzero"`                            // of the disks, from 1; it never falls
-	Areas  *Areas   `json:"areas,omitempty"`                           // of disks and files
-	Etcd   *Etcd    `json:"etcd,omitempty"`                            // of kind etcd
-	Spares []string `json:"spares,omitempty" limit:"6,256"`            // devices by a stable name, the first one first
-	Poll   string   `json:"poll,omitempty" limit:"32" empty:"default"` // a duration, 1s to 1m; empty: 5s
+	Kind   string `json:"kind" limit:"16"`
+	UUID   UUID   `json:"uuid,omitzero"`
+	Epoch  uint64 `json:"epoch,omitzero"`                            // of the disks, from 1; it never falls
+	Areas  *Areas `json:"areas,omitempty"`                           // of disks and files
+	Etcd   *Etcd  `json:"etcd,omitempty"`                            // of kind etcd
+	Spares []UUID `json:"spares,omitempty" limit:"6"`                // reserved disks that may take the place of others, the first one first
+	Poll   string `json:"poll,omitempty" limit:"32" empty:"default"` // a duration, 1s to 1m; empty: 5s
 }
 
 // An Etcd is where in etcd the document lies. How a node proves itself there is

@@ -54,7 +54,7 @@ func testDocument() Document {
 			AtA: netip.MustParseAddrPort("10.9.0.1:7431"), AtB: netip.MustParseAddrPort("10.9.0.2:7431"),
 		}},
 		Repository: Storage{
-			Kind: KindDisk, UUID: UUID{0xd0}, Epoch: 2, Spares: []string{"wwn-0x5000c500a1b2c3d4"}, Poll: "5s",
+			Kind: KindDisk, UUID: UUID{0xd0}, Epoch: 2, Spares: []UUID{{0xd8}}, Poll: "5s",
 			Areas: &Areas{Hosts: 8, SlotSize: 256 << 10, RecordOffset: BlockSize, PayloadOffset: 1 << 20, Disks: []UUID{{0xd1}, {0xd2}, {0xd3}}},
 		},
 		Tunables: map[string]string{"node_timeout": "3s", "allowance": "2.5s"},

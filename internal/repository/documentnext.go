@@ -39,7 +39,7 @@ func Completed(d Document) (Document, error) {
 	to := d
 	to.Moving = nil
 	to.Repository.Epoch, to.Repository.Kind, to.Repository.Areas, to.Repository.Etcd = m.Epoch, d.NextKind(), m.Areas, m.Etcd
-	if to.Repository.Kind != KindDisk {
+	if m.Areas == nil {
 		to.Repository.Spares = nil // only disks have them
 	}
 	last := d.History[len(d.History)-1]

@@ -192,6 +192,11 @@ func (s *Store) Poll(named ...Digest) (Snapshot, error) {
 	if s.floor.Before(found.Version) {
 		s.floor = found.Version
 	}
+	for _, u := range s.header.Disks {
+		if !slices.ContainsFunc(disks, func(r *replica) bool { return r.uuid == u }) {
+			found.Away = append(found.Away, u)
+		}
+	}
 	if all := s.greatest(disks, func(*Record) bool { return true }); len(all) > 0 {
 		if v := all[0].record.version(); found.Before(v) && !v.Same(found.Version) {
 			found.Newer = v

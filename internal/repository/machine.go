@@ -57,6 +57,7 @@ type Machine struct {
 	taking    *taking // a generation whose local copy is being written
 	telling   telling
 	answered  map[belfry.NodeID]time.Time // last report to each asker
+	away      away
 	leads     bool
 	ahead     time.Duration
 	rolled    time.Time // when the rollback was asked for last
@@ -89,7 +90,9 @@ func (m *Machine) Receive(now time.Time, msg Message) {
 	case Clock:
 		m.ahead = msg.Ahead
 	case Appeared:
-		if !m.open {
+		if m.open && len(m.away.since) > 0 && m.job == nil {
+			m.close(now) // it may be one of those that are away
+		} else if !m.open {
 			m.scan, m.scanWait = now, scanFirst
 		}
 	case Hint:
@@ -109,6 +112,7 @@ func (m *Machine) Advance(now time.Time) {
 	}
 	m.advanceTelling(now)
 	m.advanceRollback(now)
+	m.advanceReplacement(now)
 	if m.job == nil {
 		m.begin(now)
 	}
@@ -181,7 +185,7 @@ func (m *Machine) NextTimeout() time.Time {
 	if m.mode == Blank || m.mode == Leaving {
 		return time.Time{}
 	}
-	all := []time.Time{m.telling.next, m.rollbackDue()}
+	all := []time.Time{m.telling.next, m.rollbackDue(), m.replacementDue()}
 	if m.job == nil {
 		all = append(all, m.move.next)
 	}

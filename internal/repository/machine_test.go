@@ -86,6 +86,7 @@ type town struct {
 	values   []Snapshot // that were committed, each after the other
 	unchosen bool       // no record says so of the last one
 	gone     bool       // no scan finds the disks
+	away     []UUID     // disks that do not answer
 	fault    error      // of each read and write
 	slow     time.Duration
 	lose     bool // notices
@@ -117,6 +118,11 @@ func newTown(t *testing.T, names []string) *town {
 	t.Helper()
 	w := &town{t: t, start: at(0), now: at(0)}
 	members := names
+	mirrored := slices.Contains(names, "mirrored")
+	if mirrored {
+		names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == "mirrored" })
+		members = names
+	}
 	if i := slices.Index(names, "blank"); i >= 0 {
 		members = names[:i]
 		names = slices.Delete(slices.Clone(names), i, i+1)
@@ -128,6 +134,9 @@ func newTown(t *testing.T, names []string) *town {
 		}},
 		Networks: []Network{{Name: "net1"}, {Name: "net2"}},
 		History:  []Entry{{Generation: 1, Time: at(0), Author: "uid 0 on a", Text: "init"}},
+	}
+	if mirrored {
+		d.Repository.Areas.Disks, d.Repository.Spares = []UUID{{0xd1}, {0xd2}, {0xd3}}, []UUID{{0xd8}}
 	}
 	for i, name := range members {
 		n := testNode(i+1, name)
@@ -212,11 +221,13 @@ func (w *town) after(d time.Duration, do func()) {
 //	confirm NODE TIME             proposes a tunable that is to be confirmed within that time
 //	behind NODE NAME VALUE        somebody at NODE commits, and tells nobody
 //	unsealed NODE NAME VALUE      the same, and dies before a record says that it is committed
+//	spare NODE DISK               proposes to put the first spare in the place of a disk
+//	away DISK, there DISK         of those that "nodes ... mirrored" has
 //	lead NODE                     from now on it leads; clock NODE TIME: the cluster's time is ahead
 //	notice FROM TO GENERATION [cluster|repository|digest|held]   one that is so, or is of another
 //	lose, deliver                 notices, from now on
 //	gone, back, found             the disks; another repository is there too
-//	fault WORD | mend             of reads and writes; slow TIME: how long they take
+//	fault WORD | mend             of reads and writes; slow TIME: how long they take; strayed: until they are looked for
 //	full NODE, room NODE          its own disk
 //	restart NODE, greet NODE OTHER GENERATION, uevent NODE
 //	fork NAME VALUE, restore GENERATION    the storage has another value
@@ -226,7 +237,7 @@ func (w *town) do(word string, args []string) {
 	switch word {
 	case "run":
 		w.run(w.duration(args[0]))
-	case "set", "remove", "add", "stop", "confirm", "move":
+	case "set", "remove", "add", "stop", "confirm", "move", "spare":
 		w.propose(word, w.node(args[0]), args[1:])
 	case "behind", "unsealed":
 		n := w.node(args[0])
@@ -272,18 +283,31 @@ func (w *town) weather(word string, args []string) {
 	case "found":
 		w.found = true
 	case "fault":
-		w.fault = map[string]error{"damaged": Damaged, "few": TooFew, "moved": Moved, "cloned": Cloned, "preempted": Preempted, "unknown": belfry.ErrUnknown}[args[0]]
+		w.fault = map[string]error{"damaged": Damaged, "few": TooFew, "moved": Moved, "cloned": Cloned, "preempted": Preempted, "unknown": belfry.ErrUnknown, "strayed": belfry.ErrNotFound}[args[0]]
 	case "mend":
 		w.fault, w.slow = nil, 0
 	case "slow":
 		w.slow = w.duration(args[0])
 	case "blind", "sees":
 		w.node(args[0]).blind = word == "blind"
+	case "away":
+		w.away = append(w.away, UUID{w.diskByte(args[0])})
+	case "there":
+		w.away = slices.DeleteFunc(w.away, func(u UUID) bool { return u == UUID{w.diskByte(args[0])} })
 	case "full", "room":
 		w.node(args[0]).full = word == "full"
 	default:
 		w.t.Fatalf("no command %q", word)
 	}
+}
+
+// diskByte is the first byte of a disk's UUID.
+func (w *town) diskByte(text string) byte {
+	b, err := strconv.ParseUint(text, 16, 8)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return byte(b)
 }
 
 func (w *town) duration(text string) time.Duration {
@@ -327,6 +351,15 @@ func (w *town) propose(word string, n *townNode, args []string) {
 			areas := *d.Repository.Areas
 			areas.Disks = []UUID{{0xd1, byte(d.Repository.Epoch + 1)}}
 			d.Moving = &Moving{Epoch: d.Repository.Epoch + 1, Op: OpID{0xee}, Areas: &areas}
+		case "spare":
+			areas := *d.Repository.Areas
+			areas.Disks = slices.Clone(areas.Disks)
+			areas.Disks[slices.Index(areas.Disks, UUID{w.diskByte(args[0])})] = d.Repository.Spares[0]
+			to, err := MoveTo(*d, d.Repository.Kind, &areas, nil, OpID{0xee})
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			*d = to
 		case "confirm":
 			d.Tunables = map[string]string{"allowance": "9s"}
 			d.Confirm = &Confirmation{Base: held.Generation, Deadline: w.now.Add(w.duration(args[0]))}
@@ -444,7 +477,7 @@ func (w *town) run(d time.Duration) {
 
 func (w *town) hand(n *townNode, out Output) {
 	for _, c := range out.Changes {
-		text := fmt.Sprintf("%s: %s -> %s", n.name, c.From, c.To)
+		text := fmt.Sprintf("%s: %s -> %s", n.name, c.From.Word(c.Was), c.To.Word(c.Why))
 		if c.Why != nil {
 			text += ": " + strings.ReplaceAll(c.Why.Error(), "\n", " / ")
 		}
@@ -481,6 +514,9 @@ func (w *town) hand(n *townNode, out Output) {
 			w.printf("%s: proposal %d: generation %d", n.name, r.ID, r.Version.Generation)
 		}
 	}
+	if out.Replace != nil {
+		w.printf("%s: wants a spare for %s…", n.name, out.Replace.Disk.String()[:2])
+	}
 	if out.Rollback != nil {
 		w.printf("%s: rolls back to generation %d", n.name, out.Rollback.Base)
 	}
@@ -497,6 +533,9 @@ func (w *town) work(n *townNode, j Job) {
 				d.Err = belfry.ErrNotFound
 			} else if own {
 				n.connected, n.epoch = true, w.values[len(w.values)-1].Epoch
+				if errors.Is(w.fault, belfry.ErrNotFound) {
+					w.fault = nil // at another path
+				}
 				if n.blind {
 					n.epoch = n.machine.Held().Epoch
 				}
@@ -576,5 +615,6 @@ func (w *town) io(n *townNode, j Job, d *Done) {
 			w.unchosen = false
 		}
 		d.Snapshot = newest
+		d.Snapshot.Away = slices.Clone(w.away)
 	}
 }

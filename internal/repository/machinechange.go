@@ -30,7 +30,7 @@ func (m *Machine) change(to Mode, why error) {
 	if m.mode == to && (m.why == nil) == (why == nil) && (why == nil || m.why.Error() == why.Error()) {
 		return
 	}
-	m.out.Changes = append(m.out.Changes, ModeChange{From: m.mode, To: to, Why: why})
+	m.out.Changes = append(m.out.Changes, ModeChange{From: m.mode, To: to, Was: m.why, Why: why})
 	m.mode, m.why = to, why
 	if to != Ready {
 		m.refuse()
@@ -38,7 +38,7 @@ func (m *Machine) change(to Mode, why error) {
 }
 
 // ready says that the repository holds what this node does.
-func (m *Machine) ready() { m.change(Ready, nil) }
+func (m *Machine) ready() { m.change(Ready, m.away.why(len(m.disks()))) }
 
 // restrict leaves this node to its local copy. Who has lost the disks looks for
 // them.
@@ -122,8 +122,9 @@ func (m *Machine) swapDue(now time.Time) bool {
 // swapped is the end of one attempt.
 func (m *Machine) swapped(now time.Time, job Job, d Done) {
 	p := m.queue[0]
-	again := errors.Is(d.Err, Preempted) || errors.Is(d.Err, belfry.ErrUnknown) || errors.Is(d.Err, Moved)
-	if errors.Is(d.Err, Moved) {
+	elsewhere := errors.Is(d.Err, Moved) || errors.Is(d.Err, belfry.ErrNotFound) // under another path perhaps: a scan tells
+	again := errors.Is(d.Err, Preempted) || errors.Is(d.Err, belfry.ErrUnknown) || elsewhere
+	if elsewhere {
 		m.close(now)
 	}
 	if again && m.swap.times < swapAttempts && now.Sub(m.swap.begun) < swapFor && m.mode == Ready {

@@ -21,6 +21,15 @@ const (
 
 var modeNames = [...]string{"blank", "searching", "ready", "restricted", "leaving"}
 
+// Word is how a mode is told, with the reason that goes with it: a repository that is
+// read and changed with fewer disks than there should be is degraded.
+func (m Mode) Word(why error) string {
+	if m == Ready && why != nil {
+		return "degraded"
+	}
+	return m.String()
+}
+
 // String is the word in listings and events.
 func (m Mode) String() string { return modeNames[m] }
 
@@ -126,13 +135,18 @@ type Output struct {
 	Reports      []Report
 	Results      []Result
 	Rollback     *Confirmation // the deadline has passed and nobody confirmed: propose what was before
+	Replace      *Replacement
 }
 
 type (
-	// A ModeChange is repository.state.
+	// A Replacement is a disk that has been away for so long that a spare is to take
+	// its place: propose the move.
+	Replacement struct{ Disk UUID }
+	// A ModeChange is repository.state. To is Ready and Why is not nil: it is
+	// read and changed, with fewer disks than there should be.
 	ModeChange struct {
 		From, To Mode
-		Why      error // of a mode in which changes are refused; nil: as it should be
+		Was, Why error // of a mode in which changes are refused, or of fewer disks; nil: as it should be
 	}
 	// A Send is a notice to one member. It may be lost.
 	Send struct {

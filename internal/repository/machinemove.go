@@ -2,6 +2,8 @@ package repository
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -27,6 +29,7 @@ type relocation struct {
 // relocate begins to follow a move, or ends it.
 func (m *Machine) relocate(now time.Time, own bool) {
 	m.move = relocation{}
+	maps.DeleteFunc(m.away.since, func(u UUID, _ time.Time) bool { return !slices.Contains(m.disks(), u) })
 	switch {
 	case m.held.Document.Moving == nil:
 	case own:

@@ -64,11 +64,11 @@ func (m *Machine) done(now time.Time, d Done) {
 	case JobScan:
 		m.scanned(now, job, d.Err)
 	case JobPoll:
-		m.polled(now, d)
+		m.polled(now, job, d)
 	case JobLoad:
 		m.doubt = doubt{}
 		if d.Err == nil {
-			m.polled(now, d)
+			m.polled(now, job, d)
 		} else {
 			m.settle(func(Notice) Outcome { return OutcomeUnread })
 		}
@@ -114,13 +114,16 @@ func (m *Machine) close(now time.Time) { m.reopening, m.open, m.scan = m.open, f
 
 // polled judges what was read: validation order is the store's up to the
 // digest, then decode, schema, meaning (repository.md, On-disk format).
-func (m *Machine) polled(now time.Time, d Done) {
+func (m *Machine) polled(now time.Time, job Job, d Done) {
 	if d.Err != nil {
 		m.unread(now, d.Err)
 		return
 	}
 	found := d.Snapshot
 	m.good, m.failed, m.swap.found = now, nil, Digest{}
+	if job.Kind == JobPoll {
+		m.missing(now, found.Away)
+	}
 	m.doubtful(now, found.Newer)
 	m.settle(func(n Notice) Outcome {
 		if v := n.version(); v.Epoch <= found.Epoch && (v.Same(found.Version) || v.Generation < found.Generation) {

@@ -3,6 +3,7 @@ package repository
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -134,6 +135,9 @@ func MoveTo(d Document, kind string, areas *Areas, etcd *Etcd, op OpID) (Documen
 		return d, fmt.Errorf("%w: the repository moves to epoch %d; wait until it is there", belfry.ErrConflict, d.Moving.Epoch)
 	}
 	to := d
+	if areas != nil { // who is a disk is no spare any more
+		to.Repository.Spares = slices.DeleteFunc(slices.Clone(to.Repository.Spares), func(u UUID) bool { return slices.Contains(areas.Disks, u) })
+	}
 	to.Moving = &Moving{Epoch: d.Repository.Epoch + 1, Op: op, Areas: areas, Etcd: etcd}
 	if kind != d.Repository.Kind {
 		to.Moving.Kind = kind

@@ -111,6 +111,9 @@ type Snapshot struct {
 	// committed, as of a poll: its writer is about to say so, or has died before it
 	// could. Zero: there is none.
 	Newer Version
+	// Away are the disks of the epoch that did not take part in a poll: all goes on
+	// without them as long as a majority of the others does.
+	Away []UUID
 }
 
 // SettleTime is how long a host writes nothing after its machine has started

@@ -404,3 +404,23 @@ func TestBackOffStaysInItsRange(t *testing.T) {
 		}
 	}
 }
+
+func TestAPollSaysWhichDisksAreAway(t *testing.T) {
+	t.Parallel()
+	h := header(0, 1, 2)
+	all := []repository.Device{format(t, h, 0).Open(), format(t, h, 1).Open(), format(t, h, 2).Open()}
+	for _, c := range []struct {
+		there []repository.Device
+		want  []repository.UUID
+	}{{all, nil}, {all[1:], h.Disks[:1]}, {[]repository.Device{all[2], all[0]}, h.Disks[1:2]}} {
+		s := open(t, config(0, 0), c.there...)
+		load(t, s)
+		if err := s.Seal(); err != nil {
+			t.Fatal(err)
+		}
+		found, err := s.Poll()
+		if err != nil || !slices.Equal(found.Away, c.want) {
+			t.Errorf("%d disks are there: away %v (%v); want %v", len(c.there), found.Away, err, c.want)
+		}
+	}
+}

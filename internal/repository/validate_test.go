@@ -106,7 +106,7 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 
 		{func(d *Document) { d.Repository.Kind = "nfs" }, []string{
 			`repository.kind: "nfs"; want one of members, disk, file, etcd`, "repository.uuid: d0000000-0000-0000-0000-000000000000 for kind nfs; every repository has one, members have none",
-			"repository.epoch: 2 for kind nfs; want 1 or more of a repository, 0 of members", "repository.spares: for kind nfs; want them for disks only",
+			"repository.epoch: 2 for kind nfs; want 1 or more of a repository, 0 of members", "repository.spares: for kind nfs; want them for disks and files only",
 			"repository.areas: for kind nfs; disks and files have them, others do not", "moving: for kind nfs; only a repository moves",
 			"moving.areas: for kind nfs; disks and files have them, others do not",
 		}},
@@ -125,8 +125,11 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 		{func(d *Document) { d.Moving.Kind, d.Moving.Areas, d.Moving.Etcd = KindEtcd, nil, storageInEtcd().Etcd }, nil},
 		{func(d *Document) { d.Repository.Poll = "61s" }, []string{`repository.poll: "61s"; want a duration from 1s to 1m0s, for example 5s`}},
 		{func(d *Document) { d.Repository.Poll = "5" }, []string{`repository.poll: "5"; want a duration from 1s to 1m0s, for example 5s`}},
-		{func(d *Document) { d.Repository.Spares = []string{"x", "x", ""} }, []string{`repository.spares[1]: "x" is used twice; want another one`, "repository.spares[2]: is empty; want a device"}},
-		{func(d *Document) { d.Repository.Spares = strings.Split("1 2 3 4 5 6 7", " ") }, []string{"repository.spares: limit reached: 7 entries; at most 6"}},
+		{func(d *Document) { d.Repository.Spares = []UUID{{1}, {1}, {}, {0xd1}, {0xd4}} }, []string{
+			`repository.spares[1]: "01000000-0000-0000-0000-000000000000" is used twice; want another one`, "repository.spares[2]: missing; want the disk's UUID",
+			`repository.spares[3]: "d1000000-0000-0000-0000-000000000000" is used twice; want another one`, `repository.spares[4]: "d4000000-0000-0000-0000-000000000000" is used twice; want another one`,
+		}},
+		{func(d *Document) { d.Repository.Spares = []UUID{{1}, {2}, {3}, {4}, {5}, {6}, {7}} }, []string{"repository.spares: limit reached: 7 entries; at most 6"}},
 		{func(d *Document) { d.Repository.Areas.Hosts = 0 }, []string{
 			"repository.areas: 0 host slots; 1 to 120",
 		}},

@@ -173,12 +173,19 @@ func (v *validator) storage() {
 	stored := onDisks || s.Kind == KindEtcd
 	v.want((s.UUID != UUID{}) == stored, "repository.uuid", "%s for kind %s; every repository has one, members have none", s.UUID, s.Kind)
 	v.want((s.Epoch > 0) == stored && s.Epoch <= maxGeneration, "repository.epoch", "%d for kind %s; want 1 or more of a repository, 0 of members", s.Epoch, s.Kind)
-	v.want(len(s.Spares) == 0 || s.Kind == KindDisk, "repository.spares", "for kind %s; want them for disks only", s.Kind)
-	spares := map[string]bool{}
-	for i, device := range s.Spares {
+	v.want(len(s.Spares) == 0 || onDisks, "repository.spares", "for kind %s; want them for disks and files only", s.Kind)
+	used := map[string]bool{}
+	for _, areas := range []*Areas{s.Areas, v.areasNext()} {
+		if areas != nil {
+			for _, u := range areas.Disks {
+				used[u.String()] = true
+			}
+		}
+	}
+	for i, u := range s.Spares {
 		path := fmt.Sprintf("repository.spares[%d]", i)
-		v.want(device != "", path, "is empty; want a device")
-		v.unique(spares, path, device)
+		v.want(u != UUID{}, path, "missing; want the disk's UUID")
+		v.unique(used, path, u.String())
 	}
 	v.storagePlace("repository", s.Kind, s.Areas, s.Etcd)
 	if m := v.Moving; m != nil {
@@ -193,6 +200,14 @@ func (v *validator) storage() {
 			}
 		}
 	}
+}
+
+// areasNext are those that the repository moves to; nil: none.
+func (v *validator) areasNext() *Areas {
+	if v.Moving == nil {
+		return nil
+	}
+	return v.Moving.Areas
 }
 
 // storagePlace wants areas of disks and files, and of etcd where it is.

@@ -25,9 +25,9 @@ const (
 
 type MoveRepositoryRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Mode          string                 `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`                    // move: all disks are other ones; replace: one is; mirror: there are more
+	Mode          string                 `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`                    // move: all disks are other ones; replace: one is; mirror: there are more; spare: disks that may take the place of others
 	To            []string               `protobuf:"bytes,2,rep,name=to,proto3" json:"to,omitempty"`                        // paths of block devices or files *.belfry; or one etcd://HOST:PORT/PREFIX
-	From          string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`                    // with replace: path or UUID of the disk that goes
+	From          string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`                    // path or UUID of the disk that goes: with replace; with spare: none any more
 	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // look, and write nothing
 	Force         bool                   `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`                 // destroy what the new disks hold
 	unknownFields protoimpl.UnknownFields
@@ -101,11 +101,11 @@ func (x *MoveRepositoryRequest) GetForce() bool {
 
 type MoveRepositoryResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`              // disk, file or etcd
-	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`           // of the new place
-	Generation    uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"` // in force from there; with dry_run that of now
-	Place         string                 `protobuf:"bytes,4,opt,name=place,proto3" json:"place,omitempty"`            // in etcd
-	Disks         []*MovedDisk           `protobuf:"bytes,5,rep,name=disks,proto3" json:"disks,omitempty"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`                // disk, file or etcd
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`             // of the new place
+	Generation    uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`   // in force from there; with dry_run that of now
+	Place         string                 `protobuf:"bytes,4,opt,name=place,proto3" json:"place,omitempty"`              // in etcd
+	Disks         []*MovedDisk           `protobuf:"bytes,5,rep,name=disks,proto3" json:"disks,omitempty"`              // with spare: the spares
 	Unconfirmed   []string               `protobuf:"bytes,15,rep,name=unconfirmed,proto3" json:"unconfirmed,omitempty"` // members that are up and did not confirm the change, each with the reason
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

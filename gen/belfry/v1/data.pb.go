@@ -2275,9 +2275,9 @@ type RepositoryState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Repository    string                 `protobuf:"bytes,2,opt,name=repository,proto3" json:"repository,omitempty"` // UUID
-	From          string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`             // searching, ready, restricted or leaving
+	From          string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`             // searching, ready, degraded, restricted or leaving
 	To            string                 `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
-	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`          // why changes are refused
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`          // why changes are refused; of degraded: which disks do not answer
 	Generation    uint64                 `protobuf:"varint,6,opt,name=generation,proto3" json:"generation,omitempty"` // in force
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -329,8 +329,8 @@ type RepositoryStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`                  // UUID
 	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`              // disk, file or etcd
-	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`            // searching, ready, restricted or leaving
-	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`          // why changes are refused here
+	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`            // searching, ready, degraded, restricted or leaving
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`          // why changes are refused here; of degraded: which disks do not answer
 	Generation    uint64                 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"` // in force
 	Read          *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=read,proto3" json:"read,omitempty"`              // when it was read last
 	ReadTook      *durationpb.Duration   `protobuf:"bytes,7,opt,name=read_took,json=readTook,proto3" json:"read_took,omitempty"`

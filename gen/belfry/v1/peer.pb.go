@@ -1171,6 +1171,142 @@ func (x *Configuration) GetDocument() []byte {
 	return nil
 }
 
+type GetRepositoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Disks         [][]byte               `protobuf:"bytes,1,rep,name=disks,proto3" json:"disks,omitempty"` // UUIDs; at most 16
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRepositoryRequest) Reset() {
+	*x = GetRepositoryRequest{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRepositoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRepositoryRequest) ProtoMessage() {}
+
+func (x *GetRepositoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRepositoryRequest.ProtoReflect.Descriptor instead.
+func (*GetRepositoryRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *GetRepositoryRequest) GetDisks() [][]byte {
+	if x != nil {
+		return x.Disks
+	}
+	return nil
+}
+
+type GetRepositoryResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         string                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`  // searching, ready, restricted or leaving
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"` // of the generation in force
+	Generation    uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	Digest        []byte                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"` // SHA-256 of it
+	Seen          [][]byte               `protobuf:"bytes,5,rep,name=seen,proto3" json:"seen,omitempty"`     // of the disks that were asked for: found on its machine
+	Away          [][]byte               `protobuf:"bytes,6,rep,name=away,proto3" json:"away,omitempty"`     // of the disks of the epoch: do not answer it
+	Place         string                 `protobuf:"bytes,7,opt,name=place,proto3" json:"place,omitempty"`   // where in etcd it is: etcd://HOST:PORT/PREFIX; empty: it is on disks, or not read now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRepositoryResponse) Reset() {
+	*x = GetRepositoryResponse{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRepositoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRepositoryResponse) ProtoMessage() {}
+
+func (x *GetRepositoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRepositoryResponse.ProtoReflect.Descriptor instead.
+func (*GetRepositoryResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GetRepositoryResponse) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *GetRepositoryResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *GetRepositoryResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *GetRepositoryResponse) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *GetRepositoryResponse) GetSeen() [][]byte {
+	if x != nil {
+		return x.Seen
+	}
+	return nil
+}
+
+func (x *GetRepositoryResponse) GetAway() [][]byte {
+	if x != nil {
+		return x.Away
+	}
+	return nil
+}
+
+func (x *GetRepositoryResponse) GetPlace() string {
+	if x != nil {
+		return x.Place
+	}
+	return ""
+}
+
 type GetProgressRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Events        []*ProgressOf          `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"` // at most 1,000
@@ -1180,7 +1316,7 @@ type GetProgressRequest struct {
 
 func (x *GetProgressRequest) Reset() {
 	*x = GetProgressRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[15]
+	mi := &file_belfry_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1328,7 @@ func (x *GetProgressRequest) String() string {
 func (*GetProgressRequest) ProtoMessage() {}
 
 func (x *GetProgressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[15]
+	mi := &file_belfry_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1341,7 @@ func (x *GetProgressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProgressRequest.ProtoReflect.Descriptor instead.
 func (*GetProgressRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetProgressRequest) GetEvents() []*ProgressOf {
@@ -1228,7 +1364,7 @@ type ProgressOf struct {
 
 func (x *ProgressOf) Reset() {
 	*x = ProgressOf{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[16]
+	mi := &file_belfry_v1_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1376,7 @@ func (x *ProgressOf) String() string {
 func (*ProgressOf) ProtoMessage() {}
 
 func (x *ProgressOf) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[16]
+	mi := &file_belfry_v1_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1389,7 @@ func (x *ProgressOf) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgressOf.ProtoReflect.Descriptor instead.
 func (*ProgressOf) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ProgressOf) GetHandler() string {
@@ -1294,7 +1430,7 @@ type GetProgressResponse struct {
 
 func (x *GetProgressResponse) Reset() {
 	*x = GetProgressResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[17]
+	mi := &file_belfry_v1_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1306,7 +1442,7 @@ func (x *GetProgressResponse) String() string {
 func (*GetProgressResponse) ProtoMessage() {}
 
 func (x *GetProgressResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[17]
+	mi := &file_belfry_v1_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1319,7 +1455,7 @@ func (x *GetProgressResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProgressResponse.ProtoReflect.Descriptor instead.
 func (*GetProgressResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetProgressResponse) GetIncarnation() uint32 {
@@ -1346,7 +1482,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[18]
+	mi := &file_belfry_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1358,7 +1494,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[18]
+	mi := &file_belfry_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1371,7 +1507,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{18}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Progress) GetShares() bool {
@@ -1397,7 +1533,7 @@ type TakeTableRequest struct {
 
 func (x *TakeTableRequest) Reset() {
 	*x = TakeTableRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[19]
+	mi := &file_belfry_v1_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +1545,7 @@ func (x *TakeTableRequest) String() string {
 func (*TakeTableRequest) ProtoMessage() {}
 
 func (x *TakeTableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[19]
+	mi := &file_belfry_v1_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +1558,7 @@ func (x *TakeTableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeTableRequest.ProtoReflect.Descriptor instead.
 func (*TakeTableRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{19}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TakeTableRequest) GetDocument() []byte {
@@ -1441,7 +1577,7 @@ type TakeTableResponse struct {
 
 func (x *TakeTableResponse) Reset() {
 	*x = TakeTableResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[20]
+	mi := &file_belfry_v1_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +1589,7 @@ func (x *TakeTableResponse) String() string {
 func (*TakeTableResponse) ProtoMessage() {}
 
 func (x *TakeTableResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[20]
+	mi := &file_belfry_v1_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +1602,7 @@ func (x *TakeTableResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeTableResponse.ProtoReflect.Descriptor instead.
 func (*TakeTableResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{20}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *TakeTableResponse) GetGeneration() uint64 {
@@ -1486,7 +1622,7 @@ type TakeSecretRequest struct {
 
 func (x *TakeSecretRequest) Reset() {
 	*x = TakeSecretRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[21]
+	mi := &file_belfry_v1_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1498,7 +1634,7 @@ func (x *TakeSecretRequest) String() string {
 func (*TakeSecretRequest) ProtoMessage() {}
 
 func (x *TakeSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[21]
+	mi := &file_belfry_v1_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1511,7 +1647,7 @@ func (x *TakeSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeSecretRequest.ProtoReflect.Descriptor instead.
 func (*TakeSecretRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{21}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TakeSecretRequest) GetEpoch() uint32 {
@@ -1536,7 +1672,7 @@ type TakeSecretResponse struct {
 
 func (x *TakeSecretResponse) Reset() {
 	*x = TakeSecretResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[22]
+	mi := &file_belfry_v1_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1548,7 +1684,7 @@ func (x *TakeSecretResponse) String() string {
 func (*TakeSecretResponse) ProtoMessage() {}
 
 func (x *TakeSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[22]
+	mi := &file_belfry_v1_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1561,7 +1697,7 @@ func (x *TakeSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeSecretResponse.ProtoReflect.Descriptor instead.
 func (*TakeSecretResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{22}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{24}
 }
 
 type GetSecretRequest struct {
@@ -1574,7 +1710,7 @@ type GetSecretRequest struct {
 
 func (x *GetSecretRequest) Reset() {
 	*x = GetSecretRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[23]
+	mi := &file_belfry_v1_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1586,7 +1722,7 @@ func (x *GetSecretRequest) String() string {
 func (*GetSecretRequest) ProtoMessage() {}
 
 func (x *GetSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[23]
+	mi := &file_belfry_v1_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1599,7 +1735,7 @@ func (x *GetSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSecretRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{23}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetSecretRequest) GetEpoch() uint32 {
@@ -1625,7 +1761,7 @@ type GetSecretResponse struct {
 
 func (x *GetSecretResponse) Reset() {
 	*x = GetSecretResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[24]
+	mi := &file_belfry_v1_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1637,7 +1773,7 @@ func (x *GetSecretResponse) String() string {
 func (*GetSecretResponse) ProtoMessage() {}
 
 func (x *GetSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[24]
+	mi := &file_belfry_v1_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1650,7 +1786,7 @@ func (x *GetSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSecretResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{24}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetSecretResponse) GetSecret() []byte {
@@ -1668,7 +1804,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[25]
+	mi := &file_belfry_v1_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1680,7 +1816,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[25]
+	mi := &file_belfry_v1_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1693,7 +1829,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{25}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{27}
 }
 
 type FollowResponse struct {
@@ -1704,7 +1840,7 @@ type FollowResponse struct {
 
 func (x *FollowResponse) Reset() {
 	*x = FollowResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[26]
+	mi := &file_belfry_v1_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1716,7 +1852,7 @@ func (x *FollowResponse) String() string {
 func (*FollowResponse) ProtoMessage() {}
 
 func (x *FollowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[26]
+	mi := &file_belfry_v1_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1729,7 +1865,7 @@ func (x *FollowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
 func (*FollowResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{26}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{28}
 }
 
 type GetMemberRequest struct {
@@ -1740,7 +1876,7 @@ type GetMemberRequest struct {
 
 func (x *GetMemberRequest) Reset() {
 	*x = GetMemberRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[27]
+	mi := &file_belfry_v1_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1752,7 +1888,7 @@ func (x *GetMemberRequest) String() string {
 func (*GetMemberRequest) ProtoMessage() {}
 
 func (x *GetMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[27]
+	mi := &file_belfry_v1_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1765,7 +1901,7 @@ func (x *GetMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMemberRequest.ProtoReflect.Descriptor instead.
 func (*GetMemberRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{27}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{29}
 }
 
 type GetMemberResponse struct {
@@ -1784,7 +1920,7 @@ type GetMemberResponse struct {
 
 func (x *GetMemberResponse) Reset() {
 	*x = GetMemberResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[28]
+	mi := &file_belfry_v1_peer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1796,7 +1932,7 @@ func (x *GetMemberResponse) String() string {
 func (*GetMemberResponse) ProtoMessage() {}
 
 func (x *GetMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[28]
+	mi := &file_belfry_v1_peer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1809,7 +1945,7 @@ func (x *GetMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMemberResponse.ProtoReflect.Descriptor instead.
 func (*GetMemberResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{28}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetMemberResponse) GetNow() int64 {
@@ -1880,7 +2016,7 @@ type IssueCertificateRequest struct {
 
 func (x *IssueCertificateRequest) Reset() {
 	*x = IssueCertificateRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[29]
+	mi := &file_belfry_v1_peer_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1892,7 +2028,7 @@ func (x *IssueCertificateRequest) String() string {
 func (*IssueCertificateRequest) ProtoMessage() {}
 
 func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[29]
+	mi := &file_belfry_v1_peer_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1905,7 +2041,7 @@ func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateRequest.ProtoReflect.Descriptor instead.
 func (*IssueCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{29}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *IssueCertificateRequest) GetNodeId() []byte {
@@ -1946,7 +2082,7 @@ type IssueCertificateResponse struct {
 
 func (x *IssueCertificateResponse) Reset() {
 	*x = IssueCertificateResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[30]
+	mi := &file_belfry_v1_peer_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1958,7 +2094,7 @@ func (x *IssueCertificateResponse) String() string {
 func (*IssueCertificateResponse) ProtoMessage() {}
 
 func (x *IssueCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[30]
+	mi := &file_belfry_v1_peer_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1971,7 +2107,7 @@ func (x *IssueCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateResponse.ProtoReflect.Descriptor instead.
 func (*IssueCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{30}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *IssueCertificateResponse) GetCertificate() []byte {
@@ -2074,7 +2210,19 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
 	"generation\x12\x1a\n" +
-	"\bdocument\x18\x02 \x01(\fR\bdocument\"C\n" +
+	"\bdocument\x18\x02 \x01(\fR\bdocument\",\n" +
+	"\x14GetRepositoryRequest\x12\x14\n" +
+	"\x05disks\x18\x01 \x03(\fR\x05disks\"\xb9\x01\n" +
+	"\x15GetRepositoryResponse\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x04R\n" +
+	"generation\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\fR\x06digest\x12\x12\n" +
+	"\x04seen\x18\x05 \x03(\fR\x04seen\x12\x12\n" +
+	"\x04away\x18\x06 \x03(\fR\x04away\x12\x14\n" +
+	"\x05place\x18\a \x01(\tR\x05place\"C\n" +
 	"\x12GetProgressRequest\x12-\n" +
 	"\x06events\x18\x01 \x03(\v2\x15.belfry.v1.ProgressOfR\x06events\"r\n" +
 	"\n" +
@@ -2132,7 +2280,7 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\x16GOODBYE_REASON_RESTART\x10\x02\x12\x18\n" +
 	"\x14GOODBYE_REASON_REKEY\x10\x032S\n" +
 	"\vPeerService\x12D\n" +
-	"\aConnect\x12\x19.belfry.v1.ConnectRequest\x1a\x1a.belfry.v1.ConnectResponse(\x010\x012\xa0\x04\n" +
+	"\aConnect\x12\x19.belfry.v1.ConnectRequest\x1a\x1a.belfry.v1.ConnectResponse(\x010\x012\xf4\x04\n" +
 	"\x11MemberPeerService\x12F\n" +
 	"\tTakeTable\x12\x1b.belfry.v1.TakeTableRequest\x1a\x1c.belfry.v1.TakeTableResponse\x12I\n" +
 	"\n" +
@@ -2140,7 +2288,8 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\tGetSecret\x12\x1b.belfry.v1.GetSecretRequest\x1a\x1c.belfry.v1.GetSecretResponse\x12F\n" +
 	"\tGetMember\x12\x1b.belfry.v1.GetMemberRequest\x1a\x1c.belfry.v1.GetMemberResponse\x12=\n" +
 	"\x06Follow\x12\x18.belfry.v1.FollowRequest\x1a\x19.belfry.v1.FollowResponse\x12[\n" +
-	"\x10IssueCertificate\x12\".belfry.v1.IssueCertificateRequest\x1a#.belfry.v1.IssueCertificateResponse\x12L\n" +
+	"\x10IssueCertificate\x12\".belfry.v1.IssueCertificateRequest\x1a#.belfry.v1.IssueCertificateResponse\x12R\n" +
+	"\rGetRepository\x12\x1f.belfry.v1.GetRepositoryRequest\x1a .belfry.v1.GetRepositoryResponse\x12L\n" +
 	"\vGetProgress\x12\x1d.belfry.v1.GetProgressRequest\x1a\x1e.belfry.v1.GetProgressResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
 
 var (
@@ -2156,7 +2305,7 @@ func file_belfry_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_belfry_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_belfry_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_belfry_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_belfry_v1_peer_proto_goTypes = []any{
 	(GoodbyeReason)(0),               // 0: belfry.v1.GoodbyeReason
 	(*ConnectRequest)(nil),           // 1: belfry.v1.ConnectRequest
@@ -2174,25 +2323,27 @@ var file_belfry_v1_peer_proto_goTypes = []any{
 	(*PeerCall)(nil),                 // 13: belfry.v1.PeerCall
 	(*PeerReply)(nil),                // 14: belfry.v1.PeerReply
 	(*Configuration)(nil),            // 15: belfry.v1.Configuration
-	(*GetProgressRequest)(nil),       // 16: belfry.v1.GetProgressRequest
-	(*ProgressOf)(nil),               // 17: belfry.v1.ProgressOf
-	(*GetProgressResponse)(nil),      // 18: belfry.v1.GetProgressResponse
-	(*Progress)(nil),                 // 19: belfry.v1.Progress
-	(*TakeTableRequest)(nil),         // 20: belfry.v1.TakeTableRequest
-	(*TakeTableResponse)(nil),        // 21: belfry.v1.TakeTableResponse
-	(*TakeSecretRequest)(nil),        // 22: belfry.v1.TakeSecretRequest
-	(*TakeSecretResponse)(nil),       // 23: belfry.v1.TakeSecretResponse
-	(*GetSecretRequest)(nil),         // 24: belfry.v1.GetSecretRequest
-	(*GetSecretResponse)(nil),        // 25: belfry.v1.GetSecretResponse
-	(*FollowRequest)(nil),            // 26: belfry.v1.FollowRequest
-	(*FollowResponse)(nil),           // 27: belfry.v1.FollowResponse
-	(*GetMemberRequest)(nil),         // 28: belfry.v1.GetMemberRequest
-	(*GetMemberResponse)(nil),        // 29: belfry.v1.GetMemberResponse
-	(*IssueCertificateRequest)(nil),  // 30: belfry.v1.IssueCertificateRequest
-	(*IssueCertificateResponse)(nil), // 31: belfry.v1.IssueCertificateResponse
-	(*Batch)(nil),                    // 32: belfry.v1.Batch
-	(*Ack)(nil),                      // 33: belfry.v1.Ack
-	(*Refusal)(nil),                  // 34: belfry.v1.Refusal
+	(*GetRepositoryRequest)(nil),     // 16: belfry.v1.GetRepositoryRequest
+	(*GetRepositoryResponse)(nil),    // 17: belfry.v1.GetRepositoryResponse
+	(*GetProgressRequest)(nil),       // 18: belfry.v1.GetProgressRequest
+	(*ProgressOf)(nil),               // 19: belfry.v1.ProgressOf
+	(*GetProgressResponse)(nil),      // 20: belfry.v1.GetProgressResponse
+	(*Progress)(nil),                 // 21: belfry.v1.Progress
+	(*TakeTableRequest)(nil),         // 22: belfry.v1.TakeTableRequest
+	(*TakeTableResponse)(nil),        // 23: belfry.v1.TakeTableResponse
+	(*TakeSecretRequest)(nil),        // 24: belfry.v1.TakeSecretRequest
+	(*TakeSecretResponse)(nil),       // 25: belfry.v1.TakeSecretResponse
+	(*GetSecretRequest)(nil),         // 26: belfry.v1.GetSecretRequest
+	(*GetSecretResponse)(nil),        // 27: belfry.v1.GetSecretResponse
+	(*FollowRequest)(nil),            // 28: belfry.v1.FollowRequest
+	(*FollowResponse)(nil),           // 29: belfry.v1.FollowResponse
+	(*GetMemberRequest)(nil),         // 30: belfry.v1.GetMemberRequest
+	(*GetMemberResponse)(nil),        // 31: belfry.v1.GetMemberResponse
+	(*IssueCertificateRequest)(nil),  // 32: belfry.v1.IssueCertificateRequest
+	(*IssueCertificateResponse)(nil), // 33: belfry.v1.IssueCertificateResponse
+	(*Batch)(nil),                    // 34: belfry.v1.Batch
+	(*Ack)(nil),                      // 35: belfry.v1.Ack
+	(*Refusal)(nil),                  // 36: belfry.v1.Refusal
 }
 var file_belfry_v1_peer_proto_depIdxs = []int32{
 	3,  // 0: belfry.v1.ConnectRequest.frame:type_name -> belfry.v1.PeerFrame
@@ -2202,8 +2353,8 @@ var file_belfry_v1_peer_proto_depIdxs = []int32{
 	6,  // 4: belfry.v1.PeerFrame.interests:type_name -> belfry.v1.Interests
 	8,  // 5: belfry.v1.PeerFrame.interests_ack:type_name -> belfry.v1.InterestsAck
 	11, // 6: belfry.v1.PeerFrame.positions:type_name -> belfry.v1.Positions
-	32, // 7: belfry.v1.PeerFrame.batch:type_name -> belfry.v1.Batch
-	33, // 8: belfry.v1.PeerFrame.ack:type_name -> belfry.v1.Ack
+	34, // 7: belfry.v1.PeerFrame.batch:type_name -> belfry.v1.Batch
+	35, // 8: belfry.v1.PeerFrame.ack:type_name -> belfry.v1.Ack
 	13, // 9: belfry.v1.PeerFrame.call:type_name -> belfry.v1.PeerCall
 	14, // 10: belfry.v1.PeerFrame.reply:type_name -> belfry.v1.PeerReply
 	15, // 11: belfry.v1.PeerFrame.configuration:type_name -> belfry.v1.Configuration
@@ -2211,29 +2362,31 @@ var file_belfry_v1_peer_proto_depIdxs = []int32{
 	7,  // 13: belfry.v1.Interests.add:type_name -> belfry.v1.Interest
 	10, // 14: belfry.v1.InterestsAck.refused:type_name -> belfry.v1.InterestRefused
 	9,  // 15: belfry.v1.InterestsAck.placed:type_name -> belfry.v1.Placed
-	34, // 16: belfry.v1.InterestRefused.refusal:type_name -> belfry.v1.Refusal
+	36, // 16: belfry.v1.InterestRefused.refusal:type_name -> belfry.v1.Refusal
 	12, // 17: belfry.v1.Positions.positions:type_name -> belfry.v1.Position
-	34, // 18: belfry.v1.PeerReply.refusal:type_name -> belfry.v1.Refusal
-	17, // 19: belfry.v1.GetProgressRequest.events:type_name -> belfry.v1.ProgressOf
-	19, // 20: belfry.v1.GetProgressResponse.progress:type_name -> belfry.v1.Progress
+	36, // 18: belfry.v1.PeerReply.refusal:type_name -> belfry.v1.Refusal
+	19, // 19: belfry.v1.GetProgressRequest.events:type_name -> belfry.v1.ProgressOf
+	21, // 20: belfry.v1.GetProgressResponse.progress:type_name -> belfry.v1.Progress
 	1,  // 21: belfry.v1.PeerService.Connect:input_type -> belfry.v1.ConnectRequest
-	20, // 22: belfry.v1.MemberPeerService.TakeTable:input_type -> belfry.v1.TakeTableRequest
-	22, // 23: belfry.v1.MemberPeerService.TakeSecret:input_type -> belfry.v1.TakeSecretRequest
-	24, // 24: belfry.v1.MemberPeerService.GetSecret:input_type -> belfry.v1.GetSecretRequest
-	28, // 25: belfry.v1.MemberPeerService.GetMember:input_type -> belfry.v1.GetMemberRequest
-	26, // 26: belfry.v1.MemberPeerService.Follow:input_type -> belfry.v1.FollowRequest
-	30, // 27: belfry.v1.MemberPeerService.IssueCertificate:input_type -> belfry.v1.IssueCertificateRequest
-	16, // 28: belfry.v1.MemberPeerService.GetProgress:input_type -> belfry.v1.GetProgressRequest
-	2,  // 29: belfry.v1.PeerService.Connect:output_type -> belfry.v1.ConnectResponse
-	21, // 30: belfry.v1.MemberPeerService.TakeTable:output_type -> belfry.v1.TakeTableResponse
-	23, // 31: belfry.v1.MemberPeerService.TakeSecret:output_type -> belfry.v1.TakeSecretResponse
-	25, // 32: belfry.v1.MemberPeerService.GetSecret:output_type -> belfry.v1.GetSecretResponse
-	29, // 33: belfry.v1.MemberPeerService.GetMember:output_type -> belfry.v1.GetMemberResponse
-	27, // 34: belfry.v1.MemberPeerService.Follow:output_type -> belfry.v1.FollowResponse
-	31, // 35: belfry.v1.MemberPeerService.IssueCertificate:output_type -> belfry.v1.IssueCertificateResponse
-	18, // 36: belfry.v1.MemberPeerService.GetProgress:output_type -> belfry.v1.GetProgressResponse
-	29, // [29:37] is the sub-list for method output_type
-	21, // [21:29] is the sub-list for method input_type
+	22, // 22: belfry.v1.MemberPeerService.TakeTable:input_type -> belfry.v1.TakeTableRequest
+	24, // 23: belfry.v1.MemberPeerService.TakeSecret:input_type -> belfry.v1.TakeSecretRequest
+	26, // 24: belfry.v1.MemberPeerService.GetSecret:input_type -> belfry.v1.GetSecretRequest
+	30, // 25: belfry.v1.MemberPeerService.GetMember:input_type -> belfry.v1.GetMemberRequest
+	28, // 26: belfry.v1.MemberPeerService.Follow:input_type -> belfry.v1.FollowRequest
+	32, // 27: belfry.v1.MemberPeerService.IssueCertificate:input_type -> belfry.v1.IssueCertificateRequest
+	16, // 28: belfry.v1.MemberPeerService.GetRepository:input_type -> belfry.v1.GetRepositoryRequest
+	18, // 29: belfry.v1.MemberPeerService.GetProgress:input_type -> belfry.v1.GetProgressRequest
+	2,  // 30: belfry.v1.PeerService.Connect:output_type -> belfry.v1.ConnectResponse
+	23, // 31: belfry.v1.MemberPeerService.TakeTable:output_type -> belfry.v1.TakeTableResponse
+	25, // 32: belfry.v1.MemberPeerService.TakeSecret:output_type -> belfry.v1.TakeSecretResponse
+	27, // 33: belfry.v1.MemberPeerService.GetSecret:output_type -> belfry.v1.GetSecretResponse
+	31, // 34: belfry.v1.MemberPeerService.GetMember:output_type -> belfry.v1.GetMemberResponse
+	29, // 35: belfry.v1.MemberPeerService.Follow:output_type -> belfry.v1.FollowResponse
+	33, // 36: belfry.v1.MemberPeerService.IssueCertificate:output_type -> belfry.v1.IssueCertificateResponse
+	17, // 37: belfry.v1.MemberPeerService.GetRepository:output_type -> belfry.v1.GetRepositoryResponse
+	20, // 38: belfry.v1.MemberPeerService.GetProgress:output_type -> belfry.v1.GetProgressResponse
+	30, // [30:39] is the sub-list for method output_type
+	21, // [21:30] is the sub-list for method input_type
 	21, // [21:21] is the sub-list for extension type_name
 	21, // [21:21] is the sub-list for extension extendee
 	0,  // [0:21] is the sub-list for field type_name
@@ -2264,7 +2417,7 @@ func file_belfry_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_peer_proto_rawDesc), len(file_belfry_v1_peer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -129,6 +129,7 @@ const (
 	MemberPeerService_GetMember_FullMethodName        = "/belfry.v1.MemberPeerService/GetMember"
 	MemberPeerService_Follow_FullMethodName           = "/belfry.v1.MemberPeerService/Follow"
 	MemberPeerService_IssueCertificate_FullMethodName = "/belfry.v1.MemberPeerService/IssueCertificate"
+	MemberPeerService_GetRepository_FullMethodName    = "/belfry.v1.MemberPeerService/GetRepository"
 	MemberPeerService_GetProgress_FullMethodName      = "/belfry.v1.MemberPeerService/GetProgress"
 )
 
@@ -153,6 +154,10 @@ type MemberPeerServiceClient interface {
 	Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (*FollowResponse, error)
 	// IssueCertificate asks a holder of the authority's key for a certificate.
 	IssueCertificate(ctx context.Context, in *IssueCertificateRequest, opts ...grpc.CallOption) (*IssueCertificateResponse, error)
+	// GetRepository asks how a member stands to the shared storage, and which disks it
+	// sees: before a spare takes the place of one, and by a member that does not find
+	// the repository where it was.
+	GetRepository(ctx context.Context, in *GetRepositoryRequest, opts ...grpc.CallOption) (*GetRepositoryResponse, error)
 	// GetProgress asks how far a member's handlers are with some events.
 	GetProgress(ctx context.Context, in *GetProgressRequest, opts ...grpc.CallOption) (*GetProgressResponse, error)
 }
@@ -225,6 +230,16 @@ func (c *memberPeerServiceClient) IssueCertificate(ctx context.Context, in *Issu
 	return out, nil
 }
 
+func (c *memberPeerServiceClient) GetRepository(ctx context.Context, in *GetRepositoryRequest, opts ...grpc.CallOption) (*GetRepositoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetRepositoryResponse)
+	err := c.cc.Invoke(ctx, MemberPeerService_GetRepository_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *memberPeerServiceClient) GetProgress(ctx context.Context, in *GetProgressRequest, opts ...grpc.CallOption) (*GetProgressResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetProgressResponse)
@@ -256,6 +271,10 @@ type MemberPeerServiceServer interface {
 	Follow(context.Context, *FollowRequest) (*FollowResponse, error)
 	// IssueCertificate asks a holder of the authority's key for a certificate.
 	IssueCertificate(context.Context, *IssueCertificateRequest) (*IssueCertificateResponse, error)
+	// GetRepository asks how a member stands to the shared storage, and which disks it
+	// sees: before a spare takes the place of one, and by a member that does not find
+	// the repository where it was.
+	GetRepository(context.Context, *GetRepositoryRequest) (*GetRepositoryResponse, error)
 	// GetProgress asks how far a member's handlers are with some events.
 	GetProgress(context.Context, *GetProgressRequest) (*GetProgressResponse, error)
 	mustEmbedUnimplementedMemberPeerServiceServer()
@@ -285,6 +304,9 @@ func (UnimplementedMemberPeerServiceServer) Follow(context.Context, *FollowReque
 }
 func (UnimplementedMemberPeerServiceServer) IssueCertificate(context.Context, *IssueCertificateRequest) (*IssueCertificateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method IssueCertificate not implemented")
+}
+func (UnimplementedMemberPeerServiceServer) GetRepository(context.Context, *GetRepositoryRequest) (*GetRepositoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetRepository not implemented")
 }
 func (UnimplementedMemberPeerServiceServer) GetProgress(context.Context, *GetProgressRequest) (*GetProgressResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetProgress not implemented")
@@ -418,6 +440,24 @@ func _MemberPeerService_IssueCertificate_Handler(srv interface{}, ctx context.Co
 	return interceptor(ctx, in, info, handler)
 }
 
+func _MemberPeerService_GetRepository_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRepositoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberPeerServiceServer).GetRepository(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberPeerService_GetRepository_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberPeerServiceServer).GetRepository(ctx, req.(*GetRepositoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _MemberPeerService_GetProgress_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetProgressRequest)
 	if err := dec(in); err != nil {
@@ -466,6 +506,10 @@ var MemberPeerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "IssueCertificate",
 			Handler:    _MemberPeerService_IssueCertificate_Handler,
+		},
+		{
+			MethodName: "GetRepository",
+			Handler:    _MemberPeerService_GetRepository_Handler,
 		},
 		{
 			MethodName: "GetProgress",

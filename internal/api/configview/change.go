@@ -5,6 +5,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"reflect"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -51,6 +53,11 @@ func Apply(t *Text, base uint64, confirm time.Duration, known Tunables) (Change,
 				return base, err
 			}
 			to := t.over(base, known)
+			if known.Acts != nil {
+				if err := known.Acts(base, to); err != nil {
+					return base, t.source.Locate(err)
+				}
+			}
 			if confirm > 0 && !same(base, to) {
 				to.Confirm = &repository.Confirmation{Base: base.Generation(), Deadline: at.Add(confirm).UTC()}
 			}
@@ -175,6 +182,28 @@ func (c Change) Next(base repository.Document, e repository.Entry, known Tunable
 		return base, false, c.located(err)
 	}
 	return next, true, nil
+}
+
+// Acts refuses to add or change what no agent acts on yet: that it was taken
+// would say that it is in force. What is there may stay, go, and come back. It wraps
+// ErrUnsupported.
+func Acts(base, next repository.Document) error {
+	var problems []error
+	for i, l := range next.Links {
+		if !slices.ContainsFunc(base.Links, func(was repository.Link) bool { return reflect.DeepEqual(was, l) }) {
+			problems = append(problems, notInForce(fmt.Sprintf("links[%d]", i), "every pair of nodes has heartbeats on each network that both are on"))
+		}
+	}
+	for i, l := range next.Linked {
+		if !slices.ContainsFunc(base.Linked, func(was repository.LinkedCluster) bool { return reflect.DeepEqual(was, l) }) {
+			problems = append(problems, notInForce(fmt.Sprintf("linked[%d]", i), "no other cluster is watched"))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+func notInForce(path, is string) error {
+	return fmt.Errorf("%s: %w: agents of this version do not act on it: %s; leave it out", path, belfry.ErrUnsupported, is)
 }
 
 // holds refuses another generation than the one that somebody has looked at.

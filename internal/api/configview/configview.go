@@ -29,6 +29,8 @@ type Tunables struct {
 	InForce func(written map[string]string) []Tunable
 	// Normal is the form of a value that is kept; what it can not read it leaves.
 	Normal func(name, value string) string
+	// Acts refuses what no agent of this version acts on; nil: nothing.
+	Acts func(base, next repository.Document) error
 }
 
 // A Tunable is one setting, as it is in force.

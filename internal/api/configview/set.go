@@ -56,7 +56,11 @@ func Set(path, value string, known Tunables) Change {
 				return base, err
 			}
 			t := Text{view: v.only(section)}
-			return t.over(base, known), nil
+			to := t.over(base, known)
+			if known.Acts != nil {
+				err = known.Acts(base, to)
+			}
+			return to, err
 		},
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +30,7 @@ type HostConfig struct {
 type Host struct {
 	cfg     HostConfig
 	devices []*Device
+	disks   []repository.UUID // of the devices, in their order; zero: it has no boot record
 	opened  time.Time
 	sealing sync.WaitGroup
 
@@ -57,6 +59,7 @@ func openHost(cfg HostConfig, open opener) (*Host, error) {
 			continue
 		}
 		h.devices = append(h.devices, d)
+		h.disks = append(h.disks, repository.UUID{})
 		err = h.admit(d)
 		switch {
 		case err == nil:
@@ -84,6 +87,7 @@ func (h *Host) admit(d *Device) error {
 	if err != nil {
 		return err
 	}
+	h.disks[len(h.disks)-1] = header.Disk()
 	host, l := h.cfg.Repository.Host, header.Layout
 	if host < 0 || host >= l.Hosts {
 		return nil // it only reads; or the store refuses it
@@ -105,7 +109,20 @@ func (h *Host) Poll() (repository.Snapshot, error) { return h.PollNamed() }
 // that an authenticated notice has told of.
 func (h *Host) PollNamed(named ...repository.Digest) (found repository.Snapshot, err error) {
 	err = h.try(func() error { found, err = h.store.Poll(named...); return err })
+	if err == nil {
+		h.addStrayed(&found)
+	}
 	return found, err
+}
+
+// addStrayed counts disks as away whose path leads elsewhere by now: they go on to
+// work here, and nobody else will find them.
+func (h *Host) addStrayed(found *repository.Snapshot) {
+	for i, d := range h.devices {
+		if id := h.disks[i]; id != (repository.UUID{}) && !slices.Contains(found.Away, id) && d.Strayed() != nil {
+			found.Away = append(found.Away, id)
+		}
+	}
 }
 
 // CAS is as in [repository.Backend]. What was committed is sealed afterwards,
