@@ -39,10 +39,17 @@ type Options struct {
 // A Share says which nodes run a handler that is on several of them. A nil
 // Share: this node runs everything that it gets.
 type Share interface {
-	// Await returns when it is known that this node is to run it, with true, or
-	// that another node is done with it, with the last number that it is done
-	// with: at least the first of n. It gives up with ctx.
-	Await(ctx context.Context, handler string, n *belfry.Notification) (mine bool, done uint64, err error)
+	// Await returns when it is known that this node is to run n, or that another
+	// node is done with some of it. It gives up with ctx.
+	Await(ctx context.Context, handler string, n *belfry.Notification) (Turn, error)
+}
+
+// A Turn says which node runs a notification.
+type Turn struct {
+	Mine    bool
+	Done    uint64 // by another node, if not Mine; at least the first number
+	Begun   int    // attempts that other nodes have begun, or may have
+	Release func() // if Mine: to be called when all is written down
 }
 
 // A Runner takes the notifications of one handler to its sink. Notifications
@@ -117,9 +124,12 @@ func (r *Runner) handle(ctx context.Context, n *belfry.Notification) bool {
 		return ok
 	}
 	if r.Share != nil {
-		if mine, ok := r.await(ctx, n); !mine || !ok {
+		turn, ok := r.await(ctx, n)
+		if !ok || !turn.Mine {
 			return ok
 		}
+		defer turn.Release()
+		attempt = max(attempt, turn.Begun+1)
 	}
 	for ; ; attempt++ {
 		run, ok := r.attempt(ctx, n, attempt)
@@ -225,24 +235,21 @@ func trim(n *belfry.Notification, done uint64) bool {
 }
 
 // await leaves a notification to the node whose turn it is.
-func (r *Runner) await(ctx context.Context, n *belfry.Notification) (mine, ok bool) {
+func (r *Runner) await(ctx context.Context, n *belfry.Notification) (turn Turn, ok bool) {
 	for {
-		mine, done, err := r.Share.Await(ctx, r.Handler, n)
-		switch {
-		case err != nil || ctx.Err() != nil:
-			return false, false
-		case mine:
-			return true, true
+		turn, err := r.Share.Await(ctx, r.Handler, n)
+		if err != nil || turn.Mine {
+			return turn, err == nil
 		}
 		whole := *n
-		if counted(n) && trim(n, done) {
-			whole.Last = done
+		if counted(n) && trim(n, turn.Done) {
+			whole.Last = turn.Done
 			if !r.finish(ctx, &Run{Handler: r.Handler, Notification: whole, Result: ResultOther}, 0) {
-				return false, false
+				return turn, false
 			}
 			continue // the rest is another run
 		}
-		return false, r.finish(ctx, &Run{Handler: r.Handler, Notification: whole, Result: ResultOther}, 0)
+		return turn, r.finish(ctx, &Run{Handler: r.Handler, Notification: whole, Result: ResultOther}, 0)
 	}
 }
 

@@ -347,21 +347,25 @@ func TestGapsMayBeDeclined(t *testing.T) {
 }
 
 // A turn is a share whose answers are written down.
-type turn struct{ answers []answer }
-
-type answer struct {
-	mine bool
-	done uint64
+type turn struct {
+	answers  []answer
+	released int
 }
 
-func (s *turn) Await(ctx context.Context, _ string, _ *belfry.Notification) (bool, uint64, error) {
+type answer struct {
+	mine  bool
+	done  uint64
+	begun int
+}
+
+func (s *turn) Await(ctx context.Context, _ string, _ *belfry.Notification) (Turn, error) {
 	if len(s.answers) == 0 {
 		<-ctx.Done()
-		return false, 0, ctx.Err()
+		return Turn{}, ctx.Err()
 	}
 	a := s.answers[0]
 	s.answers = s.answers[1:]
-	return a.mine, a.done, nil
+	return Turn{Mine: a.mine, Done: a.done, Begun: a.begun, Release: func() { s.released++ }}, nil
 }
 
 func TestAnotherNodesRunsCount(t *testing.T) {
@@ -371,15 +375,17 @@ func TestAnotherNodesRunsCount(t *testing.T) {
 		store := openStore(t, dir)
 		defer store.Close()
 		source, sink := newScript(), &teller{}
-		// Another ran all of 1 to 4, then 5 to 6 of 5 to 9, and died.
-		share := &turn{answers: []answer{{false, 4}, {false, 6}, {true, 0}}}
+		// Another ran all of 1 to 4, then 5 to 6 of 5 to 9, and died in its first
+		// attempt of the rest.
+		share := &turn{answers: []answer{{done: 4}, {done: 6}, {mine: true, begun: 1}}}
 		_, end := run(t, Options{Sink: sink, Source: source, Store: store, Share: share})
 		for _, n := range []belfry.Notification{happened(1, 1, 4), happened(1, 5, 9), happened(1, 10, 10)} {
 			source.give <- n
 			synctest.Wait()
 		}
-		expect(t, "runs", sink.all(), []string{"/1 7-9 x3 attempt 1"})
+		expect(t, "runs", sink.all(), []string{"/1 7-9 x3 attempt 2"})
 		expect(t, "acknowledged", source.acknowledged(), []uint64{1, 2})
+		expect(t, "turns that ended", share.released, 1)
 		end()
 		if c, err := store.cursor("page", Key{belfry.NodeID{1}, 2, 1}); err != nil || c.Done != 9 {
 			t.Errorf("cursor %+v, %v", c, err)

@@ -160,10 +160,11 @@ func (w *write) add(bucket []byte, handler string, n int) {
 	w.counts[string(bucket)+"/"+handler] = w.count(bucket, handler) + n
 }
 
-// Done is the last number of an event that a handler is done with; 0: none.
-func (s *Store) Done(handler string, k Key) (uint64, error) {
+// Progress is how far a handler is with an event: the last number that it is
+// done with, and the last one that it began a run for, with its attempt. 0: none.
+func (s *Store) Progress(handler string, k Key) (done, started uint64, attempt int, err error) {
 	c, err := s.cursor(handler, k)
-	return c.Done, err
+	return c.Done, c.Started, c.Attempt, err
 }
 
 // begin writes that a run is about to begin.

@@ -153,7 +153,8 @@ type MemberPeerServiceClient interface {
 	Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (*FollowResponse, error)
 	// IssueCertificate asks a holder of the authority's key for a certificate.
 	IssueCertificate(ctx context.Context, in *IssueCertificateRequest, opts ...grpc.CallOption) (*IssueCertificateResponse, error)
-	// GetProgress asks how far a member's handlers are with some events.
+	// GetProgress asks how far a member's handlers are with some events, and
+	// whether it runs them now or asks whether it may.
 	GetProgress(ctx context.Context, in *GetProgressRequest, opts ...grpc.CallOption) (*GetProgressResponse, error)
 }
 
@@ -256,7 +257,8 @@ type MemberPeerServiceServer interface {
 	Follow(context.Context, *FollowRequest) (*FollowResponse, error)
 	// IssueCertificate asks a holder of the authority's key for a certificate.
 	IssueCertificate(context.Context, *IssueCertificateRequest) (*IssueCertificateResponse, error)
-	// GetProgress asks how far a member's handlers are with some events.
+	// GetProgress asks how far a member's handlers are with some events, and
+	// whether it runs them now or asks whether it may.
 	GetProgress(context.Context, *GetProgressRequest) (*GetProgressResponse, error)
 	mustEmbedUnimplementedMemberPeerServiceServer()
 }
