@@ -130,6 +130,60 @@ func TestABatchSaysHowFarItGoes(t *testing.T) {
 	}
 }
 
+// TestAGapOverSeveralIsBehindThePlaceOrBeforeIt, as a whole: the place does not
+// move until the journal has all that the gap stands for.
+func TestAGapOverSeveralIsBehindThePlaceOrBeforeIt(t *testing.T) {
+	t.Parallel()
+	flushing, goOn := make(chan struct{}, 1), make(chan struct{})
+	j := &fakeJournal{items: make([]belfry.Notification, 7)}
+	j.flushed = func() {
+		flushing <- struct{}{}
+		<-goOn
+	}
+	a := startWithJournal(t, admin, j)
+	s, err := a.dial(t).Register(t.Context(), belfry.Registration{Class: "process.exit"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	c := <-a.events.opened
+	send := func(n belfry.Notification) uint64 {
+		t.Helper()
+		c.mu.Lock()
+		c.number++
+		c.queue = append(c.queue, event.Batch{Number: c.number, Drained: true, Notifications: []belfry.Notification{n}})
+		c.mu.Unlock()
+		c.signal()
+		next(t, s)
+		return s.Cursor().Position
+	}
+	if at := send(exit(1, 1, 1)); at != 7 {
+		t.Errorf("position %d; want 7", at)
+	}
+	j.mu.Lock()
+	j.items = make([]belfry.Notification, 8) // some of it is on the disk
+	j.mu.Unlock()
+	gap := belfry.Notification{Registration: 1, Kind: belfry.KindGap, Time: now, FirstTime: now, Gap: &belfry.Gap{Total: 5, Known: true, Reason: belfry.GapOverflow}}
+	if at := send(gap); at != 7 {
+		t.Errorf("position %d with the gap; want 7", at)
+	}
+	<-flushing
+	if at := send(exit(1, 2, 2)); at != 7 {
+		t.Errorf("position %d while the journal is behind; want 7", at)
+	}
+	j.mu.Lock()
+	j.items = make([]belfry.Notification, 12)
+	j.mu.Unlock()
+	close(goOn)
+	for last := uint64(3); ; last++ { // until the answer of the journal is known there
+		if at := send(exit(1, last, last)); at == 12 {
+			break
+		} else if at != 7 || t.Context().Err() != nil || last > 100_000 {
+			t.Fatalf("position %d; want 7, then 12", at)
+		}
+	}
+}
+
 func TestWhoMayLookBack(t *testing.T) {
 	t.Parallel()
 	j := &fakeJournal{items: []belfry.Notification{exit(0, 1, 1)}}
