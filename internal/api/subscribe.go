@@ -178,6 +178,7 @@ func (sub *subscription) sendBatch(b event.Batch, before uint64) error {
 	if b.Drained && sub.covered == sub.gaps && before >= sub.edge {
 		sub.reached = max(sub.reached, before)
 	}
+	b.Notifications = sub.held.skips.intoAll(b.Number, b.Notifications)
 	m := sub.encoder.encode(b)
 	m.GetBatch().JournalPosition, m.GetBatch().Replay = sub.reached, nil
 	return sub.send(m)
