@@ -32,6 +32,20 @@ func (s *Stream) reach(a *arrival, position uint64) {
 	s.cursor = at(a.origin, position)
 }
 
+// admit tells whether n says something that was neither told nor counted before.
+func (s *Stream) admit(a *arrival, entry uint32, n *belfry.Notification) bool {
+	admitted := s.seen.admitAt(a.table.place(entry), n)
+	if a.batch.GetReplay() != nil {
+		s.counted.less(n.Registration, s.seen.below)
+		return admitted && s.counted.again(n)
+	}
+	s.counted.less(n.Registration, s.seen.between)
+	if admitted {
+		s.counted.tell(n)
+	}
+	return admitted
+}
+
 func at(origin belfry.Cursor, position uint64) belfry.Cursor {
 	origin.Position = position
 	return origin
@@ -44,7 +58,13 @@ func (s *Stream) pass(a *arrival) {
 	}
 	defer a.done()
 	s.reach(a, a.batch.GetJournalPosition())
-	if r := a.batch.GetReplay(); r.GetLast() {
+	r := a.batch.GetReplay()
+	if to := at(a.origin, a.batch.GetJournalPosition()); r == nil && to.Position > 0 && to != s.told {
+		s.told = to // what the gaps before stand for is not told again
+		clear(s.counted)
+	}
+	if r.GetLast() {
+		delete(s.counted, r.GetRegistration()) // the rest is in no journal
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if w := s.wishes[r.GetRegistration()]; w != nil {

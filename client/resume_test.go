@@ -104,6 +104,56 @@ func TestAStreamGoesOnFromItsCursor(t *testing.T) {
 	})
 }
 
+// several sends a gap over several events.
+func (j journal) several(number, total, position uint64) {
+	n := &belfryv1.Notification{Kind: belfryv1.Kind_KIND_GAP, Registration: 1, Time: 1, Gap: &belfryv1.Gap{Total: total, Known: true}}
+	j.down <- &belfryv1.SubscribeResponse{Kind: &belfryv1.SubscribeResponse_Batch{Batch: &belfryv1.Batch{
+		Number: number, JournalPosition: position, Notifications: []*belfryv1.Notification{n},
+	}}}
+}
+
+// TestWhatAGapCountedIsNotToldAgain by the journal of an agent that was restarted:
+// whoever adds up has each occurrence once. A gap that stands before the place
+// from which it is told again has nothing to do with it.
+func TestWhatAGapCountedIsNotToldAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newFakeAgent()
+		s, j := begin(t, a, belfry.Registration{Class: "user.*"}, 10, "register 1 user.*")
+		j.several(1, 100, 10)
+		j.batch(2, 1, 3, 12, nil)
+		j.several(3, 5, 12)
+		j.batch(4, 8, 8, 12, nil)
+		j.several(5, 2, 12)
+		sum := uint64(0)
+		for _, want := range []uint64{100, 3, 5, 1, 2} {
+			sum += want
+			if n, err := s.Next(t.Context()); err != nil || total(&n) != want {
+				t.Fatalf("%+v, %v; want %d", n, err, want)
+			}
+		}
+		j = j.again(a, 2, false)
+		expect(t, j.fakeLink, "hello one batch 4", "register 1 user.* wait since 1/12")
+		j.registered(20)
+		// 4 to 7 are in the gap before 8; of 9 to 13 the gaps had the other 3 of their 7.
+		j.batch(0, 4, 6, 13, &belfryv1.Replay{Registration: 1})
+		j.batch(0, 7, 8, 14, &belfryv1.Replay{Registration: 1})
+		j.batch(0, 9, 13, 15, &belfryv1.Replay{Registration: 1})
+		j.batch(0, 0, 0, 20, &belfryv1.Replay{Registration: 1, Last: true})
+		j.batch(1, 14, 15, 21, nil)
+		for sum < 100+15 {
+			n, err := s.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum += total(&n)
+		}
+		if sum != 100+15 || s.seen.byKey[seenKey{registration: 1, incarnation: 1, entry: 7}].last != 15 {
+			t.Errorf("they sum up to %d; want 115", sum)
+		}
+		s.Close()
+	})
+}
+
 // TestAReplayThatWasCutGoesOn where it was, whether the agent knows the stream
 // or not; before anything of it has come, from the beginning.
 func TestAReplayThatWasCutGoesOn(t *testing.T) {

@@ -12,6 +12,11 @@ const maxSeen = 65536
 type seen struct {
 	byKey map[seenKey]*seenEntry
 	head  seenEntry // ring: head.next is the newest, head.prev the oldest
+
+	// Of the last notification that was looked at: how many numbers were never told
+	// or counted by themselves, between it and the one before, and of those that it has below the
+	// first one that was told.
+	between, below uint64
 }
 
 // seenKey tells registrations apart: two of one stream may both be for the
@@ -25,6 +30,7 @@ type seenKey struct {
 
 type seenEntry struct {
 	key        seenKey
+	first      uint64 // the lowest number that was told or counted
 	last       uint64
 	prev, next *seenEntry
 }
@@ -44,10 +50,20 @@ func (s *seen) admit(n *belfry.Notification) bool { return s.admitAt(new(*seenEn
 // thousands of different events need no look into the map. Whoever was forgotten
 // meanwhile is another's place.
 func (s *seen) admitAt(place **seenEntry, n *belfry.Notification) bool {
+	s.between, s.below = 0, 0
 	if n.Last == 0 || n.Entry == 0 || n.Kind != belfry.KindOccurrence && n.Kind != belfry.KindGap {
 		return true
 	}
 	e := s.entry(seenKey{n.Node, n.Incarnation, n.Registration, n.Entry}, place)
+	from := n.Last - min(n.Last, total(n)) // all behind it are accounted for by n
+	switch {
+	case e.last == 0:
+		e.first = from + 1
+	case from >= e.last:
+		s.between = from - e.last
+	case from+1 < e.first:
+		s.below = min(n.Last, e.first-1) - from
+	}
 	if n.Last <= e.last {
 		return false
 	}
@@ -62,6 +78,15 @@ func (s *seen) admitAt(place **seenEntry, n *belfry.Notification) bool {
 	}
 	e.last = n.Last
 	return true
+}
+
+// total is how many occurrences n accounts for.
+func total(n *belfry.Notification) uint64 {
+	t := n.Count + n.Skipped
+	if n.Gap != nil {
+		t += n.Gap.Total
+	}
+	return t
 }
 
 // entry finds or makes the entry and moves it to the front.
@@ -80,7 +105,7 @@ func (s *seen) entry(key seenKey, place **seenEntry) *seenEntry {
 		e = s.head.prev
 		e.prev.next, e.next.prev = e.next, e.prev
 		delete(s.byKey, e.key)
-		e.key, e.last = key, 0
+		e.key, e.first, e.last = key, 0, 0
 		s.byKey[key] = e
 	}
 	e.prev, e.next = &s.head, s.head.next

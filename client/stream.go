@@ -65,6 +65,8 @@ type Stream struct {
 	current  *arrival // from here on Next's own
 	position int
 	seen     *seen
+	counted  counted       // of the one that calls Next
+	told     belfry.Cursor // of the last batch that was passed and said how far it goes
 	cursor   belfry.Cursor // guarded by mu
 }
 
@@ -134,7 +136,7 @@ func newStream(ctx context.Context, open opener, errorOf func(error) error, opts
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Stream{
 		cancel: cancel, ready: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{}, 1),
-		wishes: map[uint32]*wish{}, seen: newSeen(),
+		wishes: map[uint32]*wish{}, seen: newSeen(), counted: counted{},
 	}
 	k := &keeper{Stream: s, open: open, errorOf: errorOf, opts: o}
 	go k.run(running)
@@ -258,7 +260,7 @@ func (s *Stream) step() (belfry.Notification, bool, error) {
 		if n.Kind == belfry.KindCoverage {
 			s.learn(&n)
 		}
-		if s.seen.admitAt(a.table.place(p.GetEntry()), &n) {
+		if s.admit(a, p.GetEntry(), &n) {
 			if p.GetJournalPosition() > 0 {
 				s.reach(a, p.GetJournalPosition())
 			} else if s.position == len(a.own)+len(all) {

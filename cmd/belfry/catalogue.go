@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/belfry-ha/belfry"
@@ -73,10 +74,16 @@ func (c catalogue) check(s selector) (catalogue, error) {
 		return nil, usagef("%s: %s has no subject; write %s", s, s.class, s.class)
 	case s.subject == "" && info.GetSubject() != "" && !info.GetOptional():
 		return nil, usagef("%s needs a subject; write %s:SUBJECT, where SUBJECT is %s", s.class, s.class, info.GetSubject())
-	case s.isPattern() && !info.GetGlobs():
+	case s.isPattern() && !info.GetGlobs() && !literalKind(s.subject, info):
 		return nil, usagef("%s: %s takes no patterns; name one subject, and write \\* for a star in it", s, s.class)
 	}
 	return classes, absolute(s, info.GetSubject())
+}
+
+// literalKind tells whether a star in a subject of this kind is a star.
+func literalKind(subject string, info *belfryv1.ClassInfo) bool {
+	kind, _, ok := strings.Cut(subject, "=")
+	return ok && slices.Contains(info.GetLiteralKinds(), kind)
 }
 
 // absolute refuses a relative path where the class has paths: the agent does

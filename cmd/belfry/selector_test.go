@@ -22,7 +22,7 @@ func testCatalogue() catalogue {
 		{Class: "node.state", Kind: "state", Subject: "NODE", Globs: true, Remote: true, Optional: true},
 		{Class: "memory.wait", Kind: "value", Unit: "/s", Remote: true},
 		{Class: "pressure.cpu", Kind: "value", Unit: "%", Subject: "some | full | /CGROUP | full:/CGROUP", Remote: true},
-		{Class: "process.exit", Kind: "happening", Subject: "pid=N | exe=/PATH | cmdline=EXPRESSION | pidfile=/PATH"},
+		{Class: "process.exit", Kind: "happening", Subject: "pid=N | exe=/PATH | cmdline=EXPRESSION | pidfile=/PATH", LiteralKinds: []string{"cmdline"}},
 		{Class: "user.*", Kind: "happening", Subject: "any text", Globs: true, Remote: true, Optional: true, Custom: true},
 	}
 }
@@ -36,7 +36,7 @@ func TestSelectorsAreCheckedAgainstTheCatalogue(t *testing.T) {
 	for text, want := range map[string]string{
 		"node.state": "", "node.state:c": "", "node.*": "", "*": "", "user.build": "", "user.build.x:web": "",
 		"file.modify:/etc/passwd": "", "file.modify:/etc/**": "", "file.modify:**/x": "", `process.exit:exe=/a\*b`: "",
-		"process.exit:pid=1": "", "process.exit:cmdline=a b": "", "filesystem.usage:inodes:/": "", "user.x:fe80::1": "",
+		"process.exit:pid=1": "", "process.exit:cmdline=a b": "", "process.exit:cmdline=^a.*b$": "", "filesystem.usage:inodes:/": "", "user.x:fe80::1": "",
 		"cpu.wait": "", "pressure.cpu:some": "", "pressure.cpu:full:/a": "", "pressure.cpu:sum": "",
 
 		"":                          "\"\": a selector is CLASS or CLASS:SUBJECT; belfry event types lists the classes",

@@ -153,7 +153,7 @@ func New(opts Options) (*Agent, error) {
 
 		due: make(chan struct{}, 1), forwarding: make(chan struct{}, maxForwarded), renewAt: renewAge(),
 	}
-	a.handlers = &handlers{agent: a, running: map[string]*handler{}, turns: turns{agent: a, waits: map[*turn]struct{}{}}}
+	a.handlers = &handlers{agent: a, running: map[string]*handler{}, turns: newTurns(a)}
 	return a, nil
 }
 

@@ -35,7 +35,7 @@ const (
 type handlers struct {
 	agent *Agent
 
-	turns turns // of those that run on one node
+	turns *turns // of those that run on one node
 
 	storeMu sync.Mutex
 	store   *sink.Store // nil: not open
@@ -213,7 +213,7 @@ func (h *handlers) deliver(ctx context.Context, one *handler) error {
 		Attempts: one.spec.Attempts, NoGaps: !one.spec.Gaps, Log: one.log, Observe: one.observe,
 	}
 	if one.spec.RunOn == config.RunOnOne {
-		options.Share = &h.turns
+		options.Share = h.turns
 	}
 	runner := sink.NewRunner(options)
 	one.runner.Store(runner)

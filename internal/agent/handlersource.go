@@ -32,6 +32,8 @@ type handlerSource struct {
 	one   *handler
 	store *sink.Store
 
+	skips api.Skips // of the past, for the runner's goroutine
+
 	past *past // nil: all of it has been taken
 	left context.CancelFunc
 	done chan struct{} // closed when the place is not written any more
@@ -50,7 +52,7 @@ func (h *handlers) newSource(ctx context.Context, one *handler, c api.Consumer, 
 	ctx, cancel := context.WithCancel(ctx)
 	s := &handlerSource{
 		Consumer: c, agent: h.agent, one: one, store: store, place: place, left: cancel, done: make(chan struct{}),
-		open: map[uint64]sink.Key{}, changed: make(chan struct{}, 1),
+		skips: api.Skips{}, open: map[uint64]sink.Key{}, changed: make(chan struct{}, 1),
 	}
 	var err error
 	if s.past, err = s.begin(ctx, wishes, place); err != nil && ctx.Err() == nil {
@@ -93,6 +95,7 @@ func (s *handlerSource) Next(ctx context.Context) (uint64, belfry.Notification, 
 		if !errors.Is(err, io.EOF) {
 			s.one.log.Error("the rest of the journal can not be read", "handler", s.one.spec.Name, "err", err)
 		}
+		s.skips.Add(0, s.past.Skipped())
 		s.past.Close()
 		s.past = nil
 		s.mu.Lock()
@@ -103,7 +106,9 @@ func (s *handlerSource) Next(ctx context.Context) (uint64, belfry.Notification, 
 	if err != nil {
 		return 0, belfry.Notification{}, err
 	}
-	return b.Number, b.Notifications[0], nil // OnePerEvent: there is one
+	n := b.Notifications[0] // OnePerEvent: there is one
+	s.skips.Into(0, b.Number, &n)
+	return b.Number, n, nil
 }
 
 // hand gives a notification of the past its number, when its event is free.

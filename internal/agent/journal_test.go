@@ -123,6 +123,30 @@ func told(t *testing.T, r *recorder) (sums map[string]uint64, lost uint64) {
 	}
 }
 
+// TestWhatThePastSkipsAtItsEnd is for the next notification, which is none of it.
+func TestWhatThePastSkipsAtItsEnd(t *testing.T) {
+	t.Parallel()
+	r, disk := startRecorder(t, t.TempDir(), 1)
+	disk.held.Store(false)
+	close(disk.syncs)
+	post(t, r, 0, 1, 3)
+	at, err := r.flush(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := r.past([]belfry.Registration{{Class: "user.job", Subject: "*", Edge: belfry.EdgeOnlyFailing}}, belfry.Since{}, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if n, _, err := p.Next(); !errors.Is(err, io.EOF) {
+		t.Fatalf("%+v, %v; want nothing", n, err)
+	}
+	if all := p.Skipped(); len(all) != 1 || all[0].Count != 3 || all[0].Last != 3 || all[0].Subject != "0" || all[0].Incarnation != 1 {
+		t.Errorf("skipped: %+v; want the three", all)
+	}
+}
+
 // TestAStuckDiskHoldsUpNobody: events go on being posted, what has no room is a
 // gap of its event with the exact number, and the sum is right.
 func TestAStuckDiskHoldsUpNobody(t *testing.T) {

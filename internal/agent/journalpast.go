@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -52,11 +54,11 @@ type past struct {
 	in       *journal.Reader // nil: there is nothing to read
 	judges   []*event.Judge
 	since    belfry.Since
-	quiet    bool                   // boundaries are left out
-	at       belfry.Cursor          // of what was read last
-	waiting  *belfry.Notification   // follows a gap that stands before it
-	begun    bool                   // of a number: something was read
-	skipped  map[journal.Key]uint64 // refused by the rules since the last one
+	quiet    bool                        // boundaries are left out
+	at       belfry.Cursor               // of what was read last
+	waiting  *belfry.Notification        // follows a gap that stands before it
+	begun    bool                        // of a number: something was read
+	skipped  map[journal.Key]api.Skipped // refused by the rules since the last one
 }
 
 // past begins to read. ErrUsage: since is none of this journal.
@@ -64,7 +66,7 @@ func (r *recorder) past(all []belfry.Registration, since belfry.Since, until uin
 	if r.store == nil {
 		return nil, errNoJournal
 	}
-	p := &past{recorder: r, since: since, skipped: map[journal.Key]uint64{}}
+	p := &past{recorder: r, since: since, skipped: map[journal.Key]api.Skipped{}}
 	for _, one := range all {
 		one.Since = since
 		j, err := event.NewJudge(r.agent.events.cfg, one)
@@ -141,14 +143,20 @@ func (p *past) judged(item *journal.Item) (belfry.Notification, bool) {
 		}
 		if n.Kind == belfry.KindGap || j.Wants(&n) {
 			n.Registration = uint32(i) + 1
-			n.Skipped += p.skipped[key]
+			n.Skipped += p.skipped[key].Count
 			delete(p.skipped, key)
 			return n, true
 		}
 	}
-	p.skipped[key] += n.Count + n.Skipped
+	p.skipped[key] = api.Skipped{
+		Node: n.Node, Incarnation: n.Incarnation, Entry: n.Entry, Class: n.Event.Class, Subject: n.Event.Subject,
+		Count: p.skipped[key].Count + n.Count + n.Skipped, Last: n.Last,
+	}
 	return n, false
 }
+
+// Skipped is what the next notifications, which are none of the past, are to say.
+func (p *past) Skipped() []api.Skipped { return slices.Collect(maps.Values(p.skipped)) }
 
 // after leaves out the numbers up to that of since.
 func (p *past) after(n *belfry.Notification) bool {

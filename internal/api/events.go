@@ -50,7 +50,7 @@ func (e *eventService) ListClasses(_ context.Context, req *belfryv1.ListClassesR
 func classOf(c belfry.ClassInfo) *belfryv1.ClassInfo {
 	p := &belfryv1.ClassInfo{
 		Class: string(c.Class), Kind: c.Kind.String(), Summary: c.Summary, Subject: c.Subject, Unit: c.Unit, Data: c.Data,
-		Globs: c.Globs, Remote: c.Remote, Volatile: c.Volatile, Optional: c.Optional, Custom: c.Custom,
+		Globs: c.Globs, LiteralKinds: c.LiteralKinds, Remote: c.Remote, Volatile: c.Volatile, Optional: c.Optional, Custom: c.Custom,
 		Source: c.Source,
 	}
 	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(c.Data))

@@ -36,6 +36,9 @@ type Past interface {
 	// Next is io.EOF at the end. The number of a notification's registration is
 	// its place in the list, from 1; 0: it is about all. at resumes behind it.
 	Next() (n belfry.Notification, at belfry.Cursor, err error)
+	// Skipped is what the rules refused after the last of each event that Next
+	// returned.
+	Skipped() []Skipped
 	Close()
 }
 
@@ -91,6 +94,7 @@ func notWritten(number uint32) belfry.Notification {
 type chunk struct {
 	notifications []belfry.Notification
 	cursors       []belfry.Cursor
+	skipped       []Skipped // of the last one
 }
 
 // handAll hands on the past, chunk by chunk.
@@ -157,7 +161,7 @@ func (s *Server) replayPast(ctx context.Context, number uint32, r belfry.Registr
 	if err != nil {
 		return err
 	}
-	last := chunk{cursors: []belfry.Cursor{at}}
+	last := chunk{cursors: []belfry.Cursor{at}, skipped: past.Skipped()}
 	if !whole {
 		last.notifications = []belfry.Notification{notWritten(number)}
 	}
@@ -168,6 +172,7 @@ func (s *Server) replayPast(ctx context.Context, number uint32, r belfry.Registr
 func (sub *subscription) replay(ctx context.Context, number uint32, r belfry.Registration) error {
 	return sub.s.replayPast(ctx, number, r, func(c chunk, last bool) error {
 		m := sub.encoder.encode(event.Batch{Notifications: c.notifications})
+		sub.held.skips.Add(number, c.skipped)
 		b := m.GetBatch()
 		for i := range c.notifications {
 			b.Notifications[i].JournalPosition = c.cursors[i].Position
@@ -226,7 +231,7 @@ func (e *eventService) ListEvents(req *belfryv1.ListEventsRequest, stream grpc.S
 		return err
 	}
 	if !whole {
-		return send(chunk{[]belfry.Notification{notWritten(0)}, []belfry.Cursor{at}})
+		return send(chunk{notifications: []belfry.Notification{notWritten(0)}, cursors: []belfry.Cursor{at}})
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +23,7 @@ import (
 type fakeJournal struct {
 	mu      sync.Mutex // of items
 	items   []belfry.Notification
+	skipped []Skipped
 	flushed func() // called by Flush, once the registration is in force
 }
 
@@ -66,6 +68,8 @@ func (p *fakePast) Next() (belfry.Notification, belfry.Cursor, error) {
 	return p.journal.all()[p.next-1], p.journal.at(p.next), nil
 }
 
+func (p *fakePast) Skipped() []Skipped { return p.journal.skipped }
+
 func (p *fakePast) Close() {}
 
 func startWithJournal(t *testing.T, subject Subject, j *fakeJournal) *agent {
@@ -105,6 +109,73 @@ func TestThePastComesBeforeWhatHappens(t *testing.T) {
 	}
 }
 
+// TestWhatThePastSkippedComesWithTheNextOne, once, though what happened between
+// the registration and the end of the past is in both; also under the numbers of a
+// newer incarnation.
+func TestWhatThePastSkippedComesWithTheNextOne(t *testing.T) {
+	t.Parallel()
+	told := exit(0, 5, 5) // 6 to 9 were refused
+	of := func(incarnation belfry.Incarnation, count, last uint64) Skipped {
+		return Skipped{Node: told.Node, Incarnation: incarnation, Entry: told.Entry, Class: told.Event.Class, Subject: told.Event.Subject, Count: count, Last: last}
+	}
+	next := func(first, last, count, skipped uint64) belfry.Notification {
+		n := exit(1, first, last)
+		n.Count, n.Skipped = count, skipped
+		return n
+	}
+	for name, tt := range map[string]struct {
+		all  []Skipped
+		next belfry.Notification
+		want uint64
+	}{
+		"registered at 9":   {[]Skipped{of(told.Incarnation, 4, 9)}, next(10, 10, 1, 0), 4},
+		"registered at 7":   {[]Skipped{of(told.Incarnation, 4, 9)}, next(10, 10, 1, 2), 4},
+		"registered at 5":   {[]Skipped{of(told.Incarnation, 4, 9)}, next(10, 12, 2, 5), 5},
+		"a new incarnation": {[]Skipped{of(told.Incarnation-1, 4, 9)}, next(1, 1, 1, 0), 4},
+		"two of them":       {[]Skipped{of(told.Incarnation-1, 4, 9), of(told.Incarnation, 3, 3)}, next(4, 4, 1, 0), 7},
+		"the past had it":   {[]Skipped{of(told.Incarnation, 4, 9)}, next(7, 8, 2, 0), 0},
+	} {
+		for range 2 { // in whatever order they come
+			s := Skips{}
+			s.Add(1, tt.all)
+			if n := tt.next; s.Into(2, 1, &n) {
+				t.Errorf("%s: told to another registration", name)
+			}
+			for batch := range uint64(3) { // the first one is sent again
+				n := tt.next
+				s.Into(1, max(batch, 1), &n)
+				want := tt.want
+				if batch == 2 {
+					want = tt.next.Skipped
+				}
+				if n.Skipped != want {
+					t.Errorf("%s: %d skipped in batch %d; want %d", name, n.Skipped, max(batch, 1), want)
+				}
+			}
+			slices.Reverse(tt.all)
+		}
+	}
+}
+
+func TestASkipIsToldOverAStream(t *testing.T) {
+	t.Parallel()
+	j := &fakeJournal{items: []belfry.Notification{exit(0, 1, 1)}}
+	told := exit(0, 1, 1)
+	j.skipped = []Skipped{{Node: told.Node, Incarnation: told.Incarnation, Entry: told.Entry, Class: told.Event.Class, Subject: told.Event.Subject, Count: 4, Last: 5}}
+	a := startWithJournal(t, admin, j)
+	s, err := a.dial(t).Register(t.Context(), belfry.Registration{Class: "process.exit", Subject: "exe=/bin/x", Since: belfry.Since{Time: now}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	c := <-a.events.opened
+	next(t, s)
+	c.post(exit(1, 6, 6))
+	if n := next(t, s); n.Last != 6 || n.Skipped != 4 {
+		t.Errorf("%d with %d skipped; want 6 with 4", n.Last, n.Skipped)
+	}
+}
+
 // TestABatchSaysHowFarItGoes only if it emptied the queue: else something older
 // than what is on the disk may still be to come.
 func TestABatchSaysHowFarItGoes(t *testing.T) {
@@ -126,6 +197,60 @@ func TestABatchSaysHowFarItGoes(t *testing.T) {
 		next(t, s)
 		if want := map[int]uint64{0: 0, 1: 7, 2: 7}[number]; s.Cursor().Position != want {
 			t.Errorf("batch %d: position %d, want %d", number+1, s.Cursor().Position, want)
+		}
+	}
+}
+
+// TestAGapOverSeveralIsBehindThePlaceOrBeforeIt, as a whole: the place does not
+// move until the journal has all that the gap stands for.
+func TestAGapOverSeveralIsBehindThePlaceOrBeforeIt(t *testing.T) {
+	t.Parallel()
+	flushing, goOn := make(chan struct{}, 1), make(chan struct{})
+	j := &fakeJournal{items: make([]belfry.Notification, 7)}
+	j.flushed = func() {
+		flushing <- struct{}{}
+		<-goOn
+	}
+	a := startWithJournal(t, admin, j)
+	s, err := a.dial(t).Register(t.Context(), belfry.Registration{Class: "process.exit"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	c := <-a.events.opened
+	send := func(n belfry.Notification) uint64 {
+		t.Helper()
+		c.mu.Lock()
+		c.number++
+		c.queue = append(c.queue, event.Batch{Number: c.number, Drained: true, Notifications: []belfry.Notification{n}})
+		c.mu.Unlock()
+		c.signal()
+		next(t, s)
+		return s.Cursor().Position
+	}
+	if at := send(exit(1, 1, 1)); at != 7 {
+		t.Errorf("position %d; want 7", at)
+	}
+	j.mu.Lock()
+	j.items = make([]belfry.Notification, 8) // some of it is on the disk
+	j.mu.Unlock()
+	gap := belfry.Notification{Registration: 1, Kind: belfry.KindGap, Time: now, FirstTime: now, Gap: &belfry.Gap{Total: 5, Known: true, Reason: belfry.GapOverflow}}
+	if at := send(gap); at != 7 {
+		t.Errorf("position %d with the gap; want 7", at)
+	}
+	<-flushing
+	if at := send(exit(1, 2, 2)); at != 7 {
+		t.Errorf("position %d while the journal is behind; want 7", at)
+	}
+	j.mu.Lock()
+	j.items = make([]belfry.Notification, 12)
+	j.mu.Unlock()
+	close(goOn)
+	for last := uint64(3); ; last++ { // until the answer of the journal is known there
+		if at := send(exit(1, last, last)); at == 12 {
+			break
+		} else if at != 7 || t.Context().Err() != nil || last > 100_000 {
+			t.Fatalf("position %d; want 7, then 12", at)
 		}
 	}
 }

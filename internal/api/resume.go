@@ -22,6 +22,7 @@ type held struct {
 	token   token
 	subject Subject
 
+	skips Skips  // of registrations that began in the past; of the stream that has it now
 	acked uint64 // batch; of the stream that has it now
 	owner uint64 // number of the stream that has it now, or had it last
 
@@ -72,7 +73,7 @@ func (c *consumers) add(open func() Consumer, subject Subject, cancel context.Ca
 	if len(c.byToken) >= maxConsumers || own >= maxConsumersPerOne {
 		return nil, fmt.Errorf("%w: %d streams, %d of them of %s; close some, or wait until broken ones are forgotten", belfry.ErrLimit, len(c.byToken), own, subject)
 	}
-	h := &held{Consumer: open(), own: &c.own, subject: subject, cancel: cancel, detached: make(chan struct{})}
+	h := &held{Consumer: open(), skips: Skips{}, own: &c.own, subject: subject, cancel: cancel, detached: make(chan struct{})}
 	_, _ = rand.Read(h.token[:]) // does not fail
 	c.byToken[h.token] = h
 	return h, nil

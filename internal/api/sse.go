@@ -213,6 +213,7 @@ func (o *sseWriter) replay(ctx context.Context, h *held, past []belfry.Registrat
 					o.event(h.token, position{}, n)
 				}
 			}
+			h.skips.Add(uint32(i)+1, c.skipped)
 			if last {
 				reached = append(reached, c.cursors[len(c.cursors)-1])
 			}
@@ -256,6 +257,7 @@ func (o *sseWriter) run(ctx context.Context, h *held, skip position) error {
 				o.cursor = before
 			}
 			if n := b.Notifications[i]; o.told.admit(&n) {
+				h.skips.Into(n.Registration, b.Number, &n)
 				o.event(h.token, at, &n)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -49,6 +50,10 @@ type subscription struct {
 	live    sync.Mutex // of encoder; held over a replay, so that what comes live follows it
 	encoder *encoder
 	reached uint64 // place in the journal up to which everything has been sent; 0: not known
+	gaps    uint64 // over several events, that were sent
+	covered uint64 // so many of them are of what the journal has up to edge
+	edge    uint64
+	looks   bool // a goroutine finds that out
 }
 
 // errGoodbye is the cause of the end when the client closed its side.
@@ -131,6 +136,12 @@ func (sub *subscription) attach(ctx context.Context, hello *belfryv1.Hello) (*be
 			return nil, &belfry.Error{Op: "Subscribe", Err: err}
 		}
 	}
+	if welcome.GetResumed() { // an earlier stream may have had gaps
+		sub.live.Lock()
+		defer sub.live.Unlock()
+		sub.gaps++
+		sub.findEdge()
+	}
 	welcome.Token = sub.held.token[:]
 	return welcome, nil
 }
@@ -160,12 +171,43 @@ func (sub *subscription) deliver(ctx context.Context) error {
 func (sub *subscription) sendBatch(b event.Batch, before uint64) error {
 	sub.live.Lock()
 	defer sub.live.Unlock()
-	if b.Drained {
+	if slices.ContainsFunc(b.Notifications, overSeveral) {
+		sub.gaps++
+		sub.findEdge()
+	}
+	if b.Drained && sub.covered == sub.gaps && before >= sub.edge {
 		sub.reached = max(sub.reached, before)
 	}
+	b.Notifications = sub.held.skips.intoAll(b.Number, b.Notifications)
 	m := sub.encoder.encode(b)
 	m.GetBatch().JournalPosition, m.GetBatch().Replay = sub.reached, nil
 	return sub.send(m)
+}
+
+func overSeveral(n belfry.Notification) bool { return n.Kind == belfry.KindGap && n.Entry == 0 }
+
+// findEdge looks for a place in the journal by which all has happened that the
+// gaps so far stand for. A client whose agent is restarted is told again what follows the
+// place that it reached: the whole of a gap over several events, or nothing, so
+// that it can leave out as many as the gap counted. It is called with live held.
+func (sub *subscription) findEdge() {
+	if sub.looks {
+		return
+	}
+	sub.looks = true
+	gaps := sub.gaps
+	sub.s.group.Go(func() {
+		at, whole := sub.s.flushed(sub.stream.Context())
+		sub.live.Lock()
+		defer sub.live.Unlock()
+		sub.looks = false
+		if !whole {
+			return // the next gap looks again; until then a client is told more again than it must
+		}
+		if sub.covered, sub.edge = gaps, at.Position; sub.covered != sub.gaps {
+			sub.findEdge()
+		}
+	})
 }
 
 func (sub *subscription) send(m *belfryv1.SubscribeResponse) error {

@@ -35,10 +35,11 @@ func (e *eventService) Watch(req *belfryv1.WatchRequest, stream grpc.ServerStrea
 	}
 	told := overlap{}
 	if !r.Since.IsZero() {
-		err := e.s.replayPast(ctx, 1, r, func(c chunk, _ bool) error {
-			for i := range c.notifications {
-				told.told(&c.notifications[i])
-				if err := stream.Send(watchResponse(&c.notifications[i])); err != nil {
+		err := e.s.replayPast(ctx, 1, r, func(part chunk, _ bool) error {
+			c.skips.Add(1, part.skipped)
+			for i := range part.notifications {
+				told.told(&part.notifications[i])
+				if err := stream.Send(watchResponse(&part.notifications[i])); err != nil {
 					return err
 				}
 			}
@@ -60,6 +61,7 @@ func (e *eventService) Watch(req *belfryv1.WatchRequest, stream grpc.ServerStrea
 			if !told.admit(&n) {
 				continue
 			}
+			c.skips.Into(1, b.Number, &n)
 			if err := stream.Send(watchResponse(&n)); err != nil {
 				return err
 			}

@@ -16,8 +16,8 @@ func TestOrderIsSharedFairlyAndMovesOnlyWhatMust(t *testing.T) {
 	}
 	const events = 10_000
 	first := map[belfry.NodeID]int{}
-	for e := range uint64(events) {
-		k := Key{belfry.NodeID{9}, 3, e}
+	for e := range events {
+		k := Event{belfry.NodeID{9}, "user.job", fmt.Sprint(e)}
 		order := Order("page", k, nodes)
 		first[order[0]]++
 		backwards := slices.Clone(nodes)
@@ -35,8 +35,8 @@ func TestOrderIsSharedFairlyAndMovesOnlyWhatMust(t *testing.T) {
 			t.Errorf("node %s has %d of %d events", n, got, events)
 		}
 	}
-	if fmt.Sprint(Order("page", Key{}, nodes)) == fmt.Sprint(Order("mail", Key{}, nodes)) &&
-		fmt.Sprint(Order("page", Key{Entry: 1}, nodes)) == fmt.Sprint(Order("mail", Key{Entry: 1}, nodes)) {
+	if fmt.Sprint(Order("page", Event{}, nodes)) == fmt.Sprint(Order("mail", Event{}, nodes)) &&
+		fmt.Sprint(Order("page", Event{Subject: "x"}, nodes)) == fmt.Sprint(Order("mail", Event{Subject: "x"}, nodes)) {
 		t.Error("the handler does not count")
 	}
 }

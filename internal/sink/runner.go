@@ -39,10 +39,17 @@ type Options struct {
 // A Share says which nodes run a handler that is on several of them. A nil
 // Share: this node runs everything that it gets.
 type Share interface {
-	// Await returns when it is known that this node is to run it, with true, or
-	// that another node is done with it, with the last number that it is done
-	// with: at least the first of n. It gives up with ctx.
-	Await(ctx context.Context, handler string, n *belfry.Notification) (mine bool, done uint64, err error)
+	// Await returns when it is known that this node is to run n, or that another
+	// node is done with some of it. It gives up with ctx.
+	Await(ctx context.Context, handler string, n *belfry.Notification) (Turn, error)
+}
+
+// A Turn says which node runs a notification.
+type Turn struct {
+	Mine    bool
+	Done    uint64 // by another node, if not Mine; at least the first number
+	Begun   int    // attempts that other nodes have begun, or may have
+	Release func() // if Mine: to be called when all is written down
 }
 
 // A Runner takes the notifications of one handler to its sink. Notifications
@@ -54,8 +61,8 @@ type Runner struct {
 	group sync.WaitGroup
 
 	mu      sync.Mutex
-	open    int // notifications taken and not done with
-	working map[Key]chan struct{}
+	open    int                     // notifications taken and not done with
+	working map[Event]chan struct{} // closed at the end of the last run that has a ticket
 }
 
 // NewRunner makes a Runner; Run starts it.
@@ -66,7 +73,7 @@ func NewRunner(o Options) *Runner {
 	if o.Observe == nil {
 		o.Observe = func(*Run) {}
 	}
-	return &Runner{Options: o, slots: make(chan struct{}, workers), working: map[Key]chan struct{}{}}
+	return &Runner{Options: o, slots: make(chan struct{}, workers), working: map[Event]chan struct{}{}}
 }
 
 // Open is how many notifications are being worked on.
@@ -81,6 +88,9 @@ func (r *Runner) Open() int {
 // source.
 func (r *Runner) Run(ctx context.Context) error {
 	defer r.group.Wait()
+	if !r.endAllLeft(ctx) {
+		return nil
+	}
 	for {
 		number, n, err := r.Source.Next(ctx)
 		if errors.Is(err, io.EOF) || ctx.Err() != nil {
@@ -90,9 +100,11 @@ func (r *Runner) Run(ctx context.Context) error {
 			return fmt.Errorf("handler %s: %w", r.Handler, err)
 		}
 		r.count(1)
+		t := r.ticket(EventOf(&n))
 		r.group.Go(func() {
 			defer r.count(-1)
-			if r.handle(ctx, &n) {
+			defer t.end()
+			if t.wait(ctx) && r.handle(ctx, &n) {
 				r.Source.Done(number)
 			}
 		})
@@ -107,19 +119,17 @@ func (r *Runner) count(n int) {
 
 // handle brings one notification to its end; false: ctx ended first.
 func (r *Runner) handle(ctx context.Context, n *belfry.Notification) bool {
-	unlock, ok := r.lock(ctx, KeyOf(n))
-	if !ok {
-		return false
-	}
-	defer unlock()
 	attempt, skip, ok := r.resume(ctx, n)
 	if skip || !ok {
 		return ok
 	}
 	if r.Share != nil {
-		if mine, ok := r.await(ctx, n); !mine || !ok {
+		turn, ok := r.await(ctx, n)
+		if !ok || !turn.Mine {
 			return ok
 		}
+		defer turn.Release()
+		attempt = max(attempt, turn.Begun+1)
 	}
 	for ; ; attempt++ {
 		run, ok := r.attempt(ctx, n, attempt)
@@ -134,34 +144,59 @@ func (r *Runner) handle(ctx context.Context, n *belfry.Notification) bool {
 	}
 }
 
-// lock keeps a second run of an event away: a dead letter that an operator
-// tries again may meet the next notification.
-func (r *Runner) lock(ctx context.Context, k Key) (unlock func(), ok bool) {
-	mine := make(chan struct{})
-	for {
-		r.mu.Lock()
-		other := r.working[k]
-		if other == nil {
-			r.working[k] = mine
-			r.mu.Unlock()
-			return func() {
-				r.mu.Lock()
-				delete(r.working, k)
-				r.mu.Unlock()
-				close(mine)
-			}, true
-		}
-		r.mu.Unlock()
+// A ticket is a place in the line of those that run for one event: what happened
+// under a former agent of its node may meet what happens now, and a dead letter
+// that an operator tries again the next notification.
+type ticket struct {
+	r            *Runner
+	event        Event
+	before, over chan struct{} // before: nil for the first
+}
+
+func (r *Runner) ticket(e Event) *ticket {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := &ticket{r: r, event: e, before: r.working[e], over: make(chan struct{})}
+	r.working[e] = t.over
+	return t
+}
+
+// wait returns when all before it have ended; false: ctx ended first.
+func (t *ticket) wait(ctx context.Context) bool {
+	if t.before != nil {
 		select {
-		case <-other:
+		case <-t.before:
 		case <-ctx.Done():
-			return nil, false
 		}
 	}
+	return ctx.Err() == nil
+}
+
+// end lets the next one go, but not before those that this one did not wait for.
+func (t *ticket) end() {
+	if t.before != nil {
+		select {
+		case <-t.before:
+		default:
+			go func() { <-t.before; t.pass() }() // ends with them
+			return
+		}
+	}
+	t.pass()
+}
+
+func (t *ticket) pass() {
+	t.r.mu.Lock()
+	defer t.r.mu.Unlock()
+	if t.r.working[t.event] == t.over {
+		delete(t.r.working, t.event)
+	}
+	close(t.over)
 }
 
 // resume looks up what an earlier runner did with the event: what is done
-// falls away, and a run that was cut off is attempted anew.
+// falls away, and what a run that was cut off had is attempted anew, in
+// whatever pieces it comes now.
 func (r *Runner) resume(ctx context.Context, n *belfry.Notification) (attempt int, skip, ok bool) {
 	if !deliverable(n) || n.Kind == belfry.KindGap && r.NoGaps {
 		return 0, true, true
@@ -170,20 +205,35 @@ func (r *Runner) resume(ctx context.Context, n *belfry.Notification) (attempt in
 	if !r.stored(ctx, "read", func() (err error) { c, err = r.Store.cursor(r.Handler, KeyOf(n)); return err }) {
 		return 0, false, false
 	}
-	if c.Started > c.Done && !r.endLeft(ctx, Begun{Handler: r.Handler, Key: KeyOf(n), Number: c.Started, Attempt: c.Attempt}) {
-		return 0, false, false
+	if !counted(n) {
+		return 1, false, true
 	}
-	if counted(n) && !trim(n, c.Done) {
+	if !trim(n, c.Done) {
 		return 0, true, true
 	}
-	if counted(n) && c.Started > c.Done && c.Started >= n.First {
-		return c.Attempt + 1, false, true
-	}
-	return 1, false, true
+	return c.begun(n.First) + 1, false, true
 }
 
-// endLeft makes sure that nothing goes on of a run that was cut off, or the next
-// one of its event would overlap it.
+// endAllLeft makes sure that nothing goes on of runs that an agent began which was
+// killed, or the next ones of their events would overlap them: those wait until it
+// is over, and others do not. false: ctx ended first.
+func (r *Runner) endAllLeft(ctx context.Context) bool {
+	var left []left
+	if !r.stored(ctx, "read", func() (err error) { left, err = r.Store.left(r.Handler); return err }) {
+		return false
+	}
+	for _, l := range left {
+		t := r.ticket(l.Event)
+		r.group.Go(func() {
+			defer t.end()
+			if t.wait(ctx) && r.endLeft(ctx, l.Begun) {
+				r.stored(ctx, "write", func() error { return r.Store.unmark(&l.Begun) })
+			}
+		})
+	}
+	return true
+}
+
 func (r *Runner) endLeft(ctx context.Context, run Begun) bool {
 	sink, may := r.Sink.(Leaver)
 	if !may {
@@ -225,24 +275,21 @@ func trim(n *belfry.Notification, done uint64) bool {
 }
 
 // await leaves a notification to the node whose turn it is.
-func (r *Runner) await(ctx context.Context, n *belfry.Notification) (mine, ok bool) {
+func (r *Runner) await(ctx context.Context, n *belfry.Notification) (turn Turn, ok bool) {
 	for {
-		mine, done, err := r.Share.Await(ctx, r.Handler, n)
-		switch {
-		case err != nil || ctx.Err() != nil:
-			return false, false
-		case mine:
-			return true, true
+		turn, err := r.Share.Await(ctx, r.Handler, n)
+		if err != nil || turn.Mine {
+			return turn, err == nil
 		}
 		whole := *n
-		if counted(n) && trim(n, done) {
-			whole.Last = done
+		if counted(n) && trim(n, turn.Done) {
+			whole.Last = turn.Done
 			if !r.finish(ctx, &Run{Handler: r.Handler, Notification: whole, Result: ResultOther}, 0) {
-				return false, false
+				return turn, false
 			}
 			continue // the rest is another run
 		}
-		return false, r.finish(ctx, &Run{Handler: r.Handler, Notification: whole, Result: ResultOther}, 0)
+		return turn, r.finish(ctx, &Run{Handler: r.Handler, Notification: whole, Result: ResultOther}, 0)
 	}
 }
 
@@ -338,12 +385,13 @@ func (r *Runner) stored(ctx context.Context, what string, do func() error) bool 
 // at the same time as another run of its event. The letter goes if that
 // succeeds.
 func (r *Runner) Retry(ctx context.Context, letter Run) (*Run, error) {
-	unlock, ok := r.lock(ctx, KeyOf(&letter.Notification))
-	if !ok {
+	n := &letter.Notification
+	t := r.ticket(EventOf(n))
+	defer t.end()
+	if !t.wait(ctx) || !r.stored(ctx, "write", func() error { return r.Store.mark(r.Handler, n, r.Attempts) }) {
 		return nil, ctx.Err()
 	}
-	defer unlock()
-	run := r.deliver(ctx, &letter.Notification, r.Attempts) // it has no other
+	run := r.deliver(ctx, n, r.Attempts) // it has no other
 	if !r.finish(ctx, run, letter.ID) {
 		return nil, ctx.Err()
 	}
@@ -353,11 +401,11 @@ func (r *Runner) Retry(ctx context.Context, letter Run) (*Run, error) {
 // Again delivers a notification once more, never at the same time as another
 // run of its event. Nothing is kept of it.
 func (r *Runner) Again(ctx context.Context, n belfry.Notification) (*Run, error) {
-	unlock, ok := r.lock(ctx, KeyOf(&n))
-	if !ok {
+	t := r.ticket(EventOf(&n))
+	defer t.end()
+	if !t.wait(ctx) {
 		return nil, ctx.Err()
 	}
-	defer unlock()
 	return Try(ctx, r.Sink, Delivery{Handler: r.Handler, Cluster: r.Cluster, Attempt: 1, Notification: n}), nil
 }
 

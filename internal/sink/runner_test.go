@@ -270,7 +270,7 @@ func TestWhatIsLeftIsEndedFirst(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		}
-		_, end := run(t, Options{Handler: "page", Sink: sink, Source: source, Store: store})
+		_, end := run(t, Options{Sink: sink, Source: source, Store: store})
 		for _, n := range []belfry.Notification{happened(1, 1, 4), happened(1, 5, 9)} {
 			source.give <- n
 			synctest.Wait()
@@ -286,6 +286,103 @@ func TestWhatIsLeftIsEndedFirst(t *testing.T) {
 		expect(t, "runs", sink.all(), []string{
 			"/1 1-4 x4 attempt 1", "/1 5-9 x5 attempt 1", "9 attempt 1 of page is ended", "/1 5-9 x5 attempt 2", "/1 10-10 x1 attempt 1",
 		})
+	})
+}
+
+// TestPiecesOfARunThatWasCutOff are second attempts, all of them and no more, in
+// whatever pieces they come again, also if one of those is cut off.
+func TestPiecesOfARunThatWasCutOff(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		store := openStore(t, dir)
+		defer store.Close()
+		sink := &teller{}
+		hang := uint64(5)
+		sink.do = func(ctx context.Context, d *Delivery) error {
+			if d.Notification.Last != hang {
+				return nil
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		for _, life := range [][]belfry.Notification{
+			{happened(1, 1, 1), happened(1, 2, 5)},
+			{happened(1, 2, 2)},
+			{happened(1, 2, 2), happened(1, 3, 5), happened(1, 6, 6)},
+		} {
+			source := newScript()
+			_, end := run(t, Options{Sink: sink, Source: source, Store: store})
+			for _, n := range life {
+				source.give <- n
+				synctest.Wait()
+			}
+			end()
+			hang = map[uint64]uint64{5: 2}[hang]
+		}
+		expect(t, "runs", sink.all(), []string{
+			"/1 1-1 x1 attempt 1", "/1 2-5 x4 attempt 1", "/1 2-2 x1 attempt 2",
+			"/1 2-2 x1 attempt 3", "/1 3-5 x3 attempt 2", "/1 6-6 x1 attempt 1",
+		})
+	})
+}
+
+// A lingerer is a leaver whose runs take their time to end.
+type lingerer struct {
+	leaver
+	gone chan struct{}
+}
+
+func (l lingerer) EndLeft(ctx context.Context, r Begun) error {
+	select {
+	case <-l.gone:
+		return l.leaver.EndLeft(ctx, r)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// TestARunOfAFormerAgentIsOfTheSameEvent: what its node's agent tells under a new
+// incarnation waits for what a killed agent left, and for what the former one told;
+// other events wait for neither.
+func TestARunOfAFormerAgentIsOfTheSameEvent(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		store := openStore(t, dir)
+		defer store.Close()
+		source, sink := newScript(), lingerer{leaver{&teller{}}, make(chan struct{})}
+		sink.do = func(ctx context.Context, d *Delivery) error {
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Minute):
+			}
+			return ctx.Err()
+		}
+		_, end := run(t, Options{Sink: sink, Source: source, Store: store})
+		source.give <- happened(1, 1, 1)
+		synctest.Wait()
+		end()
+
+		source = newScript()
+		_, end = run(t, Options{Sink: sink, Source: source, Store: store})
+		again, other := happened(1, 1, 1), happened(2, 1, 1)
+		again.Incarnation, again.Entry = 3, 7
+		for _, n := range []belfry.Notification{happened(1, 1, 1), again, other} {
+			source.give <- n
+		}
+		synctest.Wait()
+		expect(t, "while it lingers", sink.all(), []string{"/1 1-1 x1 attempt 1", "/2 1-1 x1 attempt 1"})
+		close(sink.gone)
+		synctest.Wait()
+		expect(t, "then", sink.all()[2:], []string{"1 attempt 1 of page is ended", "/1 1-1 x1 attempt 2"})
+		time.Sleep(time.Minute) //nolint:forbidigo // of the bubble
+		synctest.Wait()
+		expect(t, "and when that is done", sink.all()[4:], []string{"/1 1-1 x1 attempt 1"})
+		end()
+		if all, err := store.left("page"); err != nil || len(all) != 1 || all[0].Key.Incarnation != 3 {
+			t.Errorf("left: %+v, %v; want the last one", all, err)
+		}
 	})
 }
 
@@ -347,21 +444,25 @@ func TestGapsMayBeDeclined(t *testing.T) {
 }
 
 // A turn is a share whose answers are written down.
-type turn struct{ answers []answer }
-
-type answer struct {
-	mine bool
-	done uint64
+type turn struct {
+	answers  []answer
+	released int
 }
 
-func (s *turn) Await(ctx context.Context, _ string, _ *belfry.Notification) (bool, uint64, error) {
+type answer struct {
+	mine  bool
+	done  uint64
+	begun int
+}
+
+func (s *turn) Await(ctx context.Context, _ string, _ *belfry.Notification) (Turn, error) {
 	if len(s.answers) == 0 {
 		<-ctx.Done()
-		return false, 0, ctx.Err()
+		return Turn{}, ctx.Err()
 	}
 	a := s.answers[0]
 	s.answers = s.answers[1:]
-	return a.mine, a.done, nil
+	return Turn{Mine: a.mine, Done: a.done, Begun: a.begun, Release: func() { s.released++ }}, nil
 }
 
 func TestAnotherNodesRunsCount(t *testing.T) {
@@ -371,15 +472,17 @@ func TestAnotherNodesRunsCount(t *testing.T) {
 		store := openStore(t, dir)
 		defer store.Close()
 		source, sink := newScript(), &teller{}
-		// Another ran all of 1 to 4, then 5 to 6 of 5 to 9, and died.
-		share := &turn{answers: []answer{{false, 4}, {false, 6}, {true, 0}}}
+		// Another ran all of 1 to 4, then 5 to 6 of 5 to 9, and died in its first
+		// attempt of the rest.
+		share := &turn{answers: []answer{{done: 4}, {done: 6}, {mine: true, begun: 1}}}
 		_, end := run(t, Options{Sink: sink, Source: source, Store: store, Share: share})
 		for _, n := range []belfry.Notification{happened(1, 1, 4), happened(1, 5, 9), happened(1, 10, 10)} {
 			source.give <- n
 			synctest.Wait()
 		}
-		expect(t, "runs", sink.all(), []string{"/1 7-9 x3 attempt 1"})
+		expect(t, "runs", sink.all(), []string{"/1 7-9 x3 attempt 2"})
 		expect(t, "acknowledged", source.acknowledged(), []uint64{1, 2})
+		expect(t, "turns that ended", share.released, 1)
 		end()
 		if c, err := store.cursor("page", Key{belfry.NodeID{1}, 2, 1}); err != nil || c.Done != 9 {
 			t.Errorf("cursor %+v, %v", c, err)

@@ -76,8 +76,8 @@ type Source interface {
 	Done(number uint64)
 }
 
-// A Key names the event of a notification over restarts of this agent. A gap
-// over several events has the zero key.
+// A Key names what numbers are of: an event as one incarnation of its node's
+// agent tells of it. A gap over several events has the zero Key.
 type Key struct {
 	Node        belfry.NodeID
 	Incarnation belfry.Incarnation
@@ -90,6 +90,23 @@ func KeyOf(n *belfry.Notification) Key {
 		return Key{}
 	}
 	return Key{n.Node, n.Incarnation, n.Entry}
+}
+
+// An Event names what one run at a time is about, whatever incarnation of its
+// node's agent tells of it: what a former one told is a run as well. A gap over
+// several events has the zero Event.
+type Event struct {
+	Node    belfry.NodeID
+	Class   belfry.Class
+	Subject string
+}
+
+// EventOf is the event of a notification.
+func EventOf(n *belfry.Notification) Event {
+	if n.Event.Class == "" {
+		return Event{}
+	}
+	return Event{n.Node, n.Event.Class, n.Event.Subject}
 }
 
 // A Result says how a run ended.

@@ -40,6 +40,7 @@ var (
 	bucketRuns    = []byte("runs")    // handler -> id -> Run
 	bucketDead    = []byte("dead")    // handler -> id -> Run
 	bucketPlaces  = []byte("places")  // handler -> cursor in the journal
+	bucketRunning = []byte("running") // handler -> name of a run -> left
 )
 
 // A cursor is how far a handler is with one event.
@@ -48,6 +49,36 @@ type cursor struct {
 	Attempt int    // of that run
 	Done    uint64 // the last number that is done with, however it ended
 	Time    int64  // of the last change, Unix seconds
+
+	// The last number of a run that was cut off, where a run for less was begun
+	// after it, and its attempt.
+	Cut        uint64 `json:",omitempty"`
+	CutAttempt int    `json:",omitempty"`
+}
+
+// begun is how often a run was begun that had numbers from first on.
+func (c *cursor) begun(first uint64) (attempts int) {
+	if c.Started > c.Done && c.Started >= first {
+		attempts = c.Attempt
+	}
+	if c.Cut > c.Done && c.Cut >= first {
+		attempts = max(attempts, c.CutAttempt)
+	}
+	return attempts
+}
+
+// begin notes a run that is about to begin.
+func (c *cursor) begin(last uint64, attempt int) {
+	if c.Started > c.Done && c.Started > max(last, c.Cut) {
+		c.Cut, c.CutAttempt = c.Started, c.Attempt
+	}
+	c.Started, c.Attempt = last, attempt
+}
+
+// A left is a run that was begun and has not come to its end.
+type left struct {
+	Begun
+	Event Event
 }
 
 // OpenStore opens or makes the file; another process that has it open is
@@ -70,7 +101,7 @@ func OpenStore(file string) (*Store, error) {
 }
 
 var (
-	buckets     = [][]byte{bucketCursors, bucketRuns, bucketDead, bucketPlaces} // the newest last
+	buckets     = [][]byte{bucketCursors, bucketRuns, bucketDead, bucketPlaces, bucketRunning} // the newest last
 	errNoBucket = errors.New("no bucket")
 )
 
@@ -160,17 +191,79 @@ func (w *write) add(bucket []byte, handler string, n int) {
 	w.counts[string(bucket)+"/"+handler] = w.count(bucket, handler) + n
 }
 
-// Done is the last number of an event that a handler is done with; 0: none.
-func (s *Store) Done(handler string, k Key) (uint64, error) {
+// Progress is how far a handler is with an event: the last number that it is
+// done with, and the last one that it began a run for, with its attempt. 0: none.
+func (s *Store) Progress(handler string, k Key) (done, started uint64, attempt int, err error) {
 	c, err := s.cursor(handler, k)
-	return c.Done, err
+	started = max(c.Started, c.Cut)
+	if attempt = c.begun(started); attempt == 0 {
+		attempt = c.Attempt
+	}
+	return c.Done, started, attempt, err
 }
 
 // begin writes that a run is about to begin.
 func (s *Store) begin(handler string, n *belfry.Notification, attempt int, now time.Time) error {
 	return s.update(func(w *write) error {
-		return w.putCursor(handler, KeyOf(n), now, func(c *cursor) { c.Started, c.Attempt = n.Last, attempt })
+		if err := w.mark(handler, n, attempt); err != nil {
+			return err
+		}
+		return w.putCursor(handler, KeyOf(n), now, func(c *cursor) { c.begin(n.Last, attempt) })
 	})
+}
+
+// mark writes that a run goes on, so that the next agent finds what this one
+// leaves of it.
+func (s *Store) mark(handler string, n *belfry.Notification, attempt int) error {
+	return s.update(func(w *write) error { return w.mark(handler, n, attempt) })
+}
+
+func (w *write) mark(handler string, n *belfry.Notification, attempt int) error {
+	d := Delivery{Handler: handler, Attempt: attempt, Notification: *n}
+	run := d.Begun()
+	v, err := json.Marshal(left{run, EventOf(n)})
+	if err != nil {
+		return err
+	}
+	b, err := w.Bucket(bucketRunning).CreateBucketIfNotExists([]byte(handler))
+	if err != nil {
+		return err
+	}
+	return b.Put(run.bytes(), v)
+}
+
+// unmark writes that nothing of a run goes on any more.
+func (s *Store) unmark(run *Begun) error {
+	return s.update(func(w *write) error { return w.unmark(run) })
+}
+
+func (w *write) unmark(run *Begun) error {
+	b := w.Bucket(bucketRunning).Bucket([]byte(run.Handler))
+	if b == nil {
+		return nil
+	}
+	return b.Delete(run.bytes())
+}
+
+func (b *Begun) bytes() []byte {
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(b.Key.bytes(), b.Number), uint32(b.Attempt))
+}
+
+// left are the runs of a handler that have not come to their end.
+func (s *Store) left(handler string) (all []left, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		b := tx.Bucket(bucketRunning).Bucket([]byte(handler))
+		if b == nil {
+			return nil
+		}
+		return b.ForEach(func(_, v []byte) error {
+			var l left
+			err := json.Unmarshal(v, &l)
+			all = append(all, l)
+			return err
+		})
+	})
+	return all, err
 }
 
 // finish writes a run into the history and, unless it is tried again, that the
@@ -180,6 +273,11 @@ func (s *Store) begin(handler string, n *belfry.Notification, attempt int, now t
 func (s *Store) finish(run *Run, letter uint64, now time.Time) (dropped int, err error) {
 	err = s.update(func(w *write) error {
 		if run.Result != ResultOther {
+			d := Delivery{Handler: run.Handler, Attempt: run.Attempt, Notification: run.Notification}
+			begun := d.Begun()
+			if err := w.unmark(&begun); err != nil {
+				return err
+			}
 			id, err := w.Bucket(bucketRuns).NextSequence()
 			if err != nil {
 				return err

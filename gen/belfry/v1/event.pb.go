@@ -3076,7 +3076,8 @@ type ClassInfo struct {
 	Volatile      bool                   `protobuf:"varint,10,opt,name=volatile,proto3" json:"volatile,omitempty"`
 	Optional      bool                   `protobuf:"varint,11,opt,name=optional,proto3" json:"optional,omitempty"`
 	Custom        bool                   `protobuf:"varint,12,opt,name=custom,proto3" json:"custom,omitempty"`
-	Source        string                 `protobuf:"bytes,13,opt,name=source,proto3" json:"source,omitempty"` // how this node finds out now; empty: there is one way only, or nobody watches
+	Source        string                 `protobuf:"bytes,13,opt,name=source,proto3" json:"source,omitempty"`                                 // how this node finds out now; empty: there is one way only, or nobody watches
+	LiteralKinds  []string               `protobuf:"bytes,14,rep,name=literal_kinds,json=literalKinds,proto3" json:"literal_kinds,omitempty"` // subject kinds whose text is never a pattern, as in KIND=TEXT
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3200,6 +3201,13 @@ func (x *ClassInfo) GetSource() string {
 		return x.Source
 	}
 	return ""
+}
+
+func (x *ClassInfo) GetLiteralKinds() []string {
+	if x != nil {
+		return x.LiteralKinds
+	}
+	return nil
 }
 
 type SendEventRequest struct {
@@ -3714,7 +3722,7 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\x12ListClassesRequest\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\tR\x05class\"E\n" +
 	"\x13ListClassesResponse\x12.\n" +
-	"\aclasses\x18\x01 \x03(\v2\x14.belfry.v1.ClassInfoR\aclasses\"\xbf\x02\n" +
+	"\aclasses\x18\x01 \x03(\v2\x14.belfry.v1.ClassInfoR\aclasses\"\xe4\x02\n" +
 	"\tClassInfo\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\tR\x05class\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x18\n" +
@@ -3729,7 +3737,8 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	" \x01(\bR\bvolatile\x12\x1a\n" +
 	"\boptional\x18\v \x01(\bR\boptional\x12\x16\n" +
 	"\x06custom\x18\f \x01(\bR\x06custom\x12\x16\n" +
-	"\x06source\x18\r \x01(\tR\x06source\"\x87\x01\n" +
+	"\x06source\x18\r \x01(\tR\x06source\x12#\n" +
+	"\rliteral_kinds\x18\x0e \x03(\tR\fliteralKinds\"\x87\x01\n" +
 	"\x10SendEventRequest\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\tR\x05class\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12+\n" +

@@ -1474,8 +1474,12 @@ func (x *GetProgressResponse) GetProgress() []*Progress {
 
 type Progress struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Shares        bool                   `protobuf:"varint,1,opt,name=shares,proto3" json:"shares,omitempty"` // this member has such a handler, runs it, and shares it
-	Done          uint64                 `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`     // the last number that it is done with; 0: none
+	Shares        bool                   `protobuf:"varint,1,opt,name=shares,proto3" json:"shares,omitempty"`   // this member has such a handler, runs it, and shares it
+	Done          uint64                 `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`       // the last number that it is done with; 0: none
+	Started       uint64                 `protobuf:"varint,3,opt,name=started,proto3" json:"started,omitempty"` // the last number that a run was begun for; 0: none
+	Attempt       uint32                 `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"` // of that run
+	Runs          bool                   `protobuf:"varint,5,opt,name=runs,proto3" json:"runs,omitempty"`       // it runs the handler for the event now, or waits to try again
+	Claims        bool                   `protobuf:"varint,6,opt,name=claims,proto3" json:"claims,omitempty"`   // it asks whether it may
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1522,6 +1526,34 @@ func (x *Progress) GetDone() uint64 {
 		return x.Done
 	}
 	return 0
+}
+
+func (x *Progress) GetStarted() uint64 {
+	if x != nil {
+		return x.Started
+	}
+	return 0
+}
+
+func (x *Progress) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Progress) GetRuns() bool {
+	if x != nil {
+		return x.Runs
+	}
+	return false
+}
+
+func (x *Progress) GetClaims() bool {
+	if x != nil {
+		return x.Claims
+	}
+	return false
 }
 
 type TakeTableRequest struct {
@@ -2233,10 +2265,14 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\x05entry\x18\x04 \x01(\x04R\x05entry\"h\n" +
 	"\x13GetProgressResponse\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\rR\vincarnation\x12/\n" +
-	"\bprogress\x18\x02 \x03(\v2\x13.belfry.v1.ProgressR\bprogress\"6\n" +
+	"\bprogress\x18\x02 \x03(\v2\x13.belfry.v1.ProgressR\bprogress\"\x96\x01\n" +
 	"\bProgress\x12\x16\n" +
 	"\x06shares\x18\x01 \x01(\bR\x06shares\x12\x12\n" +
-	"\x04done\x18\x02 \x01(\x04R\x04done\".\n" +
+	"\x04done\x18\x02 \x01(\x04R\x04done\x12\x18\n" +
+	"\astarted\x18\x03 \x01(\x04R\astarted\x12\x18\n" +
+	"\aattempt\x18\x04 \x01(\rR\aattempt\x12\x12\n" +
+	"\x04runs\x18\x05 \x01(\bR\x04runs\x12\x16\n" +
+	"\x06claims\x18\x06 \x01(\bR\x06claims\".\n" +
 	"\x10TakeTableRequest\x12\x1a\n" +
 	"\bdocument\x18\x01 \x01(\fR\bdocument\"3\n" +
 	"\x11TakeTableResponse\x12\x1e\n" +

@@ -158,7 +158,8 @@ type MemberPeerServiceClient interface {
 	// sees: before a spare takes the place of one, and by a member that does not find
 	// the repository where it was.
 	GetRepository(ctx context.Context, in *GetRepositoryRequest, opts ...grpc.CallOption) (*GetRepositoryResponse, error)
-	// GetProgress asks how far a member's handlers are with some events.
+	// GetProgress asks how far a member's handlers are with some events, and
+	// whether it runs them now or asks whether it may.
 	GetProgress(ctx context.Context, in *GetProgressRequest, opts ...grpc.CallOption) (*GetProgressResponse, error)
 }
 
@@ -275,7 +276,8 @@ type MemberPeerServiceServer interface {
 	// sees: before a spare takes the place of one, and by a member that does not find
 	// the repository where it was.
 	GetRepository(context.Context, *GetRepositoryRequest) (*GetRepositoryResponse, error)
-	// GetProgress asks how far a member's handlers are with some events.
+	// GetProgress asks how far a member's handlers are with some events, and
+	// whether it runs them now or asks whether it may.
 	GetProgress(context.Context, *GetProgressRequest) (*GetProgressResponse, error)
 	mustEmbedUnimplementedMemberPeerServiceServer()
 }
