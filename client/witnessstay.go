@@ -52,14 +52,23 @@ func (c *Client) EndRegistrations(ctx context.Context, req *belfryv1.EndRegistra
 // SetResource holds a resource in a state at all witnesses for a time, 1 s to
 // 168 h, whatever is reported. ErrUsage for what makes no sense.
 func (c *Client) SetResource(ctx context.Context, resource string, state belfry.ResourceState, d time.Duration) ([]*belfryv1.WitnessMatch, error) {
-	resp, err := c.witness.SetResource(ctx, &belfryv1.SetResourceRequest{Resource: resource, State: state.String(), Duration: durationpb.New(d)})
+	return c.setResource(ctx, &belfryv1.SetResourceRequest{Resource: resource, State: state.String(), Duration: durationpb.New(d)})
+}
+
+// ResourceClients is the registrations, at all witnesses, that would be told of it.
+// ErrUsage for what is no resource.
+func (c *Client) ResourceClients(ctx context.Context, resource string) ([]*belfryv1.WitnessMatch, error) {
+	return c.setResource(ctx, &belfryv1.SetResourceRequest{Resource: resource, DryRun: true})
+}
+
+func (c *Client) setResource(ctx context.Context, req *belfryv1.SetResourceRequest) ([]*belfryv1.WitnessMatch, error) {
+	resp, err := c.witness.SetResource(ctx, req)
 	return resp.GetMatches(), c.errorOf(err)
 }
 
 // UnsetResource ends that: what is reported counts again.
 func (c *Client) UnsetResource(ctx context.Context, resource string) ([]*belfryv1.WitnessMatch, error) {
-	resp, err := c.witness.SetResource(ctx, &belfryv1.SetResourceRequest{Resource: resource})
-	return resp.GetMatches(), c.errorOf(err)
+	return c.setResource(ctx, &belfryv1.SetResourceRequest{Resource: resource})
 }
 
 // errSilent ends a stay at a witness that says nothing.

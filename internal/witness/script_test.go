@@ -390,7 +390,7 @@ func (w *world) callMessage(t *testing.T, f []string, o map[string]string) Messa
 	case "force":
 		return Force{Call: w.call, Select: scriptSelector(o), DryRun: o["dry"] != ""}
 	case "override":
-		return Override{w.call, belfry.Resource(f[1]), parsed(t, belfry.ParseResourceState, f[2]), w.now.Add(duration(t, o["for"]))}
+		return Override{w.call, belfry.Resource(f[1]), parsed(t, belfry.ParseResourceState, f[2]), w.now.Add(duration(t, o["for"])), o["dry"] != ""}
 	}
 	t.Fatalf("unknown command %q", f)
 	return nil
