@@ -90,8 +90,9 @@ type watching struct {
 }
 
 // stay registers at one witness and tells what it says, until it dies, is silent
-// or sends the client away. registered is nil if it never came to that.
-func (p *post) stay(ctx context.Context, c candidate) (registered *belfryv1.RegisterClientResponse, err error) {
+// or sends the client away. With delegated the registration is there already. registered
+// is nil if it never came to that.
+func (p *post) stay(ctx context.Context, c candidate, delegated *belfryv1.RegisterClientResponse) (registered *belfryv1.RegisterClientResponse, err error) {
 	dialling, dialled := context.WithTimeout(ctx, registerWait)
 	conn, err := p.dial(dialling, c.target)
 	dialled()
@@ -105,16 +106,22 @@ func (p *post) stay(ctx context.Context, c candidate) (registered *belfryv1.Regi
 	p.leave = cancel
 	at := p.at
 	p.mu.Unlock()
-	stream, err := conn.witness.WatchChanges(streaming, &belfryv1.WatchChangesRequest{
-		Register: p.registration(at), KeepAlive: durationpb.New(p.config.KeepAlive),
-	})
+	request := &belfryv1.WatchChangesRequest{KeepAlive: durationpb.New(p.config.KeepAlive)}
+	if delegated == nil {
+		request.Register = p.registration(at)
+	} else {
+		request.Registration = delegated.GetRegistration()
+	}
+	stream, err := conn.witness.WatchChanges(streaming, request)
 	if err != nil {
 		return nil, conn.errorOf(err)
 	}
 	in := &watching{post: p, client: conn, stream: stream}
 	in.silence = time.AfterFunc(registerWait, func() { cancel(errSilent) })
 	defer in.silence.Stop()
-	err = in.read(ctx)
+	if delegated == nil || in.enter(ctx, delegated) {
+		err = in.read(ctx)
+	}
 	if ctx.Err() != nil || errors.Is(err, errSentAway) {
 		p.unregister(ctx, conn)
 	}
@@ -171,11 +178,8 @@ func (in *watching) read(ctx context.Context) error {
 			return in.client.errorOf(err)
 		}
 		in.silence.Stop() // the program may take its time
-		if r := resp.GetRegistered(); r != nil {
-			in.arrive(r)
-			if !in.begin(ctx, r) {
-				return ctx.Err()
-			}
+		if r := resp.GetRegistered(); r != nil && !in.enter(ctx, r) {
+			return ctx.Err()
 		}
 		for _, c := range resp.GetChanges() {
 			if err := in.take(ctx, c); err != nil {
@@ -184,6 +188,12 @@ func (in *watching) read(ctx context.Context) error {
 		}
 		in.silence.Reset(2*in.config.KeepAlive + time.Second)
 	}
+}
+
+// enter takes the answer of a registration; false: ctx has ended.
+func (in *watching) enter(ctx context.Context, r *belfryv1.RegisterClientResponse) bool {
+	in.arrive(r)
+	return in.begin(ctx, r)
 }
 
 // arrive notes where the registration is.
