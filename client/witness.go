@@ -43,6 +43,10 @@ type WitnessConfig struct {
 	// 2; zero: 1. With 2 nothing is late when a witness dies: the other one tells. Each
 	// change is still told once, and where one doubts the word of the other counts.
 	Redundancy int
+	// Delegate has the first agent that answers register at the best witness, in the
+	// same call that says which witnesses there are: the registration is there before
+	// the witness has been dialled. It takes TLS, and changes nothing without.
+	Delegate bool
 }
 
 // WitnessEventKind says what a witness event is about.
@@ -247,15 +251,20 @@ func (p *post) run(ctx context.Context) {
 		next = nil
 		var err error
 		discovered := len(candidates) == 0
+		var delegated *belfryv1.RegisterClientResponse
 		if discovered {
-			candidates, err = p.discover(ctx)
+			candidates, delegated, err = p.find(ctx)
 		}
 		for _, c := range candidates {
 			if !p.try(c.node) {
 				continue // the other post is there
 			}
 			var registered *belfryv1.RegisterClientResponse
-			registered, err = p.stay(ctx, c)
+			if delegated.GetNodeName() != c.node {
+				delegated = nil // it is made here, or again
+			}
+			registered, err = p.stay(ctx, c, delegated)
+			delegated = nil
 			p.try("")
 			if ctx.Err() != nil {
 				return
@@ -351,6 +360,45 @@ func (w *Witness) dial(ctx context.Context, target string) (*Client, error) {
 		opts = append(opts, WithTLS(w.config.TLS))
 	}
 	return Dial(ctx, target, opts...)
+}
+
+// find is the witnesses that may be tried, and the registration at the first of them
+// that was made in the same call; nil: none was. What a delegated registration is
+// refused for the next call tells.
+func (p *post) find(ctx context.Context) ([]candidate, *belfryv1.RegisterClientResponse, error) {
+	if p.config.Delegate && p.config.TLS != nil {
+		for _, seed := range p.config.Seeds {
+			if candidates, registered := p.delegate(ctx, seed); registered != nil {
+				return candidates, registered, nil
+			}
+		}
+	}
+	candidates, err := p.discover(ctx)
+	return candidates, nil, err
+}
+
+// delegate is one request for discovery and registration (US8949402 claim 6).
+func (p *post) delegate(ctx context.Context, seed string) ([]candidate, *belfryv1.RegisterClientResponse) {
+	ctx, cancel := context.WithTimeout(ctx, registerWait)
+	defer cancel()
+	c, err := p.dial(ctx, seed)
+	if err != nil {
+		return nil, nil
+	}
+	defer c.Close()
+	p.mu.Lock()
+	at := p.at
+	p.mu.Unlock()
+	info, err := c.witness.GetNodeInformation(ctx, &belfryv1.GetNodeInformationRequest{
+		Client: p.config.Name, Accessed: at, Resources: p.config.Resources, Register: p.registration(at), Delegate: true,
+	})
+	if err != nil {
+		return nil, nil
+	}
+	p.mu.Lock()
+	p.seeds[info.GetNodeName()] = seed
+	p.mu.Unlock()
+	return p.reachable(info.GetWitnesses()), info.GetRegistered()
 }
 
 // discover asks all seeds at once and takes the first ranking that comes. Without

@@ -24,6 +24,7 @@ type ResourceDialer struct {
 	closed  bool
 	usable  []string      // addresses, the best first; empty: the resource can not be used
 	moved   []string      // where a move sends new connections; empty: nowhere
+	used    string        // host of the holder that was connected to last
 	changed chan struct{} // closed when that is otherwise
 	open    map[*resourceConn]struct{}
 }
@@ -43,11 +44,16 @@ func OpenDialer(ctx context.Context, config WitnessConfig) (*ResourceDialer, err
 	if err != nil {
 		return nil, err
 	}
+	return newResourceDialer(w, config.Resources[0]), nil
+}
+
+// newResourceDialer follows a witness that follows the resource.
+func newResourceDialer(w *Witness, resource string) *ResourceDialer {
 	d := &ResourceDialer{
-		witness: w, resource: config.Resources[0], done: make(chan struct{}), changed: make(chan struct{}), open: map[*resourceConn]struct{}{},
+		witness: w, resource: resource, done: make(chan struct{}), changed: make(chan struct{}), open: map[*resourceConn]struct{}{},
 	}
 	go d.run()
-	return d, nil
+	return d
 }
 
 // DialContext fits [net.Dialer] and http.Transport. The port of address counts where
@@ -101,10 +107,11 @@ func (d *ResourceDialer) target(port string) (target string, changed <-chan stru
 
 // keep takes a connection under its care; false: its target is none any more.
 func (d *ResourceDialer) keep(conn net.Conn, target, port string) (*resourceConn, bool) {
-	host, _, _ := net.SplitHostPort(target)
+	host := hostOf(target)
 	d.witness.Use(host) // its failure is news although another holder lives
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.used = host
 	c := &resourceConn{Conn: conn, dialer: d, target: target, port: port}
 	if d.closed || d.cause(c) != nil {
 		_ = conn.Close()
@@ -140,12 +147,24 @@ func (d *ResourceDialer) run() {
 		case e.Kind != WitnessState && e.Kind != WitnessChange, e.Change.Level.State == belfry.ResourceUnknown:
 			// A doubt: what works goes on.
 		default:
-			d.set(func() {
-				d.usable = e.Change.Addresses
-				d.moved = slices.DeleteFunc(slices.Clone(d.moved), func(a string) bool { return !slices.Contains(d.usable, a) })
-			})
+			d.set(func() { d.take(&e.Change) })
 		}
 	}
+}
+
+// take takes where the resource can be used now. Of the holder in use a doubt is no
+// failure, also where another one is certain: what works there goes on.
+func (d *ResourceDialer) take(c *belfry.ResourceChange) {
+	usable := slices.Clone(c.Addresses)
+	if c.HasAt && c.Level.At == belfry.ResourceUnknown {
+		for _, address := range slices.Concat(d.moved, d.usable) {
+			if hostOf(address) == d.used && !slices.Contains(usable, address) {
+				usable = append(usable, address)
+			}
+		}
+	}
+	d.usable = usable
+	d.moved = slices.DeleteFunc(slices.Clone(d.moved), func(a string) bool { return !slices.Contains(usable, a) })
 }
 
 // set changes where to connect, and ends the connections that are elsewhere.
@@ -184,6 +203,14 @@ func withPort(address, port string) string {
 		return address
 	}
 	return net.JoinHostPort(address, port)
+}
+
+// hostOf is an address without its port, if it has one.
+func hostOf(address string) string {
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		return host
+	}
+	return address
 }
 
 // A resourceConn is a connection to one holder.

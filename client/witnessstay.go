@@ -52,14 +52,23 @@ func (c *Client) EndRegistrations(ctx context.Context, req *belfryv1.EndRegistra
 // SetResource holds a resource in a state at all witnesses for a time, 1 s to
 // 168 h, whatever is reported. ErrUsage for what makes no sense.
 func (c *Client) SetResource(ctx context.Context, resource string, state belfry.ResourceState, d time.Duration) ([]*belfryv1.WitnessMatch, error) {
-	resp, err := c.witness.SetResource(ctx, &belfryv1.SetResourceRequest{Resource: resource, State: state.String(), Duration: durationpb.New(d)})
+	return c.setResource(ctx, &belfryv1.SetResourceRequest{Resource: resource, State: state.String(), Duration: durationpb.New(d)})
+}
+
+// ResourceClients is the registrations, at all witnesses, that would be told of it.
+// ErrUsage for what is no resource.
+func (c *Client) ResourceClients(ctx context.Context, resource string) ([]*belfryv1.WitnessMatch, error) {
+	return c.setResource(ctx, &belfryv1.SetResourceRequest{Resource: resource, DryRun: true})
+}
+
+func (c *Client) setResource(ctx context.Context, req *belfryv1.SetResourceRequest) ([]*belfryv1.WitnessMatch, error) {
+	resp, err := c.witness.SetResource(ctx, req)
 	return resp.GetMatches(), c.errorOf(err)
 }
 
 // UnsetResource ends that: what is reported counts again.
 func (c *Client) UnsetResource(ctx context.Context, resource string) ([]*belfryv1.WitnessMatch, error) {
-	resp, err := c.witness.SetResource(ctx, &belfryv1.SetResourceRequest{Resource: resource})
-	return resp.GetMatches(), c.errorOf(err)
+	return c.setResource(ctx, &belfryv1.SetResourceRequest{Resource: resource})
 }
 
 // errSilent ends a stay at a witness that says nothing.
@@ -81,8 +90,9 @@ type watching struct {
 }
 
 // stay registers at one witness and tells what it says, until it dies, is silent
-// or sends the client away. registered is nil if it never came to that.
-func (p *post) stay(ctx context.Context, c candidate) (registered *belfryv1.RegisterClientResponse, err error) {
+// or sends the client away. With delegated the registration is there already. registered
+// is nil if it never came to that.
+func (p *post) stay(ctx context.Context, c candidate, delegated *belfryv1.RegisterClientResponse) (registered *belfryv1.RegisterClientResponse, err error) {
 	dialling, dialled := context.WithTimeout(ctx, registerWait)
 	conn, err := p.dial(dialling, c.target)
 	dialled()
@@ -96,16 +106,22 @@ func (p *post) stay(ctx context.Context, c candidate) (registered *belfryv1.Regi
 	p.leave = cancel
 	at := p.at
 	p.mu.Unlock()
-	stream, err := conn.witness.WatchChanges(streaming, &belfryv1.WatchChangesRequest{
-		Register: p.registration(at), KeepAlive: durationpb.New(p.config.KeepAlive),
-	})
+	request := &belfryv1.WatchChangesRequest{KeepAlive: durationpb.New(p.config.KeepAlive)}
+	if delegated == nil {
+		request.Register = p.registration(at)
+	} else {
+		request.Registration = delegated.GetRegistration()
+	}
+	stream, err := conn.witness.WatchChanges(streaming, request)
 	if err != nil {
 		return nil, conn.errorOf(err)
 	}
 	in := &watching{post: p, client: conn, stream: stream}
 	in.silence = time.AfterFunc(registerWait, func() { cancel(errSilent) })
 	defer in.silence.Stop()
-	err = in.read(ctx)
+	if delegated == nil || in.enter(ctx, delegated) {
+		err = in.read(ctx)
+	}
 	if ctx.Err() != nil || errors.Is(err, errSentAway) {
 		p.unregister(ctx, conn)
 	}
@@ -162,11 +178,8 @@ func (in *watching) read(ctx context.Context) error {
 			return in.client.errorOf(err)
 		}
 		in.silence.Stop() // the program may take its time
-		if r := resp.GetRegistered(); r != nil {
-			in.arrive(r)
-			if !in.begin(ctx, r) {
-				return ctx.Err()
-			}
+		if r := resp.GetRegistered(); r != nil && !in.enter(ctx, r) {
+			return ctx.Err()
 		}
 		for _, c := range resp.GetChanges() {
 			if err := in.take(ctx, c); err != nil {
@@ -175,6 +188,12 @@ func (in *watching) read(ctx context.Context) error {
 		}
 		in.silence.Reset(2*in.config.KeepAlive + time.Second)
 	}
+}
+
+// enter takes the answer of a registration; false: ctx has ended.
+func (in *watching) enter(ctx context.Context, r *belfryv1.RegisterClientResponse) bool {
+	in.arrive(r)
+	return in.begin(ctx, r)
 }
 
 // arrive notes where the registration is.

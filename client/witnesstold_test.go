@@ -68,6 +68,20 @@ func TestADoubtCountsWhenNobodyIsCertain(t *testing.T) {
 	}
 }
 
+func TestADoubtCountsWhenTheOtherWitnessIsGone(t *testing.T) {
+	t.Parallel()
+	told := newTold(2)
+	level := func(w int, s belfry.ResourceState) *belfry.ResourceChange {
+		return &belfry.ResourceChange{Resource: "node/b", Level: belfry.ResourceLevel{State: s, Version: belfry.ResourceVersion{Origin: belfry.NodeID{byte(w + 1)}}}}
+	}
+	told.begin(0, level(0, belfry.ResourceAvailable), 0)
+	told.begin(1, level(1, belfry.ResourceAvailable), 0)
+	told.left(0)
+	if !told.change(1, level(1, belfry.ResourceUnknown)) {
+		t.Error("the only witness doubts: not told")
+	}
+}
+
 func TestAMoveIsToldOnce(t *testing.T) {
 	t.Parallel()
 	told := newTold(2)

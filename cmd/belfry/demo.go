@@ -16,17 +16,20 @@ import (
 const demoTimeout = 2 * time.Minute
 
 func newDemoCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show the main job on real input: numbered, timed steps",
 		Long: `Show the main job on real input: three agents are started as processes of
 their own, real processes are killed, real files change, the configuration changes
-and its repository moves, products are unlocked, an agent is killed and comes back.
-As root, with ip and nft, the agents run in a network namespace of
-their own, in which one direction of a link and then a whole network are cut;
-where that is not possible these steps are skipped, with the reason, and are not
-counted as happened. Each step says what happened and how long it took. The exit
-code is 0 when no step failed, else 1. -o json prints a step a line.`,
+and its repository moves, products are unlocked, an agent is killed and comes back;
+in the end a node vanishes under two clients of a TCP service, of which the one
+that has a witness goes on at another node, and the other one waits.
+
+As root, with ip and nft, the agents run in a network namespace of their own, in
+which one direction of a link and then a whole network are cut; where that is not
+possible these steps are skipped, with the reason, and are not counted as happened.
+Each step says what happened and how long it took. The exit code is 0 when no step
+failed, else 1. -o json prints a step a line.`,
 		Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), demoTimeout)
@@ -34,6 +37,8 @@ code is 0 when no step failed, else 1. -o json prints a step a line.`,
 			return runDemo(ctx, a.out.file, !a.form.isTable())
 		},
 	}
+	cmd.AddCommand(newDemoServiceCommand(a), newDemoClientCommand(a))
+	return cmd
 }
 
 // A step is one line of the demonstration.
@@ -60,6 +65,8 @@ type demo struct {
 	stalled *consumer // at a; does not read for a while
 	before  verdicts  // before anything was cut
 	vendor  *demoVendor
+
+	witnessed demoWitnessed
 }
 
 // A skipReason is why a step is not possible on this machine: no failure, and
@@ -125,6 +132,8 @@ func (d *demo) steps() []stage {
 		{"another product is unlocked at a while c is down", 5 * time.Second, d.unlockWithoutC},
 		{"agent c comes back, its registrations with it, and unlocks the product at its start", 10 * time.Second, d.comeBack},
 		{"an event at c is received at a again", 5 * time.Second, d.eventAgain},
+		{"two clients at a use a TCP service at b; one of them has a witness", 10 * time.Second, d.useService},
+		{"b vanishes while both are idle: the one is told and goes on at c, the other waits", 10 * time.Second, d.killHolder},
 	}
 }
 
@@ -137,6 +146,7 @@ func (d *demo) close() {
 	if d.input != nil {
 		d.input.close()
 	}
+	d.witnessed.close()
 	if d.cluster != nil {
 		d.cluster.stop()
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,6 +31,7 @@ type statusView struct {
 
 	Repository *repositoryStateView `json:"repository" doc:"of the answering node; null: the members keep the configuration"`
 	Licenses   []licenseStateView   `json:"licenses" doc:"products on the answering node, by name"`
+	Witnesses  []witnessStateView   `json:"witnesses" doc:"of the answering node, and others that have said how they do; they are asked while clients are registered"`
 }
 
 // licenseStateView is one product in JSON.
@@ -38,6 +41,13 @@ type licenseStateView struct {
 	Reason    string   `json:"reason" doc:"why; what would be right"`
 	Until     *instant `json:"until" doc:"first instant with another state, if only time passes; null: none"`
 	LicenseID string   `json:"license_id" doc:"that decides; empty: none"`
+}
+
+// witnessStateView is how one witness does.
+type witnessStateView struct {
+	Node          string `json:"node" doc:"its name"`
+	State         string `json:"state" doc:"serving, draining or off"`
+	Registrations uint32 `json:"registrations" doc:"of clients; of other nodes about as many"`
 }
 
 type repositoryStateView struct {
@@ -92,6 +102,7 @@ func (a *app) status(ctx context.Context, c *client.Client) error {
 		table: func(o *output, wide bool) {
 			statusLine(o, s)
 			licenseLine(o, s.GetLicenses())
+			witnessesLine(o, view.Witnesses)
 			nodeTable(s.GetNodes(), when(s.GetTime()), wide, "NODE VERDICT FOR LINKS INTERVAL MAXWAIT NOTE").write(o)
 		},
 	})
@@ -151,6 +162,7 @@ func viewOfStatus(s *belfryv1.GetStatusResponse) statusView {
 		Nodes:         viewsOfNodes(s.GetNodes(), when(s.GetTime())),
 		Repository:    viewOfRepositoryState(s.GetRepository()),
 		Licenses:      viewsOfLicenses(s.GetLicenses()),
+		Witnesses:     viewsOfWitnesses(s),
 	}
 }
 
@@ -188,6 +200,36 @@ func licenseLine(o *output, s *belfryv1.LicensesStatus) {
 	if behind := s.GetClockBehind(); behind != nil {
 		fmt.Fprint(o, "  ")
 		o.paint(cell{text: "clock " + shortDuration(behind.AsDuration()) + " behind", color: yellow})
+	}
+	fmt.Fprintln(o)
+}
+
+func viewsOfWitnesses(s *belfryv1.GetStatusResponse) []witnessStateView {
+	views := []witnessStateView{}
+	if w := s.GetWitness(); w != nil {
+		views = append(views, witnessStateView{s.GetNodeName(), w.GetState(), w.GetRegistrations()})
+	}
+	for _, o := range s.GetWitness().GetOthers() {
+		views = append(views, witnessStateView{o.GetNode(), o.GetState(), o.GetRegistrations()})
+	}
+	slices.SortFunc(views, func(a, b witnessStateView) int { return strings.Compare(a.Node, b.Node) })
+	return views
+}
+
+// witnessesLine says how many clients each witness has, if there are any, or if one of
+// the witnesses serves none.
+func witnessesLine(o *output, all []witnessStateView) {
+	if !slices.ContainsFunc(all, func(v witnessStateView) bool { return v.Registrations > 0 || v.State != "serving" }) {
+		return
+	}
+	fmt.Fprint(o, "witnesses")
+	for _, v := range all {
+		c := cell{text: fmt.Sprintf("%s %s %d", printable(v.Node), printable(v.State), v.Registrations), color: green}
+		if v.State != "serving" {
+			c.color = yellow
+		}
+		fmt.Fprint(o, "  ")
+		o.paint(c)
 	}
 	fmt.Fprintln(o)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -37,6 +38,7 @@ type witnessChangeView struct {
 	ID            string             `json:"id" doc:"of the move; empty: it is none"`
 	DryRun        bool               `json:"dry_run" doc:"nothing was changed"`
 	Registrations uint64             `json:"registrations" doc:"that it is about, at all witnesses"`
+	Arrived       *uint64            `json:"arrived" doc:"of them, that use the new place within the time of --wait; null: nobody waited"`
 	Witnesses     []witnessMatchView `json:"witnesses" doc:"by name"`
 }
 
@@ -102,9 +104,9 @@ func yes(b bool) string {
 }
 
 // witnessChanged shows what a change is about: exit status 1 where it is about
-// nothing, or where a witness did not answer.
-func (a *app) witnessChanged(id string, dryRun, some bool, matches []*belfryv1.WitnessMatch, done string) error {
-	v := witnessChangeView{ID: id, DryRun: dryRun, Witnesses: []witnessMatchView{}}
+// nothing, where a witness did not answer, or where clients did not come.
+func (a *app) witnessChanged(v witnessChangeView, some bool, matches []*belfryv1.WitnessMatch, done string) error {
+	v.Witnesses = []witnessMatchView{}
 	var silent []string
 	for _, m := range matches {
 		v.Witnesses = append(v.Witnesses, witnessMatchView{m.GetNode(), append([]string{}, m.GetRegistrations()...), m.GetError()})
@@ -118,7 +120,7 @@ func (a *app) witnessChanged(id string, dryRun, some bool, matches []*belfryv1.W
 		value: v,
 		rows:  rowsOf(v.Witnesses),
 		table: func(o *output, _ bool) {
-			if dryRun {
+			if v.DryRun {
 				done = "nothing is changed: a dry run"
 			}
 			fmt.Fprintf(o, "%d registrations at %d witnesses; %s\n", v.Registrations, len(v.Witnesses)-len(silent), done)
@@ -131,6 +133,8 @@ func (a *app) witnessChanged(id string, dryRun, some bool, matches []*belfryv1.W
 		return failf(belfry.ErrNotFound, "no registration is meant; belfry witness list lists them")
 	case len(silent) > 0:
 		return failf(belfry.ErrNotFound, "%s did not answer; do it again when they do", strings.Join(silent, ", "))
+	case v.Arrived != nil && *v.Arrived < v.Registrations:
+		return failf(belfry.ErrNotFound, "%d of %d clients have not moved; a client that only watches does not, and belfry witness list shows what each uses", v.Registrations-*v.Arrived, v.Registrations)
 	}
 	return nil
 }
@@ -138,33 +142,105 @@ func (a *app) witnessChanged(id string, dryRun, some bool, matches []*belfryv1.W
 func newWitnessMove(a *app) *cobra.Command {
 	f := &selectorFlags{}
 	req := &belfryv1.MoveClientsRequest{}
+	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   "move --to NODE|ADDRESS",
 		Short: "Ask clients to use another node",
 		Long: `Ask clients to use another node, or another address. The flags choose which
-clients; --all is all.`,
-		Example: "  belfry witness move --at b --to c --dry-run\n  belfry witness move --resource service/db --to 10.0.0.3",
+clients; --all is all. With --wait it tells how many of them use it, and the exit
+code is 1 when some do not.`,
+		Example: "  belfry witness move --at b --to c --dry-run\n  belfry witness move --resource service/db --to 10.0.0.3 --wait 10s",
 		Args:    none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(req.GetTo()) == 0 {
 				return usagef("--to is missing; name the node or address to go to")
 			}
+			if cmd.Flags().Changed("wait") && wait <= 0 {
+				return usagef("--wait %s: a duration is positive; for example 10s", wait)
+			}
+			if wait > 0 && a.timeout == 0 {
+				a.timeout = wait + defaultTimeout
+			}
 			req.Selector = f.selector()
-			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
-				resp, err := c.MoveClients(ctx, req)
-				if err != nil {
-					return err
-				}
-				return a.witnessChanged(resp.GetId(), req.GetDryRun(), true, resp.GetMatches(), "they are asked to go to "+strings.Join(req.GetTo(), ", "))
-			})
+			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error { return a.witnessMove(ctx, c, req, wait) })
 		},
 	}
 	f.register(cmd, true)
+	cmd.Flags().DurationVar(&wait, "wait", 0, "how long to wait for the clients to use it")
 	cmd.Flags().StringSliceVar(&req.To, "to", nil, "nodes or addresses to go to, the best first")
 	cmd.Flags().StringVar(&req.Reason, "reason", "", "operator or balance: what clients are told (default operator)")
 	dryRunFlag(cmd, &req.DryRun)
 	return cmd
 }
+
+// witnessMove asks clients to move, and waits for them if it is to.
+func (a *app) witnessMove(ctx context.Context, c *client.Client, req *belfryv1.MoveClientsRequest, wait time.Duration) error {
+	begin := time.Now()
+	resp, err := c.MoveClients(ctx, req)
+	if err != nil {
+		return err
+	}
+	v := witnessChangeView{ID: resp.GetId(), DryRun: req.GetDryRun()}
+	done := "they are asked to go to " + strings.Join(req.GetTo(), ", ")
+	if wait > 0 && !req.GetDryRun() {
+		arrived, err := waitMoved(ctx, c, req, resp.GetMatches(), wait)
+		if err != nil {
+			return err
+		}
+		v.Arrived = &arrived
+		done += fmt.Sprintf("; %d use it after %s", arrived, shortDuration(time.Since(begin)))
+	}
+	return a.witnessChanged(v, true, resp.GetMatches(), done)
+}
+
+// movedPoll is between two looks whether clients have moved.
+const movedPoll = 100 * time.Millisecond
+
+// waitMoved is how many of those who were asked use one of the new places, at whichever
+// witness they are registered now: all of them, or those that do when the time is over.
+func waitMoved(ctx context.Context, c *client.Client, req *belfryv1.MoveClientsRequest, matches []*belfryv1.WitnessMatch, wait time.Duration) (uint64, error) {
+	asked := map[string]bool{}
+	for _, m := range matches {
+		for _, key := range m.GetRegistrations() {
+			asked[key] = true
+		}
+	}
+	deadline := time.After(wait)
+	for {
+		arrived := map[string]bool{}
+		for _, to := range req.GetTo() {
+			if host, _, err := net.SplitHostPort(to); err == nil {
+				to = host
+			}
+			s := req.GetSelector()
+			there := &belfryv1.RegistrationSelector{Key: s.GetKey(), Client: s.GetClient(), Principal: s.GetPrincipal(), Protocol: s.GetProtocol(), Resource: s.GetResource(), At: to}
+			list, err := c.ListWitness(ctx, &belfryv1.ListWitnessRequest{Selector: there, Limit: mostListed})
+			if err != nil {
+				return 0, err
+			}
+			for _, n := range list.GetNodes() {
+				for _, r := range n.GetRegistrations() {
+					if asked[r.GetKey()] {
+						arrived[r.GetKey()] = true
+					}
+				}
+			}
+		}
+		if len(arrived) == len(asked) {
+			return uint64(len(arrived)), nil
+		}
+		select {
+		case <-time.After(movedPoll):
+		case <-deadline:
+			return uint64(len(arrived)), nil
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}
+
+// mostListed is the most registrations that one witness lists.
+const mostListed = 10_000
 
 func newWitnessDrain(a *app) *cobra.Command {
 	req := &belfryv1.DrainNodeRequest{}
@@ -187,7 +263,7 @@ there is another holder. Until --undo, also when agents start again.`,
 				if req.GetUndo() {
 					done = req.GetNode() + " takes clients again"
 				}
-				return a.witnessChanged(resp.GetId(), req.GetDryRun(), false, resp.GetMatches(), done)
+				return a.witnessChanged(witnessChangeView{ID: resp.GetId(), DryRun: req.GetDryRun()}, false, resp.GetMatches(), done)
 			})
 		},
 		ValidArgsFunction: a.completeNode,
@@ -200,6 +276,7 @@ there is another holder. Until --undo, also when agents start again.`,
 
 func newWitnessSet(a *app) *cobra.Command {
 	var d time.Duration
+	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "set RESOURCE STATE",
 		Short: "Hold a resource in a state, whatever is reported",
@@ -221,19 +298,23 @@ unavailable or unknown. With the state "reported" what they report counts again.
 			return a.ask(cmd.Context(), func(ctx context.Context, c *client.Client) error {
 				var matches []*belfryv1.WitnessMatch
 				var err error
-				if reported {
+				switch {
+				case dryRun:
+					matches, err = c.ResourceClients(ctx, args[0])
+				case reported:
 					matches, err = c.UnsetResource(ctx, args[0])
-				} else {
+				default:
 					matches, err = c.SetResource(ctx, args[0], state, d)
 				}
 				if err != nil {
 					return err
 				}
-				return a.witnessChanged("", false, false, matches, printable(args[0])+" is "+args[1])
+				return a.witnessChanged(witnessChangeView{DryRun: dryRun}, false, matches, printable(args[0])+" is "+args[1])
 			})
 		},
 	}
 	cmd.Flags().DurationVar(&d, "for", 0, "how long, 1s to 168h")
+	dryRunFlag(cmd, &dryRun)
 	return cmd
 }
 
@@ -254,7 +335,7 @@ again. The flags choose which; --all is all.`,
 				if err != nil {
 					return err
 				}
-				return a.witnessChanged("", req.GetDryRun(), true, resp.GetMatches(), "they are ended")
+				return a.witnessChanged(witnessChangeView{DryRun: req.GetDryRun()}, true, resp.GetMatches(), "they are ended")
 			})
 		},
 	}

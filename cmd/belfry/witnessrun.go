@@ -249,10 +249,7 @@ func (a *app) steer(ctx context.Context, f *runFlags, w *client.Witness, p follo
 			if e.Change.Level.State == belfry.ResourceUnknown {
 				continue // a doubt: what works goes on
 			}
-			usable := []string{}
-			for _, address := range e.Change.Addresses {
-				usable = append(usable, withPort(address, f.port))
-			}
+			usable := usableNow(&e.Change, target, f.port)
 			if !slices.Contains(usable, target) {
 				target = ""
 				if len(usable) > 0 {
@@ -275,6 +272,19 @@ func (a *app) steer(ctx context.Context, f *runFlags, w *client.Witness, p follo
 			w.Use(host) // its failure is news although another one has it too
 		}
 	}
+}
+
+// usableNow is where a resource can be used, with ports. Of the holder in use a doubt is
+// no failure, also where another one is certain: what works there goes on.
+func usableNow(c *belfry.ResourceChange, target, port string) []string {
+	usable := []string{}
+	for _, address := range c.Addresses {
+		usable = append(usable, withPort(address, port))
+	}
+	if c.HasAt && c.Level.At == belfry.ResourceUnknown && target != "" && !slices.Contains(usable, target) {
+		usable = append(usable, target)
+	}
+	return usable
 }
 
 // withPort adds a port, if there is one, to an address that has none.

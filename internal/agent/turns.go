@@ -28,7 +28,7 @@ const (
 )
 
 // The turns let one of the nodes that have a handler run it for an event
-// (docs/adr/0014, 0033). A node whose turn it is claims the notification: it asks
+// (docs/adr/0014, 0034). A node whose turn it is claims the notification: it asks
 // all others, and runs it when none is done with it, runs it or has a claim that
 // comes first. The others keep the notification and ask that node how far it is;
 // when it is down, or has been started again since, it is the next one's turn.

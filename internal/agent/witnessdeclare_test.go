@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -267,6 +268,38 @@ func TestARegistrationIsDelegated(t *testing.T) {
 	})
 	if err != nil || len(told.GetChanges()) != 1 || told.GetChanges()[0].GetState() != "unknown" {
 		t.Errorf("told %v, %v; want that b is in doubt", told, err)
+	}
+}
+
+// W10: the library has one call register it at the best witness, which it dials then.
+func TestAClientHasItsRegistrationDelegated(t *testing.T) {
+	t.Parallel()
+	nodes := localNodes(t, 3)
+	agents := map[string]*Agent{}
+	for _, n := range nodes {
+		agents[n.Name] = startAgent(t, n)
+	}
+	for _, n := range nodes {
+		waitUp(t, n, "a", "b", "c")
+	}
+	identity, err := ClientTLS(filepath.Join(filepath.Dir(nodes[0].State), "client"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := openWitness(t, client.WitnessConfig{
+		Seeds: []string{nodes[1].Streams.String()}, TLS: identity, Resources: []string{"node/b"}, At: "b", Name: "web", Delegate: true,
+	})
+	expectTold(t, w, "now node/b available x0")
+	at := agents[w.Node()]
+	held, err := at.witness.Listing(t.Context())
+	if err != nil || w.Node() == "b" || len(held.Registrations) != 1 || held.Registrations[0].Owner.Source != "" {
+		t.Fatalf("at %s: %+v, %v; want one registration, that another agent made", w.Node(), held.Registrations, err)
+	}
+	stopAgent(t, agents["b"])
+	expectTold(t, w, "changed node/b unknown x1")
+	w.Close()
+	if held, err = at.witness.Listing(t.Context()); err != nil || len(held.Registrations) != 0 {
+		t.Errorf("after Close: %+v, %v; want none", held.Registrations, err)
 	}
 }
 

@@ -135,6 +135,10 @@ func (a *Agent) witnessStatus(ctx context.Context) *belfryv1.WitnessStatus {
 		all, _ := m.NodeInformation(witness.Question{})
 		s.Witnesses = uint32(len(all))
 		s.State = standingWord(witness.Standing{Off: m.Off(), Draining: m.Draining()})
+		others := m.Others()
+		for _, name := range slices.Sorted(maps.Keys(others)) {
+			s.Others = append(s.Others, &belfryv1.WitnessStanding{Node: name, State: standingWord(others[name]), Registrations: uint32(others[name].Registrations)})
+		}
 	})
 	if err != nil {
 		return nil

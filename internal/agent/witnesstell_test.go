@@ -63,6 +63,9 @@ func TestMovesAreEventsAndAreCounted(t *testing.T) {
 		}
 	}
 	status := a.witnessStatus(ctx)
+	if others := status.GetOthers(); len(others) != 1 || others[0].GetNode() != "b" || others[0].GetState() != witnessServing {
+		t.Errorf("others %v; b has said how it does", others)
+	}
 	if status.GetState() != witnessServing || status.GetRegistrations() != 1 || status.GetWitnesses() != 2 {
 		t.Errorf("status %v; want one registration, and two witnesses that serve", status)
 	}

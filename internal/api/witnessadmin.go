@@ -305,6 +305,7 @@ func (l LocalWitness) Set(ctx context.Context, req *belfryv1.SetResourceRequest)
 	if err != nil {
 		return nil, err
 	}
+	o.DryRun = req.GetDryRun()
 	matches, err := l.match(ctx, o)
 	return &belfryv1.SetResourceResponse{Matches: matches}, err
 }
@@ -326,6 +327,8 @@ func (w *witnessService) SetResource(ctx context.Context, req *belfryv1.SetResou
 	} else {
 		resp.Matches = matchesOf(everywhere(ctx, w.s, belfryv1.WitnessService_SetResource_FullMethodName, req, local.Set))
 	}
-	w.s.audit(ctx, op, req.GetResource(), 0, "state", req.GetState())
+	if !req.GetDryRun() {
+		w.s.audit(ctx, op, req.GetResource(), 0, "state", req.GetState())
+	}
 	return resp, nil
 }

@@ -105,6 +105,17 @@ func (m *Machine) Off() bool { return m.cfg.Off }
 // Draining tells whether this node is being emptied.
 func (m *Machine) Draining() bool { return m.node(m.cfg.Node).draining }
 
+// Others are the other witnesses that have said how they do, by name of the node.
+func (m *Machine) Others() map[string]Standing {
+	all := map[string]Standing{}
+	for _, n := range m.members {
+		if n.heard && n.ID != m.cfg.Node && n.verdict == belfry.VerdictUp {
+			all[n.Name] = Standing{Off: n.off, Draining: n.leaving, Registrations: n.registrations}
+		}
+	}
+	return all
+}
+
 // Resources is all that somebody here is registered for or that is held in a
 // state, by name.
 func (m *Machine) Resources(now time.Time) []ResourceStatus {

@@ -153,6 +153,7 @@ type (
 		Resource belfry.Resource
 		State    belfry.ResourceState
 		Until    time.Time
+		DryRun   bool // only say which registrations it is about
 	}
 )
 
@@ -289,7 +290,7 @@ type (
 		Key     Key
 		States  []Present               // of Register
 		Changes []belfry.ResourceChange // of Wait; none: the time is over
-		Matched []Key                   // of Move, Drain and Force, in order
+		Matched []Key                   // of Move, Drain, Force, and of an Override that is a dry run, in order
 		Err     error                   // wraps a sentinel
 	}
 

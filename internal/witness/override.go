@@ -1,6 +1,7 @@
 package witness
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -10,6 +11,10 @@ import (
 // setOverride holds a resource in a state.
 func (m *Machine) setOverride(now time.Time, msg Override) {
 	r := m.resources[msg.Resource]
+	if msg.DryRun {
+		m.answer(Answer{Call: msg.Call, Matched: r.registered()})
+		return
+	}
 	over := !msg.Until.After(now)
 	if r == nil && over {
 		m.answer(Answer{Call: msg.Call}) // it is held in no state here
@@ -35,6 +40,18 @@ func (m *Machine) setOverride(now time.Time, msg Override) {
 		s.look(m, now)
 	}
 	m.forgetUnused(r)
+}
+
+// registered is the keys of all who are registered for a resource, in order.
+func (r *resource) registered() (keys []Key) {
+	if r == nil {
+		return nil
+	}
+	for _, s := range r.subs {
+		keys = append(keys, s.reg.key)
+	}
+	slices.SortFunc(keys, func(a, b Key) int { return bytes.Compare(a[:], b[:]) })
+	return keys
 }
 
 // hasHeld gives out all overrides, for who keeps them over a restart.

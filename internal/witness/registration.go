@@ -88,7 +88,9 @@ func (s *sub) level(now time.Time) (l belfry.ResourceLevel) {
 		return plain
 	}
 	l.State = state(r.state, r.eager)
-	if i := s.instance(); i != nil {
+	if i := s.instance(); i != nil && i.kept && s.told.At != belfry.ResourceUnavailable {
+		l.At = state(belfry.ResourceUnknown, belfry.ResourceUnknown)
+	} else if i != nil {
 		l.At = state(i.state, i.eager)
 	}
 	return l
@@ -296,10 +298,13 @@ func (r *registration) knows(name belfry.Resource) *belfry.ResourceLevel {
 // client has missed. Where this witness may know less than the one before, the
 // client keeps what it knows until that is settled.
 func (s *sub) begin(now time.Time) Present {
+	known := s.reg.knows(s.resource.name)
+	if known != nil {
+		s.told = *known
+	}
 	l := s.level(now)
 	s.pending, s.settle = nil, time.Time{}
 	p := pending{level: l, first: s.resource.since, last: s.resource.since}
-	known := s.reg.knows(s.resource.name)
 	if known == nil {
 		s.told = l
 		return Present{Change: s.hand(p)}

@@ -51,6 +51,7 @@ type instance struct {
 	probed   belfry.ResourceState
 	state    belfry.ResourceState
 	eager    belfry.ResourceState
+	kept     bool // it is unavailable only because it was: how it is now it has not said
 
 	mark alarm
 }
@@ -81,6 +82,7 @@ func (i *instance) ring(m *Machine, now time.Time) (next time.Time) {
 // judge is the table of witness.md 2.
 func (i *instance) judge() belfry.ResourceState {
 	n := i.node
+	i.kept = false
 	switch {
 	case n.known && n.verdict == belfry.VerdictDown && i.probe != "":
 		if i.probed == belfry.ResourceUnknown && i.state == belfry.ResourceUnavailable {
@@ -92,7 +94,7 @@ func (i *instance) judge() belfry.ResourceState {
 	case n.verdict == belfry.VerdictUp:
 		return i.reported()
 	case n.verdict == belfry.VerdictJoining && i.state == belfry.ResourceUnavailable:
-		return belfry.ResourceUnavailable // it comes back, and has not said how
+		return i.keep() // it comes back, and has not said how
 	}
 	return belfry.ResourceUnknown // joining, stalled, unreachable: a doubt is no failure
 }
@@ -111,13 +113,20 @@ func (i *instance) reported() belfry.ResourceState {
 	case i.silent() && i.state != belfry.ResourceUnavailable:
 		return belfry.ResourceUnknown
 	case i.silent():
-		return belfry.ResourceUnavailable
+		return i.keep()
 	case !i.awaited.IsZero() && i.state == belfry.ResourceUnavailable:
-		return belfry.ResourceUnavailable
+		return i.keep()
 	case !i.awaited.IsZero() || i.report.Incarnation != i.node.incarnation:
 		return belfry.ResourceUnknown
 	}
 	return i.report.State
+}
+
+// keep has it stay unavailable, as whoever was told so holds it. Who comes to use this
+// holder meanwhile, because of a move, was not, and for that one nobody knows.
+func (i *instance) keep() belfry.ResourceState {
+	i.kept = true
+	return belfry.ResourceUnavailable
 }
 
 // instance finds or makes the one of a node.

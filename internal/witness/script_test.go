@@ -1,6 +1,7 @@
 package witness
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -13,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/belfry-ha/belfry"
 )
@@ -45,7 +46,7 @@ func TestScripts(t *testing.T) {
 				}
 				return
 			}
-			if diff := cmp.Diff(string(want), got); diff != "" {
+			if diff := gocmp.Diff(string(want), got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -359,7 +360,7 @@ func (w *world) callMessage(t *testing.T, f []string, o map[string]string) Messa
 	}
 	owner.Connection, owner.Source = uint64(number(t, o["connection"], "0")), o["source"]
 	switch f[0] {
-	case "register": // register KEY RESOURCE… [at=] [client=] [known=RESOURCE:STATE:NODE.INC.SEQ] [flag=…]
+	case "register": // register KEY RESOURCE… [at=] [client=] [known=RESOURCE:STATE[+AT]:NODE.INC.SEQ[:concluded]] [flag=…]
 		r := Register{Call: w.call, Owner: owner, Key: scriptKey(f[1]), Client: o["client"], At: o["at"], LastMove: o["moved"]}
 		for _, name := range f[2:] {
 			r.Resources = append(r.Resources, belfry.Resource(name))
@@ -389,7 +390,7 @@ func (w *world) callMessage(t *testing.T, f []string, o map[string]string) Messa
 	case "force":
 		return Force{Call: w.call, Select: scriptSelector(o), DryRun: o["dry"] != ""}
 	case "override":
-		return Override{w.call, belfry.Resource(f[1]), parsed(t, belfry.ParseResourceState, f[2]), w.now.Add(duration(t, o["for"]))}
+		return Override{w.call, belfry.Resource(f[1]), parsed(t, belfry.ParseResourceState, f[2]), w.now.Add(duration(t, o["for"])), o["dry"] != ""}
 	}
 	t.Fatalf("unknown command %q", f)
 	return nil
@@ -399,8 +400,9 @@ func scriptKnown(t *testing.T, text string) Known {
 	t.Helper()
 	parts := strings.Split(text, ":")
 	version := strings.Split(parts[2], ".")
+	state, at, _ := strings.Cut(parts[1], "+")
 	return Known{belfry.Resource(parts[0]), belfry.ResourceLevel{
-		State: parsed(t, belfry.ParseResourceState, parts[1]),
+		State: parsed(t, belfry.ParseResourceState, state), At: parsed(t, belfry.ParseResourceState, cmp.Or(at, "unknown")),
 		Version: belfry.ResourceVersion{
 			Origin: scriptNode(version[0]), Incarnation: belfry.Incarnation(number(t, version[1], "")),
 			Seq: uint64(number(t, version[2], "")), Reported: len(parts) < 4,

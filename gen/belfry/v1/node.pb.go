@@ -241,6 +241,7 @@ type WitnessStatus struct {
 	Unread           uint32                 `protobuf:"varint,5,opt,name=unread,proto3" json:"unread,omitempty"`       // registrations with changes that were not read
 	Witnesses        uint32                 `protobuf:"varint,6,opt,name=witnesses,proto3" json:"witnesses,omitempty"` // that clients of this node can use, itself included
 	Drained          []string               `protobuf:"bytes,7,rep,name=drained,proto3" json:"drained,omitempty"`      // names of nodes that the configuration keeps clients from
+	Others           []*WitnessStanding     `protobuf:"bytes,8,rep,name=others,proto3" json:"others,omitempty"`        // witnesses that have said how they do, by name; they are asked while clients are there
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -324,6 +325,74 @@ func (x *WitnessStatus) GetDrained() []string {
 	return nil
 }
 
+func (x *WitnessStatus) GetOthers() []*WitnessStanding {
+	if x != nil {
+		return x.Others
+	}
+	return nil
+}
+
+// WitnessStanding is what a witness says of itself.
+type WitnessStanding struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`                    // its name
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`                  // serving, draining or off
+	Registrations uint32                 `protobuf:"varint,3,opt,name=registrations,proto3" json:"registrations,omitempty"` // about as many: told again when they have doubled or halved
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WitnessStanding) Reset() {
+	*x = WitnessStanding{}
+	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WitnessStanding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WitnessStanding) ProtoMessage() {}
+
+func (x *WitnessStanding) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WitnessStanding.ProtoReflect.Descriptor instead.
+func (*WitnessStanding) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *WitnessStanding) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *WitnessStanding) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *WitnessStanding) GetRegistrations() uint32 {
+	if x != nil {
+		return x.Registrations
+	}
+	return 0
+}
+
 // RepositoryStatus is how a node stands to the cluster's repository.
 type RepositoryStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -342,7 +411,7 @@ type RepositoryStatus struct {
 
 func (x *RepositoryStatus) Reset() {
 	*x = RepositoryStatus{}
-	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	mi := &file_belfry_v1_node_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -354,7 +423,7 @@ func (x *RepositoryStatus) String() string {
 func (*RepositoryStatus) ProtoMessage() {}
 
 func (x *RepositoryStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[3]
+	mi := &file_belfry_v1_node_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -367,7 +436,7 @@ func (x *RepositoryStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepositoryStatus.ProtoReflect.Descriptor instead.
 func (*RepositoryStatus) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{3}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RepositoryStatus) GetId() string {
@@ -444,7 +513,7 @@ type LicensesStatus struct {
 
 func (x *LicensesStatus) Reset() {
 	*x = LicensesStatus{}
-	mi := &file_belfry_v1_node_proto_msgTypes[4]
+	mi := &file_belfry_v1_node_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -456,7 +525,7 @@ func (x *LicensesStatus) String() string {
 func (*LicensesStatus) ProtoMessage() {}
 
 func (x *LicensesStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[4]
+	mi := &file_belfry_v1_node_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -469,7 +538,7 @@ func (x *LicensesStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LicensesStatus.ProtoReflect.Descriptor instead.
 func (*LicensesStatus) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LicensesStatus) GetProducts() []*LicensedProduct {
@@ -500,7 +569,7 @@ type LicensedProduct struct {
 
 func (x *LicensedProduct) Reset() {
 	*x = LicensedProduct{}
-	mi := &file_belfry_v1_node_proto_msgTypes[5]
+	mi := &file_belfry_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -512,7 +581,7 @@ func (x *LicensedProduct) String() string {
 func (*LicensedProduct) ProtoMessage() {}
 
 func (x *LicensedProduct) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[5]
+	mi := &file_belfry_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -525,7 +594,7 @@ func (x *LicensedProduct) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LicensedProduct.ProtoReflect.Descriptor instead.
 func (*LicensedProduct) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LicensedProduct) GetProduct() string {
@@ -574,7 +643,7 @@ type ProducersStatus struct {
 
 func (x *ProducersStatus) Reset() {
 	*x = ProducersStatus{}
-	mi := &file_belfry_v1_node_proto_msgTypes[6]
+	mi := &file_belfry_v1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -586,7 +655,7 @@ func (x *ProducersStatus) String() string {
 func (*ProducersStatus) ProtoMessage() {}
 
 func (x *ProducersStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[6]
+	mi := &file_belfry_v1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -599,7 +668,7 @@ func (x *ProducersStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducersStatus.ProtoReflect.Descriptor instead.
 func (*ProducersStatus) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ProducersStatus) GetRunning() uint32 {
@@ -633,7 +702,7 @@ type FailingProducer struct {
 
 func (x *FailingProducer) Reset() {
 	*x = FailingProducer{}
-	mi := &file_belfry_v1_node_proto_msgTypes[7]
+	mi := &file_belfry_v1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -645,7 +714,7 @@ func (x *FailingProducer) String() string {
 func (*FailingProducer) ProtoMessage() {}
 
 func (x *FailingProducer) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[7]
+	mi := &file_belfry_v1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,7 +727,7 @@ func (x *FailingProducer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailingProducer.ProtoReflect.Descriptor instead.
 func (*FailingProducer) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *FailingProducer) GetName() string {
@@ -725,7 +794,7 @@ type JournalStatus struct {
 
 func (x *JournalStatus) Reset() {
 	*x = JournalStatus{}
-	mi := &file_belfry_v1_node_proto_msgTypes[8]
+	mi := &file_belfry_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -737,7 +806,7 @@ func (x *JournalStatus) String() string {
 func (*JournalStatus) ProtoMessage() {}
 
 func (x *JournalStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[8]
+	mi := &file_belfry_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -750,7 +819,7 @@ func (x *JournalStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalStatus.ProtoReflect.Descriptor instead.
 func (*JournalStatus) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *JournalStatus) GetState() string {
@@ -826,7 +895,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_belfry_v1_node_proto_msgTypes[9]
+	mi := &file_belfry_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -838,7 +907,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[9]
+	mi := &file_belfry_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -851,7 +920,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Node) GetId() string {
@@ -1031,7 +1100,7 @@ type PeerStream struct {
 
 func (x *PeerStream) Reset() {
 	*x = PeerStream{}
-	mi := &file_belfry_v1_node_proto_msgTypes[10]
+	mi := &file_belfry_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1112,7 @@ func (x *PeerStream) String() string {
 func (*PeerStream) ProtoMessage() {}
 
 func (x *PeerStream) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[10]
+	mi := &file_belfry_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1125,7 @@ func (x *PeerStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStream.ProtoReflect.Descriptor instead.
 func (*PeerStream) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PeerStream) GetUp() bool {
@@ -1110,7 +1179,7 @@ type MemberReport struct {
 
 func (x *MemberReport) Reset() {
 	*x = MemberReport{}
-	mi := &file_belfry_v1_node_proto_msgTypes[11]
+	mi := &file_belfry_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1122,7 +1191,7 @@ func (x *MemberReport) String() string {
 func (*MemberReport) ProtoMessage() {}
 
 func (x *MemberReport) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[11]
+	mi := &file_belfry_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1135,7 +1204,7 @@ func (x *MemberReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReport.ProtoReflect.Descriptor instead.
 func (*MemberReport) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *MemberReport) GetAsked() *timestamppb.Timestamp {
@@ -1190,7 +1259,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[12]
+	mi := &file_belfry_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1202,7 +1271,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[12]
+	mi := &file_belfry_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1215,7 +1284,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListNodesRequest) GetPageSize() uint32 {
@@ -1242,7 +1311,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[13]
+	mi := &file_belfry_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1254,7 +1323,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[13]
+	mi := &file_belfry_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1267,7 +1336,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -1293,7 +1362,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[14]
+	mi := &file_belfry_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1305,7 +1374,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[14]
+	mi := &file_belfry_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1318,7 +1387,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetNodeRequest) GetNode() string {
@@ -1338,7 +1407,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[15]
+	mi := &file_belfry_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1350,7 +1419,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[15]
+	mi := &file_belfry_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1363,7 +1432,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetNodeResponse) GetNode() *Node {
@@ -1392,7 +1461,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_belfry_v1_node_proto_msgTypes[16]
+	mi := &file_belfry_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +1473,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[16]
+	mi := &file_belfry_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1417,7 +1486,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Evidence) GetTime() *timestamppb.Timestamp {
@@ -1458,7 +1527,7 @@ type StopNodeRequest struct {
 
 func (x *StopNodeRequest) Reset() {
 	*x = StopNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[17]
+	mi := &file_belfry_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +1539,7 @@ func (x *StopNodeRequest) String() string {
 func (*StopNodeRequest) ProtoMessage() {}
 
 func (x *StopNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[17]
+	mi := &file_belfry_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1483,7 +1552,7 @@ func (x *StopNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopNodeRequest.ProtoReflect.Descriptor instead.
 func (*StopNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StopNodeRequest) GetNode() string {
@@ -1514,7 +1583,7 @@ type StopNodeResponse struct {
 
 func (x *StopNodeResponse) Reset() {
 	*x = StopNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[18]
+	mi := &file_belfry_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +1595,7 @@ func (x *StopNodeResponse) String() string {
 func (*StopNodeResponse) ProtoMessage() {}
 
 func (x *StopNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[18]
+	mi := &file_belfry_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +1608,7 @@ func (x *StopNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopNodeResponse.ProtoReflect.Descriptor instead.
 func (*StopNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StopNodeResponse) GetNodeId() string {
@@ -1594,7 +1663,7 @@ type StartNodeRequest struct {
 
 func (x *StartNodeRequest) Reset() {
 	*x = StartNodeRequest{}
-	mi := &file_belfry_v1_node_proto_msgTypes[19]
+	mi := &file_belfry_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +1675,7 @@ func (x *StartNodeRequest) String() string {
 func (*StartNodeRequest) ProtoMessage() {}
 
 func (x *StartNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[19]
+	mi := &file_belfry_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +1688,7 @@ func (x *StartNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartNodeRequest.ProtoReflect.Descriptor instead.
 func (*StartNodeRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StartNodeRequest) GetNode() string {
@@ -1649,7 +1718,7 @@ type StartNodeResponse struct {
 
 func (x *StartNodeResponse) Reset() {
 	*x = StartNodeResponse{}
-	mi := &file_belfry_v1_node_proto_msgTypes[20]
+	mi := &file_belfry_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1661,7 +1730,7 @@ func (x *StartNodeResponse) String() string {
 func (*StartNodeResponse) ProtoMessage() {}
 
 func (x *StartNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_node_proto_msgTypes[20]
+	mi := &file_belfry_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1674,7 +1743,7 @@ func (x *StartNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartNodeResponse.ProtoReflect.Descriptor instead.
 func (*StartNodeResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_belfry_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StartNodeResponse) GetNodeId() string {
@@ -1744,7 +1813,7 @@ const file_belfry_v1_node_proto_rawDesc = "" +
 	"repository\x18\x0f \x01(\v2\x1b.belfry.v1.RepositoryStatusR\n" +
 	"repository\x125\n" +
 	"\blicenses\x18\x10 \x01(\v2\x19.belfry.v1.LicensesStatusR\blicenses\x122\n" +
-	"\awitness\x18\x11 \x01(\v2\x18.belfry.v1.WitnessStatusR\awitness\"\xde\x01\n" +
+	"\awitness\x18\x11 \x01(\v2\x18.belfry.v1.WitnessStatusR\awitness\"\x92\x02\n" +
 	"\rWitnessStatus\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12$\n" +
 	"\rregistrations\x18\x02 \x01(\rR\rregistrations\x12+\n" +
@@ -1752,7 +1821,12 @@ const file_belfry_v1_node_proto_rawDesc = "" +
 	"\x05waits\x18\x04 \x01(\rR\x05waits\x12\x16\n" +
 	"\x06unread\x18\x05 \x01(\rR\x06unread\x12\x1c\n" +
 	"\twitnesses\x18\x06 \x01(\rR\twitnesses\x12\x18\n" +
-	"\adrained\x18\a \x03(\tR\adrained\"\x9c\x02\n" +
+	"\adrained\x18\a \x03(\tR\adrained\x122\n" +
+	"\x06others\x18\b \x03(\v2\x1a.belfry.v1.WitnessStandingR\x06others\"a\n" +
+	"\x0fWitnessStanding\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12$\n" +
+	"\rregistrations\x18\x03 \x01(\rR\rregistrations\"\x9c\x02\n" +
 	"\x10RepositoryStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -1896,83 +1970,85 @@ func file_belfry_v1_node_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_node_proto_rawDescData
 }
 
-var file_belfry_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_belfry_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_belfry_v1_node_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: belfry.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: belfry.v1.GetStatusResponse
 	(*WitnessStatus)(nil),         // 2: belfry.v1.WitnessStatus
-	(*RepositoryStatus)(nil),      // 3: belfry.v1.RepositoryStatus
-	(*LicensesStatus)(nil),        // 4: belfry.v1.LicensesStatus
-	(*LicensedProduct)(nil),       // 5: belfry.v1.LicensedProduct
-	(*ProducersStatus)(nil),       // 6: belfry.v1.ProducersStatus
-	(*FailingProducer)(nil),       // 7: belfry.v1.FailingProducer
-	(*JournalStatus)(nil),         // 8: belfry.v1.JournalStatus
-	(*Node)(nil),                  // 9: belfry.v1.Node
-	(*PeerStream)(nil),            // 10: belfry.v1.PeerStream
-	(*MemberReport)(nil),          // 11: belfry.v1.MemberReport
-	(*ListNodesRequest)(nil),      // 12: belfry.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),     // 13: belfry.v1.ListNodesResponse
-	(*GetNodeRequest)(nil),        // 14: belfry.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),       // 15: belfry.v1.GetNodeResponse
-	(*Evidence)(nil),              // 16: belfry.v1.Evidence
-	(*StopNodeRequest)(nil),       // 17: belfry.v1.StopNodeRequest
-	(*StopNodeResponse)(nil),      // 18: belfry.v1.StopNodeResponse
-	(*StartNodeRequest)(nil),      // 19: belfry.v1.StartNodeRequest
-	(*StartNodeResponse)(nil),     // 20: belfry.v1.StartNodeResponse
-	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*WitnessStanding)(nil),       // 3: belfry.v1.WitnessStanding
+	(*RepositoryStatus)(nil),      // 4: belfry.v1.RepositoryStatus
+	(*LicensesStatus)(nil),        // 5: belfry.v1.LicensesStatus
+	(*LicensedProduct)(nil),       // 6: belfry.v1.LicensedProduct
+	(*ProducersStatus)(nil),       // 7: belfry.v1.ProducersStatus
+	(*FailingProducer)(nil),       // 8: belfry.v1.FailingProducer
+	(*JournalStatus)(nil),         // 9: belfry.v1.JournalStatus
+	(*Node)(nil),                  // 10: belfry.v1.Node
+	(*PeerStream)(nil),            // 11: belfry.v1.PeerStream
+	(*MemberReport)(nil),          // 12: belfry.v1.MemberReport
+	(*ListNodesRequest)(nil),      // 13: belfry.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),     // 14: belfry.v1.ListNodesResponse
+	(*GetNodeRequest)(nil),        // 15: belfry.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),       // 16: belfry.v1.GetNodeResponse
+	(*Evidence)(nil),              // 17: belfry.v1.Evidence
+	(*StopNodeRequest)(nil),       // 18: belfry.v1.StopNodeRequest
+	(*StopNodeResponse)(nil),      // 19: belfry.v1.StopNodeResponse
+	(*StartNodeRequest)(nil),      // 20: belfry.v1.StartNodeRequest
+	(*StartNodeResponse)(nil),     // 21: belfry.v1.StartNodeResponse
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
 }
 var file_belfry_v1_node_proto_depIdxs = []int32{
-	21, // 0: belfry.v1.GetStatusResponse.oldest_fact:type_name -> google.protobuf.Duration
-	9,  // 1: belfry.v1.GetStatusResponse.nodes:type_name -> belfry.v1.Node
-	22, // 2: belfry.v1.GetStatusResponse.time:type_name -> google.protobuf.Timestamp
-	8,  // 3: belfry.v1.GetStatusResponse.journal:type_name -> belfry.v1.JournalStatus
-	6,  // 4: belfry.v1.GetStatusResponse.producers:type_name -> belfry.v1.ProducersStatus
-	3,  // 5: belfry.v1.GetStatusResponse.repository:type_name -> belfry.v1.RepositoryStatus
-	4,  // 6: belfry.v1.GetStatusResponse.licenses:type_name -> belfry.v1.LicensesStatus
+	22, // 0: belfry.v1.GetStatusResponse.oldest_fact:type_name -> google.protobuf.Duration
+	10, // 1: belfry.v1.GetStatusResponse.nodes:type_name -> belfry.v1.Node
+	23, // 2: belfry.v1.GetStatusResponse.time:type_name -> google.protobuf.Timestamp
+	9,  // 3: belfry.v1.GetStatusResponse.journal:type_name -> belfry.v1.JournalStatus
+	7,  // 4: belfry.v1.GetStatusResponse.producers:type_name -> belfry.v1.ProducersStatus
+	4,  // 5: belfry.v1.GetStatusResponse.repository:type_name -> belfry.v1.RepositoryStatus
+	5,  // 6: belfry.v1.GetStatusResponse.licenses:type_name -> belfry.v1.LicensesStatus
 	2,  // 7: belfry.v1.GetStatusResponse.witness:type_name -> belfry.v1.WitnessStatus
-	22, // 8: belfry.v1.RepositoryStatus.read:type_name -> google.protobuf.Timestamp
-	21, // 9: belfry.v1.RepositoryStatus.read_took:type_name -> google.protobuf.Duration
-	5,  // 10: belfry.v1.LicensesStatus.products:type_name -> belfry.v1.LicensedProduct
-	21, // 11: belfry.v1.LicensesStatus.clock_behind:type_name -> google.protobuf.Duration
-	22, // 12: belfry.v1.LicensedProduct.until:type_name -> google.protobuf.Timestamp
-	7,  // 13: belfry.v1.ProducersStatus.failing:type_name -> belfry.v1.FailingProducer
-	22, // 14: belfry.v1.FailingProducer.since:type_name -> google.protobuf.Timestamp
-	22, // 15: belfry.v1.FailingProducer.next:type_name -> google.protobuf.Timestamp
-	22, // 16: belfry.v1.JournalStatus.oldest:type_name -> google.protobuf.Timestamp
-	22, // 17: belfry.v1.Node.since:type_name -> google.protobuf.Timestamp
-	22, // 18: belfry.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
-	21, // 19: belfry.v1.Node.interval:type_name -> google.protobuf.Duration
-	21, // 20: belfry.v1.Node.max_wait:type_name -> google.protobuf.Duration
-	22, // 21: belfry.v1.Node.started:type_name -> google.protobuf.Timestamp
-	21, // 22: belfry.v1.Node.age:type_name -> google.protobuf.Duration
-	11, // 23: belfry.v1.Node.report:type_name -> belfry.v1.MemberReport
-	10, // 24: belfry.v1.Node.stream:type_name -> belfry.v1.PeerStream
-	22, // 25: belfry.v1.Node.duplicate:type_name -> google.protobuf.Timestamp
-	22, // 26: belfry.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
-	21, // 27: belfry.v1.PeerStream.clock_offset:type_name -> google.protobuf.Duration
-	22, // 28: belfry.v1.MemberReport.asked:type_name -> google.protobuf.Timestamp
-	21, // 29: belfry.v1.MemberReport.clock_offset:type_name -> google.protobuf.Duration
-	22, // 30: belfry.v1.MemberReport.certificate_end:type_name -> google.protobuf.Timestamp
-	9,  // 31: belfry.v1.ListNodesResponse.nodes:type_name -> belfry.v1.Node
-	9,  // 32: belfry.v1.GetNodeResponse.node:type_name -> belfry.v1.Node
-	16, // 33: belfry.v1.GetNodeResponse.evidence:type_name -> belfry.v1.Evidence
-	22, // 34: belfry.v1.Evidence.time:type_name -> google.protobuf.Timestamp
-	0,  // 35: belfry.v1.NodeService.GetStatus:input_type -> belfry.v1.GetStatusRequest
-	12, // 36: belfry.v1.NodeService.ListNodes:input_type -> belfry.v1.ListNodesRequest
-	14, // 37: belfry.v1.NodeService.GetNode:input_type -> belfry.v1.GetNodeRequest
-	17, // 38: belfry.v1.NodeService.StopNode:input_type -> belfry.v1.StopNodeRequest
-	19, // 39: belfry.v1.NodeService.StartNode:input_type -> belfry.v1.StartNodeRequest
-	1,  // 40: belfry.v1.NodeService.GetStatus:output_type -> belfry.v1.GetStatusResponse
-	13, // 41: belfry.v1.NodeService.ListNodes:output_type -> belfry.v1.ListNodesResponse
-	15, // 42: belfry.v1.NodeService.GetNode:output_type -> belfry.v1.GetNodeResponse
-	18, // 43: belfry.v1.NodeService.StopNode:output_type -> belfry.v1.StopNodeResponse
-	20, // 44: belfry.v1.NodeService.StartNode:output_type -> belfry.v1.StartNodeResponse
-	40, // [40:45] is the sub-list for method output_type
-	35, // [35:40] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	3,  // 8: belfry.v1.WitnessStatus.others:type_name -> belfry.v1.WitnessStanding
+	23, // 9: belfry.v1.RepositoryStatus.read:type_name -> google.protobuf.Timestamp
+	22, // 10: belfry.v1.RepositoryStatus.read_took:type_name -> google.protobuf.Duration
+	6,  // 11: belfry.v1.LicensesStatus.products:type_name -> belfry.v1.LicensedProduct
+	22, // 12: belfry.v1.LicensesStatus.clock_behind:type_name -> google.protobuf.Duration
+	23, // 13: belfry.v1.LicensedProduct.until:type_name -> google.protobuf.Timestamp
+	8,  // 14: belfry.v1.ProducersStatus.failing:type_name -> belfry.v1.FailingProducer
+	23, // 15: belfry.v1.FailingProducer.since:type_name -> google.protobuf.Timestamp
+	23, // 16: belfry.v1.FailingProducer.next:type_name -> google.protobuf.Timestamp
+	23, // 17: belfry.v1.JournalStatus.oldest:type_name -> google.protobuf.Timestamp
+	23, // 18: belfry.v1.Node.since:type_name -> google.protobuf.Timestamp
+	23, // 19: belfry.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
+	22, // 20: belfry.v1.Node.interval:type_name -> google.protobuf.Duration
+	22, // 21: belfry.v1.Node.max_wait:type_name -> google.protobuf.Duration
+	23, // 22: belfry.v1.Node.started:type_name -> google.protobuf.Timestamp
+	22, // 23: belfry.v1.Node.age:type_name -> google.protobuf.Duration
+	12, // 24: belfry.v1.Node.report:type_name -> belfry.v1.MemberReport
+	11, // 25: belfry.v1.Node.stream:type_name -> belfry.v1.PeerStream
+	23, // 26: belfry.v1.Node.duplicate:type_name -> google.protobuf.Timestamp
+	23, // 27: belfry.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
+	22, // 28: belfry.v1.PeerStream.clock_offset:type_name -> google.protobuf.Duration
+	23, // 29: belfry.v1.MemberReport.asked:type_name -> google.protobuf.Timestamp
+	22, // 30: belfry.v1.MemberReport.clock_offset:type_name -> google.protobuf.Duration
+	23, // 31: belfry.v1.MemberReport.certificate_end:type_name -> google.protobuf.Timestamp
+	10, // 32: belfry.v1.ListNodesResponse.nodes:type_name -> belfry.v1.Node
+	10, // 33: belfry.v1.GetNodeResponse.node:type_name -> belfry.v1.Node
+	17, // 34: belfry.v1.GetNodeResponse.evidence:type_name -> belfry.v1.Evidence
+	23, // 35: belfry.v1.Evidence.time:type_name -> google.protobuf.Timestamp
+	0,  // 36: belfry.v1.NodeService.GetStatus:input_type -> belfry.v1.GetStatusRequest
+	13, // 37: belfry.v1.NodeService.ListNodes:input_type -> belfry.v1.ListNodesRequest
+	15, // 38: belfry.v1.NodeService.GetNode:input_type -> belfry.v1.GetNodeRequest
+	18, // 39: belfry.v1.NodeService.StopNode:input_type -> belfry.v1.StopNodeRequest
+	20, // 40: belfry.v1.NodeService.StartNode:input_type -> belfry.v1.StartNodeRequest
+	1,  // 41: belfry.v1.NodeService.GetStatus:output_type -> belfry.v1.GetStatusResponse
+	14, // 42: belfry.v1.NodeService.ListNodes:output_type -> belfry.v1.ListNodesResponse
+	16, // 43: belfry.v1.NodeService.GetNode:output_type -> belfry.v1.GetNodeResponse
+	19, // 44: belfry.v1.NodeService.StopNode:output_type -> belfry.v1.StopNodeResponse
+	21, // 45: belfry.v1.NodeService.StartNode:output_type -> belfry.v1.StartNodeResponse
+	41, // [41:46] is the sub-list for method output_type
+	36, // [36:41] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_node_proto_init() }
@@ -1986,7 +2062,7 @@ func file_belfry_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_node_proto_rawDesc), len(file_belfry_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -2217,9 +2217,10 @@ func (x *EndRegistrationsResponse) GetMatches() []*WitnessMatch {
 type SetResourceRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Resource      string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
-	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`       // empty: what is reported counts again
-	Duration      *durationpb.Duration   `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"` // 1 s to 168 h
-	Local         bool                   `protobuf:"varint,4,opt,name=local,proto3" json:"local,omitempty"`      // only at the node that is asked
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`                  // empty: what is reported counts again
+	Duration      *durationpb.Duration   `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`            // 1 s to 168 h
+	Local         bool                   `protobuf:"varint,4,opt,name=local,proto3" json:"local,omitempty"`                 // only at the node that is asked
+	DryRun        bool                   `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // matches has the registrations that it would be about; else it has none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2278,6 +2279,13 @@ func (x *SetResourceRequest) GetDuration() *durationpb.Duration {
 func (x *SetResourceRequest) GetLocal() bool {
 	if x != nil {
 		return x.Local
+	}
+	return false
+}
+
+func (x *SetResourceRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
 	}
 	return false
 }
@@ -3100,12 +3108,13 @@ const file_belfry_v1_witness_proto_rawDesc = "" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x14\n" +
 	"\x05local\x18\x03 \x01(\bR\x05local\"M\n" +
 	"\x18EndRegistrationsResponse\x121\n" +
-	"\amatches\x18\x01 \x03(\v2\x17.belfry.v1.WitnessMatchR\amatches\"\x93\x01\n" +
+	"\amatches\x18\x01 \x03(\v2\x17.belfry.v1.WitnessMatchR\amatches\"\xac\x01\n" +
 	"\x12SetResourceRequest\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x125\n" +
 	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x14\n" +
-	"\x05local\x18\x04 \x01(\bR\x05local\"H\n" +
+	"\x05local\x18\x04 \x01(\bR\x05local\x12\x17\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"H\n" +
 	"\x13SetResourceResponse\x121\n" +
 	"\amatches\x18\x01 \x03(\v2\x17.belfry.v1.WitnessMatchR\amatches\"\xb9\x01\n" +
 	"\x10DeclaredResource\x12\x12\n" +
