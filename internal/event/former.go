@@ -169,6 +169,17 @@ func (a *attachment) joinLate() {
 	}
 }
 
+// caughtUp lets those begin with the present state who were registered since the
+// peer was asked: until now only what was before that had come. Where that goes on
+// in a run of equal occurrences they have been told the rest of the run instead.
+func (v *mirror) caughtUp() {
+	for _, a := range v.private {
+		if a.from == v.sequence && v.present != nil {
+			a.begun(v.present)
+		}
+	}
+}
+
 // isNew tells whether something of an item is for the attachment, and cuts off
 // what happened before its registration was made.
 func (a *attachment) isNew(it *item) (item, bool) {

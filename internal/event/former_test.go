@@ -25,6 +25,7 @@ type homecoming struct {
 	joined bool
 
 	posted   map[key]uint64
+	state    int32 // of homeState
 	known    map[key]EntryID
 	recorded map[key]Former // durable in a's journal
 	readers  []*homeReader
@@ -38,10 +39,13 @@ type homeReader struct {
 	fresh bool // made in this life
 	here  bool // registered in this life
 	last  map[key]uint64
+	state map[key]int32 // as told, in this life
 	batch uint64
 }
 
 const homeJournal ConsumerID = 9
+
+var homeState = key{"node.state", "n"}
 
 func homeKey(class belfry.Class, subject string) key { return key{class, subject} }
 
@@ -79,7 +83,7 @@ func newHomecoming(seed uint64) *homecoming {
 func (h *homecoming) reader(spec belfry.Registration) *homeReader {
 	h.made++
 	spec.Limit = maxLimit
-	r := &homeReader{id: ConsumerID(9 + h.made), spec: spec, fresh: true, last: maps.Clone(h.posted)}
+	r := &homeReader{id: ConsumerID(9 + h.made), spec: spec, fresh: true, last: maps.Clone(h.posted), state: map[key]int32{}}
 	h.readers = append(h.readers, r)
 	return r
 }
@@ -102,7 +106,7 @@ func (h *homecoming) crash() {
 	h.cut()
 	h.readers = slices.DeleteFunc(h.readers, func(r *homeReader) bool { return r.fresh && h.life > 1 })
 	for _, r := range h.readers {
-		r.here, r.fresh, r.batch = false, false, 0
+		r.here, r.fresh, r.batch, r.state = false, false, 0, map[key]int32{}
 	}
 	h.start()
 }
@@ -207,7 +211,7 @@ func (h *homecoming) post() {
 		h.settle()
 		return
 	}
-	k := []key{homeKey("process.exit", "exe=/p"), homeKey("file.modify", "/x"), homeKey("node.state", "n")}[h.rng.IntN(3)]
+	k := []key{homeKey("process.exit", "exe=/p"), homeKey("file.modify", "/x"), homeState}[h.rng.IntN(3)]
 	e := h.known[k]
 	if e == 0 {
 		return
@@ -215,6 +219,9 @@ func (h *homecoming) post() {
 	for i := range times {
 		h.b.Receive(h.now, Post{Entry: e, Occurrence: belfry.Occurrence{Event: belfry.EventID{Instance: "1:1"}, Time: h.now, Code: int32(i % 2)}})
 		h.posted[k]++
+		if k == homeState {
+			h.state = int32(i % 2)
+		}
 	}
 	h.settle()
 }
@@ -233,10 +240,13 @@ func (h *homecoming) take(b Batch) {
 	h.a.Receive(h.now, Ack{Consumer: b.Consumer, Batch: b.Number})
 	for i := range b.Notifications {
 		n := &b.Notifications[i]
+		k := homeKey(n.Event.Class, n.Event.Subject)
+		if at := slices.IndexFunc(h.readers, func(r *homeReader) bool { return r.id == b.Consumer }); at >= 0 && n.Kind != belfry.KindGap {
+			h.readers[at].state[k] = n.Code
+		}
 		if n.Kind != belfry.KindOccurrence && n.Kind != belfry.KindGap {
 			continue
 		}
-		k := homeKey(n.Event.Class, n.Event.Subject)
 		if b.Consumer == homeJournal {
 			h.recorded[k] = Former{
 				Node: n.Node, Incarnation: n.Incarnation, Entry: EntryID(n.Entry), Class: k.class, Subject: k.subject, Last: n.Last, Time: h.now,
@@ -286,7 +296,11 @@ func (h *homecoming) step() {
 	case k < 30 && !r.here:
 		h.register(r)
 	case k < 31 && h.joined:
-		h.register(h.reader(belfry.Registration{Class: "user.*", Scope: belfry.ScopeCluster}))
+		spec := belfry.Registration{Class: "user.*", Scope: belfry.ScopeCluster}
+		if !h.gone && h.rng.IntN(2) == 0 {
+			spec = belfry.Registration{Class: "node.state", Subject: "n", Scope: belfry.ScopeCluster, Wait: true, Snapshot: true}
+		}
+		h.register(h.reader(spec))
 	default:
 		h.now = h.now.Add(time.Second)
 		h.settle()
@@ -316,6 +330,9 @@ func (h *homecoming) finish() error {
 			if wanted && r.spec.Filter == "" && r.last[k] != n {
 				return fmt.Errorf("reader %d: %d of %s %s were posted, it was told up to %d", r.id, n, k.class, k.subject, r.last[k])
 			}
+		}
+		if told, known := r.state[homeState]; r.spec.Snapshot && (!known || told != h.state) {
+			return fmt.Errorf("reader %d: the state is %d, it was told %d, %t", r.id, h.state, told, known)
 		}
 	}
 	return nil
@@ -362,5 +379,64 @@ func TestWhatNobodyWatchedIsUnknown(t *testing.T) {
 		if h.err == nil || h.err.Error() != want {
 			t.Errorf("heard of it before: %v: %v, want %s", heard, h.err, want)
 		}
+	}
+}
+
+// TestWhoComesWhileThePastArrivesBeginsWithThePresent: what is known of an event
+// halfway is no state to begin with.
+func TestWhoComesWhileThePastArrivesBeginsWithThePresent(t *testing.T) {
+	t.Parallel()
+	m := alone(t)
+	m.Receive(scriptStart, Open{Consumer: 1})
+	var got []string
+	register := func(number uint32) {
+		m.Receive(scriptStart, Register{Consumer: 1, Number: number, Registration: belfry.Registration{
+			Class: "node.state", Subject: "x", Scope: belfry.ScopeCluster, Nodes: []belfry.NodeID{scriptNode("b")}, Snapshot: true,
+		}})
+		m.Receive(scriptStart, Ready{Consumer: 1})
+		for _, b := range m.Take().Batches {
+			for _, n := range b.Notifications {
+				if n.Kind != belfry.KindCoverage {
+					got = append(got, fmt.Sprintf("r%d %s", n.Registration, noteText(&n)))
+				}
+			}
+		}
+	}
+	register(1)
+	fromB(m, InterestsAck{Version: 1, Placed: []Placed{{Entry: 1, Until: 2}}})
+	for i := range uint64(2) {
+		fromB(m, PeerBatch{Batch: Batch{Number: i + 1, Notifications: []belfry.Notification{{
+			Node: scriptNode("b"), NodeName: "b", Incarnation: 1, Entry: 1, Event: belfry.EventID{Class: "node.state", Subject: "x"},
+			First: i + 1, Last: i + 1, Count: 1, FirstTime: scriptStart, Time: scriptStart, Code: int32(i),
+		}}}})
+		register(uint32(i) + 2)
+	}
+	slices.Sort(got)
+	state := "state b node.state:x seq 2 code 1 at 0s"
+	want := []string{"r1 " + state, "r2 " + state, "r3 " + state}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestAPeerThatGoesOnIsToldTheStateLast, after what led to it.
+func TestAPeerThatGoesOnIsToldTheStateLast(t *testing.T) {
+	t.Parallel()
+	m := alone(t)
+	m.Receive(scriptStart, Open{Consumer: 1})
+	m.Receive(scriptStart, Register{Consumer: 1, Number: 1, Registration: belfry.Registration{Class: "node.state", Subject: "x", Wait: true}})
+	m.Receive(scriptStart, Associate{Entry: 1, Instance: "i", State: &belfry.Occurrence{Time: scriptStart, Code: 7}})
+	for code := range int32(3) {
+		m.Receive(scriptStart, Post{Entry: 1, Occurrence: belfry.Occurrence{Event: belfry.EventID{Instance: "i"}, Time: scriptStart, Code: code}})
+	}
+	fromB(m, Positions{Incarnation: 1, Positions: []Position{{Entry: 1, Last: 1}}})
+	fromB(m, Interests{Version: 1, Full: true, Add: []Interest{{Number: 1, Class: "node.state", Subject: "x", Snapshot: true}}})
+	got := frames(m)
+	want := `batch 1
+    occurrence a node.state:x (i) seq 2 x1 code 1 at 0s
+    occurrence a node.state:x (i) seq 3 x1 code 2 at 0s
+    state a node.state:x (i) seq 3 code 2 at 0s`
+	if len(got) != 2 || got[1] != want {
+		t.Errorf("got %q, want\n%s", got, want)
 	}
 }

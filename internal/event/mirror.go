@@ -177,7 +177,7 @@ func (m *Machine) joinMirror(r *registration, v *mirror) {
 	a.joinLate()
 	v.private = append(v.private, a)
 	r.attachments = append(r.attachments, a)
-	if v.present != nil && v.peer.live {
+	if v.present != nil && v.peer.live && a.from <= v.sequence {
 		a.begun(v.present)
 	}
 }
@@ -220,7 +220,9 @@ func (v *mirror) learn(n *belfry.Notification) {
 		body: &body{instance: n.Event.Instance, value: n.Value, data: n.Data},
 	}
 	for _, a := range v.private {
-		a.begun(v.present)
+		if a.from <= v.sequence { // else it begins once all of the past is here
+			a.begun(v.present)
+		}
 	}
 }
 
@@ -269,6 +271,7 @@ func (m *Machine) occurred(now time.Time, v *mirror, n *belfry.Notification) {
 		m.counters.Unexplained += hole
 		v.missed(v.sequence+1, hole, n, belfry.Gap{Total: hole, Known: true, Resync: true, Reason: belfry.GapLink})
 	}
+	before := v.sequence
 	v.sequence = n.Last
 	for _, a := range v.private {
 		if first > a.from {
@@ -279,9 +282,12 @@ func (m *Machine) occurred(now time.Time, v *mirror, n *belfry.Notification) {
 		gap := *n.Gap
 		gap.Total = total
 		v.missed(first, total, n, gap)
-		return
+	} else {
+		v.happened(now, n, first, total)
 	}
-	v.happened(now, n, first, total)
+	if before < v.former && v.sequence == v.former {
+		v.caughtUp()
+	}
 }
 
 // missed puts a gap into everybody's queue.

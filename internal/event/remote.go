@@ -380,7 +380,6 @@ func (e *entry) place(r *registration) {
 	if last == e.sequence {
 		return
 	}
-	r.snap = nil // what comes says it
 	r.taken, r.since, r.dirty = last, e.timeAfter(last), true
 	e.swap(int(r.slot), e.cleanOnes-1)
 	e.cleanOnes--

@@ -53,12 +53,31 @@ func (g *ring) since(last uint64) (n int) {
 // When the basket is full it leaves the registration dirty.
 func (r *registration) takePlain(b *basket) {
 	if r.snap != nil {
-		if b.full() {
+		r.takeWithState(b)
+		return
+	}
+	r.takeNew(b)
+}
+
+// takeWithState gives the state to begin with before what comes after it. A peer
+// that goes on where it stopped has missed what led to the state, so it gets that
+// first and then the state as it is by now.
+func (r *registration) takeWithState(b *basket) {
+	if r.snap.sequence > r.taken {
+		if r.takeNew(b); r.dirty || b.full() {
 			return
 		}
-		b.add(r.snap.notification(&r.entry.source, r))
-		r.snap = nil
+		r.snap = r.entry.present
 	}
+	if b.full() {
+		return
+	}
+	b.add(r.snap.notification(&r.entry.source, r))
+	r.snap = nil
+	r.takeNew(b)
+}
+
+func (r *registration) takeNew(b *basket) {
 	w := &r.entry.machine.written
 	switch {
 	case !r.dirty:

@@ -157,6 +157,8 @@ func scriptRegistration(t *testing.T, words []string, args map[string]string) be
 			r.Snapshot = true
 		case "nofollow":
 			r.NoFollow = true
+		case "back":
+			r.Since.Cursor = belfry.Cursor{Incarnation: 1, Position: 1}
 		case "never":
 			r.Coalesce = belfry.CoalesceNever
 		default:
