@@ -256,6 +256,9 @@ func (c *consumer) fill(b *basket) {
 		r.take(b)
 		switch {
 		case r.removed || r.empty():
+		case len(r.rest()) > 0: // before anything of an entry that follows
+			c.popped--
+			c.pending[c.popped], r.pending = r, true
 		case c.busy != nil && len(b.notifications) == 0:
 			c.block(r)
 		default:
@@ -312,7 +315,7 @@ func (r *registration) drained() bool {
 	case r.queue != nil:
 		return r.queue.empty() && len(r.snapshots) == 0
 	}
-	return r.left || !r.dirty && r.snap == nil
+	return r.left || r.resting || !r.dirty && r.snap == nil
 }
 
 func (r *registration) empty() bool { return r.ended == nil && r.drained() }

@@ -176,8 +176,8 @@ func (m *Machine) drop(now time.Time, e *entry) {
 		delete(m.watches, e.watch)
 		m.out.Unwatch = append(m.out.Unwatch, Unwatch{ID: e.watch, Class: e.class})
 	}
-	for len(e.remotes) > 0 {
-		m.detachRemote(now, e, e.remotes[len(e.remotes)-1])
+	for len(e.remotes) > 0 { // those that wanted what is monitored here anyway
+		m.dismissRemote(now, e, e.remotes[len(e.remotes)-1])
 	}
 	for len(e.private) > 0 { // those who only looked on
 		m.detach(now, e.private[len(e.private)-1])
@@ -243,11 +243,12 @@ func (e *entry) happened(now time.Time, o *belfry.Occurrence, from, at int64, co
 	var shared *body
 	if sampled {
 		shared = newBody(o) // only queues with thresholds see samples
-	} else if last := e.ring.newest(); last != nil && last.last+1 == first && last.sameClass(o) {
+	} else if last := e.ring.newest(); last != nil && last.last+1 == first && last.sameClass(o) && last.unmonitored == (e.locals == 0) {
 		last.extend(o, at, count)
 		shared = last.body
 	} else {
 		v := newRun(o, from, at, first, count)
+		v.unmonitored = e.locals == 0
 		e.ring.add(v, e.machine.cfg.Runs)
 		shared = v.body
 	}
@@ -258,11 +259,24 @@ func (e *entry) happened(now time.Time, o *belfry.Occurrence, from, at int64, co
 	if len(e.private) > 0 {
 		it := item{
 			kind: belfry.KindOccurrence, count: count,
-			run: run{first: first, last: e.sequence, firstTime: from, time: at, code: o.Code, edge: o.Edge, lowerBound: o.LowerBound, body: shared},
+			run: run{
+				first: first, last: e.sequence, firstTime: from, time: at, code: o.Code, edge: o.Edge,
+				lowerBound: o.LowerBound, unmonitored: e.locals == 0, body: shared,
+			},
 		}
-		for _, a := range e.private {
-			a.offer(now, &it, sampled)
+		e.offer(now, &it, sampled)
+	}
+}
+
+// offer puts an occurrence to everybody with a queue. A peer that wants what is
+// monitored here anyway is spared the rest.
+func (e *entry) offer(now time.Time, it *item, sampled bool) {
+	for _, a := range e.private {
+		if it.unmonitored && a.reg.sparse {
+			a.refuse(it)
+			continue
 		}
+		a.offer(now, it, sampled)
 	}
 }
 

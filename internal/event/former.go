@@ -174,7 +174,8 @@ func (a *attachment) joinLate() {
 // in a run of equal occurrences they have been told the rest of the run instead.
 func (v *mirror) caughtUp() {
 	for _, a := range v.private {
-		if a.from == v.sequence && v.present != nil {
+		if a.from == v.sequence && v.present != nil && !a.spares(v.alone) {
+			a.off = false
 			a.begun(v.present)
 		}
 	}

@@ -85,8 +85,9 @@ func TestPositionsMayTakeSeveralFrames(t *testing.T) {
 	}
 }
 
-// overlap gives a consumer of a what b reports as the given ranges.
-func overlap(t *testing.T, ranges ...[2]uint64) (got []string) {
+// overlap gives a consumer of a what b reports as the given ranges:
+// [first, last, skipped].
+func overlap(t *testing.T, ranges ...[3]uint64) (got []string) {
 	t.Helper()
 	m := alone(t)
 	m.Receive(scriptStart, Open{Consumer: 1})
@@ -96,7 +97,7 @@ func overlap(t *testing.T, ranges ...[2]uint64) (got []string) {
 	for i, r := range ranges {
 		fromB(m, PeerBatch{Batch: Batch{Number: uint64(i + 1), Notifications: []belfry.Notification{{
 			Node: scriptNode("b"), NodeName: "b", Incarnation: 1, Entry: 1, Event: belfry.EventID{Class: "file.modify", Subject: "/x"},
-			First: r[0], Last: r[1], Count: r[1] - r[0] + 1, Code: int32(i), FirstTime: scriptStart, Time: scriptStart,
+			First: r[0], Last: r[1], Count: r[1] - r[0] + 1, Skipped: r[2], Code: int32(i), FirstTime: scriptStart, Time: scriptStart,
 		}}}})
 	}
 	m.Receive(scriptStart, Ready{Consumer: 1})
@@ -112,8 +113,15 @@ func TestWhatHadArrivedIsTakenOffTheCount(t *testing.T) {
 		"occurrence b file.modify:/x seq 1-3 x3 at 0s",
 		"occurrence b file.modify:/x seq 4-5 x2 code 2 at 0s",
 	}
-	if diff := cmp.Diff(want, overlap(t, [2]uint64{1, 3}, [2]uint64{2, 3}, [2]uint64{2, 5})); diff != "" {
+	if diff := cmp.Diff(want, overlap(t, [3]uint64{1, 3}, [3]uint64{2, 3}, [3]uint64{2, 5, 1})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	want = []string{
+		"occurrence b file.modify:/x seq 1-3 x3 at 0s",
+		"occurrence b file.modify:/x seq 6 x1 skipped 2 code 1 at 0s",
+	}
+	if diff := cmp.Diff(want, overlap(t, [3]uint64{1, 3}, [3]uint64{6, 6, 4})); diff != "" {
+		t.Errorf("skipped: (-want +got):\n%s", diff)
 	}
 }
 

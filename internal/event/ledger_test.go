@@ -33,6 +33,7 @@ type posting struct {
 	edge     belfry.Edge
 	instance string
 	merged   bool // a lower bound
+	alone    bool // nobody at the node was on the event
 }
 
 // An account is what one registration was given.
@@ -43,6 +44,8 @@ type account struct {
 	unknown bool                   // a gap said Known=false
 	plain   bool
 	remote  bool // merged on its way: times of parts are not known
+	sparse  bool // only where it is monitored
+	strict  bool // it has no rules but that
 }
 
 func newLedger() *ledger {
@@ -112,6 +115,17 @@ func (l *ledger) advance(a *account, e ledgerEvent, n *belfry.Notification, stan
 	if n.Last-before < stands+n.Skipped {
 		l.fail("I2: %s after number %d stands for more than there were", noteText(n), before)
 	}
+	if posts := l.posted[e]; a.sparse && a.strict && hole == 0 {
+		alone := uint64(0)
+		for _, p := range posts[min(before, uint64(len(posts))):min(n.Last, uint64(len(posts)))] {
+			if p.alone {
+				alone++
+			}
+		}
+		if n.Skipped > alone {
+			l.fail("R4: %s after number %d skips what was monitored: %d were not", noteText(n), before, alone)
+		}
+	}
 	if a.plain && n.Count != 0 && n.Count != n.Last-n.First+1 {
 		l.fail("I3: plain count of %s", noteText(n))
 	}
@@ -148,11 +162,11 @@ func (l *ledger) payload(a *account, e ledgerEvent, n *belfry.Notification) {
 	}
 	same := uint64(0)
 	for _, p := range posts[n.First-1 : n.Last] {
-		if p.code == n.Code && p.edge == n.Edge && p.instance == n.Event.Instance {
+		if p.code == n.Code && p.edge == n.Edge && p.instance == n.Event.Instance && !(a.sparse && p.alone) {
 			same++
 		}
 	}
 	if same < n.Count {
-		l.fail("Q4, I7: %s merges what is not equal", noteText(n))
+		l.fail("Q4, I7, R4: %s merges what is not equal, or was not monitored", noteText(n))
 	}
 }

@@ -112,7 +112,7 @@ func (e *entry) status() EntryStatus {
 		s.Held = HeldByLocal
 	}
 	for _, r := range e.registrations() {
-		if r.looksOn() {
+		if r.looksOn() || r.sparse && e.locals == 0 {
 			continue
 		}
 		s.Consumers = append(s.Consumers, r.status(e.locals > 0))
@@ -138,7 +138,7 @@ func (r *registration) queued() int {
 		if r.queue.gap != nil {
 			n++
 		}
-	case r.dirty && !r.left:
+	case r.dirty && !r.left && !r.resting:
 		for i := range r.entry.ring.runs {
 			if r.entry.ring.runs[i].last > r.taken {
 				n++

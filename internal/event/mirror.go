@@ -16,6 +16,7 @@ type mirror struct {
 	feed
 	peer   *peer
 	newest *body  // of the last occurrence
+	alone  bool   // nobody at the peer was on it, by its last word
 	begun  uint64 // feed.sequence when it was made
 	former uint64 // numbers up to this happened before this node's present life asked
 }
@@ -49,6 +50,7 @@ func (m *Machine) reported(now time.Time, p *peer, n *belfry.Notification) {
 			return // nobody wants it any more
 		}
 	}
+	v.alone = isAlone(n)
 	switch n.Kind {
 	case belfry.KindState, belfry.KindAlready:
 		if v.info != nil && v.info.Kind == belfry.Value {
@@ -71,7 +73,7 @@ func (m *Machine) newMirror(now time.Time, p *peer, n *belfry.Notification) *mir
 		return nil
 	}
 	o := p.origin
-	v := &mirror{peer: p, feed: feed{
+	v := &mirror{peer: p, alone: isAlone(n), feed: feed{
 		source: source{origin: &o, entry: EntryID(n.Entry), class: k.class, subject: k.subject},
 		info:   m.classes.find(k.class), sequence: n.Last, tally: m.tallyOf(k.class),
 	}}
@@ -171,13 +173,16 @@ func (m *Machine) joinMirror(r *registration, v *mirror) {
 	a := &attachment{reg: r, feed: &v.feed, mirror: v, inFeed: len(v.private), inReg: len(r.attachments)}
 	if v.info != nil && v.info.Kind == belfry.Value && !r.spec.Threshold.IsZero() {
 		a.levels = []level{{threshold: r.spec.Threshold, known: true}}
-		a.likeSibling()
+		if v.begins(r) {
+			a.likeSibling()
+		}
 	}
 	a.gate = m.newGate(a)
 	a.joinLate()
 	v.private = append(v.private, a)
 	r.attachments = append(r.attachments, a)
-	if v.present != nil && v.peer.live && a.from <= v.sequence {
+	a.off = !v.begins(r)
+	if v.present != nil && v.peer.live && a.from <= v.sequence && !a.off {
 		a.begun(v.present)
 	}
 }
@@ -187,7 +192,7 @@ func (m *Machine) joinMirror(r *registration, v *mirror) {
 // asked for, so it says nothing about other thresholds. The origin tells those.
 func (a *attachment) likeSibling() {
 	for _, o := range a.feed.private {
-		if len(o.levels) > 0 && o.levels[0].threshold == a.levels[0].threshold {
+		if len(o.levels) > 0 && o.levels[0].threshold == a.levels[0].threshold && !o.off {
 			a.levels[0] = o.levels[0]
 			if a.levels[0].side != 0 {
 				a.already(a.feed)
@@ -212,15 +217,21 @@ func (m *Machine) endMirror(now time.Time, v *mirror) {
 
 // learn takes the present state of a peer's event.
 func (v *mirror) learn(n *belfry.Notification) {
-	if p := v.present; p != nil && p.sequence == n.Last && p.code == n.Code && p.edge == n.Edge {
-		return // told again after a reconnect
-	}
-	v.present = &state{
-		kind: belfry.KindState, sequence: n.Last, time: n.Time.UnixNano(), code: n.Code, edge: n.Edge,
-		body: &body{instance: n.Event.Instance, value: n.Value, data: n.Data},
+	p := v.present
+	again := p != nil && p.sequence == n.Last && p.code == n.Code && p.edge == n.Edge // after a reconnect
+	if !again {
+		v.present = &state{
+			kind: belfry.KindState, sequence: n.Last, time: n.Time.UnixNano(), code: n.Code, edge: n.Edge,
+			body: &body{instance: n.Event.Instance, value: n.Value, data: n.Data},
+		}
 	}
 	for _, a := range v.private {
-		if a.from <= v.sequence { // else it begins once all of the past is here
+		switch {
+		case a.spares(v.alone):
+			a.off = a.off || !again
+		case a.from > v.sequence: // it begins once all of the past is here
+		case !again || a.off:
+			a.off = false
 			a.begun(v.present)
 		}
 	}
@@ -236,9 +247,10 @@ func (v *mirror) sampled(n *belfry.Notification) {
 func (v *mirror) measured(n *belfry.Notification) {
 	v.sampled(n)
 	for _, a := range v.private {
-		if len(a.levels) == 0 {
+		if len(a.levels) == 0 || a.spares(v.alone) {
 			continue
 		}
+		a.off = false
 		l := &a.levels[0]
 		switch side := l.next(n.Value); {
 		case side == l.side:
@@ -264,9 +276,10 @@ func (m *Machine) occurred(now time.Time, v *mirror, n *belfry.Notification) {
 	}
 	if n.First <= v.sequence {
 		had := v.sequence - n.First + 1
-		first, skipped = v.sequence+1, 0
+		first = v.sequence + 1
 		total -= min(had, total)
 	}
+	skipped = min(skipped, first-1-v.sequence) // the others had arrived
 	if hole := n.Last - v.sequence - min(n.Last-v.sequence, skipped+total); hole > 0 {
 		m.counters.Unexplained += hole
 		v.missed(v.sequence+1, hole, n, belfry.Gap{Total: hole, Known: true, Resync: true, Reason: belfry.GapLink})
@@ -275,7 +288,7 @@ func (m *Machine) occurred(now time.Time, v *mirror, n *belfry.Notification) {
 	v.sequence = n.Last
 	for _, a := range v.private {
 		if first > a.from {
-			a.skipped += skipped
+			a.skipped += min(skipped, first-1-a.from)
 		}
 	}
 	if n.Kind == belfry.KindGap {
@@ -316,13 +329,20 @@ func (v *mirror) happened(now time.Time, n *belfry.Notification, first, count ui
 	if sampled {
 		v.sampled(n)
 		for _, a := range v.private {
-			a.judge(&v.feed, n.Value)
+			if !a.spares(v.alone) {
+				a.judge(&v.feed, n.Value)
+			}
 		}
 	}
 	if v.info != nil && v.info.Kind == belfry.State || v.present != nil {
 		v.present = &state{kind: belfry.KindState, sequence: n.Last, time: it.time, code: n.Code, edge: n.Edge, body: it.body}
 	}
 	for _, a := range v.private {
+		if a.spares(v.alone) {
+			a.spare(&it)
+			continue
+		}
+		a.off = false
 		if it.first > a.from {
 			a.offer(now, &it, sampled)
 		} else if own, fresh := a.isNew(&it); fresh {

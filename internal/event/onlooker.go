@@ -79,7 +79,7 @@ func (v *mirror) onlyLookedAt() bool {
 
 // onlyLookedAt likewise.
 func (e *entry) onlyLookedAt() bool {
-	return e.locals == 0 && len(e.remotes) == 0
+	return e.locals == 0 && !slices.ContainsFunc(e.remotes, func(r *registration) bool { return !r.sparse })
 }
 
 // wanted is how many registrations get what happens, without the journal's.
@@ -87,6 +87,11 @@ func (e *entry) wanted() int {
 	n := len(e.plain) + len(e.private)
 	for _, a := range e.private {
 		if a.reg.consumer.kind == ConsumerJournal {
+			n--
+		}
+	}
+	for _, r := range e.remotes {
+		if r.sparse && e.locals == 0 {
 			n--
 		}
 	}

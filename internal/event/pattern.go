@@ -115,9 +115,6 @@ func (m *Machine) roomForOne(now time.Time) bool {
 // idle tells whether nothing of an entry is queued anywhere and no
 // registration names it.
 func (e *entry) idle() bool {
-	if e.cleanOnes < len(e.plain) {
-		return false
-	}
 	for _, a := range e.private {
 		if a.reg.looksOn() { // what it has names the source, and needs no entry
 			continue
@@ -127,7 +124,7 @@ func (e *entry) idle() bool {
 		}
 	}
 	for _, r := range e.plain {
-		if !r.consumer.remote() || r.snap != nil || slices.ContainsFunc(r.interests, func(i *interest) bool { return i.wish.exact }) {
+		if !r.consumer.remote() || r.dirty && !r.resting || r.snap != nil || slices.ContainsFunc(r.interests, func(i *interest) bool { return i.wish.exact }) {
 			return false
 		}
 	}

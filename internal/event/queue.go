@@ -24,6 +24,7 @@ func (it *item) notification(r *registration) (n belfry.Notification) {
 func (it *item) write(n *belfry.Notification, r *registration) {
 	it.on.feed.begin(n, it.kind, r)
 	it.fill(n)
+	r.mark(n, it.unmonitored)
 	n.Count, n.Skipped = it.count, it.skipped
 	if it.kind == belfry.KindGap {
 		gap := *it.gap

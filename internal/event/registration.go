@@ -37,6 +37,7 @@ type registration struct {
 	awaits   awaited // why request is not answered
 	onlooker bool    // it counts as nobody's
 	dirty    bool    // of a plain one
+	resting  bool    // a peer's, and not told now; it is dirty, too
 	pending  bool    // in the consumer's list
 	blocked  bool    // in the consumer's other list: has notifications of busy events only
 	removed  bool
@@ -76,6 +77,9 @@ type elaborate struct {
 	interests []*interest
 	began     uint64 // the number before the first one that it was for
 	behind    uint64 // the last number when the peer came back; what it had missed of that, it missed then
+	sparse    bool   // all of them are only where it is monitored
+	skipped   uint64 // of a place in the ring: left out since what it had last
+	marked    bool   // that is a lower bound
 
 	// of scope cluster
 	want     *want
@@ -130,6 +134,7 @@ type attachment struct {
 	last     uint64     // position of its last queued notification, plus 1
 	skipped  uint64     // refused by the registration's rules since then
 	marked   bool       // what was refused was a lower bound
+	off      bool       // only where monitored, and has not been told the newest
 	levels   []level
 	snap     *state
 	snapAt   uint64 // position in the queue that snap goes out before
@@ -338,7 +343,7 @@ func (m *Machine) leavePlain(now time.Time, r *registration) {
 	e := r.entry
 	e.removePlain(r)
 	e.holds--
-	m.localLeft(now, e)
+	m.localLeft(e)
 	m.release(now, e)
 }
 
@@ -413,7 +418,7 @@ func (m *Machine) detach(now time.Time, a *attachment) {
 		a.entry.holds--
 	}
 	if !r.consumer.remote() && !r.looksOn() {
-		m.localLeft(now, a.entry)
+		m.localLeft(a.entry)
 	}
 	m.tuneWatch(a.entry)
 	m.release(now, a.entry)

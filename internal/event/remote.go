@@ -159,15 +159,19 @@ func (m *Machine) startInterest(now time.Time, i *interest, info *belfry.ClassIn
 
 // joinInterests puts all matching interests on an entry.
 func (m *Machine) joinInterests(now time.Time, e *entry) {
-	k := key{e.class, e.subject}
 	for _, p := range m.peers {
-		for _, i := range p.exact[k] {
+		m.joinInterestsOf(now, e, p)
+	}
+}
+
+func (m *Machine) joinInterestsOf(now time.Time, e *entry, p *peer) {
+	k := key{e.class, e.subject}
+	for _, i := range p.exact[k] {
+		m.joinInterest(now, e, i)
+	}
+	for _, i := range p.globs {
+		if i.matches(k) {
 			m.joinInterest(now, e, i)
-		}
-		for _, i := range p.globs {
-			if i.matches(k) {
-				m.joinInterest(now, e, i)
-			}
 		}
 	}
 }
@@ -175,27 +179,27 @@ func (m *Machine) joinInterests(now time.Time, e *entry) {
 // joinInterest puts an interest on an entry: all interests of a peer share
 // one registration there, so several applications cost one notification.
 func (m *Machine) joinInterest(now time.Time, e *entry, i *interest) {
-	if !e.info.Remote || i.OnlyWhereMonitored && e.locals == 0 {
-		return
-	}
 	r := e.remoteOf(i.peer)
-	if r == nil {
-		r = m.newRemote(e, i)
-	} else if slices.Contains(r.interests, i) {
+	known := r != nil
+	switch {
+	case !e.info.Remote || known && slices.Contains(r.interests, i):
 		return
+	case !known && !i.joins(e):
+		return
+	case !known:
+		r = m.newRemote(e, i)
 	}
 	r.interests = append(r.interests, i)
 	i.regs = append(i.regs, r)
 	if i.holdsEntry(e.info) {
 		e.holds++
 	}
-	if len(r.attachments) > 0 && !i.Threshold.IsZero() {
-		a := r.attachments[0]
-		if !slices.ContainsFunc(a.levels, func(l level) bool { return l.threshold == i.Threshold }) {
-			a.levels = append(a.levels, level{threshold: i.Threshold})
-			a.begin(&e.feed)
-		}
-		m.tuneWatch(e)
+	m.adjustRemote(e, r)
+	switch {
+	case !known: // those that did not count alone go on with it when it leaves
+		m.joinInterestsOf(now, e, i.peer)
+	case i.OnlyWhereMonitored && e.locals > 0:
+		r.tellPresent(e) // what the peer knows may be of others
 	}
 }
 
@@ -243,14 +247,20 @@ func (m *Machine) partInterest(now time.Time, r *registration, i *interest) {
 		m.detachRemote(now, e, r)
 		r.removed = true
 		r.consumer.unsend(e.entry)
-	} else if len(r.attachments) > 0 {
-		a := r.attachments[0]
-		a.levels = slices.DeleteFunc(a.levels, func(l level) bool {
-			return !slices.ContainsFunc(r.interests, func(i *interest) bool { return i.Threshold == l.threshold })
-		})
-		m.tuneWatch(e)
+	} else {
+		m.adjustRemote(e, r)
 	}
 	m.release(now, e)
+}
+
+// dismissRemote takes a peer off that wanted an entry only where it is monitored,
+// and nobody monitors it. What had happened before goes out.
+func (m *Machine) dismissRemote(now time.Time, e *entry, r *registration) {
+	if r.queue == nil && r.dirty && !r.resting {
+		r.drain()
+		r.wake()
+	}
+	m.detachRemote(now, e, r)
 }
 
 // detachRemote takes a peer off an entry.
@@ -301,6 +311,10 @@ func (m *Machine) refuseInterest(now time.Time, i *interest, err error) {
 
 // endRemote gives a peer the last notification of an entry.
 func (m *Machine) endRemote(now time.Time, e *entry, r *registration, err error) {
+	if r.sparse && e.locals == 0 && !e.info.Custom { // one that users name is forgotten, so the peer has to be told
+		m.dismissRemote(now, e, r)
+		return
+	}
 	if !e.ever && err != nil {
 		for _, i := range slices.Clone(r.interests) {
 			if i.wish.exact {
@@ -314,37 +328,13 @@ func (m *Machine) endRemote(now time.Time, e *entry, r *registration, err error)
 	if r.queue == nil {
 		r.drain()
 	}
-	r.ended = &ending{src: &e.source, at: now, last: e.sequence}
+	r.ended = &ending{src: &e.source, at: now, last: e.sequence, skipped: r.skipped, marked: r.marked}
 	for _, a := range r.attachments {
 		r.ended.skipped += a.skipped
 		r.ended.marked = r.ended.marked || a.marked
 	}
 	m.detachRemote(now, e, r)
 	r.wake()
-}
-
-// localJoined lets those look on who only want what is monitored here anyway.
-func (m *Machine) localJoined(now time.Time, e *entry) {
-	e.locals++
-	if e.locals == 1 {
-		m.joinInterests(now, e)
-	}
-}
-
-func (m *Machine) localLeft(now time.Time, e *entry) {
-	e.locals--
-	if e.locals > 0 || e.state == belfry.EntryEnded {
-		return
-	}
-	e.holds++ // the caller releases it
-	for _, r := range slices.Clone(e.remotes) {
-		for _, i := range slices.Clone(r.interests) {
-			if i.OnlyWhereMonitored {
-				m.partInterest(now, r, i)
-			}
-		}
-	}
-	e.holds--
 }
 
 // positions remembers what a peer that has come back has of each entry, until

@@ -72,7 +72,9 @@ func (r *registration) takeWithState(b *basket) {
 	if b.full() {
 		return
 	}
-	b.add(r.snap.notification(&r.entry.source, r))
+	n := r.snap.notification(&r.entry.source, r)
+	r.mark(&n, r.entry.locals == 0)
+	b.add(n)
 	r.snap = nil
 	r.takeNew(b)
 }
@@ -80,9 +82,9 @@ func (r *registration) takeWithState(b *basket) {
 func (r *registration) takeNew(b *basket) {
 	w := &r.entry.machine.written
 	switch {
-	case !r.dirty:
+	case !r.dirty || r.resting:
 		return
-	case len(r.entry.plain) == 1: // nobody has the same
+	case len(r.entry.plain) == 1 || r.sparse || r.skipped > 0: // nobody has the same
 		b.writes = false
 		r.takeRuns(b)
 		return
@@ -114,6 +116,10 @@ func (r *registration) takeRuns(b *basket) {
 			}
 			r.takeHole(b, v.first-1, v.firstTime, marked)
 		}
+		if v.unmonitored && r.sparse {
+			r.pass(max(v.first, r.taken+1), v.last, v.lowerBound)
+			continue
+		}
 		if b.full() {
 			return
 		}
@@ -125,7 +131,27 @@ func (r *registration) takeRuns(b *basket) {
 		}
 		r.takeHole(b, e.sequence, r.since, marked)
 	}
+	if r.sparse && e.locals == 0 {
+		r.resting = true
+		return
+	}
 	e.clean(r)
+}
+
+// pass leaves out what is not for a peer: it goes out with the number of what
+// comes next.
+func (r *registration) pass(first, last uint64, lowerBound bool) {
+	r.skipped += last - first + 1
+	r.marked = r.marked || lowerBound
+	r.taken = last
+}
+
+// account puts what was left out to what goes out now.
+func (r *registration) account(n *belfry.Notification) {
+	if r.skipped > 0 {
+		n.Skipped, n.LowerBound = r.skipped, n.LowerBound || r.marked
+		r.skipped, r.marked = 0, false
+	}
 }
 
 // drain takes what is left before the registration leaves its entry: what
@@ -146,6 +172,8 @@ func (r *registration) takeRun(v *run, b *basket) {
 		n.First, n.FirstTime = r.taken+1, unix(r.since)
 	}
 	n.Count = n.Last - n.First + 1
+	r.mark(n, v.unmonitored)
+	r.account(n)
 	r.entry.tally.coalesced += n.Count - 1
 	r.taken = v.last
 	b.weigh(n)
@@ -163,6 +191,7 @@ func (r *registration) takeHole(b *basket, last uint64, until int64, lowerBound 
 	if r.taken < r.behind { // the peer was away
 		n.Gap.Reason = belfry.GapLink
 	}
+	r.account(&n)
 	r.taken = last
 	r.gaps++
 	r.entry.machine.counters.Lost[n.Gap.Reason] += n.Gap.Total

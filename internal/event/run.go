@@ -51,7 +51,8 @@ type run struct {
 	code            int32
 	edge            belfry.Edge
 	lowerBound      bool
-	*body           // of the newest
+	unmonitored     bool // no consumer of this node was on the event
+	*body                // of the newest
 }
 
 // sameClass tells whether an occurrence belongs to the run's payload class

@@ -60,6 +60,7 @@ func (r *registration) takeSnapshots(b *basket, at uint64) {
 
 func (r *registration) takeState(b *basket, a *attachment, s *state) {
 	n := s.notification(&a.feed.source, r)
+	r.mark(&n, a.entry != nil && a.entry.locals == 0)
 	if r.wantsEdge(n.Edge) && r.admits(&n) {
 		b.add(n)
 	}

@@ -258,7 +258,7 @@ func (w *town) register(n *resident) {
 		Class: "file.modify", Subject: []string{"/a", "/b", "/*", "/**"}[w.rng.IntN(4)], Scope: belfry.ScopeCluster,
 		Limit: []int{0, 0, 1, 3}[w.rng.IntN(4)], Wait: true,
 	}
-	switch w.rng.IntN(7) {
+	switch w.rng.IntN(8) {
 	case 0:
 		spec.Filter = "code==1"
 	case 1:
@@ -270,9 +270,13 @@ func (w *town) register(n *resident) {
 	case 4:
 		spec.Flap = belfry.Flap{Window: 4 * time.Second, High: 3, Low: 1}
 	}
+	spec.OnlyWhereMonitored = spec.Scope == belfry.ScopeCluster && w.rng.IntN(3) == 0
 	w.reg++
-	w.note("%s: consumer %d registers %d for %s %s", townName(n.number), id, w.reg, spec.Scope, spec.Subject)
-	w.ledger.given[ledgerReader{id, w.reg}] = &account{last: map[ledgerEvent]uint64{}, remote: true}
+	w.note("%s: consumer %d registers %d for %s %s, only where monitored %t", townName(n.number), id, w.reg, spec.Scope, spec.Subject, spec.OnlyWhereMonitored)
+	w.ledger.given[ledgerReader{id, w.reg}] = &account{
+		last: map[ledgerEvent]uint64{}, remote: true, sparse: spec.OnlyWhereMonitored,
+		strict: spec.Filter == "" && spec.MinInterval == 0 && spec.Flap.IsZero(),
+	}
 	n.readers[id].specs[w.reg] = spec
 	n.m.Receive(w.now, Register{Request: 1, Consumer: id, Number: w.reg, Registration: spec})
 	w.settle()
@@ -306,7 +310,7 @@ func (w *town) postTo(n *resident, e *entry, code int32, times int) {
 	}
 	merged := w.rng.IntN(10) == 0
 	w.note("%s: %d × code %d to %s (%d), merged %t", townName(n.number), times, code, e.subject, e.entry, merged)
-	w.ledger.post(ledgerEvent{n.m.cfg.Node, n.m.cfg.Incarnation, uint64(e.entry)}, posting{time: w.now, code: code, instance: id, merged: merged}, times)
+	w.ledger.post(ledgerEvent{n.m.cfg.Node, n.m.cfg.Incarnation, uint64(e.entry)}, posting{time: w.now, code: code, instance: id, merged: merged, alone: e.locals == 0}, times)
 	o := belfry.Occurrence{Time: w.now, Code: code, LowerBound: merged}
 	o.Event.Instance = id
 	n.m.Receive(w.now, Post{Entry: e.entry, Occurrence: o, Repeat: uint64(times)})
@@ -462,7 +466,7 @@ func (w *town) complete(at *resident, reader ledgerReader, spec belfry.Registrat
 			continue
 		}
 		for _, e := range n.m.sortedEntries() {
-			if !matchGlob(spec.Subject, e.subject) {
+			if !matchGlob(spec.Subject, e.subject) || spec.OnlyWhereMonitored && e.locals == 0 {
 				continue
 			}
 			id := ledgerEvent{n.m.cfg.Node, n.m.cfg.Incarnation, uint64(e.entry)}

@@ -67,7 +67,7 @@ func (e *batchEncoder) reserve(n int) {
 
 func (e *batchEncoder) notification(n *belfry.Notification, to *belfryv1.Notification, gap *belfryv1.Gap) {
 	to.Kind = belfryv1.Kind(n.Kind) + belfryv1.Kind_KIND_OCCURRENCE
-	to.Entry = e.introduce(n)
+	to.Entry, to.Registration = e.introduce(n), n.Registration
 	to.Sequence, to.FirstSequence = n.Last, 0
 	if n.First != n.Last {
 		to.FirstSequence = n.First
@@ -205,7 +205,7 @@ func (d *batchDecoder) notification(m *belfryv1.Notification, to *belfry.Notific
 		return err
 	}
 	*to = belfry.Notification{
-		Kind: belfry.Kind(m.GetKind() - belfryv1.Kind_KIND_OCCURRENCE),
+		Kind: belfry.Kind(m.GetKind() - belfryv1.Kind_KIND_OCCURRENCE), Registration: m.GetRegistration(),
 		Node: origin.Node, NodeName: origin.Name, Incarnation: origin.Incarnation,
 		Entry: known.entry, Event: known.event,
 		First: first, Last: m.GetSequence(), Count: m.GetCount(), Skipped: m.GetSkipped(),

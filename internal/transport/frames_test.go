@@ -34,7 +34,7 @@ func drawNotification(t *rapid.T) belfry.Notification {
 			Subject:  rapid.String().Draw(t, "subject"),
 			Instance: rapid.SampledFrom([]string{"", "1@2", "3@4"}).Draw(t, "instance"),
 		},
-		First: first, Last: last,
+		First: first, Last: last, Registration: rapid.Uint32Range(0, 1).Draw(t, "registration"),
 		Count:   rapid.Uint64Range(1, last-first+1).Draw(t, "count"),
 		Skipped: rapid.Uint64().Draw(t, "skipped"),
 		Time:    drawTime(t, "time"),

@@ -332,7 +332,9 @@ type PeerFrame_Positions struct {
 }
 
 type PeerFrame_Batch struct {
-	Batch *Batch `protobuf:"bytes,6,opt,name=batch,proto3,oneof"` // registration is unused; entry ids are the origin's
+	// registration is 1 where nobody at the origin was on the event: not for
+	// interests only where it is monitored. Entry ids are the origin's.
+	Batch *Batch `protobuf:"bytes,6,opt,name=batch,proto3,oneof"`
 }
 
 type PeerFrame_Ack struct {
