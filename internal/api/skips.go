@@ -50,7 +50,7 @@ func (s Skips) Add(registration uint32, all []Skipped) {
 	}
 }
 
-// forget is for a number that is given anew.
+// forget ends the memory of a registration; its number may be given anew.
 func (s Skips) forget(registration uint32) {
 	for key := range s {
 		if key.registration == registration {

@@ -281,6 +281,9 @@ func (sub *subscription) register(ctx context.Context) {
 		case m := <-sub.orders:
 			if u := m.GetUnregister(); u != nil {
 				sub.held.Unregister(u.GetNumber())
+				sub.live.Lock()
+				sub.held.skips.forget(u.GetNumber())
+				sub.live.Unlock()
 				continue
 			}
 			if err := sub.registerOne(ctx, m.GetRegister()); err != nil {

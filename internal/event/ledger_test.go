@@ -162,7 +162,7 @@ func (l *ledger) payload(a *account, e ledgerEvent, n *belfry.Notification) {
 	}
 	same := uint64(0)
 	for _, p := range posts[n.First-1 : n.Last] {
-		if p.code == n.Code && p.edge == n.Edge && p.instance == n.Event.Instance && !(a.sparse && p.alone) {
+		if p.code == n.Code && p.edge == n.Edge && p.instance == n.Event.Instance && (!a.sparse || !p.alone) {
 			same++
 		}
 	}
