@@ -86,7 +86,7 @@ func (p *tap) all() [][]byte {
 		p.mu.Lock()
 		seen := slices.Clone(p.seen)
 		p.mu.Unlock()
-		switch held, err := unix.IoctlGetInt(p.fd, unix.FIONREAD); {
+		switch held, err := unix.IoctlGetInt(p.fd, unix.SIOCINQ); {
 		case err != nil:
 			p.t.Fatal(err)
 		case least < 0 && held == 0:
