@@ -278,7 +278,7 @@ func TestSchemaCheckFindsWhatIsWrong(t *testing.T) {
 	}
 	status := func(oldest, when string) string {
 		return `{"cluster":{"id":"","name":""},"node":{"id":"","name":""},"time":` + when + `,"generation":1,"nodes_up":1,"nodes_total":1,` +
-			`"links_up":0,"links_total":0,"oldest_fact_seconds":` + oldest + `,"nodes":[],"repository":null,"licenses":[]}`
+			`"links_up":0,"links_total":0,"oldest_fact_seconds":` + oldest + `,"nodes":[],"repository":null,"licenses":[],"witnesses":[]}`
 	}
 	if err := checkSchema("status", []byte(status("null", `"2026-11-23T00:00:00.000000000Z"`))); err != nil {
 		t.Errorf("right: %v", err)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -438,6 +439,30 @@ func cmdSchema(ts *testscript.TestScript, _ bool, args []string) {
 	for _, value := range values {
 		if err := checkSchema(args[0], []byte(value)); err != nil {
 			ts.Fatalf("schema %s: %v\n%s", args[0], err, value)
+		}
+	}
+}
+
+// TestNoTwoScriptsStartAgentsOnOneAddress: they run at the same time.
+func TestNoTwoScriptsStartAgentsOnOneAddress(t *testing.T) {
+	t.Parallel()
+	scripts, err := filepath.Glob(filepath.Join("testdata", "script", "*.txtar"))
+	if err != nil || len(scripts) == 0 {
+		t.Fatal(scripts, err)
+	}
+	begins := regexp.MustCompile(`(?m)^[^#\n]*\bbelfry init\b.*--address (127\.\d+\.\d+\.\d+)\b`)
+	of := map[string]string{}
+	for _, script := range scripts {
+		text, err := os.ReadFile(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range begins.FindAllSubmatch(text, -1) {
+			address := string(m[1])
+			if other, taken := of[address]; taken && other != script {
+				t.Errorf("%s and %s begin a cluster on %s", other, script, address)
+			}
+			of[address] = script
 		}
 	}
 }

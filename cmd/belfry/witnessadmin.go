@@ -104,7 +104,7 @@ func yes(b bool) string {
 }
 
 // witnessChanged shows what a change is about: exit status 1 where it is about
-// nothing, where a witness did not answer, or where clients did not come.
+// nothing, or where a witness did not answer.
 func (a *app) witnessChanged(v witnessChangeView, some bool, matches []*belfryv1.WitnessMatch, done string) error {
 	v.Witnesses = []witnessMatchView{}
 	var silent []string
@@ -133,8 +133,6 @@ func (a *app) witnessChanged(v witnessChangeView, some bool, matches []*belfryv1
 		return failf(belfry.ErrNotFound, "no registration is meant; belfry witness list lists them")
 	case len(silent) > 0:
 		return failf(belfry.ErrNotFound, "%s did not answer; do it again when they do", strings.Join(silent, ", "))
-	case v.Arrived != nil && *v.Arrived < v.Registrations:
-		return failf(belfry.ErrNotFound, "%d of %d clients have not moved; a client that only watches does not, and belfry witness list shows what each uses", v.Registrations-*v.Arrived, v.Registrations)
 	}
 	return nil
 }
@@ -181,16 +179,23 @@ func (a *app) witnessMove(ctx context.Context, c *client.Client, req *belfryv1.M
 		return err
 	}
 	v := witnessChangeView{ID: resp.GetId(), DryRun: req.GetDryRun()}
+	var asked uint64
 	done := "they are asked to go to " + strings.Join(req.GetTo(), ", ")
 	if wait > 0 && !req.GetDryRun() {
-		arrived, err := waitMoved(ctx, c, req, resp.GetMatches(), wait)
+		arrived, all, err := waitMoved(ctx, c, req, resp.GetMatches(), wait)
 		if err != nil {
 			return err
 		}
-		v.Arrived = &arrived
+		v.Arrived, asked = &arrived, all
 		done += fmt.Sprintf("; %d use it after %s", arrived, shortDuration(time.Since(begin)))
 	}
-	return a.witnessChanged(v, true, resp.GetMatches(), done)
+	if err := a.witnessChanged(v, true, resp.GetMatches(), done); err != nil {
+		return err
+	}
+	if v.Arrived != nil && *v.Arrived < asked {
+		return failf(belfry.ErrNotFound, "%d of %d clients have not moved; a client that only watches does not, and belfry witness list shows what each uses", asked-*v.Arrived, asked)
+	}
+	return nil
 }
 
 // movedPoll is between two looks whether clients have moved.
@@ -198,7 +203,8 @@ const movedPoll = 100 * time.Millisecond
 
 // waitMoved is how many of those who were asked use one of the new places, at whichever
 // witness they are registered now: all of them, or those that do when the time is over.
-func waitMoved(ctx context.Context, c *client.Client, req *belfryv1.MoveClientsRequest, matches []*belfryv1.WitnessMatch, wait time.Duration) (uint64, error) {
+// A client that has just gone over to another witness is asked at both, and counts once.
+func waitMoved(ctx context.Context, c *client.Client, req *belfryv1.MoveClientsRequest, matches []*belfryv1.WitnessMatch, wait time.Duration) (come, all uint64, err error) {
 	asked := map[string]bool{}
 	for _, m := range matches {
 		for _, key := range m.GetRegistrations() {
@@ -216,7 +222,7 @@ func waitMoved(ctx context.Context, c *client.Client, req *belfryv1.MoveClientsR
 			there := &belfryv1.RegistrationSelector{Key: s.GetKey(), Client: s.GetClient(), Principal: s.GetPrincipal(), Protocol: s.GetProtocol(), Resource: s.GetResource(), At: to}
 			list, err := c.ListWitness(ctx, &belfryv1.ListWitnessRequest{Selector: there, Limit: mostListed})
 			if err != nil {
-				return 0, err
+				return 0, 0, err
 			}
 			for _, n := range list.GetNodes() {
 				for _, r := range n.GetRegistrations() {
@@ -227,14 +233,14 @@ func waitMoved(ctx context.Context, c *client.Client, req *belfryv1.MoveClientsR
 			}
 		}
 		if len(arrived) == len(asked) {
-			return uint64(len(arrived)), nil
+			return uint64(len(arrived)), uint64(len(asked)), nil
 		}
 		select {
 		case <-time.After(movedPoll):
 		case <-deadline:
-			return uint64(len(arrived)), nil
+			return uint64(len(arrived)), uint64(len(asked)), nil
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			return 0, 0, ctx.Err()
 		}
 	}
 }
