@@ -50,7 +50,6 @@ func TestChangesAtAllMembersAtOnce(t *testing.T) {
 		{"handlers: [{name: page, on: [node.state]}]", func(d repository.Document) bool { return len(d.Handlers) == 1 }},
 		{"tunables: {stall_max: 7s}", func(d repository.Document) bool { return d.Tunables["stall_max"] == "7s" }},
 		{"witness: {drained: [n1]}", func(d repository.Document) bool { return len(d.Witness.Drained) == 1 }},
-		{"links: [{a: n1, b: n2, network: net1, disabled: true}]", func(d repository.Document) bool { return len(d.Links) == 1 }},
 	}
 	var group sync.WaitGroup
 	done, errs := make([]api.ConfigCommitted, len(changes)), make([]error, len(changes)+1)

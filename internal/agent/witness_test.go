@@ -119,7 +119,7 @@ func TestAClientIsToldThatANodeRestarts(t *testing.T) {
 func TestAServiceIsObservedByItsHolder(t *testing.T) {
 	t.Parallel()
 	nodes := localNodes(t, 2)
-	service, err := net.Listen("tcp", "127.0.0.1:0")
+	service, err := net.Listen("tcp", "127.0.0.2:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +151,7 @@ func TestAServiceIsObservedByItsHolder(t *testing.T) {
 func TestTheDeathOfTheWitnessIsNoChange(t *testing.T) {
 	t.Parallel()
 	nodes := localNodes(t, 4)
-	service, err := net.Listen("tcp", "127.0.0.1:0")
+	service, err := net.Listen("tcp", "127.0.0.2:0")
 	if err != nil {
 		t.Fatal(err)
 	}

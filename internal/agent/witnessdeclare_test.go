@@ -34,7 +34,7 @@ func rawWitness(t *testing.T, n LocalNode) belfryv1.WitnessServiceClient {
 // after a restart of an agent. W3.
 func TestAResourceIsDeclaredAtRunTime(t *testing.T) {
 	t.Parallel()
-	service, err := net.Listen("tcp", "127.0.0.1:0")
+	service, err := net.Listen("tcp", "127.0.0.2:0")
 	if err != nil {
 		t.Fatal(err)
 	}

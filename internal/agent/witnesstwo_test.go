@@ -47,7 +47,7 @@ func waitRegistered(t *testing.T, node LocalNode, name string, n int) []string {
 func TestTwoWitnessesTellOfAChangeOnce(t *testing.T) {
 	t.Parallel()
 	nodes := localNodes(t, 4)
-	service, err := net.Listen("tcp", "127.0.0.1:0")
+	service, err := net.Listen("tcp", "127.0.0.2:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,8 +89,8 @@ func TestTwoWitnessesTellOfAChangeOnce(t *testing.T) {
 func TestADialersConnectionEndsWithItsHolder(t *testing.T) {
 	t.Parallel()
 	nodes := localNodes(t, 2)
-	first, address := silentServer(t, "127.0.0.1:0")
-	_, elsewhere := silentServer(t, "127.0.0.1:0")
+	first, address := silentServer(t, "127.0.0.2:0")
+	_, elsewhere := silentServer(t, "127.0.0.2:0")
 	service := config.Resource{Name: "service/db", Holders: []string{"b"}, Watch: []string{"tcp:" + address}, Address: address}
 	startWith(t, nodes[0], service)
 	startWith(t, nodes[1], service)
