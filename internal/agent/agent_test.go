@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,15 +45,22 @@ func localNodes(t testing.TB, n int) []LocalNode {
 	return nodes
 }
 
-// freePort asks the kernel for a port that is free for both UDP and TCP.
+// The ports of agents are none that the kernel gives to connections: one that is
+// free now would be in use when the agent starts.
+const firstPort, manyPorts = 20_000, 12_000
+
+var portsTried atomic.Uint32
+
+// freePort is a port that is free for both UDP and TCP.
 func freePort(t testing.TB) netip.AddrPort {
 	t.Helper()
-	for range 100 {
-		tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	for range manyPorts {
+		n := uint32(os.Getpid())*97 + portsTried.Add(1) // of other test programs, too
+		address := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(firstPort+n%manyPorts))
+		tcp, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(address))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
-		address := tcp.Addr().(*net.TCPAddr).AddrPort()
 		udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(address))
 		tcp.Close()
 		if err == nil {
