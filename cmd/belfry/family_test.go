@@ -21,9 +21,10 @@ import (
 
 // cmdAgents starts `belfry up` with N agents in the directory dev and waits
 // until all are up and have streams with each other, by which a death is known
-// at once: a node is up as soon as its datagrams are heard. At the end of the script it stops them and makes sure that
-// no process is left. Its output goes to the file up.out. With members they have
-// no repository: what takes most members there takes the file here.
+// at once: a node is up as soon as its datagrams are heard. At the end of the
+// script it stops them and makes sure that no process is left. Its output goes to
+// the file up.out. With members they have no repository: what takes most members
+// there takes the file here.
 func cmdAgents(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 || len(args) > 2 || len(args) == 2 && args[1] != "members" {
 		ts.Fatalf("usage: agents N [members]")

@@ -11,11 +11,11 @@ import (
 )
 
 // Order is whose turn it is to run a handler that is shared by nodes, for one
-// event, whatever agents told of it: the first of them, or the next where one is out. All nodes come to
-// the same order whatever the order of nodes is, and when one goes only its
-// events move (rendezvous hashing: Thaler and Ravishankar, "Using name-based
-// mappings to increase hit rates", IEEE/ACM Transactions on Networking 6,
-// 1998).
+// event, whatever agents told of it: the first of them, or the next where one is
+// out. All nodes come to the same order whatever the order of nodes is, and when
+// one goes only its events move (rendezvous hashing: Thaler and Ravishankar,
+// "Using name-based mappings to increase hit rates", IEEE/ACM Transactions on
+// Networking 6, 1998).
 func Order(handler string, e Event, nodes []belfry.NodeID) []belfry.NodeID {
 	weight := make(map[belfry.NodeID]uint64, len(nodes))
 	text := append([]byte(handler), 0)
