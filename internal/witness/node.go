@@ -92,10 +92,10 @@ func (m *Machine) setVerdict(now time.Time, v Verdict) {
 	}
 	n.cut = n.cut && !again
 	for _, i := range n.instances {
-		m.probe(now, i)
 		if again && (!anew || i.report.Incarnation != v.Incarnation) {
 			m.await(now, i)
 		}
+		m.probe(now, i)
 		i.resource.changed(m, now)
 	}
 }
@@ -113,6 +113,7 @@ func (m *Machine) setLink(now time.Time, msg Link) {
 		if !n.cut && n.verdict == belfry.VerdictUp {
 			m.await(now, i)
 		}
+		m.probe(now, i)
 		i.resource.changed(m, now)
 	}
 }

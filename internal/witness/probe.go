@@ -9,14 +9,12 @@ import (
 
 // A holder whose agent is down may go on serving: its host answers, and what
 // clients use is asked itself (witness.md 2). The probe goes on for as long as
-// nothing else is heard of the holder, since what it found may end.
+// nothing else is heard of the holder, since what it found may end, and an agent
+// that comes back knows less at first.
 
 // probe begins or ends to observe what is held on a node in place of its agent.
 func (m *Machine) probe(now time.Time, i *instance) {
-	source := ""
-	if n, d := i.node, i.resource.declared; d != nil && n.known && n.verdict == belfry.VerdictDown && n.cause == belfry.CauseProcess {
-		source = d.Probes[n.Name]
-	}
+	source := i.probes()
 	if source == i.probe {
 		return
 	}
@@ -29,6 +27,20 @@ func (m *Machine) probe(now time.Time, i *instance) {
 	m.observe(source, true)
 	i.probed = m.sources[source].state
 	m.alarms.set(i, i.decided)
+}
+
+// probes is what is to be observed in place of the agent; empty: nothing.
+func (i *instance) probes() string {
+	n, d := i.node, i.resource.declared
+	if d == nil || !n.known {
+		return ""
+	}
+	awaited := n.verdict == belfry.VerdictJoining || n.verdict == belfry.VerdictUp && !i.awaited.IsZero()
+	returning := i.probe != "" && awaited && !i.silent()
+	if n.verdict == belfry.VerdictDown && n.cause == belfry.CauseProcess || returning {
+		return d.Probes[n.Name]
+	}
+	return ""
 }
 
 // unprobe ends it.

@@ -74,6 +74,7 @@ func (i *instance) ring(m *Machine, now time.Time) (next time.Time) {
 		i.probed = belfry.ResourceUnavailable
 	}
 	if over {
+		m.probe(now, i)
 		i.resource.changed(m, now)
 	}
 	return next
@@ -84,7 +85,7 @@ func (i *instance) judge() belfry.ResourceState {
 	n := i.node
 	i.kept = false
 	switch {
-	case n.known && n.verdict == belfry.VerdictDown && i.probe != "":
+	case i.probe != "":
 		if i.probed == belfry.ResourceUnknown && i.state == belfry.ResourceUnavailable {
 			return belfry.ResourceUnavailable // it was so before its agent went
 		}
@@ -382,6 +383,7 @@ func (m *Machine) report(now time.Time, msg Report) {
 		i.heard()
 		m.spoken(now, i.node)
 		i.awaited = time.Time{}
+		m.probe(now, i)
 	}
 	r.changed(m, now)
 }
