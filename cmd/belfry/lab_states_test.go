@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,13 +13,14 @@ import (
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 )
 
-// linkState waits until a node holds a link in a state, and says what it went
-// through.
+// linkState waits until a node holds a link in a state, or one of several, and says
+// what it went through.
 func (l *lab) linkState(ts *testscript.TestScript, _ bool, args []string) {
 	if args[3] != "within" {
-		ts.Fatalf("usage: lab linkstate NODE PEER/NETWORK STATE within TIME")
+		ts.Fatalf("usage: lab linkstate NODE PEER/NETWORK STATE|STATE... within TIME")
 	}
-	took := l.awaitState(ts, args[0], args[1], durations(ts, args[4:5])[0], func(link *belfryv1.Link) bool { return link.GetState() == args[2] })
+	states := strings.Split(args[2], "|")
+	took := l.awaitState(ts, args[0], args[1], durations(ts, args[4:5])[0], func(link *belfryv1.Link) bool { return slices.Contains(states, link.GetState()) })
 	ts.Logf("%s holds its link to %s %s after %s", args[0], args[1], args[2], took)
 }
 

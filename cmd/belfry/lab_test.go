@@ -74,7 +74,7 @@ var labWords = map[string]struct {
 	"rtt":         {"NODE PEER N: the next N round trips give the MRT and D that are reported", 3, (*lab).roundTrips},
 	"maxdev":      {"NODE PEER LOW HIGH: waits until the maximum deviation of the link is within", 4, (*lab).maxDeviation},
 	"linkdown":    {"NODE PEER: waits until NODE holds the link down, which its deviation must justify", 2, (*lab).linkDown},
-	"linkstate":   {"NODE PEER/NETWORK STATE within TIME: waits until the link is in it", 5, (*lab).linkState},
+	"linkstate":   {"NODE PEER/NETWORK STATE|STATE... within TIME: waits until the link is in one of them", 5, (*lab).linkState},
 	"carrierloss": {"NODE PEER/NETWORK LIMIT COUNT: pulls the cable so often; the row tells within LIMIT of the kernel, each time", 4, (*lab).carrierLoss},
 	"timers":      {"start|count: fixed timers beside the heartbeats, and how often they are wrong", 1, (*lab).fixedTimers},
 	"verdicts":    {"prints what changed, at any node, since the last time", 0, (*lab).verdicts},
