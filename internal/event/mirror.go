@@ -279,8 +279,10 @@ func (m *Machine) occurred(now time.Time, v *mirror, n *belfry.Notification) {
 		first = v.sequence + 1
 		total -= min(had, total)
 	}
-	skipped = min(skipped, first-1-v.sequence) // the others had arrived
-	if hole := n.Last - v.sequence - min(n.Last-v.sequence, skipped+total); hole > 0 {
+	fresh := n.Last - v.sequence
+	total = min(total, n.Last-first+1)
+	skipped = min(skipped, fresh-total) // the others had arrived
+	if hole := fresh - total - skipped; hole > 0 {
 		m.counters.Unexplained += hole
 		v.missed(v.sequence+1, hole, n, belfry.Gap{Total: hole, Known: true, Resync: true, Reason: belfry.GapLink})
 	}
@@ -288,7 +290,7 @@ func (m *Machine) occurred(now time.Time, v *mirror, n *belfry.Notification) {
 	v.sequence = n.Last
 	for _, a := range v.private {
 		if first > a.from {
-			a.skipped += min(skipped, first-1-a.from)
+			a.skipped += min(skipped, n.Last-a.from-total)
 		}
 	}
 	if n.Kind == belfry.KindGap {
@@ -323,7 +325,7 @@ func (v *mirror) happened(now time.Time, n *belfry.Notification, first, count ui
 	}
 	it := item{kind: belfry.KindOccurrence, count: count, run: run{
 		first: first, last: n.Last, firstTime: n.FirstTime.UnixNano(), time: n.Time.UnixNano(),
-		code: n.Code, edge: n.Edge, lowerBound: n.LowerBound, body: v.newest,
+		code: n.Code, edge: n.Edge, lowerBound: n.LowerBound, mixed: n.Mixed, body: v.newest,
 	}}
 	sampled := v.info != nil && v.info.Kind == belfry.Value && n.Code == 0
 	if sampled {

@@ -42,6 +42,7 @@ type queue struct {
 	limit  int
 	never  bool          // coalesce never
 	each   bool          // gaps are by event
+	detail bool          // what differs in data does not merge while there is room
 	losers []*attachment // whose gaps go out first, if each
 	gap    *gapRecord
 	weight int // bytes of data queued
@@ -76,7 +77,7 @@ func (q *queue) empty() bool {
 
 func (it *item) merges(o *item) bool {
 	return it.kind == belfry.KindOccurrence && o.kind == belfry.KindOccurrence &&
-		it.code == o.code && it.edge == o.edge && it.instance == o.instance
+		it.code == o.code && it.edge == o.edge && it.instance == o.instance && it.unmonitored == o.unmonitored
 }
 
 // put appends an occurrence of one event, or extends the last one of that
@@ -92,7 +93,7 @@ func (q *queue) put(a *attachment, it *item) {
 		return
 	}
 	if a.last > q.head && !q.never {
-		if l := q.at(a.last - 1); l.merges(it) {
+		if l := q.at(a.last - 1); l.merges(it) && q.mayMerge(r.consumer, l, it) {
 			q.extend(r.consumer, l, it)
 			return
 		}
@@ -103,6 +104,7 @@ func (q *queue) put(a *attachment, it *item) {
 func (q *queue) extend(c *consumer, l, it *item) {
 	it.on.feed.tally.coalesced += it.count
 	q.weigh(c, len(it.data)-len(l.data))
+	l.mixed = l.mixed || it.mixed || !l.same(it.body)
 	l.last, l.time, l.body = it.last, it.time, it.body
 	l.lowerBound = l.lowerBound || it.lowerBound
 	l.count += it.count

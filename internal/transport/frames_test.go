@@ -69,6 +69,7 @@ func drawFrame(t *rapid.T) event.Frame {
 			i := event.Interest{
 				Number: rapid.Uint32().Draw(t, "number"), Class: "user.*", Subject: rapid.String().Draw(t, "subject"),
 				OnlyWhereMonitored: rapid.Bool().Draw(t, "only"), Snapshot: rapid.Bool().Draw(t, "snapshot"),
+				Detailed: rapid.Bool().Draw(t, "detailed"),
 			}
 			if i.Threshold.HasHi = rapid.Bool().Draw(t, "hi"); i.Threshold.HasHi {
 				i.Threshold.Hi = rapid.Float64().Draw(t, "hi value")
