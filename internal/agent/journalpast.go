@@ -103,7 +103,8 @@ func (p *past) match(class belfry.Class, subject string, node belfry.NodeID) boo
 func (p *past) Next() (belfry.Notification, belfry.Cursor, error) {
 	for p.in != nil {
 		if len(p.waiting) > 0 {
-			return p.next(), p.at, nil
+			n, at := p.next()
+			return n, at, nil
 		}
 		item, err := p.in.Next()
 		if err != nil {
@@ -117,19 +118,17 @@ func (p *past) Next() (belfry.Notification, belfry.Cursor, error) {
 		if gap, missing := p.before(&p.waiting[0]); missing {
 			return gap, p.recorder.cursor(item.Position - 1), nil
 		}
-		if len(p.waiting) > 1 {
-			return p.next(), p.recorder.cursor(item.Position - 1), nil
-		}
-		return p.next(), p.at, nil
 	}
 	return belfry.Notification{}, belfry.Cursor{}, io.EOF
 }
 
-// next takes what waits.
-func (p *past) next() belfry.Notification {
-	n := p.waiting[0]
-	p.waiting = p.waiting[1:]
-	return n
+// next takes the first of what waits. Who goes on from there gets the rest.
+func (p *past) next() (n belfry.Notification, at belfry.Cursor) {
+	n, at = p.waiting[0], p.at
+	if p.waiting = p.waiting[1:]; len(p.waiting) > 0 {
+		at.Position--
+	}
+	return n, at
 }
 
 // judged gives an item to the first registration that wants it. Where it merged

@@ -20,8 +20,6 @@ const detailedLimit = 4096
 // is queued, where what differs is kept apart.
 func (q *queue) mayMerge(c *consumer, l, it *item) bool {
 	switch {
-	case !q.detail:
-		return true
 	case it.skipped > 0: // between them: a peer must find that before what it is told
 		return false
 	case q.len() > q.limit/2 || c.payload > c.limits.Payload/2:

@@ -253,7 +253,13 @@ func (e *entry) happened(now time.Time, o *belfry.Occurrence, from, at int64, co
 	if how == ofSample {
 		shared = newBody(o) // only queues with thresholds see samples
 	} else if last := e.ring.newest(); last != nil && last.last+1 == first && last.sameClass(o) && last.unmonitored == (e.locals == 0) {
-		last.extend(o, at, count, how)
+		last.extend(o, at, count)
+		if last.mayDiffer(o) {
+			last.renew(o)
+		}
+		if how == ofMerged {
+			last.mixed = true
+		}
 		shared = last.body
 	} else {
 		v := newRun(o, from, at, first, count)

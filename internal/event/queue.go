@@ -93,7 +93,7 @@ func (q *queue) put(a *attachment, it *item) {
 		return
 	}
 	if a.last > q.head && !q.never {
-		if l := q.at(a.last - 1); l.merges(it) && q.mayMerge(r.consumer, l, it) {
+		if l := q.at(a.last - 1); l.merges(it) && (!q.detail || q.mayMerge(r.consumer, l, it)) {
 			q.extend(r.consumer, l, it)
 			return
 		}
@@ -104,7 +104,9 @@ func (q *queue) put(a *attachment, it *item) {
 func (q *queue) extend(c *consumer, l, it *item) {
 	it.on.feed.tally.coalesced += it.count
 	q.weigh(c, len(it.data)-len(l.data))
-	l.mixed = l.mixed || it.mixed || !l.same(it.body)
+	if l.body != it.body || it.mixed {
+		l.mixed = l.mixed || it.mixed || !l.same(it.body)
+	}
 	l.last, l.time, l.body = it.last, it.time, it.body
 	l.lowerBound = l.lowerBound || it.lowerBound
 	l.count += it.count

@@ -63,23 +63,24 @@ func (r *run) sameClass(o *belfry.Occurrence) bool {
 	return r.code == o.Code && r.edge == o.Edge && r.instance == o.Event.Instance
 }
 
-// extend takes in count more occurrences of the same payload class.
-func (r *run) extend(o *belfry.Occurrence, at int64, count uint64, how manner) {
+// extend takes in count more occurrences of the same payload class. What they
+// carry is for renew.
+func (r *run) extend(o *belfry.Occurrence, at int64, count uint64) {
 	r.last += count
 	r.time = at
 	r.lowerBound = r.lowerBound || o.LowerBound
-	if newest := r.renew(o); newest != r.body || how == ofMerged {
-		r.body, r.mixed = newest, true
-	}
 }
 
-// renew is the body of the newest occurrence; the present one if nothing
-// changed, because most duplicates carry nothing new.
-func (b *body) renew(o *belfry.Occurrence) *body {
-	if o.Value == b.value && bytes.Equal(o.Data, b.data) {
-		return b
+// mayDiffer is a first look, without a call: most duplicates carry nothing.
+func (r *run) mayDiffer(o *belfry.Occurrence) bool {
+	return len(o.Data)+len(r.data) > 0 || o.Value != r.value
+}
+
+// renew takes the body of the newest occurrence, if it is another one.
+func (r *run) renew(o *belfry.Occurrence) {
+	if o.Value != r.value || !bytes.Equal(o.Data, r.data) {
+		r.body, r.mixed = newBody(o), true
 	}
-	return newBody(o)
 }
 
 // same tells whether two occurrences of one payload class differ in nothing.
