@@ -20,9 +20,11 @@ const detailedLimit = 4096
 // is queued, where what differs is kept apart.
 func (q *queue) mayMerge(c *consumer, l, it *item) bool {
 	switch {
+	case it.unmonitored != l.unmonitored:
+		return false
 	case it.skipped > 0: // between them: a peer must find that before what it is told
 		return false
-	case q.len() > q.limit/2 || c.payload > c.limits.Payload/2:
+	case q.len() > q.room || c.payload > c.limits.Payload/2:
 		return true
 	}
 	return !l.mixed && !it.mixed && l.same(it.body)
@@ -49,10 +51,24 @@ func (a *attachment) part(it *item) (newest item) {
 	return newest
 }
 
-// wantsDetail tells whether one of a peer's interests does.
-func (r *registration) wantsDetail() bool {
-	return slices.ContainsFunc(r.interests, func(i *interest) bool { return i.Detailed })
+// adjustDetail lets all merge again when nobody at the peer looks at data any more.
+func (r *registration) adjustDetail() {
+	r.queue.room = 0
+	if slices.ContainsFunc(r.interests, func(i *interest) bool { return i.Detailed }) {
+		r.queue.keepApart()
+	}
 }
+
+// giveDetail lets a peer take from a queue that keeps apart what differs.
+func (r *registration) giveDetail(e *entry) *attachment {
+	r.spec.Limit = detailedLimit
+	a := r.giveQueue(e)
+	r.queue.keepApart()
+	return a
+}
+
+// keepApart leaves half of the queue to what does not merge otherwise.
+func (q *queue) keepApart() { q.detail, q.room = true, q.limit/2 }
 
 // giveQueue lets a peer's registration take from a queue instead of the ring.
 func (r *registration) giveQueue(e *entry) *attachment {
@@ -66,8 +82,7 @@ func (r *registration) giveQueue(e *entry) *attachment {
 // detail gives a peer's place in the ring up for a queue, with what is left to take.
 func (m *Machine) detail(e *entry, r *registration) {
 	e.removePlain(r)
-	r.spec.Limit = detailedLimit
-	a := r.giveQueue(e)
+	a := r.giveDetail(e)
 	a.skipped, a.marked, r.skipped, r.marked = r.skipped, r.marked, 0, false
 	begin := r.snap
 	if begin != nil && begin.sequence <= r.taken {

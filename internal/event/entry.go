@@ -254,11 +254,8 @@ func (e *entry) happened(now time.Time, o *belfry.Occurrence, from, at int64, co
 		shared = newBody(o) // only queues with thresholds see samples
 	} else if last := e.ring.newest(); last != nil && last.last+1 == first && last.sameClass(o) && last.unmonitored == (e.locals == 0) {
 		last.extend(o, at, count)
-		if last.mayDiffer(o) {
-			last.renew(o)
-		}
-		if how == ofMerged {
-			last.mixed = true
+		if how == ofMerged || last.mayDiffer(o) {
+			last.renew(o, how)
 		}
 		shared = last.body
 	} else {

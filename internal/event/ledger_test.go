@@ -3,6 +3,7 @@ package event
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -147,6 +148,17 @@ func (l *ledger) bound(e ledgerEvent, after, last uint64, n *belfry.Notification
 	}
 }
 
+// judges notes what the rules of a registration are, as far as the ledger checks them.
+func (a *account) judges(spec *belfry.Registration) {
+	a.sparse = spec.OnlyWhereMonitored
+	a.data, _ = strings.CutPrefix(spec.Filter, "data==")
+	if spec.Filter == "" || a.data == spec.Filter {
+		a.data = ""
+	}
+	a.strict = spec.Edge == belfry.EdgeBoth && (spec.Filter == "" || a.data != "") &&
+		spec.Hold == 0 && spec.MinInterval == 0 && spec.Flap.IsZero()
+}
+
 // wants tells whether only where monitored, and a filter for data, let a post through.
 func (a *account) wants(p posting) bool {
 	return !(a.sparse && p.alone) && (a.data == "" || a.data == p.data)
@@ -166,6 +178,9 @@ func (l *ledger) payload(a *account, e ledgerEvent, n *belfry.Notification) {
 	}
 	if !a.remote && !n.FirstTime.Equal(oldest.time) {
 		l.fail("I4: %s begins at %s", noteText(n), since(oldest.time))
+	}
+	if a.data != "" && string(n.Data) != a.data {
+		l.fail("%s has data %q, wanted is %q", noteText(n), n.Data, a.data)
 	}
 	same := uint64(0)
 	for _, p := range posts[n.First-1 : n.Last] {

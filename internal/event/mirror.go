@@ -320,7 +320,7 @@ func (v *mirror) missed(first, count uint64, n *belfry.Notification, gap belfry.
 }
 
 func (v *mirror) happened(now time.Time, n *belfry.Notification, first, count uint64) {
-	if b := v.newest; b == nil || len(n.Data)+len(b.data) > 0 || n.Value != b.value || n.Event.Instance != b.instance {
+	if b := v.newest; b == nil || n.Mixed || len(n.Data)+len(b.data) > 0 || n.Value != b.value || n.Event.Instance != b.instance {
 		v.newest = &body{instance: n.Event.Instance, value: n.Value, data: n.Data}
 	}
 	it := item{kind: belfry.KindOccurrence, count: count, run: run{

@@ -72,7 +72,7 @@ func (m *Machine) adjustRemote(e *entry, r *registration) {
 	case e.info.Kind == belfry.Value:
 		m.adjustLevels(e, r)
 	case r.queue != nil: // what is not for the peer is refused
-		r.queue.detail = r.wantsDetail()
+		r.adjustDetail()
 	case rests && !r.dirty:
 		r.snap, r.resting, r.dirty = nil, true, true
 		e.swap(int(r.slot), e.cleanOnes-1)

@@ -42,7 +42,8 @@ type queue struct {
 	limit  int
 	never  bool          // coalesce never
 	each   bool          // gaps are by event
-	detail bool          // what differs in data does not merge while there is room
+	detail bool          // what differs is kept apart while there is room
+	room   int           // how much that is, in notifications
 	losers []*attachment // whose gaps go out first, if each
 	gap    *gapRecord
 	weight int // bytes of data queued
@@ -77,7 +78,7 @@ func (q *queue) empty() bool {
 
 func (it *item) merges(o *item) bool {
 	return it.kind == belfry.KindOccurrence && o.kind == belfry.KindOccurrence &&
-		it.code == o.code && it.edge == o.edge && it.instance == o.instance && it.unmonitored == o.unmonitored
+		it.code == o.code && it.edge == o.edge && it.instance == o.instance
 }
 
 // put appends an occurrence of one event, or extends the last one of that
@@ -104,7 +105,7 @@ func (q *queue) put(a *attachment, it *item) {
 func (q *queue) extend(c *consumer, l, it *item) {
 	it.on.feed.tally.coalesced += it.count
 	q.weigh(c, len(it.data)-len(l.data))
-	if l.body != it.body || it.mixed {
+	if l.body != it.body { // what is mixed has one of its own
 		l.mixed = l.mixed || it.mixed || !l.same(it.body)
 	}
 	l.last, l.time, l.body = it.last, it.time, it.body

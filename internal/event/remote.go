@@ -228,8 +228,7 @@ func (m *Machine) newRemote(e *entry, i *interest) *registration {
 		r.spec.Coalesce = belfry.CoalesceNever
 		r.giveQueue(e)
 	case i.Detailed:
-		r.spec.Limit = detailedLimit
-		r.giveQueue(e).reg.queue.detail = true
+		r.giveDetail(e)
 	default:
 		e.addPlain(r)
 	}

@@ -77,8 +77,8 @@ func (r *run) mayDiffer(o *belfry.Occurrence) bool {
 }
 
 // renew takes the body of the newest occurrence, if it is another one.
-func (r *run) renew(o *belfry.Occurrence) {
-	if o.Value != r.value || !bytes.Equal(o.Data, r.data) {
+func (r *run) renew(o *belfry.Occurrence, how manner) {
+	if how == ofMerged || o.Value != r.value || !bytes.Equal(o.Data, r.data) {
 		r.body, r.mixed = newBody(o), true
 	}
 }

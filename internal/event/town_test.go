@@ -274,14 +274,10 @@ func (w *town) register(n *resident) {
 	}
 	spec.OnlyWhereMonitored = spec.Scope == belfry.ScopeCluster && w.rng.IntN(3) == 0
 	w.reg++
-	w.note("%s: consumer %d registers %d for %s %s, only where monitored %t", townName(n.number), id, w.reg, spec.Scope, spec.Subject, spec.OnlyWhereMonitored)
-	w.ledger.given[ledgerReader{id, w.reg}] = &account{
-		last: map[ledgerEvent]uint64{}, remote: true, sparse: spec.OnlyWhereMonitored,
-		strict: spec.Filter != "code==1" && spec.MinInterval == 0 && spec.Flap.IsZero(),
-	}
-	if spec.Filter == "data==x" {
-		w.ledger.given[ledgerReader{id, w.reg}].data = "x"
-	}
+	w.note("%s: consumer %d registers %d for %s %s where %q, only where monitored %t", townName(n.number), id, w.reg, spec.Scope, spec.Subject, spec.Filter, spec.OnlyWhereMonitored)
+	a := &account{last: map[ledgerEvent]uint64{}, remote: true}
+	a.judges(&spec)
+	w.ledger.given[ledgerReader{id, w.reg}] = a
 	n.readers[id].specs[w.reg] = spec
 	n.m.Receive(w.now, Register{Request: 1, Consumer: id, Number: w.reg, Registration: spec})
 	w.settle()
