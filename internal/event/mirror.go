@@ -284,7 +284,7 @@ func (m *Machine) occurred(now time.Time, v *mirror, n *belfry.Notification) {
 	skipped = min(skipped, fresh-total) // the others had arrived
 	if hole := fresh - total - skipped; hole > 0 {
 		m.counters.Unexplained += hole
-		v.missed(v.sequence+1, hole, n, belfry.Gap{Total: hole, Known: true, Resync: true, Reason: belfry.GapLink})
+		v.missed(v.sequence+1, v.sequence+hole, n, belfry.Gap{Total: hole, Known: true, Resync: true, Reason: belfry.GapLink})
 	}
 	before := v.sequence
 	v.sequence = n.Last
@@ -296,7 +296,7 @@ func (m *Machine) occurred(now time.Time, v *mirror, n *belfry.Notification) {
 	if n.Kind == belfry.KindGap {
 		gap := *n.Gap
 		gap.Total = total
-		v.missed(first, total, n, gap)
+		v.missed(first, n.Last, n, gap)
 	} else {
 		v.happened(now, n, first, total)
 	}
@@ -306,10 +306,10 @@ func (m *Machine) occurred(now time.Time, v *mirror, n *belfry.Notification) {
 }
 
 // missed puts a gap into everybody's queue.
-func (v *mirror) missed(first, count uint64, n *belfry.Notification, gap belfry.Gap) {
+func (v *mirror) missed(first, last uint64, n *belfry.Notification, gap belfry.Gap) {
 	gap.From, gap.To = n.FirstTime, n.Time
 	it := item{kind: belfry.KindGap, run: run{
-		first: first, last: first + count - 1, firstTime: n.FirstTime.UnixNano(), time: n.Time.UnixNano(),
+		first: first, last: last, firstTime: n.FirstTime.UnixNano(), time: n.Time.UnixNano(),
 		lowerBound: n.LowerBound && n.Kind == belfry.KindGap, body: &body{gap: &gap},
 	}}
 	for _, a := range v.private {
