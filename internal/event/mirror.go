@@ -274,14 +274,12 @@ func (m *Machine) occurred(now time.Time, v *mirror, n *belfry.Notification) {
 	if n.Kind == belfry.KindGap {
 		total = n.Gap.Total
 	}
-	if n.First <= v.sequence {
-		had := v.sequence - n.First + 1
+	if n.First <= v.sequence { // the others had arrived
 		first = v.sequence + 1
-		total -= min(had, total)
 	}
 	fresh := n.Last - v.sequence
 	total = min(total, n.Last-first+1)
-	skipped = min(skipped, fresh-total) // the others had arrived
+	skipped = min(skipped, fresh-total)
 	if hole := fresh - total - skipped; hole > 0 {
 		m.counters.Unexplained += hole
 		v.missed(v.sequence+1, v.sequence+hole, n, belfry.Gap{Total: hole, Known: true, Resync: true, Reason: belfry.GapLink})
