@@ -277,6 +277,7 @@ type Notification struct {
 	Edge            Edge
 	Value           float64
 	Data            []byte // of the newest
+	Mixed           bool   // of several: they may differ in Value or Data
 	LowerBound      bool   // the source may have merged: Count, Skipped and Gap.Total are the least
 	Gap             *Gap   // of KindGap only
 	Reason          string // of KindCoverage only: why the node refuses to deliver
@@ -302,9 +303,10 @@ const (
 	GapNotMonitored                  // nobody watched for a while
 	GapJournal                       // older than the journal
 	GapLink                          // lost between two nodes
+	GapMerged                        // merged with others before a filter could look at their data
 )
 
-var gapReasonNames = []string{"slow", "overflow", "not-monitored", "journal", "link"}
+var gapReasonNames = []string{"slow", "overflow", "not-monitored", "journal", "link", "merged"}
 
 // String is the word that listings and JSON use.
 func (r GapReason) String() string { return name(gapReasonNames, int(r)) }

@@ -62,7 +62,7 @@ func (t *table) notification(p *belfryv1.Notification) (belfry.Notification, err
 		First: p.GetFirstSequence(), Last: p.GetSequence(), Count: p.GetCount(), Skipped: p.GetSkipped(),
 		FirstTime: timeOf(p.GetFirstTime()), Time: timeOf(p.GetTime()),
 		Code: p.GetCode(), Edge: belfry.Edge(p.GetEdge()), Value: p.GetValue(),
-		Data: p.GetData(), LowerBound: p.GetLowerBound(), Reason: p.GetReason(),
+		Data: p.GetData(), Mixed: p.GetMixed(), LowerBound: p.GetLowerBound(), Reason: p.GetReason(),
 	}
 	if n.First == 0 {
 		n.First = n.Last

@@ -45,7 +45,7 @@ type notificationView struct {
 type gapView struct {
 	Known  bool     `json:"known" doc:"count is exact; else nobody can know it"`
 	Resync bool     `json:"resync" doc:"the present states follow"`
-	Reason string   `json:"reason" doc:"slow, overflow, not-monitored, journal or link"`
+	Reason string   `json:"reason" doc:"slow, overflow, not-monitored, journal, link or merged"`
 	From   *instant `json:"from" doc:"begin of the time it covers"`
 	To     *instant `json:"to" doc:"its end"`
 }

@@ -52,7 +52,11 @@ for a part of a path segment and ** for any number of segments.
 
 Events that come faster than they are read are merged where they are equal: a
 line says for how many occurrences it stands, and up to which sequence number.
-What could not be kept is a line that begins with "-- gap" and says how many.`,
+What could not be kept is a line that begins with "-- gap" and says how many.
+
+--where is asked of each occurrence, with its own data. Where occurrences of other
+data had merged before it could be asked, at another node or in the journal, it is
+asked of the newest, and the others are a "-- gap" line with the reason merged.`,
 		Example: `  belfry watch node.state --scope cluster
   belfry watch filesystem.usage:/ --over 90% --rearm 5%
   belfry watch 'file.modify:/etc/**' -o json

@@ -263,6 +263,7 @@ func (a *Agent) newEvents() error {
 		Incarnation: a.id.incarnation,
 		Classes:     classes,
 		Compile:     filterCompiler(classes),
+		LooksAtData: looksAtData,
 
 		CheckSubject: subjectChecker(producers),
 		Former:       a.journal.former(),

@@ -82,6 +82,16 @@ func compileFilter(message, expression string) (event.Filter, error) {
 	}, nil
 }
 
+// looksAtData tells whether an expression asks for the data or the value, which
+// differ in what merges; one that does not parse is refused elsewhere.
+func looksAtData(expression string) bool {
+	tree, err := parser.Parse(expression)
+	return err != nil || ast.Find(tree.Node, func(n ast.Node) bool {
+		name, ok := n.(*ast.IdentifierNode)
+		return ok && (name.Value == "data" || name.Value == "value" || name.Value == "$env")
+	}) != nil
+}
+
 // checkCost refuses what could run for long although it is short: ranges,
 // loops within loops, variables, which can double a text line by line, and
 // functions that are not bounded by their arguments.

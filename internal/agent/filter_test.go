@@ -125,3 +125,17 @@ func FuzzExpression(f *testing.F) {
 		_, _ = filter(nodeStateNotification(t)) // an error is a refusal; a panic is the fault
 	})
 }
+
+// TestWhichFiltersLookAtData: in data and value occurrences differ that merge.
+func TestWhichFiltersLookAtData(t *testing.T) {
+	t.Parallel()
+	for expression, want := range map[string]bool{
+		`code == 4 and edge == "failing"`: false, `subject contains "data"`: false, `kind == "data" or count > 1`: false,
+		`data.to == "down"`: true, `"down" in data`: true, `code == 4 or any(["x"], data.to == #)`: true,
+		`value > 1.5`: true, `$env["data"].to == "down"`: true,
+	} {
+		if got := looksAtData(expression); got != want {
+			t.Errorf("%s: looks at data: got %v, want %v", expression, got, want)
+		}
+	}
+}

@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry-ha/belfry"
+	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/config"
 	"github.com/belfry-ha/belfry/internal/event"
 	"github.com/belfry-ha/belfry/internal/sink/journal"
@@ -319,6 +321,84 @@ func TestRulesOfThePast(t *testing.T) {
 		p.Close()
 		if got != test.want {
 			t.Errorf("%+v since %+v: %q, want %q", test.wish, test.since, got, test.want)
+		}
+	}
+}
+
+// TestAFilterOfThePastSeesTheNewestOfWhatMerged, and the others are a gap to it, but
+// not where another registration does not look at data.
+func TestAFilterOfThePastSeesTheNewestOfWhatMerged(t *testing.T) {
+	t.Parallel()
+	r, disk := startRecorder(t, t.TempDir(), 1)
+	close(disk.syncs)
+	loop := newTestLoop(1) // is not run: only its settings are read
+	loop.cfg.Classes = []belfry.ClassInfo{{Class: "node.state", Subject: "NODE", Data: "belfry.v1.NodeState"}}
+	loop.cfg.Compile, loop.cfg.LooksAtData = filterCompiler(loop.cfg.Classes), looksAtData
+	reader := &recorder{agent: &Agent{id: r.agent.id, events: loop}, store: r.store}
+	record := belfry.Notification{
+		Node: r.agent.id.node.ID, NodeName: "a", Incarnation: 1, Entry: 7, Event: belfry.EventID{Class: "node.state", Subject: "c"},
+		FirstTime: time.Unix(100, 0), Code: 4, Edge: belfry.EdgeFailing,
+	}
+	var batch []belfry.Notification
+	for i, to := range []string{"silent", "down", "silent"} { // 1 to 3, 4 to 6, 7 to 9
+		n := record
+		n.First, n.Last, n.Count, n.Mixed = uint64(3*i+1), uint64(3*i+3), 3, true
+		n.Time = n.FirstTime.Add(time.Duration(i) * time.Second)
+		var err error
+		if n.Data, err = proto.Marshal(&belfryv1.NodeState{To: to}); err != nil {
+			t.Fatal(err)
+		}
+		batch = append(batch, n)
+	}
+	if err := r.store.Append(batch); err != nil {
+		t.Fatal(err)
+	}
+	down := belfry.Registration{Class: "node.state", Subject: "c", Filter: `data.to == "down"`}
+	failing, recovered := down, down
+	failing.Filter, recovered.Edge = `code == 4`, belfry.EdgeOnlyRecovered
+	for _, test := range []struct {
+		wishes []belfry.Registration
+		since  belfry.Since
+		want   string
+	}{
+		{[]belfry.Registration{down}, belfry.Since{}, "gap 1-2 merged; gap 4-5 skipped 1 merged; occurrence 6-6; gap 7-8 merged; at the end 1"},
+		{[]belfry.Registration{failing}, belfry.Since{}, "occurrence 1-3; occurrence 4-6; occurrence 7-9; "},
+		{[]belfry.Registration{down, failing}, belfry.Since{}, "occurrence 1-3; occurrence 4-6; occurrence 7-9; "},
+		{[]belfry.Registration{recovered}, belfry.Since{}, "at the end 9"},
+		{[]belfry.Registration{down}, belfry.Since{Sequence: 4, HasSequence: true}, "gap 5-5 merged; occurrence 6-6; gap 7-8 merged; at the end 1"},
+		{[]belfry.Registration{down}, belfry.Since{Sequence: 5, HasSequence: true}, "occurrence 6-6; gap 7-8 merged; at the end 1"},
+	} {
+		p, err := reader.past(test.wishes, test.since, r.store.Durable())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for n, at, err := p.Next(); err == nil; n, at, err = p.Next() {
+			if n.Gap != nil && n.Gap.Reason == belfry.GapNotMonitored {
+				continue // before the agent of the test ran
+			}
+			got += fmt.Sprintf("%s %d-%d", n.Kind, n.First, n.Last)
+			if n.Skipped > 0 {
+				got += fmt.Sprintf(" skipped %d", n.Skipped)
+			}
+			if n.Gap != nil {
+				got += " " + n.Gap.Reason.String()
+			}
+			got += "; "
+			place := r.store.Durable() - 2 + (n.Last-1)/3
+			if n.Last == 5 { // who goes on from there is to get the newest, number 6
+				place--
+			}
+			if at.Position != place {
+				t.Errorf("%+v: %d-%d is at %d, want %d", test.wishes, n.First, n.Last, at.Position, place)
+			}
+		}
+		for _, s := range p.Skipped() {
+			got += fmt.Sprintf("at the end %d", s.Count)
+		}
+		p.Close()
+		if got != test.want {
+			t.Errorf("%+v since %+v:\n got %q\nwant %q", test.wishes, test.since, got, test.want)
 		}
 	}
 }

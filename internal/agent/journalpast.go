@@ -56,7 +56,7 @@ type past struct {
 	since    belfry.Since
 	quiet    bool                        // boundaries are left out
 	at       belfry.Cursor               // of what was read last
-	waiting  *belfry.Notification        // follows a gap that stands before it
+	waiting  []belfry.Notification       // follow what was read last
 	begun    bool                        // of a number: something was read
 	skipped  map[journal.Key]api.Skipped // refused by the rules since the last one
 }
@@ -102,57 +102,109 @@ func (p *past) match(class belfry.Class, subject string, node belfry.NodeID) boo
 // Next is io.EOF at the end.
 func (p *past) Next() (belfry.Notification, belfry.Cursor, error) {
 	for p.in != nil {
-		if n := p.waiting; n != nil {
-			p.waiting = nil
-			return *n, p.at, nil
+		if len(p.waiting) > 0 {
+			n, at := p.next()
+			return n, at, nil
 		}
 		item, err := p.in.Next()
 		if err != nil {
 			return belfry.Notification{}, belfry.Cursor{}, err
 		}
-		n, ok := p.judged(&item)
-		if !ok {
+		p.judged(&item)
+		if len(p.waiting) == 0 {
 			continue
 		}
 		p.at = p.recorder.cursor(item.Position)
-		if gap, missing := p.before(&n); missing {
-			p.waiting = &n
+		if gap, missing := p.before(&p.waiting[0]); missing {
 			return gap, p.recorder.cursor(item.Position - 1), nil
 		}
-		return n, p.at, nil
 	}
 	return belfry.Notification{}, belfry.Cursor{}, io.EOF
 }
 
-// judged gives an item to the first registration that wants it.
-func (p *past) judged(item *journal.Item) (belfry.Notification, bool) {
+// next takes the first of what waits. Who goes on from there gets the rest.
+func (p *past) next() (n belfry.Notification, at belfry.Cursor) {
+	n, at = p.waiting[0], p.at
+	if p.waiting = p.waiting[1:]; len(p.waiting) > 0 {
+		at.Position--
+	}
+	return n, at
+}
+
+// judged gives an item to the first registration that wants it. Where it merged
+// occurrences of which only the newest is known, to those whose filters do not look
+// at that; if there is none, a gap and the newest.
+func (p *past) judged(item *journal.Item) {
+	p.waiting = p.waiting[:0]
 	if b := item.Boundary; b != nil {
-		return p.unwatched(b), !p.quiet && !p.since.HasSequence && p.blind(b)
+		if !p.quiet && !p.since.HasSequence && p.blind(b) {
+			p.waiting = append(p.waiting, p.unwatched(b))
+		}
+		return
 	}
 	n := item.Notification
-	if n.Event.Class == "" { // nobody knows what it was about
-		return n, !p.since.HasSequence
+	switch {
+	case n.Event.Class == "": // nobody knows what it was about
+		if !p.since.HasSequence {
+			p.waiting = append(p.waiting, n)
+		}
+		return
+	case p.since.HasSequence && !p.after(&n):
+		return
 	}
-	if p.since.HasSequence && !p.after(&n) {
-		return n, false
-	}
-	key := journal.KeyOf(&n)
+	unable := -1
 	for i, j := range p.judges {
-		if !j.Event(n.Event.Class, n.Event.Subject, n.Node) {
-			continue
-		}
-		if n.Kind == belfry.KindGap || j.Wants(&n) {
-			n.Registration = uint32(i) + 1
-			n.Skipped += p.skipped[key].Count
-			delete(p.skipped, key)
-			return n, true
+		switch {
+		case !j.Event(n.Event.Class, n.Event.Subject, n.Node):
+		case n.Kind != belfry.KindGap && j.Blind(&n):
+			if unable < 0 {
+				unable = i
+			}
+		case n.Kind == belfry.KindGap || j.Wants(&n):
+			p.give(&n, i)
+			return
 		}
 	}
+	if unable < 0 {
+		p.skip(&n)
+		return
+	}
+	gap, newest := parted(&n)
+	p.give(&gap, unable)
+	for i, j := range p.judges {
+		if j.Event(n.Event.Class, n.Event.Subject, n.Node) && j.Wants(&newest) {
+			p.give(&newest, i)
+			return
+		}
+	}
+	p.skip(&newest)
+}
+
+// parted makes two of several occurrences that merged: of the newest the data is known.
+func parted(n *belfry.Notification) (gap, newest belfry.Notification) {
+	gap, newest = *n, *n
+	newest.First, newest.Count, newest.Skipped, newest.FirstTime, newest.Mixed = n.Last, 1, 0, n.Time, false
+	gap.Kind, gap.Last, gap.Count, gap.Data, gap.Value, gap.Edge, gap.Mixed = belfry.KindGap, n.Last-1, 0, nil, 0, belfry.EdgeNone, false
+	gap.Gap = &belfry.Gap{Total: n.Count - 1, Known: true, Reason: belfry.GapMerged, From: n.FirstTime, To: n.Time}
+	return gap, newest
+}
+
+// give lets a notification go to a registration, with what was refused before it.
+func (p *past) give(n *belfry.Notification, judge int) {
+	key := journal.KeyOf(n)
+	n.Registration = uint32(judge) + 1
+	n.Skipped += p.skipped[key].Count
+	delete(p.skipped, key)
+	p.waiting = append(p.waiting, *n)
+}
+
+// skip counts what the rules refuse.
+func (p *past) skip(n *belfry.Notification) {
+	key := journal.KeyOf(n)
 	p.skipped[key] = api.Skipped{
 		Node: n.Node, Incarnation: n.Incarnation, Entry: n.Entry, Class: n.Event.Class, Subject: n.Event.Subject,
 		Count: p.skipped[key].Count + n.Count + n.Skipped, Last: n.Last,
 	}
-	return n, false
 }
 
 // Skipped is what the next notifications, which are none of the past, are to say.

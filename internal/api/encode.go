@@ -99,7 +99,7 @@ func (e *encoder) notification(n *belfry.Notification, to *belfryv1.Notification
 		to.FirstTime = nanoseconds(n.FirstTime)
 	}
 	to.Code, to.Edge, to.Value = n.Code, belfryv1.Edge(n.Edge), n.Value
-	to.Data, to.LowerBound, to.Reason = n.Data, n.LowerBound, n.Reason
+	to.Data, to.Mixed, to.LowerBound, to.Reason = n.Data, n.Mixed, n.LowerBound, n.Reason
 	to.Gap, to.JournalPosition = nil, 0
 	if n.Gap != nil {
 		gap.Total, gap.Known, gap.Resync = n.Gap.Total, n.Gap.Known, n.Gap.Resync

@@ -258,6 +258,8 @@ func readNotification(b []byte, m *belfryv1.Notification) bool {
 			m.Reason = r.text()
 		case 17<<3 | isVarint:
 			m.JournalPosition = r.uint()
+		case 18<<3 | isVarint:
+			m.Mixed = r.uint() != 0
 		default:
 			return false
 		}

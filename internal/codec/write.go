@@ -193,6 +193,7 @@ func (w *writer) notification(m *belfryv1.Notification) {
 	}
 	w.text(16, m.Reason)
 	w.uint(17, m.JournalPosition)
+	w.bool(18, m.Mixed)
 }
 
 func (w *writer) gap(m *belfryv1.Gap) {

@@ -15,6 +15,11 @@ type Config struct {
 	// refuses every filter with ErrUnsupported.
 	Compile func(class, expression string) (Filter, error)
 
+	// LooksAtData tells whether a filter expression asks for what differs in
+	// occurrences that merge: the data or the value. It must be pure. Nil takes
+	// every expression for one.
+	LooksAtData func(expression string) bool
+
 	// CheckSubject refuses a subject that is not in the form of its class, before
 	// anything is started. It must be pure. Nil leaves it to the producers.
 	CheckSubject func(class belfry.Class, subject string) error

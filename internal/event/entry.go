@@ -226,10 +226,19 @@ func (e *entry) swap(i, j int) {
 	e.plain[i].slot, e.plain[j].slot = int32(i), int32(j)
 }
 
+// A manner is how occurrences came.
+type manner uint8
+
+const (
+	ofPost   manner = iota
+	ofSample        // the thresholds have been judged
+	ofMerged        // several that may differ in data came while the entry was blocked
+)
+
 // happened gives occurrences their numbers and hands them on. It is the only
 // place where the sequence number moves, but for held posts that fell off.
 // from is the time of the first of them, at that of the last.
-func (e *entry) happened(now time.Time, o *belfry.Occurrence, from, at int64, count uint64, sampled bool) {
+func (e *entry) happened(now time.Time, o *belfry.Occurrence, from, at int64, count uint64, how manner) {
 	count = min(count, math.MaxUint64-e.sequence) // the number never wraps
 	if count == 0 {
 		return
@@ -241,14 +250,17 @@ func (e *entry) happened(now time.Time, o *belfry.Occurrence, from, at int64, co
 	e.sequence += count
 	e.tally.posted += count
 	var shared *body
-	if sampled {
+	if how == ofSample {
 		shared = newBody(o) // only queues with thresholds see samples
 	} else if last := e.ring.newest(); last != nil && last.last+1 == first && last.sameClass(o) && last.unmonitored == (e.locals == 0) {
 		last.extend(o, at, count)
+		if how == ofMerged || last.mayDiffer(o) {
+			last.renew(o, how)
+		}
 		shared = last.body
 	} else {
 		v := newRun(o, from, at, first, count)
-		v.unmonitored = e.locals == 0
+		v.unmonitored, v.mixed = e.locals == 0, how == ofMerged
 		e.ring.add(v, e.machine.cfg.Runs)
 		shared = v.body
 	}
@@ -261,10 +273,10 @@ func (e *entry) happened(now time.Time, o *belfry.Occurrence, from, at int64, co
 			kind: belfry.KindOccurrence, count: count,
 			run: run{
 				first: first, last: e.sequence, firstTime: from, time: at, code: o.Code, edge: o.Edge,
-				lowerBound: o.LowerBound, unmonitored: e.locals == 0, body: shared,
+				lowerBound: o.LowerBound, unmonitored: e.locals == 0, mixed: how == ofMerged, body: shared,
 			},
 		}
-		e.offer(now, &it, sampled)
+		e.offer(now, &it, how == ofSample)
 	}
 }
 

@@ -120,7 +120,7 @@ func (g *gate) say(kind belfry.Kind, it *item) {
 func (g *gate) hold(now time.Time, it *item) {
 	a, s := g.on, it.standing()
 	switch {
-	case g.holding != nil && g.holding.merges(it):
+	case g.holding != nil && g.holding.merges(it) && (!a.reg.detailed || g.holding.same(it.body)):
 		a.extend(g.holding, it)
 	case g.holding != nil && g.holding.standing() == s: // of a new identifier, or after a gap: it goes on
 		a.skip(&g.holding)
@@ -167,6 +167,7 @@ func (a *attachment) keep(it *item) *item {
 
 // extend adds an occurrence, and what was skipped between them, to one that is kept.
 func (a *attachment) extend(kept, it *item) {
+	kept.mixed = kept.mixed || it.mixed || !kept.same(it.body)
 	kept.last, kept.time, kept.body = it.last, it.time, it.body
 	kept.lowerBound = kept.lowerBound || it.lowerBound
 	kept.count += it.count

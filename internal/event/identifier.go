@@ -1,6 +1,7 @@
 package event
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -35,6 +36,7 @@ type heldPost struct {
 	occurrence  belfry.Occurrence // of the newest
 	first, time int64
 	count       uint64
+	mixed       bool // they differ in data or value
 }
 
 // add keeps a post; equal neighbours merge, and the oldest falls off.
@@ -44,6 +46,7 @@ func (h *holding) add(o *belfry.Occurrence, at int64, count uint64) {
 		l := &p.occurrence
 		if l.Code == o.Code && l.Edge == o.Edge && l.Event.Instance == o.Event.Instance {
 			p.count += count
+			p.mixed = p.mixed || l.Value != o.Value || !bytes.Equal(l.Data, o.Data)
 			lower := l.LowerBound || o.LowerBound
 			p.occurrence, p.time = *o, at
 			p.occurrence.LowerBound = lower
@@ -89,7 +92,7 @@ func (m *Machine) post(now time.Time, msg *Post) {
 	count, at := max(msg.Repeat, 1), stamp(now, o.Time)
 	switch {
 	case e.state == belfry.EntryActive && o.Event.Instance == e.instance:
-		e.happened(now, o, at, at, count, false)
+		e.happened(now, o, at, at, count, ofPost)
 	case e.state == belfry.EntryActive:
 		m.stale(e.entry, "%s: post under identifier %q; it is %q now", label(e.class, e.subject), short(o.Event.Instance), short(e.instance))
 	case e.gone && o.Event.Instance == e.previous:
@@ -179,7 +182,11 @@ func (e *entry) releaseHeld(now time.Time, m *Machine) {
 			m.counters.Stale += p.count - 1
 			continue
 		}
-		e.happened(now, &p.occurrence, p.first, p.time, p.count, false)
+		how := ofPost
+		if p.mixed {
+			how = ofMerged
+		}
+		e.happened(now, &p.occurrence, p.first, p.time, p.count, how)
 	}
 }
 
@@ -195,6 +202,11 @@ func (e *entry) skipNumbers(lost lostPosts, at int64) {
 	}
 	e.tellPlain(at) // they see the hole in the ring
 	for _, a := range e.private {
+		if a.reg.sparse && e.locals == 0 {
+			a.skipped += lost.count
+			a.marked = a.marked || lost.lowerBound
+			continue
+		}
 		a.lose(item{kind: belfry.KindGap, run: run{
 			first: first, last: e.sequence, firstTime: at, time: at, lowerBound: lost.lowerBound,
 			body: &body{instance: e.instance, gap: &belfry.Gap{Total: lost.count, Known: true, Resync: true, Reason: belfry.GapSlow}},

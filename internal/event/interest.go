@@ -21,11 +21,13 @@ type wanted struct {
 func newWanted() wanted { return wanted{byKey: map[wantKey]*want{}} }
 
 // wantKey is what makes two registrations the same wish to a peer. Filters,
-// edges and limits stay at this node.
+// edges and limits stay at this node; whether a filter looks at data does not,
+// because what differs in that must not merge on its way.
 type wantKey struct {
 	class, subject     string
 	threshold          belfry.Threshold
 	onlyWhereMonitored bool
+	detailed           bool
 	nodes              string
 }
 
@@ -81,7 +83,7 @@ func (w *want) includes(node belfry.NodeID) bool {
 
 // installCluster makes a registration reach the other nodes.
 func (m *Machine) installCluster(now time.Time, r *registration) {
-	k, nodes := wantKeyOf(&r.spec)
+	k, nodes := wantKeyOf(r)
 	w := m.wanted.byKey[k]
 	if w == nil {
 		w = m.newWant(now, r, k, nodes)
@@ -103,18 +105,20 @@ func (m *Machine) installCluster(now time.Time, r *registration) {
 func (k *wantKey) size() int { return interestBytes + len(k.class) + len(k.subject) }
 
 // roomForWant refuses what would make the frame of all interests too large.
-func (m *Machine) roomForWant(s *belfry.Registration) error {
+func (m *Machine) roomForWant(r *registration) error {
+	s := &r.spec
 	if s.Scope != belfry.ScopeCluster || m.wanted.bytes+len(s.Class)+len(s.Subject)+interestBytes <= maxAsked {
 		return nil
 	}
-	if k, _ := wantKeyOf(s); m.wanted.byKey[k] != nil {
+	if k, _ := wantKeyOf(r); m.wanted.byKey[k] != nil {
 		return nil
 	}
 	return refusal(belfry.ErrLimit, "this node asks others for %d events, %d bytes; at most %d bytes are possible, a pattern may stand for many", len(m.wanted.list), m.wanted.bytes, maxAsked)
 }
 
 // wantKeyOf also gives the nodes, sorted.
-func wantKeyOf(s *belfry.Registration) (wantKey, []belfry.NodeID) {
+func wantKeyOf(r *registration) (wantKey, []belfry.NodeID) {
+	s := &r.spec
 	nodes := slices.Clone(s.Nodes)
 	slices.SortFunc(nodes, belfry.NodeID.Compare)
 	nodes = slices.Compact(nodes)
@@ -122,14 +126,14 @@ func wantKeyOf(s *belfry.Registration) (wantKey, []belfry.NodeID) {
 	for _, n := range nodes {
 		text.Write(n[:])
 	}
-	return wantKey{s.Class, s.Subject, s.Threshold, s.OnlyWhereMonitored, text.String()}, nodes
+	return wantKey{s.Class, s.Subject, s.Threshold, s.OnlyWhereMonitored, r.detailed, text.String()}, nodes
 }
 
 func (m *Machine) newWant(now time.Time, r *registration, k wantKey, nodes []belfry.NodeID) *want {
 	m.wanted.number++
 	w := &want{key: k, nodes: nodes, Interest: Interest{
 		Number: m.wanted.number, Class: r.spec.Class, Subject: r.spec.Subject,
-		Threshold: r.spec.Threshold, OnlyWhereMonitored: r.spec.OnlyWhereMonitored,
+		Threshold: r.spec.Threshold, OnlyWhereMonitored: r.spec.OnlyWhereMonitored, Detailed: r.detailed,
 		Snapshot: slices.ContainsFunc(r.wish.infos, func(i *belfry.ClassInfo) bool { return i.Kind == belfry.State }),
 	}}
 	m.wanted.byKey[k] = w

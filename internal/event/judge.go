@@ -51,6 +51,12 @@ func (j *Judge) Own() (own, sent bool) {
 	return own, sent
 }
 
+// Blind tells whether the rules would have to look at data that is not known any
+// more: of several occurrences that merged, and may differ, only the newest is.
+func (j *Judge) Blind(n *belfry.Notification) bool {
+	return n.Mixed && n.Count > 1 && j.reg.detailed && j.reg.wantsEdge(n.Edge)
+}
+
 // Wants asks the rules that look at an occurrence alone. Of a value class the
 // journal has the values at which somebody's threshold was crossed.
 func (j *Judge) Wants(n *belfry.Notification) bool {

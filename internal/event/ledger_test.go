@@ -3,6 +3,7 @@ package event
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -34,6 +35,7 @@ type posting struct {
 	instance string
 	merged   bool // a lower bound
 	alone    bool // nobody at the node was on the event
+	data     string
 }
 
 // An account is what one registration was given.
@@ -43,9 +45,10 @@ type account struct {
 	budget  uint64                 // occurrences that gaps over several events stand for, not assigned yet
 	unknown bool                   // a gap said Known=false
 	plain   bool
-	remote  bool // merged on its way: times of parts are not known
-	sparse  bool // only where it is monitored
-	strict  bool // it has no rules but that
+	remote  bool   // merged on its way: times of parts are not known
+	sparse  bool   // only where it is monitored
+	data    string // of what its filter lets through; empty: it has no such filter
+	strict  bool   // it has no rules but these
 }
 
 func newLedger() *ledger {
@@ -115,15 +118,15 @@ func (l *ledger) advance(a *account, e ledgerEvent, n *belfry.Notification, stan
 	if n.Last-before < stands+n.Skipped {
 		l.fail("I2: %s after number %d stands for more than there were", noteText(n), before)
 	}
-	if posts := l.posted[e]; a.sparse && a.strict && hole == 0 {
-		alone := uint64(0)
+	if posts := l.posted[e]; a.strict && (a.sparse || a.data != "") && hole == 0 {
+		refused := uint64(0) // or not sent, because another registration did not want it and this one was not there yet
 		for _, p := range posts[min(before, uint64(len(posts))):min(n.Last, uint64(len(posts)))] {
-			if p.alone {
-				alone++
+			if !a.wants(p) || p.alone {
+				refused++
 			}
 		}
-		if n.Skipped > alone {
-			l.fail("R4: %s after number %d skips what was monitored: %d were not", noteText(n), before, alone)
+		if n.Skipped > refused {
+			l.fail("R4, filters: %s after number %d skips what was wanted: %d were not", noteText(n), before, refused)
 		}
 	}
 	if a.plain && n.Count != 0 && n.Count != n.Last-n.First+1 {
@@ -145,6 +148,22 @@ func (l *ledger) bound(e ledgerEvent, after, last uint64, n *belfry.Notification
 	}
 }
 
+// judges notes what the rules of a registration are, as far as the ledger checks them.
+func (a *account) judges(spec *belfry.Registration) {
+	a.sparse = spec.OnlyWhereMonitored
+	a.data, _ = strings.CutPrefix(spec.Filter, "data==")
+	if spec.Filter == "" || a.data == spec.Filter {
+		a.data = ""
+	}
+	a.strict = spec.Edge == belfry.EdgeBoth && (spec.Filter == "" || a.data != "") &&
+		spec.Hold == 0 && spec.MinInterval == 0 && spec.Flap.IsZero()
+}
+
+// wants tells whether only where monitored, and a filter for data, let a post through.
+func (a *account) wants(p posting) bool {
+	return !(a.sparse && p.alone) && (a.data == "" || a.data == p.data)
+}
+
 // payload checks times (I4), merging (Q4) and instances (I7).
 func (l *ledger) payload(a *account, e ledgerEvent, n *belfry.Notification) {
 	posts := l.posted[e]
@@ -160,9 +179,12 @@ func (l *ledger) payload(a *account, e ledgerEvent, n *belfry.Notification) {
 	if !a.remote && !n.FirstTime.Equal(oldest.time) {
 		l.fail("I4: %s begins at %s", noteText(n), since(oldest.time))
 	}
+	if a.data != "" && string(n.Data) != a.data {
+		l.fail("%s has data %q, wanted is %q", noteText(n), n.Data, a.data)
+	}
 	same := uint64(0)
 	for _, p := range posts[n.First-1 : n.Last] {
-		if p.code == n.Code && p.edge == n.Edge && p.instance == n.Event.Instance && (!a.sparse || !p.alone) {
+		if p.code == n.Code && p.edge == n.Edge && p.instance == n.Event.Instance && a.wants(p) {
 			same++
 		}
 	}

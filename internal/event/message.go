@@ -255,13 +255,15 @@ type (
 
 type (
 	// An Interest is one deduplicated wish of a node. Filters stay at the
-	// consumer's node.
+	// consumer's node. Detailed: they look at the data or the value, so that
+	// occurrences that differ in it come by themselves.
 	Interest struct {
 		Number             uint32
 		Class, Subject     string
 		Threshold          belfry.Threshold
 		OnlyWhereMonitored bool
 		Snapshot           bool
+		Detailed           bool
 	}
 
 	// InterestRefused says why an interest is not in force.

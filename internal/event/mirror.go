@@ -274,27 +274,27 @@ func (m *Machine) occurred(now time.Time, v *mirror, n *belfry.Notification) {
 	if n.Kind == belfry.KindGap {
 		total = n.Gap.Total
 	}
-	if n.First <= v.sequence {
-		had := v.sequence - n.First + 1
+	if n.First <= v.sequence { // the others had arrived
 		first = v.sequence + 1
-		total -= min(had, total)
 	}
-	skipped = min(skipped, first-1-v.sequence) // the others had arrived
-	if hole := n.Last - v.sequence - min(n.Last-v.sequence, skipped+total); hole > 0 {
+	fresh := n.Last - v.sequence
+	total = min(total, n.Last-first+1)
+	skipped = min(skipped, fresh-total)
+	if hole := fresh - total - skipped; hole > 0 {
 		m.counters.Unexplained += hole
-		v.missed(v.sequence+1, hole, n, belfry.Gap{Total: hole, Known: true, Resync: true, Reason: belfry.GapLink})
+		v.missed(v.sequence+1, v.sequence+hole, n, belfry.Gap{Total: hole, Known: true, Resync: true, Reason: belfry.GapLink})
 	}
 	before := v.sequence
 	v.sequence = n.Last
 	for _, a := range v.private {
 		if first > a.from {
-			a.skipped += min(skipped, first-1-a.from)
+			a.skipped += min(skipped, n.Last-a.from-total)
 		}
 	}
 	if n.Kind == belfry.KindGap {
 		gap := *n.Gap
 		gap.Total = total
-		v.missed(first, total, n, gap)
+		v.missed(first, n.Last, n, gap)
 	} else {
 		v.happened(now, n, first, total)
 	}
@@ -304,10 +304,10 @@ func (m *Machine) occurred(now time.Time, v *mirror, n *belfry.Notification) {
 }
 
 // missed puts a gap into everybody's queue.
-func (v *mirror) missed(first, count uint64, n *belfry.Notification, gap belfry.Gap) {
+func (v *mirror) missed(first, last uint64, n *belfry.Notification, gap belfry.Gap) {
 	gap.From, gap.To = n.FirstTime, n.Time
 	it := item{kind: belfry.KindGap, run: run{
-		first: first, last: first + count - 1, firstTime: n.FirstTime.UnixNano(), time: n.Time.UnixNano(),
+		first: first, last: last, firstTime: n.FirstTime.UnixNano(), time: n.Time.UnixNano(),
 		lowerBound: n.LowerBound && n.Kind == belfry.KindGap, body: &body{gap: &gap},
 	}}
 	for _, a := range v.private {
@@ -318,12 +318,12 @@ func (v *mirror) missed(first, count uint64, n *belfry.Notification, gap belfry.
 }
 
 func (v *mirror) happened(now time.Time, n *belfry.Notification, first, count uint64) {
-	if b := v.newest; b == nil || len(n.Data)+len(b.data) > 0 || n.Value != b.value || n.Event.Instance != b.instance {
+	if b := v.newest; b == nil || n.Mixed || len(n.Data)+len(b.data) > 0 || n.Value != b.value || n.Event.Instance != b.instance {
 		v.newest = &body{instance: n.Event.Instance, value: n.Value, data: n.Data}
 	}
 	it := item{kind: belfry.KindOccurrence, count: count, run: run{
 		first: first, last: n.Last, firstTime: n.FirstTime.UnixNano(), time: n.Time.UnixNano(),
-		code: n.Code, edge: n.Edge, lowerBound: n.LowerBound, body: v.newest,
+		code: n.Code, edge: n.Edge, lowerBound: n.LowerBound, mixed: n.Mixed, body: v.newest,
 	}}
 	sampled := v.info != nil && v.info.Kind == belfry.Value && n.Code == 0
 	if sampled {

@@ -69,8 +69,10 @@ func (r *registration) wantsMonitored() bool {
 func (m *Machine) adjustRemote(e *entry, r *registration) {
 	r.sparse = !slices.ContainsFunc(r.interests, func(i *interest) bool { return !i.OnlyWhereMonitored })
 	switch rests := r.sparse && e.locals == 0; {
-	case r.queue != nil:
+	case e.info.Kind == belfry.Value:
 		m.adjustLevels(e, r)
+	case r.queue != nil: // what is not for the peer is refused
+		r.adjustDetail()
 	case rests && !r.dirty:
 		r.snap, r.resting, r.dirty = nil, true, true
 		e.swap(int(r.slot), e.cleanOnes-1)
@@ -107,6 +109,8 @@ func (r *registration) tellPresent(e *entry) {
 	switch {
 	case r.queue == nil && e.present != nil && r.spec.Snapshot:
 		r.snapshot(e.present)
+	case r.queue != nil && e.present != nil:
+		r.attachments[0].begun(e.present)
 	case r.queue == nil || e.sampled == nil:
 	case slices.ContainsFunc(r.attachments[0].levels, func(l level) bool { return l.side != 0 }):
 		r.attachments[0].already(&e.feed)

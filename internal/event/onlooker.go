@@ -126,9 +126,12 @@ func (q *queue) takeLost(r *registration, b *basket) {
 	}
 }
 
-// forJournal makes the gaps of the journal's queues exact.
+// forJournal makes the gaps of the journal's queues exact. Filters of those who read
+// it may look at data, so that is kept as far as there is room.
 func (q *queue) forJournal(c *consumer) *queue {
-	q.each = c.kind == ConsumerJournal
+	if q.each = c.kind == ConsumerJournal; q.each {
+		q.keepApart()
+	}
 	return q
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -147,7 +148,8 @@ func (b *bench) post(t *rapid.T) {
 	e := rapid.SampledFrom(list).Draw(t, "entry")
 	p := posting{time: b.now, code: int32(rapid.IntRange(0, 2).Draw(t, "code")), edge: belfry.Edge(rapid.IntRange(0, 2).Draw(t, "edge"))}
 	n := rapid.SampledFrom([]int{1, 1, 1, 2, 7, 500}).Draw(t, "times")
-	o := belfry.Occurrence{Time: b.now, Code: p.code, Edge: p.edge, Data: make([]byte, rapid.IntRange(0, 40).Draw(t, "data"))}
+	p.data = drawData(t)
+	o := belfry.Occurrence{Time: b.now, Code: p.code, Edge: p.edge, Data: []byte(p.data)}
 	id, active := b.ids[e]
 	switch {
 	case active:
@@ -164,6 +166,14 @@ func (b *bench) post(t *rapid.T) {
 	}
 	o.Event.Instance = p.instance
 	b.m.Receive(b.now, Post{Entry: e, Occurrence: o, Repeat: uint64(n)})
+}
+
+// drawData is what the filter of drawRegistration looks for, or something else.
+func drawData(t *rapid.T) string {
+	if rapid.IntRange(0, 2).Draw(t, "wanted") == 0 {
+		return "x"
+	}
+	return strings.Repeat("y", rapid.IntRange(0, 40).Draw(t, "data"))
 }
 
 func (b *bench) swap(t *rapid.T) {
@@ -191,6 +201,7 @@ func (b *bench) register(t *rapid.T) {
 	b.nextReg++
 	at := ledgerReader{c, b.nextReg}
 	a := &account{last: map[ledgerEvent]uint64{}}
+	a.judges(&spec)
 	b.ledger.given[at] = a
 	b.readers[c].specs[b.nextReg] = spec
 	base := map[EntryID]uint64{}
@@ -223,7 +234,7 @@ func drawRegistration(t *rapid.T, class string) belfry.Registration {
 	r.Subject = rapid.SampledFrom([]string{"/a", "/b", "/a", "/*", "/**"}).Draw(t, "subject")
 	r.Limit = rapid.SampledFrom([]int{0, 1, 2, 3, 40}).Draw(t, "limit")
 	r.Edge = belfry.EdgeFilter(rapid.SampledFrom([]int{0, 0, 0, 1, 2}).Draw(t, "edge"))
-	r.Filter = rapid.SampledFrom([]string{"", "", "", "code==1"}).Draw(t, "filter")
+	r.Filter = rapid.SampledFrom([]string{"", "", "", "code==1", "data==x"}).Draw(t, "filter")
 	if rapid.IntRange(0, 4).Draw(t, "never") == 0 {
 		r.Coalesce = belfry.CoalesceNever
 	}

@@ -42,6 +42,8 @@ type queue struct {
 	limit  int
 	never  bool          // coalesce never
 	each   bool          // gaps are by event
+	detail bool          // what differs is kept apart while there is room
+	room   int           // how much that is, in notifications
 	losers []*attachment // whose gaps go out first, if each
 	gap    *gapRecord
 	weight int // bytes of data queued
@@ -92,7 +94,7 @@ func (q *queue) put(a *attachment, it *item) {
 		return
 	}
 	if a.last > q.head && !q.never {
-		if l := q.at(a.last - 1); l.merges(it) {
+		if l := q.at(a.last - 1); l.merges(it) && (!q.detail || q.mayMerge(r.consumer, l, it)) {
 			q.extend(r.consumer, l, it)
 			return
 		}
@@ -103,6 +105,9 @@ func (q *queue) put(a *attachment, it *item) {
 func (q *queue) extend(c *consumer, l, it *item) {
 	it.on.feed.tally.coalesced += it.count
 	q.weigh(c, len(it.data)-len(l.data))
+	if l.body != it.body { // what is mixed has one of its own
+		l.mixed = l.mixed || it.mixed || !l.same(it.body)
+	}
 	l.last, l.time, l.body = it.last, it.time, it.body
 	l.lowerBound = l.lowerBound || it.lowerBound
 	l.count += it.count

@@ -71,6 +71,7 @@ type elaborate struct {
 	snapshots   []*attachment // with a state to begin with
 	filter      Filter
 	filterBad   bool       // its error has been reported
+	detailed    bool       // the filter looks at what differs in occurrences that merge
 	patterns    []*pattern // that it holds
 
 	// of a peer's registration
@@ -170,7 +171,7 @@ func (m *Machine) register(now time.Time, msg *Register) {
 		fail(err)
 		return
 	}
-	if err := m.roomForWant(&r.spec); err != nil {
+	if err := m.roomForWant(r); err != nil {
 		fail(err)
 		return
 	}

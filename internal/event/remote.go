@@ -188,6 +188,8 @@ func (m *Machine) joinInterest(now time.Time, e *entry, i *interest) {
 		return
 	case !known:
 		r = m.newRemote(e, i)
+	case i.Detailed && r.queue == nil:
+		m.detail(e, r)
 	}
 	r.interests = append(r.interests, i)
 	i.regs = append(i.regs, r)
@@ -212,26 +214,28 @@ func (e *entry) remoteOf(p *peer) *registration {
 	return nil
 }
 
-// newRemote registers a peer on an entry: a place in the ring, or for a value
-// class a queue in which nothing merges, because the peer judges each
-// crossing by the thresholds of its own consumers.
+// newRemote registers a peer on an entry: a place in the ring, or a queue. For a
+// value class nothing merges in that, because the peer judges each crossing by the
+// thresholds of its own consumers; for filters that look at data, what differs in it.
 func (m *Machine) newRemote(e *entry, i *interest) *registration {
 	r := newRegistration(m.remoteConsumer(i.peer), &belfry.Registration{})
 	r.home = e
 	r.spec.Snapshot = e.info.Kind == belfry.State
 	own := e.own()
 	own.remotes = append(own.remotes, r)
-	if e.info.Kind != belfry.Value {
+	switch {
+	case e.info.Kind == belfry.Value:
+		r.spec.Coalesce = belfry.CoalesceNever
+		r.giveQueue(e)
+	case i.Detailed:
+		r.giveDetail(e)
+	default:
 		e.addPlain(r)
-		e.place(r)
-		return r
 	}
-	r.spec.Coalesce = belfry.CoalesceNever
-	r.queue = newQueue(&r.spec)
-	a := &attachment{reg: r, feed: &e.feed, entry: e, inFeed: len(e.private)}
-	e.private = append(e.private, a)
-	r.attachments = append(r.attachments, a)
 	e.place(r)
+	if r.queue != nil && e.present != nil {
+		r.attachments[0].begun(e.present)
+	}
 	return r
 }
 
@@ -246,6 +250,9 @@ func (m *Machine) partInterest(now time.Time, r *registration, i *interest) {
 	if len(r.interests) == 0 {
 		m.detachRemote(now, e, r)
 		r.removed = true
+		if r.queue != nil {
+			r.queue.discard(r.consumer)
+		}
 		r.consumer.unsend(e.entry)
 	} else {
 		m.adjustRemote(e, r)
@@ -363,8 +370,12 @@ func (e *entry) place(r *registration) {
 	last := at.From
 	r.began, r.behind = p.began(e, last), e.sequence
 	p.placing = append(p.placing, at)
-	if r.queue != nil {
+	switch {
+	case e.info.Kind == belfry.Value:
 		e.placeQueue(r, last)
+		return
+	case r.queue != nil:
+		e.refill(r.attachments[0], last, e.timeAfter(last))
 		return
 	}
 	if last == e.sequence {

@@ -158,7 +158,9 @@ func (p *pair) register(t *rapid.T) {
 	spec := drawRegistration(t, p.class)
 	spec.Scope, spec.Nodes = belfry.ScopeCluster, []belfry.NodeID{p.b.cfg.Node}
 	p.nextReg++
-	p.ledger.given[ledgerReader{c, p.nextReg}] = &account{last: map[ledgerEvent]uint64{}, remote: true}
+	a := &account{last: map[ledgerEvent]uint64{}, remote: true}
+	a.judges(&spec)
+	p.ledger.given[ledgerReader{c, p.nextReg}] = a
 	p.reader[c].specs[p.nextReg] = spec
 	for _, v := range p.a.peers {
 		for id, mirror := range v.mirrors.All() {
@@ -200,13 +202,13 @@ func (p *pair) post(t *rapid.T) {
 	if len(list) == 0 {
 		return
 	}
-	p.postTo(list[rapid.IntRange(0, len(list)-1).Draw(t, "entry")], int32(rapid.IntRange(0, 2).Draw(t, "code")), rapid.SampledFrom([]int{1, 1, 3, 900}).Draw(t, "times"))
+	p.postTo(list[rapid.IntRange(0, len(list)-1).Draw(t, "entry")], int32(rapid.IntRange(0, 2).Draw(t, "code")), drawData(t), rapid.SampledFrom([]int{1, 1, 3, 900}).Draw(t, "times"))
 	p.settle()
 }
 
-func (p *pair) postTo(e *entry, code int32, times int) {
-	p.ledger.post(ledgerEvent{p.b.cfg.Node, 1, uint64(e.entry)}, posting{time: p.now, code: code, instance: e.instance}, times)
-	o := belfry.Occurrence{Time: p.now, Code: code}
+func (p *pair) postTo(e *entry, code int32, data string, times int) {
+	p.ledger.post(ledgerEvent{p.b.cfg.Node, 1, uint64(e.entry)}, posting{time: p.now, code: code, instance: e.instance, data: data}, times)
+	o := belfry.Occurrence{Time: p.now, Code: code, Data: []byte(data)}
 	o.Event.Instance = e.instance
 	p.b.Receive(p.now, Post{Entry: e.entry, Occurrence: o, Repeat: uint64(times)})
 }
@@ -233,7 +235,7 @@ func (p *pair) finish(t *rapid.T) {
 	p.join()
 	p.deliver(false)
 	for _, e := range p.b.sortedEntries() {
-		p.postTo(e, 7, 1)
+		p.postTo(e, 7, "", 1)
 	}
 	p.settle()
 	p.deliver(false)

@@ -172,6 +172,7 @@ func (r *registration) takeRun(v *run, b *basket) {
 		n.First, n.FirstTime = r.taken+1, unix(r.since)
 	}
 	n.Count = n.Last - n.First + 1
+	n.Mixed = n.Mixed && n.Count > 1
 	r.mark(n, v.unmonitored)
 	r.account(n)
 	r.entry.tally.coalesced += n.Count - 1

@@ -11,6 +11,10 @@ import (
 // the thresholds have been judged. All registrations are offered the same
 // item, one after the other; what is queued is a copy.
 func (a *attachment) offer(now time.Time, it *item, sampled bool) {
+	if it.mixed && a.blindTo(it) {
+		newest := a.part(it)
+		it = &newest
+	}
 	edge := it.edge
 	if sampled && len(a.levels) > 0 {
 		if !a.hit {

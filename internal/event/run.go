@@ -1,6 +1,7 @@
 package event
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/belfry-ha/belfry"
@@ -52,6 +53,7 @@ type run struct {
 	edge            belfry.Edge
 	lowerBound      bool
 	unmonitored     bool // no consumer of this node was on the event
+	mixed           bool // its occurrences may differ in data or value
 	*body                // of the newest
 }
 
@@ -61,21 +63,29 @@ func (r *run) sameClass(o *belfry.Occurrence) bool {
 	return r.code == o.Code && r.edge == o.Edge && r.instance == o.Event.Instance
 }
 
-// extend takes in count more occurrences of the same payload class.
+// extend takes in count more occurrences of the same payload class. What they
+// carry is for renew.
 func (r *run) extend(o *belfry.Occurrence, at int64, count uint64) {
 	r.last += count
 	r.time = at
 	r.lowerBound = r.lowerBound || o.LowerBound
-	r.body = r.renew(o)
 }
 
-// renew is the body of the newest occurrence; the present one if nothing
-// changed, because most duplicates carry nothing new.
-func (b *body) renew(o *belfry.Occurrence) *body {
-	if len(o.Data) == 0 && len(b.data) == 0 && o.Value == b.value {
-		return b
+// mayDiffer is a first look, without a call: most duplicates carry nothing.
+func (r *run) mayDiffer(o *belfry.Occurrence) bool {
+	return len(o.Data)+len(r.data) > 0 || o.Value != r.value
+}
+
+// renew takes the body of the newest occurrence, if it is another one.
+func (r *run) renew(o *belfry.Occurrence, how manner) {
+	if how == ofMerged || o.Value != r.value || !bytes.Equal(o.Data, r.data) {
+		r.body, r.mixed = newBody(o), true
 	}
-	return newBody(o)
+}
+
+// same tells whether two occurrences of one payload class differ in nothing.
+func (b *body) same(o *body) bool {
+	return b == o || b.value == o.value && bytes.Equal(b.data, o.data)
 }
 
 func newBody(o *belfry.Occurrence) *body {
@@ -94,7 +104,7 @@ func (r *run) fill(n *belfry.Notification) {
 	n.First, n.Last = r.first, r.last
 	n.FirstTime, n.Time = unix(r.firstTime), unix(r.time)
 	n.Code, n.Edge, n.LowerBound = r.code, r.edge, r.lowerBound
-	n.Event.Instance, n.Value, n.Data = r.instance, r.value, r.data
+	n.Event.Instance, n.Value, n.Data, n.Mixed = r.instance, r.value, r.data, r.mixed
 }
 
 func unix(ns int64) time.Time { return time.Unix(0, ns).UTC() }

@@ -109,7 +109,11 @@ var scriptClasses = []belfry.ClassInfo{
 func scriptMachine(name string, incarnation int, now time.Time) *Machine {
 	return New(Config{
 		Node: scriptNode(name), Name: name, Incarnation: belfry.Incarnation(incarnation), Classes: scriptClasses,
+		LooksAtData: func(expression string) bool { return strings.HasPrefix(expression, "data") },
 		Compile: func(_, expression string) (Filter, error) {
+			if data, ok := strings.CutPrefix(expression, "data=="); ok {
+				return func(n *belfry.Notification) (bool, error) { return string(n.Data) == data, nil }, nil
+			}
 			code, err := strconv.Atoi(strings.TrimPrefix(expression, "code=="))
 			if err != nil {
 				return nil, refusal(belfry.ErrUsage, "expression %q; write code==N", expression)

@@ -328,6 +328,9 @@ func frameText(f Frame) string {
 			if i.Snapshot {
 				s.WriteString(" snapshot")
 			}
+			if i.Detailed {
+				s.WriteString(" detailed")
+			}
 		}
 		for _, n := range f.Remove {
 			fmt.Fprintf(&s, " -%d", n)

@@ -43,7 +43,7 @@ func (m *Machine) sendNamed(now time.Time, msg *Named) (matched int, err error) 
 		return 0, notCustom(msg.Class)
 	}
 	at := stamp(now, msg.Time)
-	e.happened(now, &belfry.Occurrence{Time: msg.Time, Data: msg.Data}, at, at, max(msg.Repeat, 1), false)
+	e.happened(now, &belfry.Occurrence{Time: msg.Time, Data: msg.Data}, at, at, max(msg.Repeat, 1), ofPost)
 	return e.wanted(), nil
 }
 

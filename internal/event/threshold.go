@@ -132,7 +132,7 @@ func (m *Machine) sample(now time.Time, msg *Sample) {
 	}
 	e.happened(now, &belfry.Occurrence{
 		Event: belfry.EventID{Instance: e.instance}, Time: msg.Time, Edge: edge, Value: msg.Value, Data: msg.Data,
-	}, at, at, 1, true)
+	}, at, at, 1, ofSample)
 }
 
 // tuneWatch tells the producer how closely to sample: the lowest Hi, the

@@ -258,7 +258,9 @@ func (w *town) register(n *resident) {
 		Class: "file.modify", Subject: []string{"/a", "/b", "/*", "/**"}[w.rng.IntN(4)], Scope: belfry.ScopeCluster,
 		Limit: []int{0, 0, 1, 3}[w.rng.IntN(4)], Wait: true,
 	}
-	switch w.rng.IntN(8) {
+	switch w.rng.IntN(9) {
+	case 5:
+		spec.Filter = "data==x"
 	case 0:
 		spec.Filter = "code==1"
 	case 1:
@@ -272,11 +274,10 @@ func (w *town) register(n *resident) {
 	}
 	spec.OnlyWhereMonitored = spec.Scope == belfry.ScopeCluster && w.rng.IntN(3) == 0
 	w.reg++
-	w.note("%s: consumer %d registers %d for %s %s, only where monitored %t", townName(n.number), id, w.reg, spec.Scope, spec.Subject, spec.OnlyWhereMonitored)
-	w.ledger.given[ledgerReader{id, w.reg}] = &account{
-		last: map[ledgerEvent]uint64{}, remote: true, sparse: spec.OnlyWhereMonitored,
-		strict: spec.Filter == "" && spec.MinInterval == 0 && spec.Flap.IsZero(),
-	}
+	w.note("%s: consumer %d registers %d for %s %s where %q, only where monitored %t", townName(n.number), id, w.reg, spec.Scope, spec.Subject, spec.Filter, spec.OnlyWhereMonitored)
+	a := &account{last: map[ledgerEvent]uint64{}, remote: true}
+	a.judges(&spec)
+	w.ledger.given[ledgerReader{id, w.reg}] = a
 	n.readers[id].specs[w.reg] = spec
 	n.m.Receive(w.now, Register{Request: 1, Consumer: id, Number: w.reg, Registration: spec})
 	w.settle()
@@ -308,10 +309,10 @@ func (w *town) postTo(n *resident, e *entry, code int32, times int) {
 	if !active {
 		return
 	}
-	merged := w.rng.IntN(10) == 0
-	w.note("%s: %d × code %d to %s (%d), merged %t", townName(n.number), times, code, e.subject, e.entry, merged)
-	w.ledger.post(ledgerEvent{n.m.cfg.Node, n.m.cfg.Incarnation, uint64(e.entry)}, posting{time: w.now, code: code, instance: id, merged: merged, alone: e.locals == 0}, times)
-	o := belfry.Occurrence{Time: w.now, Code: code, LowerBound: merged}
+	merged, data := w.rng.IntN(10) == 0, []string{"", "x", "y"}[w.rng.IntN(3)]
+	w.note("%s: %d × code %d %s to %s (%d), merged %t", townName(n.number), times, code, data, e.subject, e.entry, merged)
+	w.ledger.post(ledgerEvent{n.m.cfg.Node, n.m.cfg.Incarnation, uint64(e.entry)}, posting{time: w.now, code: code, instance: id, merged: merged, alone: e.locals == 0, data: data}, times)
+	o := belfry.Occurrence{Time: w.now, Code: code, LowerBound: merged, Data: []byte(data)}
 	o.Event.Instance = id
 	n.m.Receive(w.now, Post{Entry: e.entry, Occurrence: o, Repeat: uint64(times)})
 	w.settle()

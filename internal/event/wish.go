@@ -56,6 +56,7 @@ func (m *Machine) resolve(r *registration) error {
 		if r.filter, err = m.cfg.Compile(s.Class, s.Filter); err != nil {
 			return err
 		}
+		r.detailed = m.cfg.LooksAtData == nil || m.cfg.LooksAtData(s.Filter)
 	}
 	r.wish = w
 	return nil

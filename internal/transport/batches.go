@@ -82,7 +82,7 @@ func (e *batchEncoder) notification(n *belfry.Notification, to *belfryv1.Notific
 		to.FirstTime = nanoseconds(n.FirstTime)
 	}
 	to.Code, to.Edge, to.Value = n.Code, belfryv1.Edge(n.Edge), n.Value
-	to.Data, to.LowerBound = n.Data, n.LowerBound
+	to.Data, to.Mixed, to.LowerBound = n.Data, n.Mixed, n.LowerBound
 	e.bytes += len(n.Data)
 	to.Gap = nil
 	if n.Gap != nil {
@@ -211,7 +211,7 @@ func (d *batchDecoder) notification(m *belfryv1.Notification, to *belfry.Notific
 		First: first, Last: m.GetSequence(), Count: m.GetCount(), Skipped: m.GetSkipped(),
 		FirstTime: timeOf(m.GetFirstTime()), Time: timeOf(m.GetTime()),
 		Code: m.GetCode(), Edge: belfry.Edge(m.GetEdge()), Value: m.GetValue(),
-		Data: m.GetData(), LowerBound: m.GetLowerBound(), Gap: gap,
+		Data: m.GetData(), Mixed: m.GetMixed(), LowerBound: m.GetLowerBound(), Gap: gap,
 	}
 	if to.Kind == belfry.KindOccurrence && to.Count == 0 {
 		to.Count = to.Last - to.First + 1
@@ -226,7 +226,7 @@ func gapOf(m *belfryv1.Gap) (*belfry.Gap, error) {
 	if m == nil {
 		return nil, nil
 	}
-	if m.GetReason() < belfryv1.GapReason_GAP_REASON_SLOW || m.GetReason() > belfryv1.GapReason_GAP_REASON_LINK {
+	if m.GetReason() < belfryv1.GapReason_GAP_REASON_SLOW || m.GetReason() > belfryv1.GapReason_GAP_REASON_MERGED {
 		return nil, fmt.Errorf("%w: gap reason %d is not known", belfry.ErrUsage, m.GetReason())
 	}
 	return &belfry.Gap{

@@ -77,7 +77,7 @@ func interestsTo(f event.Interests) *belfryv1.Interests {
 		m := &belfryv1.Interest{
 			Number: i.Number, Class: i.Class, Subject: i.Subject,
 			Hysteresis:         i.Threshold.Hysteresis,
-			OnlyWhereMonitored: i.OnlyWhereMonitored, Snapshot: i.Snapshot,
+			OnlyWhereMonitored: i.OnlyWhereMonitored, Snapshot: i.Snapshot, Detailed: i.Detailed,
 		}
 		if i.Threshold.HasHi {
 			m.Hi = &i.Threshold.Hi
@@ -103,7 +103,7 @@ func interestsOf(m *belfryv1.Interests) (event.Frame, error) {
 				Lo: i.GetLo(), HasLo: i != nil && i.Lo != nil,
 				Hysteresis: i.GetHysteresis(),
 			},
-			OnlyWhereMonitored: i.GetOnlyWhereMonitored(), Snapshot: i.GetSnapshot(),
+			OnlyWhereMonitored: i.GetOnlyWhereMonitored(), Snapshot: i.GetSnapshot(), Detailed: i.GetDetailed(),
 		})
 	}
 	return f, nil

@@ -39,7 +39,7 @@ func drawNotification(t *rapid.T) belfry.Notification {
 		Skipped: rapid.Uint64().Draw(t, "skipped"),
 		Time:    drawTime(t, "time"),
 		Code:    rapid.Int32().Draw(t, "code"), Edge: belfry.Edge(rapid.IntRange(0, 2).Draw(t, "edge")),
-		Value: rapid.Float64().Draw(t, "value"), LowerBound: rapid.Bool().Draw(t, "lower bound"),
+		Value: rapid.Float64().Draw(t, "value"), LowerBound: rapid.Bool().Draw(t, "lower bound"), Mixed: rapid.Bool().Draw(t, "mixed"),
 	}
 	n.FirstTime = n.Time
 	if !n.Time.IsZero() && rapid.Bool().Draw(t, "earlier") {
@@ -54,7 +54,7 @@ func drawNotification(t *rapid.T) belfry.Notification {
 	if n.Kind == belfry.KindGap {
 		n.Gap = &belfry.Gap{
 			Total: rapid.Uint64().Draw(t, "total"), Known: rapid.Bool().Draw(t, "known"), Resync: rapid.Bool().Draw(t, "resync"),
-			Reason: belfry.GapReason(rapid.IntRange(0, int(belfry.GapLink)).Draw(t, "reason")),
+			Reason: belfry.GapReason(rapid.IntRange(0, int(belfry.GapMerged)).Draw(t, "reason")),
 			From:   drawTime(t, "from"), To: drawTime(t, "to"),
 		}
 	}
@@ -69,6 +69,7 @@ func drawFrame(t *rapid.T) event.Frame {
 			i := event.Interest{
 				Number: rapid.Uint32().Draw(t, "number"), Class: "user.*", Subject: rapid.String().Draw(t, "subject"),
 				OnlyWhereMonitored: rapid.Bool().Draw(t, "only"), Snapshot: rapid.Bool().Draw(t, "snapshot"),
+				Detailed: rapid.Bool().Draw(t, "detailed"),
 			}
 			if i.Threshold.HasHi = rapid.Bool().Draw(t, "hi"); i.Threshold.HasHi {
 				i.Threshold.Hi = rapid.Float64().Draw(t, "hi value")

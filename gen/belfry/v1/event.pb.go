@@ -302,6 +302,7 @@ const (
 	GapReason_GAP_REASON_NOT_MONITORED GapReason = 3
 	GapReason_GAP_REASON_JOURNAL       GapReason = 4
 	GapReason_GAP_REASON_LINK          GapReason = 5
+	GapReason_GAP_REASON_MERGED        GapReason = 6 // with others before a filter could look at their data
 )
 
 // Enum value maps for GapReason.
@@ -313,6 +314,7 @@ var (
 		3: "GAP_REASON_NOT_MONITORED",
 		4: "GAP_REASON_JOURNAL",
 		5: "GAP_REASON_LINK",
+		6: "GAP_REASON_MERGED",
 	}
 	GapReason_value = map[string]int32{
 		"GAP_REASON_UNSPECIFIED":   0,
@@ -321,6 +323,7 @@ var (
 		"GAP_REASON_NOT_MONITORED": 3,
 		"GAP_REASON_JOURNAL":       4,
 		"GAP_REASON_LINK":          5,
+		"GAP_REASON_MERGED":        6,
 	}
 )
 
@@ -1760,6 +1763,7 @@ type Notification struct {
 	Gap             *Gap                   `protobuf:"bytes,15,opt,name=gap,proto3" json:"gap,omitempty"`
 	Reason          string                 `protobuf:"bytes,16,opt,name=reason,proto3" json:"reason,omitempty"`                                           // of kind coverage: why the node refuses to deliver
 	JournalPosition uint64                 `protobuf:"varint,17,opt,name=journal_position,json=journalPosition,proto3" json:"journal_position,omitempty"` // of a replay: where it stands
+	Mixed           bool                   `protobuf:"varint,18,opt,name=mixed,proto3" json:"mixed,omitempty"`                                            // of several occurrences: they may differ in value or data
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1911,6 +1915,13 @@ func (x *Notification) GetJournalPosition() uint64 {
 		return x.JournalPosition
 	}
 	return 0
+}
+
+func (x *Notification) GetMixed() bool {
+	if x != nil {
+		return x.Mixed
+	}
+	return false
 }
 
 type Gap struct {
@@ -3600,7 +3611,7 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\x05entry\x18\x05 \x01(\x04R\x05entry\x12\x14\n" +
 	"\x05class\x18\x06 \x01(\tR\x05class\x12\x18\n" +
 	"\asubject\x18\a \x01(\tR\asubject\x12\x1a\n" +
-	"\binstance\x18\b \x01(\tR\binstance\"\xfc\x03\n" +
+	"\binstance\x18\b \x01(\tR\binstance\"\x92\x04\n" +
 	"\fNotification\x12#\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x0f.belfry.v1.KindR\x04kind\x12\"\n" +
 	"\fregistration\x18\x02 \x01(\rR\fregistration\x12\x14\n" +
@@ -3621,7 +3632,8 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"lowerBound\x12 \n" +
 	"\x03gap\x18\x0f \x01(\v2\x0e.belfry.v1.GapR\x03gap\x12\x16\n" +
 	"\x06reason\x18\x10 \x01(\tR\x06reason\x12)\n" +
-	"\x10journal_position\x18\x11 \x01(\x04R\x0fjournalPosition\"\x9b\x01\n" +
+	"\x10journal_position\x18\x11 \x01(\x04R\x0fjournalPosition\x12\x14\n" +
+	"\x05mixed\x18\x12 \x01(\bR\x05mixed\"\x9b\x01\n" +
 	"\x03Gap\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x04R\x05total\x12\x14\n" +
 	"\x05known\x18\x02 \x01(\bR\x05known\x12\x16\n" +
@@ -3787,14 +3799,15 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"KIND_ENDED\x10\x06\x12\x11\n" +
 	"\rKIND_FLAPPING\x10\a\x12\x10\n" +
-	"\fKIND_SETTLED\x10\b*\xa0\x01\n" +
+	"\fKIND_SETTLED\x10\b*\xb7\x01\n" +
 	"\tGapReason\x12\x1a\n" +
 	"\x16GAP_REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fGAP_REASON_SLOW\x10\x01\x12\x17\n" +
 	"\x13GAP_REASON_OVERFLOW\x10\x02\x12\x1c\n" +
 	"\x18GAP_REASON_NOT_MONITORED\x10\x03\x12\x16\n" +
 	"\x12GAP_REASON_JOURNAL\x10\x04\x12\x13\n" +
-	"\x0fGAP_REASON_LINK\x10\x052\x98\x04\n" +
+	"\x0fGAP_REASON_LINK\x10\x05\x12\x15\n" +
+	"\x11GAP_REASON_MERGED\x10\x062\x98\x04\n" +
 	"\fEventService\x12J\n" +
 	"\tSubscribe\x12\x1b.belfry.v1.SubscribeRequest\x1a\x1c.belfry.v1.SubscribeResponse(\x010\x01\x12<\n" +
 	"\x05Watch\x12\x17.belfry.v1.WatchRequest\x1a\x18.belfry.v1.WatchResponse0\x01\x12L\n" +

@@ -611,6 +611,7 @@ type Interest struct {
 	Hysteresis         float64                `protobuf:"fixed64,6,opt,name=hysteresis,proto3" json:"hysteresis,omitempty"`
 	OnlyWhereMonitored bool                   `protobuf:"varint,7,opt,name=only_where_monitored,json=onlyWhereMonitored,proto3" json:"only_where_monitored,omitempty"`
 	Snapshot           bool                   `protobuf:"varint,8,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	Detailed           bool                   `protobuf:"varint,9,opt,name=detailed,proto3" json:"detailed,omitempty"` // occurrences that differ in data or value come by themselves, as far as there is room
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -697,6 +698,13 @@ func (x *Interest) GetOnlyWhereMonitored() bool {
 func (x *Interest) GetSnapshot() bool {
 	if x != nil {
 		return x.Snapshot
+	}
+	return false
+}
+
+func (x *Interest) GetDetailed() bool {
+	if x != nil {
+		return x.Detailed
 	}
 	return false
 }
@@ -2197,7 +2205,7 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\x04base\x18\x02 \x01(\x04R\x04base\x12\x12\n" +
 	"\x04full\x18\x03 \x01(\bR\x04full\x12%\n" +
 	"\x03add\x18\x04 \x03(\v2\x13.belfry.v1.InterestR\x03add\x12\x16\n" +
-	"\x06remove\x18\x05 \x03(\rR\x06remove\"\xf8\x01\n" +
+	"\x06remove\x18\x05 \x03(\rR\x06remove\"\x94\x02\n" +
 	"\bInterest\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x14\n" +
 	"\x05class\x18\x02 \x01(\tR\x05class\x12\x18\n" +
@@ -2208,7 +2216,8 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"hysteresis\x18\x06 \x01(\x01R\n" +
 	"hysteresis\x120\n" +
 	"\x14only_where_monitored\x18\a \x01(\bR\x12onlyWhereMonitored\x12\x1a\n" +
-	"\bsnapshot\x18\b \x01(\bR\bsnapshotB\x05\n" +
+	"\bsnapshot\x18\b \x01(\bR\bsnapshot\x12\x1a\n" +
+	"\bdetailed\x18\t \x01(\bR\bdetailedB\x05\n" +
 	"\x03_hiB\x05\n" +
 	"\x03_lo\"\x9d\x01\n" +
 	"\fInterestsAck\x12\x18\n" +

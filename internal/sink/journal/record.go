@@ -80,6 +80,9 @@ func (w *writer) notification(n *belfry.Notification, id uint32) {
 		w.uint(6, uint64(nanoseconds(g.To)))
 		w.close(at)
 	}
+	if n.Mixed {
+		w.b = append(protowire.AppendTag(w.b, 18, protowire.VarintType), 1)
+	}
 }
 
 func (w *writer) entry(id uint32, n *belfry.Notification) {
@@ -115,7 +118,7 @@ func (w *writer) close(at int) {
 	protowire.AppendVarint(w.b[:at-1], uint64(n))
 }
 
-// Fields up to 15 have a key of one byte, and there are no others here.
+// Fields up to 15 have a key of one byte, and these take no others.
 
 func (w *writer) uint(field byte, v uint64) {
 	if v != 0 {
@@ -166,7 +169,7 @@ func notificationOf(b *belfryv1.Notification) (belfry.Notification, error) {
 		Kind:  belfry.Kind(b.GetKind() - belfryv1.Kind_KIND_OCCURRENCE),
 		First: b.GetFirstSequence(), Last: b.GetSequence(), Count: b.GetCount(), Skipped: b.GetSkipped(),
 		FirstTime: timeOf(b.GetFirstTime()), Time: timeOf(b.GetTime()),
-		Code: b.GetCode(), Edge: belfry.Edge(b.GetEdge()), Value: b.GetValue(), Data: b.GetData(), LowerBound: b.GetLowerBound(),
+		Code: b.GetCode(), Edge: belfry.Edge(b.GetEdge()), Value: b.GetValue(), Data: b.GetData(), Mixed: b.GetMixed(), LowerBound: b.GetLowerBound(),
 	}
 	if n.First == 0 {
 		n.First = n.Last
