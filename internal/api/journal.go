@@ -27,7 +27,8 @@ type Journal interface {
 	// Flush waits until what has happened so far is on the disk.
 	Flush(ctx context.Context) (belfry.Cursor, error)
 	// Read begins to read what the registrations are for, from since up to and
-	// with a position. ErrUnsupported: there is no journal.
+	// with a position. Of those that are [Timed] and go on from a cursor it counts.
+	// ErrUnsupported: there is no journal.
 	Read(all []belfry.Registration, since belfry.Since, until uint64) (Past, error)
 }
 
@@ -37,7 +38,7 @@ type Past interface {
 	// its place in the list, from 1; 0: it is about all. at resumes behind it.
 	Next() (n belfry.Notification, at belfry.Cursor, err error)
 	// Skipped is what the rules refused after the last of each event that Next
-	// returned.
+	// returned, and how far it counted.
 	Skipped() []Skipped
 	Close()
 }
@@ -139,9 +140,16 @@ func (s *Server) readable(r *belfry.Registration) error {
 }
 
 // resumable tells whether the journal can give a registration what it missed
-// while it was away: not where rules judge what happens by what happened before.
+// while it was away.
 func (s *Server) resumable(subject Subject, r belfry.Registration) bool {
-	return r.Hold == 0 && r.MinInterval == 0 && r.Flap.IsZero() && r.Threshold.IsZero() && !s.ownOnly(subject, r)
+	return !s.ownOnly(subject, r)
+}
+
+// Timed tells whether a registration has rules about time. What they would have
+// let out in the past nobody can say: who goes on from a cursor is told how often
+// each event happened, as a gap, and then the present states.
+func Timed(r belfry.Registration) bool {
+	return r.Hold != 0 || r.MinInterval != 0 || !r.Flap.IsZero()
 }
 
 // replayPast hands on all of the past of a registration that is in force.
