@@ -97,7 +97,7 @@ func (k *keeper) ruledUpTo(b *belfryv1.Batch) {
 		return
 	}
 	for _, n := range b.GetNotifications() {
-		if w := k.ruled[n.GetRegistration()]; w != nil && !w.replaying && accounts(belfry.Kind(n.GetKind() - belfryv1.Kind_KIND_OCCURRENCE)) {
+		if w := k.ruled[n.GetRegistration()]; w != nil && !w.replaying && accounts(belfry.Kind(n.GetKind()-belfryv1.Kind_KIND_OCCURRENCE)) {
 			w.got = k.got
 		}
 	}

@@ -51,7 +51,7 @@ type Stream struct {
 	wishes  map[uint32]*wish
 	ruled   map[uint32]*wish // those of them whose rules refuse or hold back
 	number  uint32           // of the newest registration
-	cluster string // names that the newest welcome gave
+	cluster string           // names that the newest welcome gave
 	node    string
 	life    uint64 // of the consumer at the agent; acknowledgements count within it
 	acked   uint64 // batch
