@@ -268,7 +268,12 @@ func (e *encoder) listed(c chunk, until time.Time) *belfryv1.ListEventsResponse 
 
 // overlap knows how far the past was told of each event, and cuts that off
 // what comes live.
-type overlap map[entryKey]uint64
+type overlap map[overlapKey]uint64
+
+type overlapKey struct {
+	registration uint32
+	entryKey
+}
 
 // An entryKey names an event of any node.
 type entryKey struct {
@@ -277,27 +282,33 @@ type entryKey struct {
 	entry       uint64
 }
 
+func overlapKeyOf(n *belfry.Notification) overlapKey {
+	return overlapKey{n.Registration, entryKey{n.Node, n.Incarnation, n.Entry}}
+}
+
 func (o overlap) told(n *belfry.Notification) {
-	if k := (entryKey{n.Node, n.Incarnation, n.Entry}); n.Entry != 0 && n.Last > o[k] {
+	if k := overlapKeyOf(n); n.Entry != 0 && n.Last > o[k] {
 		o[k] = n.Last
 	}
 }
 
 // admit tells whether something of n is new.
 func (o overlap) admit(n *belfry.Notification) bool {
-	last, known := o[entryKey{n.Node, n.Incarnation, n.Entry}]
-	if !known || n.Last == 0 || n.Kind != belfry.KindOccurrence && n.Kind != belfry.KindGap {
+	last, known := o[overlapKeyOf(n)]
+	if !known || n.Last == 0 || !accounts(n.Kind) {
+		return true
+	}
+	from := n.Last - min(n.Last, accounted(n))
+	if about := n.Count == 0 && n.Gap == nil; about { // that it flaps is news
+		n.Skipped -= min(n.Skipped, last-min(last, from))
 		return true
 	}
 	if n.Last <= last {
 		return false
 	}
-	if whole := n.Last - n.First + 1; n.First <= last && n.Gap == nil && n.Count == whole {
-		n.First, n.Count = last+1, n.Last-last
-	} else if n.First <= last && n.Gap != nil && n.Gap.Total == whole {
-		gap := *n.Gap
-		gap.Total = n.Last - last
-		n.First, n.Gap = last+1, &gap
+	if from < last {
+		curtail(n, last-from)
+		n.First = max(n.First, last+1)
 	}
 	return true
 }

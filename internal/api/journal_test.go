@@ -394,7 +394,7 @@ func TestOverlapsAreCutOff(t *testing.T) {
 		"had":             {exit(1, 2, 5), false, 2, 4},
 		"a part":          {exit(1, 4, 9), true, 6, 4},
 		"new":             {exit(1, 6, 9), true, 6, 4},
-		"a part, skipped": {filtered, true, 4, 3},
+		"a part, skipped": {filtered, true, 6, 3},
 		"a gap":           {gap, true, 6, 0},
 		"a state":         {state, true, 5, 1},
 		"another event":   {other, true, 1, 1},
