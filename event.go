@@ -227,7 +227,9 @@ type Registration struct {
 	// a plain registration (one event without rules).
 	Limit int
 	// Since begins in the past: with what the journal of the node that is asked
-	// holds, then with what happens.
+	// holds, then with what happens. With Hold, MinInterval or Flap it takes a
+	// Cursor, and of the past there is one gap for each event with its number, then
+	// the present states.
 	Since Since
 }
 

@@ -254,7 +254,7 @@ func (k *keeper) answer(number uint32, a answer) {
 		w.answer <- a
 		w.answer = nil
 		if a.err != nil {
-			delete(k.wishes, number)
+			k.forget(number)
 		}
 		return
 	}
@@ -268,7 +268,7 @@ func (k *keeper) answer(number uint32, a answer) {
 		k.resumeWithout(number, w)
 		return
 	}
-	delete(k.wishes, number)
+	k.forget(number)
 	if errors.Is(a.err, belfry.ErrNoEvent) {
 		now := time.Now()
 		k.enqueue(&arrival{table: &table{}, own: []belfry.Notification{{

@@ -82,10 +82,30 @@ func (k *keeper) arrivedUpTo(b *belfryv1.Batch) {
 	case position == 0:
 	case r == nil:
 		k.got = at(k.origin, position)
+		k.ruledUpTo(b)
 	case w != nil:
 		w.got = at(k.origin, position)
 		w.replaying = w.replaying && !r.GetLast()
 	}
+}
+
+// ruledUpTo does the same for registrations whose rules may have refused or held back
+// something: only what comes of one accounts for what came before it, so until then an
+// agent that was restarted has to look at it again.
+func (k *keeper) ruledUpTo(b *belfryv1.Batch) {
+	if len(k.ruled) == 0 {
+		return
+	}
+	for _, n := range b.GetNotifications() {
+		if w := k.ruled[n.GetRegistration()]; w != nil && !w.replaying && accounts(belfry.Kind(n.GetKind()-belfryv1.Kind_KIND_OCCURRENCE)) {
+			w.got = k.got
+		}
+	}
+}
+
+// ruled tells whether a registration may not be told of everything that it is for.
+func ruled(r belfry.Registration) bool {
+	return r.Edge != belfry.EdgeBoth || r.Filter != "" || !r.Threshold.IsZero() || r.Hold != 0 || r.MinInterval != 0 || !r.Flap.IsZero()
 }
 
 // from is where a registration goes on at an agent that does not know it any
@@ -94,7 +114,7 @@ func (k *keeper) from(w *wish) belfry.Cursor {
 	switch {
 	case w.got.IsZero():
 		return belfry.Cursor{}
-	case w.replaying, k.got.Incarnation < w.got.Incarnation, k.got.Incarnation == w.got.Incarnation && k.got.Position < w.got.Position:
+	case w.replaying, ruled(w.registration), k.got.Incarnation < w.got.Incarnation, k.got.Incarnation == w.got.Incarnation && k.got.Position < w.got.Position:
 		return w.got
 	}
 	return k.got

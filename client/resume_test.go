@@ -104,6 +104,37 @@ func TestAStreamGoesOnFromItsCursor(t *testing.T) {
 	})
 }
 
+// TestRulesHoldThePlaceBack: a batch of another registration says nothing of what the
+// rules of this one have refused or held back, so at an agent that was restarted this
+// one goes on from its own last notification.
+func TestRulesHoldThePlaceBack(t *testing.T) {
+	for told, want := range map[belfryv1.Kind]string{
+		belfryv1.Kind_KIND_OCCURRENCE: "register 1 user.x wait since 1/12",
+		belfryv1.Kind_KIND_SETTLED:    "register 1 user.x wait since 1/12",
+		belfryv1.Kind_KIND_STATE:      "register 1 user.x wait since 1/10",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			a := newFakeAgent()
+			s, j := begin(t, a, belfry.Registration{Class: "user.x", Hold: time.Second}, 10, "register 1 user.x")
+			for number, b := range []*belfryv1.Batch{
+				{JournalPosition: 12, Notifications: []*belfryv1.Notification{{Kind: told, Registration: 1, Time: 1}}},
+				{JournalPosition: 15, Notifications: []*belfryv1.Notification{{Kind: belfryv1.Kind_KIND_OCCURRENCE, Registration: 2, Time: 1}}},
+			} {
+				b.Number = uint64(number) + 1
+				j.down <- &belfryv1.SubscribeResponse{Kind: &belfryv1.SubscribeResponse_Batch{Batch: b}}
+			}
+			for range 2 {
+				if _, err := s.Next(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			j = j.again(a, 2, false)
+			expect(t, j.fakeLink, "hello one batch 1", want)
+			s.Close()
+		})
+	}
+}
+
 // several sends a gap over several events.
 func (j journal) several(number, total, position uint64) {
 	n := &belfryv1.Notification{Kind: belfryv1.Kind_KIND_GAP, Registration: 1, Time: 1, Gap: &belfryv1.Gap{Total: total, Known: true}}

@@ -42,8 +42,9 @@ func newSeen() *seen {
 }
 
 // admit tells whether n says something new, and cuts off what is not. The
-// count of a notification whose numbers are contiguous is cut with its range;
-// of another one nobody can say which part is new, so it stays whole.
+// count of a notification whose numbers are contiguous is cut with its range, and
+// the number of any gap; of other occurrences nobody can say which part is new, so
+// they stay whole.
 func (s *seen) admit(n *belfry.Notification) bool { return s.admitAt(new(*seenEntry), n) }
 
 // admitAt is told where the event was found last: mostly it is there again, and
@@ -51,11 +52,20 @@ func (s *seen) admit(n *belfry.Notification) bool { return s.admitAt(new(*seenEn
 // meanwhile is another's place.
 func (s *seen) admitAt(place **seenEntry, n *belfry.Notification) bool {
 	s.between, s.below = 0, 0
-	if n.Last == 0 || n.Entry == 0 || n.Kind != belfry.KindOccurrence && n.Kind != belfry.KindGap {
+	if n.Last == 0 || n.Entry == 0 || !accounts(n.Kind) {
 		return true
 	}
 	e := s.entry(seenKey{n.Node, n.Incarnation, n.Registration, n.Entry}, place)
 	from := n.Last - min(n.Last, total(n)) // all behind it are accounted for by n
+	if n.Kind != belfry.KindOccurrence && n.Kind != belfry.KindGap {
+		// About flapping: it is news each time, but what was silenced counts once.
+		n.Skipped -= min(n.Skipped, e.last-min(from, e.last))
+		if e.last == 0 {
+			e.first = from + 1
+		}
+		e.last = max(e.last, n.Last)
+		return true
+	}
 	switch {
 	case e.last == 0:
 		e.first = from + 1
@@ -72,12 +82,26 @@ func (s *seen) admitAt(place **seenEntry, n *belfry.Notification) bool {
 		switch {
 		case n.Gap != nil && n.Gap.Total == whole:
 			n.First, n.Gap.Total = e.last+1, fresh
+		case n.Gap != nil && n.Gap.Known: // the rest of its range was refused, and comes first
+			excess := e.last - min(from, e.last)
+			skipped := min(excess, n.Skipped)
+			n.Skipped -= skipped
+			n.First, n.Gap.Total = e.last+1, n.Gap.Total-min(excess-skipped, n.Gap.Total)
 		case n.Gap == nil && n.Count == whole:
 			n.First, n.Count = e.last+1, fresh
 		}
 	}
 	e.last = n.Last
 	return true
+}
+
+// accounts tells whether notifications of a kind say what was refused before them.
+func accounts(kind belfry.Kind) bool {
+	switch kind {
+	case belfry.KindOccurrence, belfry.KindGap, belfry.KindFlapping, belfry.KindSettled:
+		return true
+	}
+	return false
 }
 
 // total is how many occurrences n accounts for.

@@ -51,6 +51,40 @@ func TestOverlapsAreCutAndRepeatsDropped(t *testing.T) {
 	}
 }
 
+// TestWhatRulesRefusedCountsOnce: a gap in which something was refused is cut by its
+// sum, and what was silenced while an event flapped is told as often as that is.
+func TestWhatRulesRefusedCountsOnce(t *testing.T) {
+	t.Parallel()
+	of := func(kind belfry.Kind, first, last, skipped, total uint64) belfry.Notification {
+		n := occurrence(first, last, 0)
+		n.Kind, n.Skipped = kind, skipped
+		if kind == belfry.KindGap {
+			n.Gap = &belfry.Gap{Total: total, Known: true}
+		}
+		return n
+	}
+	s, sum := newSeen(), uint64(0)
+	for i, tt := range []struct {
+		in    belfry.Notification
+		up    uint64 // to this number all are accounted for
+		first uint64
+	}{
+		{of(belfry.KindFlapping, 3, 3, 3, 0), 3, 3},
+		{of(belfry.KindFlapping, 3, 3, 3, 0), 3, 3}, // again
+		{of(belfry.KindGap, 2, 8, 2, 5), 8, 4},
+		{of(belfry.KindGap, 1, 9, 9, 0), 9, 9},
+		{of(belfry.KindSettled, 12, 12, 5, 0), 12, 12},
+		{of(belfry.KindGap, 10, 14, 1, 4), 14, 13},
+	} {
+		if !s.admit(&tt.in) {
+			t.Errorf("%d is not admitted", i)
+		}
+		if sum += total(&tt.in); sum != tt.up || tt.in.First != tt.first {
+			t.Errorf("%d: %d accounted for, from %d; want %d, from %d", i, sum, tt.in.First, tt.up, tt.first)
+		}
+	}
+}
+
 // TestEachOccurrenceIsReturnedOnce cuts one history of occurrences into any
 // ranges, repeated and overlapping as a stream that breaks may repeat them.
 func TestEachOccurrenceIsReturnedOnce(t *testing.T) {

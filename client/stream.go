@@ -49,8 +49,9 @@ type Stream struct {
 	mu      sync.Mutex
 	link    link // nil while there is no connection
 	wishes  map[uint32]*wish
-	number  uint32 // of the newest registration
-	cluster string // names that the newest welcome gave
+	ruled   map[uint32]*wish // those of them whose rules refuse or hold back
+	number  uint32           // of the newest registration
+	cluster string           // names that the newest welcome gave
 	node    string
 	life    uint64 // of the consumer at the agent; acknowledgements count within it
 	acked   uint64 // batch
@@ -136,7 +137,7 @@ func newStream(ctx context.Context, open opener, errorOf func(error) error, opts
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Stream{
 		cancel: cancel, ready: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{}, 1),
-		wishes: map[uint32]*wish{}, seen: newSeen(), counted: counted{},
+		wishes: map[uint32]*wish{}, ruled: map[uint32]*wish{}, seen: newSeen(), counted: counted{},
 	}
 	k := &keeper{Stream: s, open: open, errorOf: errorOf, opts: o}
 	go k.run(running)
@@ -173,6 +174,9 @@ func (s *Stream) Register(ctx context.Context, r belfry.Registration) (Registere
 	s.number++
 	number := s.number
 	s.wishes[number] = w
+	if ruled(r) {
+		s.ruled[number] = w
+	}
 	l := s.link
 	s.mu.Unlock()
 	s.send(l, registerRequest(number, r))
@@ -191,10 +195,16 @@ func (s *Stream) Register(ctx context.Context, r belfry.Registration) (Registere
 // returned. An unknown number is ignored.
 func (s *Stream) Unregister(number uint32) {
 	s.mu.Lock()
-	delete(s.wishes, number)
+	s.forget(number)
 	l := s.link
 	s.mu.Unlock()
 	s.send(l, unregisterRequest(number))
+}
+
+// forget is called with the lock held.
+func (s *Stream) forget(number uint32) {
+	delete(s.wishes, number)
+	delete(s.ruled, number)
 }
 
 func registerRequest(number uint32, r belfry.Registration) *belfryv1.SubscribeRequest {

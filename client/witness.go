@@ -111,6 +111,7 @@ type post struct {
 	*Witness
 	number int
 	key    string
+	holds  string // target at which the registration may be; for the post's goroutine
 
 	// Guarded by Witness.mu.
 	tried string                  // node that it is at, or tries; empty: none
@@ -223,8 +224,8 @@ func (w *Witness) Use(at string) {
 	}
 }
 
-// Close ends the registration. It waits a second at most for the witness to have
-// heard of it.
+// Close ends the registration, also one that is being made. It waits for the witness
+// to have heard of it, a second or two at most.
 func (w *Witness) Close() {
 	w.cancel()
 	<-w.done
@@ -244,6 +245,7 @@ type candidate struct {
 
 // run goes from witness to witness until ctx ends.
 func (p *post) run(ctx context.Context) {
+	defer p.goodbye(ctx)
 	var next []candidate // known from the last answer, without asking a seed
 	delay := backoffMin
 	for ctx.Err() == nil {
@@ -262,6 +264,8 @@ func (p *post) run(ctx context.Context) {
 			var registered *belfryv1.RegisterClientResponse
 			if delegated.GetNodeName() != c.node {
 				delegated = nil // it is made here, or again
+			} else if delegated != nil {
+				p.holds = c.target
 			}
 			registered, err = p.stay(ctx, c, delegated)
 			delegated = nil
@@ -269,7 +273,7 @@ func (p *post) run(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			if registered != nil {
+			if registered != nil || errors.Is(err, errRenewed) {
 				delay = backoffMin
 				next = p.others(registered.GetWitnesses(), c)
 				if errors.Is(err, errRenewed) {
@@ -325,7 +329,8 @@ func (p *post) miss(ctx context.Context, err error) {
 	p.telling.Lock()
 	defer p.telling.Unlock()
 	p.mu.Lock()
-	alone := !slices.ContainsFunc(p.posts, func(o *post) bool { return o.node != "" })
+	// Another one that is on its way says it itself, if there is none for it either.
+	alone := !slices.ContainsFunc(p.posts, func(o *post) bool { return o.node != "" || o != p && o.tried != "" })
 	if !p.began {
 		p.err = err // why the opening takes too long
 	}
@@ -379,6 +384,8 @@ func (p *post) find(ctx context.Context) ([]candidate, *belfryv1.RegisterClientR
 
 // delegate is one request for discovery and registration (US8949402 claim 6).
 func (p *post) delegate(ctx context.Context, seed string) ([]candidate, *belfryv1.RegisterClientResponse) {
+	ctx, over := outlast(ctx, func() bool { return true })
+	defer over(nil)
 	ctx, cancel := context.WithTimeout(ctx, registerWait)
 	defer cancel()
 	c, err := p.dial(ctx, seed)

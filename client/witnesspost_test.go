@@ -40,7 +40,12 @@ func TestNoWitnessIsSaidOnceAndWhenNoneIsLeft(t *testing.T) {
 	if len(w.events) != 0 {
 		t.Error("b is there, and the program is told that no witness is")
 	}
-	first.node = ""
+	first.node, first.tried = "", "b"
+	second.miss(t.Context(), nil)
+	if len(w.events) != 0 {
+		t.Error("the first one registers at b again, and the program is told that no witness is")
+	}
+	first.tried = ""
 	first.miss(t.Context(), nil)
 	second.miss(t.Context(), nil)
 	if len(w.events) != 1 {

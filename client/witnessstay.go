@@ -86,7 +86,7 @@ type watching struct {
 	client     *Client
 	stream     belfryv1.WitnessService_WatchChangesClient
 	silence    *time.Timer
-	registered *belfryv1.RegisterClientResponse
+	registered *belfryv1.RegisterClientResponse // guarded by Witness.mu; only the post's goroutine writes it
 }
 
 // stay registers at one witness and tells what it says, until it dies, is silent
@@ -100,7 +100,8 @@ func (p *post) stay(ctx context.Context, c candidate, delegated *belfryv1.Regist
 		return nil, err
 	}
 	defer conn.Close()
-	streaming, cancel := context.WithCancelCause(ctx)
+	in := &watching{post: p, client: conn}
+	streaming, cancel := outlast(ctx, in.entering)
 	defer cancel(nil)
 	p.mu.Lock()
 	p.leave = cancel
@@ -112,11 +113,11 @@ func (p *post) stay(ctx context.Context, c candidate, delegated *belfryv1.Regist
 	} else {
 		request.Registration = delegated.GetRegistration()
 	}
-	stream, err := conn.witness.WatchChanges(streaming, request)
+	p.holds = c.target // whatever becomes of the answer
+	in.stream, err = conn.witness.WatchChanges(streaming, request)
 	if err != nil {
 		return nil, conn.errorOf(err)
 	}
-	in := &watching{post: p, client: conn, stream: stream}
 	in.silence = time.AfterFunc(registerWait, func() { cancel(errSilent) })
 	defer in.silence.Stop()
 	if delegated == nil || in.enter(ctx, delegated) {
@@ -163,11 +164,11 @@ func (p *post) registration(at string) *belfryv1.ClientRegistration {
 	return r
 }
 
-// unregister waits a second at most.
-func (p *post) unregister(ctx context.Context, c *Client) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	_, _ = c.witness.UnregisterClient(ctx, &belfryv1.UnregisterClientRequest{Registration: p.key}) // else it ends unused
+// entering tells whether the registration has not been answered yet.
+func (in *watching) entering() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.registered == nil
 }
 
 // read tells what comes on the stream, until it ends.
@@ -198,9 +199,9 @@ func (in *watching) enter(ctx context.Context, r *belfryv1.RegisterClientRespons
 
 // arrive notes where the registration is.
 func (in *watching) arrive(r *belfryv1.RegisterClientResponse) {
-	in.registered = r
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.registered = r
 	in.node, in.missing = r.GetNodeName(), false
 	if !in.began {
 		in.began, in.err = true, net.ErrClosed

@@ -77,22 +77,14 @@ func parse(args []string) (settings, error) {
 	return s, err
 }
 
-// A part measures some rows.
-type part struct {
-	name    string
-	title   string
-	remote  bool // needs the agents and the NATS server
-	measure func(context.Context, *bench) ([]side.Row, error)
-}
-
-var parts = []part{
-	{"latency", "Remote event, latency", true, measureLatency},
-	{"throughput", "Remote events, throughput", true, measureThroughput},
-	{"local", "Local events, latency", true, measureLocal},
-	{"registrations", "Registrations", false, measureRegistrations},
-	{"fanout", "Local fan-out with delivery", false, measureFanout},
-	{"duplicates", "Duplicates against a stalled consumer", true, measureDuplicates},
-	{"durable", "Durable events", true, measureDurable},
+var parts = []side.Part[*bench]{
+	{Name: "latency", Title: "Remote event, latency", Shared: true, Measure: measureLatency},
+	{Name: "throughput", Title: "Remote events, throughput", Shared: true, Measure: measureThroughput},
+	{Name: "local", Title: "Local events, latency", Shared: true, Measure: measureLocal},
+	{Name: "registrations", Title: "Registrations", Measure: measureRegistrations},
+	{Name: "fanout", Title: "Local fan-out with delivery", Measure: measureFanout},
+	{Name: "duplicates", Title: "Duplicates against a stalled consumer", Shared: true, Measure: measureDuplicates},
+	{Name: "durable", Title: "Durable events", Shared: true, Measure: measureDurable},
 }
 
 // bench is what the parts share.
@@ -114,46 +106,29 @@ func (b *bench) turns(ctx context.Context, what string, systems ...func(context.
 	return side.Turns(ctx, b.log, what, b.reps, systems...)
 }
 
-func run(ctx context.Context, args []string, out io.Writer) (err error) {
+func run(ctx context.Context, args []string, out io.Writer) (failed error) {
 	s, err := parse(args)
 	if err != nil {
 		return err
 	}
 	b := &bench{settings: s, log: os.Stderr}
-	stop, err := b.start(ctx)
-	if err != nil {
+	chosen, shared := side.Chosen(parts, s.only)
+	if shared {
+		stop, err := b.start(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { failed = errors.Join(failed, stop()) }()
+	}
+	r := side.Report{Mark: "figures", Environment: side.Surroundings(ctx), Repetitions: s.reps, Scale: s.scale}
+	if err := side.Measure(ctx, &r, chosen, b, out); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, stop()) }()
-	r := side.Report{Mark: "figures", Environment: side.Surroundings(ctx), Repetitions: s.reps, Scale: s.scale}
-	begin := time.Now()
-	for _, p := range parts {
-		if !s.only.MatchString(p.name) {
-			continue
-		}
-		load := side.LoadAverage()
-		rows, err := p.measure(ctx, b)
-		if err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
-		}
-		done := side.Table{Name: p.name, Title: p.title, LoadBefore: load, LoadAfter: side.LoadAverage(), Rows: rows}
-		fmt.Fprintln(out, done.Markdown())
-		r.Tables = append(r.Tables, done)
-	}
-	r.Took = time.Since(begin).Round(time.Second).String()
-	fmt.Fprintln(out, r.Header())
 	return r.Keep(s.out, s.readme)
 }
 
-// start brings up what the chosen parts need.
+// start brings up what the parts share.
 func (b *bench) start(ctx context.Context) (stop func() error, err error) {
-	needed := false
-	for _, p := range parts {
-		needed = needed || p.remote && b.only.MatchString(p.name)
-	}
-	if !needed {
-		return func() error { return nil }, nil
-	}
 	if b.agents, err = side.StartAgents(ctx, 2); err != nil {
 		return nil, err
 	}

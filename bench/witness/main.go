@@ -19,7 +19,6 @@ import (
 	"os/signal"
 	"regexp"
 	"syscall"
-	"time"
 
 	"github.com/belfry-ha/belfry/bench/side"
 )
@@ -88,20 +87,12 @@ func parse(args []string) (settings, error) {
 	return s, err
 }
 
-// A part measures some rows.
-type part struct {
-	name    string
-	title   string
-	shared  bool // needs the cluster and the servers that the parts share
-	measure func(context.Context, *bench) ([]side.Row, error)
-}
-
-var parts = []part{
-	{"alone", "One client", true, measureAlone}, // before the crowd, whose registrations stay for a while
-	{"crowd", "Ten thousand clients", true, measureCrowd},
-	{"dead", "Agent killed", true, measureDead},
-	{"silent", "Host silent", false, measureSilent},
-	{"memory", "Memory", false, measureMemory},
+var parts = []side.Part[*bench]{
+	{Name: "alone", Title: "One client", Shared: true, Measure: measureAlone}, // before the crowd, whose registrations stay for a while
+	{Name: "crowd", Title: "Ten thousand clients", Shared: true, Measure: measureCrowd},
+	{Name: "dead", Title: "Agent killed", Shared: true, Measure: measureDead},
+	{Name: "silent", Title: "Host silent", Measure: measureSilent},
+	{Name: "memory", Title: "Memory", Measure: measureMemory},
 }
 
 // bench is what the parts share.
@@ -120,46 +111,29 @@ func (b *bench) turns(ctx context.Context, what string, systems ...func(context.
 	return side.Turns(ctx, b.log, what, b.reps, systems...)
 }
 
-func run(ctx context.Context, args []string, out io.Writer) (err error) {
+func run(ctx context.Context, args []string, out io.Writer) (failed error) {
 	s, err := parse(args)
 	if err != nil {
 		return err
 	}
 	b := &bench{settings: s, log: os.Stderr}
-	stop, err := b.start(ctx)
-	if err != nil {
+	chosen, shared := side.Chosen(parts, s.only)
+	if shared {
+		stop, err := b.start(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { failed = errors.Join(failed, stop()) }()
+	}
+	r := side.Report{Mark: "witness", Environment: side.Surroundings(ctx), Repetitions: s.reps, Scale: s.scale}
+	if err := side.Measure(ctx, &r, chosen, b, out); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, stop()) }()
-	r := side.Report{Mark: "witness", Environment: side.Surroundings(ctx), Repetitions: s.reps, Scale: s.scale}
-	begin := time.Now()
-	for _, p := range parts {
-		if !s.only.MatchString(p.name) {
-			continue
-		}
-		load := side.LoadAverage()
-		rows, err := p.measure(ctx, b)
-		if err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
-		}
-		done := side.Table{Name: p.name, Title: p.title, LoadBefore: load, LoadAfter: side.LoadAverage(), Rows: rows}
-		fmt.Fprintln(out, done.Markdown())
-		r.Tables = append(r.Tables, done)
-	}
-	r.Took = time.Since(begin).Round(time.Second).String()
-	fmt.Fprintln(out, r.Header())
 	return r.Keep(s.out, s.readme)
 }
 
-// start brings up what the chosen parts need.
+// start brings up what the parts share.
 func (b *bench) start(ctx context.Context) (stop func() error, err error) {
-	needed := false
-	for _, p := range parts {
-		needed = needed || p.shared && b.only.MatchString(p.name)
-	}
-	if !needed {
-		return func() error { return nil }, nil
-	}
 	if b.cluster, err = startCluster(ctx); err != nil {
 		return nil, err
 	}

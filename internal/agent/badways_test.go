@@ -22,6 +22,11 @@ const (
 	holds             // half of a piece of a batch, and never reads the rest
 )
 
+// ofBatch is from how many bytes on a piece is one of a batch: each notification of
+// the load has a thousand, and all else that an agent sends is shorter. How much comes in
+// one piece depends on how busy the machine is, so one notification is enough.
+const ofBatch = 512
+
 // A narrows is a way to an agent's socket that lets everything through until
 // it is closed.
 type narrows struct {
@@ -105,7 +110,7 @@ func (n *narrows) pass(over context.Context, near, far net.Conn, how badWay) {
 				}
 				continue
 			case holds:
-				if got < len(room) { // not a piece of a batch, or the last one
+				if got < ofBatch {
 					break
 				}
 				_, _ = near.Write(room[:got/2])

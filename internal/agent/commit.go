@@ -9,12 +9,9 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
 	"github.com/belfry-ha/belfry/internal/cluster"
-	"github.com/belfry-ha/belfry/internal/repository"
 )
 
 // Changes of what all nodes share are made by one node, the leader: the
@@ -367,77 +364,4 @@ func (a *Agent) leader() Node {
 		return a.id.node
 	}
 	return lead
-}
-
-// Lead has a request carried out by the leader: here, or there by a call of
-// the same method. Who that is may change while it is looked for.
-func (a *Agent) Lead(ctx context.Context, method string, request proto.Message, here func(context.Context) error, response proto.Message) error {
-	patience := leaderTimeout + replicateTimeout
-	if a.storage != nil {
-		patience = leaderTimeout + majorityTimeout // as long as whoever leads waits
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	if a.storage != nil {
-		a.storage.lookedFor(ctx)
-	}
-	for end := time.Now().Add(leaderTimeout); ; {
-		lead := a.leader()
-		if lead.ID == a.id.node.ID {
-			return here(ctx)
-		}
-		err := fmt.Errorf("%w: node %s makes the changes, and there is no stream to it; try again", belfry.ErrUnknown, lead.Name)
-		if a.streams.Connected(lead.ID) {
-			if err = a.forward(ctx, lead.ID, method, request, response); err == nil {
-				a.takeOver(ctx, lead.ID, response)
-			}
-			if !isNotLeader(err) {
-				return err
-			}
-			a.unfit.note(lead.ID, time.Now()) // where the storage decides, another one may do it
-		}
-		if time.Now().After(end) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(leaderRetry):
-		}
-	}
-}
-
-// takeOver has the generation that another node made for this one in force when
-// the command ends (C6). Where it lies on storage nobody brings it, and whoever
-// made it waits for nodes that are up: its notice does not reach one that is
-// stopped and was started again, which would find the generation seconds later.
-func (a *Agent) takeOver(ctx context.Context, lead belfry.NodeID, response proto.Message) {
-	made, ok := response.(interface{ GetGeneration() uint64 })
-	if !ok || made.GetGeneration() == 0 || a.storage == nil || a.storage.state.Load().mode != repository.Ready {
-		return
-	}
-	a.storage.tell(repository.Greeted{Node: lead, Generation: made.GetGeneration()})
-	ctx, cancel := context.WithTimeout(ctx, replicateTimeout)
-	defer cancel()
-	a.awaitHeld(ctx, made.GetGeneration())
-}
-
-// forward keeps the number of changes that wait for the leader below what it
-// serves one member at a time.
-func (a *Agent) forward(ctx context.Context, lead belfry.NodeID, method string, request, response proto.Message) error {
-	select {
-	case a.forwarding <- struct{}{}:
-		defer func() { <-a.forwarding }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	err := a.ask(ctx, lead, method, request, response)
-	var call *belfry.Error
-	if errors.As(err, &call) && call.Subject == method && call.Err != nil {
-		err = call.Err // what it says, as if this node had said it
-	}
-	if errors.Is(err, belfry.ErrUnknown) { // it was asked, and what it did is not known
-		err = fmt.Errorf("%w; the change may be in force: look, and ask again if it is not", err)
-	}
-	return err
 }

@@ -1,12 +1,14 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/belfry-ha/belfry"
 	belfryv1 "github.com/belfry-ha/belfry/gen/belfry/v1"
+	"github.com/belfry-ha/belfry/internal/api"
 	"github.com/belfry-ha/belfry/internal/config"
 	"github.com/belfry-ha/belfry/internal/event"
 	"github.com/belfry-ha/belfry/internal/sink/journal"
@@ -400,6 +403,66 @@ func TestAFilterOfThePastSeesTheNewestOfWhatMerged(t *testing.T) {
 		if got != test.want {
 			t.Errorf("%+v since %+v:\n got %q\nwant %q", test.wishes, test.since, got, test.want)
 		}
+	}
+}
+
+// TestThePastOfRulesAboutTimeIsCounted for who goes on from a cursor: one gap for each
+// event with its number; what the other rules refuse is no loss. A list of the past, and
+// who begins at a time, is refused.
+func TestThePastOfRulesAboutTimeIsCounted(t *testing.T) {
+	t.Parallel()
+	r, disk := startRecorder(t, t.TempDir(), 1)
+	close(disk.syncs)
+	send := func(subjects ...string) uint64 {
+		t.Helper()
+		for _, subject := range subjects {
+			if _, err := r.agent.events.Send(t.Context(), []event.Named{{Class: "user.job", Subject: subject, Repeat: 2}}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		at, err := r.flush(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	begin := belfry.Since{Cursor: r.cursor(send("x"))}
+	send("y", "x")
+	at := send("no", "y")
+	for name, wish := range map[string]belfry.Registration{
+		"y 1-4 4+0 x 3-4 2+0 no 1-2 2+0 ; x..4 -0 y..4 -0 no..2 -0 ": {Class: "user.job", Subject: "*", MinInterval: time.Hour},
+		"; x..4 -2 ": {Class: "user.job", Subject: "x", Flap: belfry.DefaultFlap, Edge: belfry.EdgeOnlyFailing},
+	} {
+		wish.Since = begin
+		p, err := r.past([]belfry.Registration{wish}, begin, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for n, cursor, err := p.Next(); err == nil; n, cursor, err = p.Next() {
+			if n.Kind != belfry.KindGap || !n.Gap.Known || n.Gap.Reason != belfry.GapLink || !n.Gap.Resync || n.Count != 0 || n.Data != nil || n.Registration != 1 || cursor != begin.Cursor {
+				t.Errorf("%+v at %+v; want a gap of registration 1, to begin again where this began", n, cursor)
+			}
+			got += fmt.Sprintf("%s %d-%d %d+%d ", n.Event.Subject, n.First, n.Last, n.Gap.Total, n.Skipped)
+		}
+		got += "; "
+		ends := p.Skipped()
+		slices.SortFunc(ends, func(a, b api.Skipped) int { return cmp.Compare(a.Entry, b.Entry) })
+		for _, end := range ends {
+			got += fmt.Sprintf("%s..%d -%d ", end.Subject, end.Last, end.Count)
+		}
+		p.Close()
+		if got != name {
+			t.Errorf("%+v: %q; want %q", wish, got, name)
+		}
+	}
+	timed := belfry.Registration{Class: "user.job", Subject: "x", MinInterval: time.Hour, Since: belfry.Since{Time: time.Unix(1, 0)}}
+	if _, err := r.past([]belfry.Registration{timed}, timed.Since, at); !errors.Is(err, belfry.ErrUsage) {
+		t.Errorf("from a time: %v, want ErrUsage", err)
+	}
+	timed.Since = belfry.Since{}
+	if _, err := r.past([]belfry.Registration{timed}, begin, at); !errors.Is(err, belfry.ErrUsage) {
+		t.Errorf("a list: %v, want ErrUsage", err)
 	}
 }
 

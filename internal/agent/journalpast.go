@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -53,6 +54,7 @@ type past struct {
 	recorder *recorder
 	in       *journal.Reader // nil: there is nothing to read
 	judges   []*event.Judge
+	missed   *missed // of registrations that it can only count for; nil: there is none
 	since    belfry.Since
 	quiet    bool                        // boundaries are left out
 	at       belfry.Cursor               // of what was read last
@@ -61,13 +63,21 @@ type past struct {
 	skipped  map[journal.Key]api.Skipped // refused by the rules since the last one
 }
 
-// past begins to read. ErrUsage: since is none of this journal.
+// past begins to read. For a registration that goes on from a cursor, and has rules
+// about time, it counts. ErrUsage: since is none of this journal.
 func (r *recorder) past(all []belfry.Registration, since belfry.Since, until uint64) (*past, error) {
 	if r.store == nil {
 		return nil, errNoJournal
 	}
 	p := &past{recorder: r, since: since, skipped: map[journal.Key]api.Skipped{}}
-	for _, one := range all {
+	for i, one := range all {
+		if api.Timed(one) {
+			if one.Since.Cursor.IsZero() || since.Cursor.IsZero() {
+				return nil, errTimedPast
+			}
+			p.counts(i)
+			one.Hold, one.MinInterval, one.Flap = 0, 0, belfry.Flap{}
+		}
 		one.Since = since
 		j, err := event.NewJudge(r.agent.events.cfg, one)
 		if err != nil {
@@ -107,6 +117,9 @@ func (p *past) Next() (belfry.Notification, belfry.Cursor, error) {
 			return n, at, nil
 		}
 		item, err := p.in.Next()
+		if errors.Is(err, io.EOF) && p.missed.any() {
+			return p.missed.take(), p.since.Cursor, nil
+		}
 		if err != nil {
 			return belfry.Notification{}, belfry.Cursor{}, err
 		}
@@ -114,7 +127,9 @@ func (p *past) Next() (belfry.Notification, belfry.Cursor, error) {
 		if len(p.waiting) == 0 {
 			continue
 		}
-		p.at = p.recorder.cursor(item.Position)
+		if p.at = p.recorder.cursor(item.Position); p.missed != nil {
+			p.at = p.since.Cursor // what has been counted is still to be told
+		}
 		if gap, missing := p.before(&p.waiting[0]); missing {
 			return gap, p.recorder.cursor(item.Position - 1), nil
 		}
@@ -125,7 +140,7 @@ func (p *past) Next() (belfry.Notification, belfry.Cursor, error) {
 // next takes the first of what waits. Who goes on from there gets the rest.
 func (p *past) next() (n belfry.Notification, at belfry.Cursor) {
 	n, at = p.waiting[0], p.at
-	if p.waiting = p.waiting[1:]; len(p.waiting) > 0 {
+	if p.waiting = p.waiting[1:]; len(p.waiting) > 0 && p.missed == nil {
 		at.Position--
 	}
 	return n, at
@@ -156,6 +171,9 @@ func (p *past) judged(item *journal.Item) {
 	for i, j := range p.judges {
 		switch {
 		case !j.Event(n.Event.Class, n.Event.Subject, n.Node):
+		case p.missed.of(i) && (n.Gap == nil || n.Gap.Known):
+			p.missed.count(journal.KeyOf(&n), &n, uint32(i)+1, j.Blind(&n) || j.Wants(&n))
+			return
 		case n.Kind != belfry.KindGap && j.Blind(&n):
 			if unable < 0 {
 				unable = i
@@ -208,7 +226,9 @@ func (p *past) skip(n *belfry.Notification) {
 }
 
 // Skipped is what the next notifications, which are none of the past, are to say.
-func (p *past) Skipped() []api.Skipped { return slices.Collect(maps.Values(p.skipped)) }
+func (p *past) Skipped() []api.Skipped {
+	return append(slices.Collect(maps.Values(p.skipped)), p.missed.ends()...)
+}
 
 // after leaves out the numbers up to that of since.
 func (p *past) after(n *belfry.Notification) bool {

@@ -27,7 +27,8 @@ type Journal interface {
 	// Flush waits until what has happened so far is on the disk.
 	Flush(ctx context.Context) (belfry.Cursor, error)
 	// Read begins to read what the registrations are for, from since up to and
-	// with a position. ErrUnsupported: there is no journal.
+	// with a position. Of those that are [Timed] and go on from a cursor it counts.
+	// ErrUnsupported: there is no journal.
 	Read(all []belfry.Registration, since belfry.Since, until uint64) (Past, error)
 }
 
@@ -37,7 +38,7 @@ type Past interface {
 	// its place in the list, from 1; 0: it is about all. at resumes behind it.
 	Next() (n belfry.Notification, at belfry.Cursor, err error)
 	// Skipped is what the rules refused after the last of each event that Next
-	// returned.
+	// returned, and how far it counted.
 	Skipped() []Skipped
 	Close()
 }
@@ -139,9 +140,16 @@ func (s *Server) readable(r *belfry.Registration) error {
 }
 
 // resumable tells whether the journal can give a registration what it missed
-// while it was away: not where rules judge what happens by what happened before.
+// while it was away.
 func (s *Server) resumable(subject Subject, r belfry.Registration) bool {
-	return r.Hold == 0 && r.MinInterval == 0 && r.Flap.IsZero() && r.Threshold.IsZero() && !s.ownOnly(subject, r)
+	return !s.ownOnly(subject, r)
+}
+
+// Timed tells whether a registration has rules about time. What they would have
+// let out in the past nobody can say: who goes on from a cursor is told how often
+// each event happened, as a gap, and then the present states.
+func Timed(r belfry.Registration) bool {
+	return r.Hold != 0 || r.MinInterval != 0 || !r.Flap.IsZero()
 }
 
 // replayPast hands on all of the past of a registration that is in force.
@@ -260,7 +268,12 @@ func (e *encoder) listed(c chunk, until time.Time) *belfryv1.ListEventsResponse 
 
 // overlap knows how far the past was told of each event, and cuts that off
 // what comes live.
-type overlap map[entryKey]uint64
+type overlap map[overlapKey]uint64
+
+type overlapKey struct {
+	registration uint32
+	entryKey
+}
 
 // An entryKey names an event of any node.
 type entryKey struct {
@@ -269,27 +282,33 @@ type entryKey struct {
 	entry       uint64
 }
 
+func overlapKeyOf(n *belfry.Notification) overlapKey {
+	return overlapKey{n.Registration, entryKey{n.Node, n.Incarnation, n.Entry}}
+}
+
 func (o overlap) told(n *belfry.Notification) {
-	if k := (entryKey{n.Node, n.Incarnation, n.Entry}); n.Entry != 0 && n.Last > o[k] {
+	if k := overlapKeyOf(n); n.Entry != 0 && n.Last > o[k] {
 		o[k] = n.Last
 	}
 }
 
 // admit tells whether something of n is new.
 func (o overlap) admit(n *belfry.Notification) bool {
-	last, known := o[entryKey{n.Node, n.Incarnation, n.Entry}]
-	if !known || n.Last == 0 || n.Kind != belfry.KindOccurrence && n.Kind != belfry.KindGap {
+	last, known := o[overlapKeyOf(n)]
+	if !known || n.Last == 0 || !accounts(n.Kind) {
+		return true
+	}
+	from := n.Last - min(n.Last, accounted(n))
+	if about := n.Count == 0 && n.Gap == nil; about { // that it flaps is news
+		n.Skipped -= min(n.Skipped, last-min(last, from))
 		return true
 	}
 	if n.Last <= last {
 		return false
 	}
-	if whole := n.Last - n.First + 1; n.First <= last && n.Gap == nil && n.Count == whole {
-		n.First, n.Count = last+1, n.Last-last
-	} else if n.First <= last && n.Gap != nil && n.Gap.Total == whole {
-		gap := *n.Gap
-		gap.Total = n.Last - last
-		n.First, n.Gap = last+1, &gap
+	if from < last {
+		curtail(n, last-from)
+		n.First = max(n.First, last+1)
 	}
 	return true
 }

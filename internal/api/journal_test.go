@@ -134,6 +134,8 @@ func TestWhatThePastSkippedComesWithTheNextOne(t *testing.T) {
 		"a new incarnation": {[]Skipped{of(told.Incarnation-1, 4, 9)}, next(1, 1, 1, 0), 4},
 		"two of them":       {[]Skipped{of(told.Incarnation-1, 4, 9), of(told.Incarnation, 3, 3)}, next(4, 4, 1, 0), 7},
 		"the past had it":   {[]Skipped{of(told.Incarnation, 4, 9)}, next(7, 8, 2, 0), 0},
+		"counted":           {[]Skipped{of(told.Incarnation, 0, 9)}, next(12, 12, 1, 5), 2},
+		"all was counted":   {[]Skipped{of(told.Incarnation, 0, 9)}, next(10, 10, 1, 3), 0},
 	} {
 		for range 2 { // in whatever order they come
 			s := Skips{}
@@ -153,6 +155,45 @@ func TestWhatThePastSkippedComesWithTheNextOne(t *testing.T) {
 				}
 			}
 			slices.Reverse(tt.all)
+		}
+	}
+}
+
+// TestWhatThePastCountedIsNotToldAgain by what came live between the registration
+// and the end of the past, whatever its rules made of it.
+func TestWhatThePastCountedIsNotToldAgain(t *testing.T) {
+	t.Parallel()
+	counted := exit(0, 9, 9)
+	of := func(kind belfry.Kind, first, last, count, skipped uint64) belfry.Notification {
+		n := exit(0, first, last)
+		n.Kind, n.Count, n.Skipped = kind, count, skipped
+		if kind == belfry.KindGap {
+			n.Count, n.Gap = 0, &belfry.Gap{Total: count, Known: true}
+		}
+		return n
+	}
+	for name, tt := range map[string]struct {
+		n                         belfry.Notification
+		first, accounted, skipped uint64
+	}{
+		"behind it":             {of(belfry.KindOccurrence, 10, 11, 2, 0), 10, 2, 0},
+		"refused before":        {of(belfry.KindOccurrence, 11, 11, 1, 4), 11, 2, 1},
+		"several, with holes":   {of(belfry.KindOccurrence, 8, 11, 3, 1), 10, 2, 0},
+		"a gap":                 {of(belfry.KindGap, 8, 12, 4, 1), 10, 3, 0},
+		"it flaps":              {of(belfry.KindFlapping, 8, 8, 0, 3), 8, 0, 0},
+		"it has settled, later": {of(belfry.KindSettled, 12, 12, 0, 5), 12, 3, 3},
+	} {
+		s := Skips{}
+		s.Add(1, []Skipped{{
+			Node: counted.Node, Incarnation: counted.Incarnation, Entry: counted.Entry, Class: counted.Event.Class, Subject: counted.Event.Subject, Last: 9,
+		}})
+		shared := tt.n.Gap
+		s.Into(1, 1, &tt.n)
+		if tt.n.First != tt.first || accounted(&tt.n) != tt.accounted || tt.n.Skipped != tt.skipped {
+			t.Errorf("%s: from %d, %d accounted for, %d of them skipped; want %d, %d, %d", name, tt.n.First, accounted(&tt.n), tt.n.Skipped, tt.first, tt.accounted, tt.skipped)
+		}
+		if shared != nil && shared.Total != 4 {
+			t.Errorf("%s: it was changed, which others have as well", name)
 		}
 	}
 }
@@ -353,7 +394,7 @@ func TestOverlapsAreCutOff(t *testing.T) {
 		"had":             {exit(1, 2, 5), false, 2, 4},
 		"a part":          {exit(1, 4, 9), true, 6, 4},
 		"new":             {exit(1, 6, 9), true, 6, 4},
-		"a part, skipped": {filtered, true, 4, 3},
+		"a part, skipped": {filtered, true, 6, 3},
 		"a gap":           {gap, true, 6, 0},
 		"a state":         {state, true, 5, 1},
 		"another event":   {other, true, 1, 1},

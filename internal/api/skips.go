@@ -7,7 +7,7 @@ import (
 )
 
 // Skipped is how many occurrences of an event the rules of a registration refused
-// in the past, after the last one that was told.
+// in the past, after the last one that was told or counted.
 type Skipped struct {
 	Node        belfry.NodeID
 	Incarnation belfry.Incarnation
@@ -62,7 +62,7 @@ func (s Skips) forget(registration uint32) {
 // Into adds to n what was skipped before it. What happened between the
 // registration and the end of the past is in both, and is counted once.
 func (s Skips) Into(registration uint32, batch uint64, n *belfry.Notification) bool {
-	if len(s) == 0 || n.Entry == 0 || n.Kind != belfry.KindOccurrence && n.Kind != belfry.KindGap {
+	if len(s) == 0 || n.Entry == 0 || !accounts(n.Kind) {
 		return false
 	}
 	key := skipsKey{registration, n.Node, n.Event.Class, n.Event.Subject}
@@ -76,20 +76,57 @@ func (s Skips) Into(registration uint32, batch uint64, n *belfry.Notification) b
 	}
 	missing := one.Count
 	if n.Entry == one.Entry && n.Incarnation == one.Incarnation {
-		if n.Last <= one.Last {
-			return false // the past had it
+		began := one.Last - min(one.Count, one.Last)
+		if n.Last <= one.Last { // the past had it
+			if n.Count == 0 && n.Gap == nil { // but this is news: that it flaps
+				n.Skipped -= min(n.Skipped, began-min(began, n.Last-min(n.Last, n.Skipped)))
+			}
+			return false
 		}
-		covered := n.Count + n.Skipped
-		if n.Gap != nil {
-			covered += n.Gap.Total
+		whole := n.Last - began
+		if covered := accounted(n); covered > whole { // the past counted it
+			curtail(n, covered-whole)
+			missing, n.First = 0, max(n.First, one.Last+1)
+		} else {
+			missing = min(missing, whole-covered)
 		}
-		whole := n.Last - (one.Last - min(one.Count, one.Last))
-		missing = min(missing, whole-min(covered, whole))
 	}
 	one.batch = batch
 	s[key] = one
 	n.Skipped += missing + one.before
 	return true
+}
+
+// accounts tells whether notifications of a kind say what was refused before them.
+func accounts(kind belfry.Kind) bool {
+	switch kind {
+	case belfry.KindOccurrence, belfry.KindGap, belfry.KindFlapping, belfry.KindSettled:
+		return true
+	}
+	return false
+}
+
+// accounted is how many occurrences n stands for, with those that were refused.
+func accounted(n *belfry.Notification) uint64 {
+	all := n.Count + n.Skipped
+	if n.Gap != nil {
+		all += n.Gap.Total
+	}
+	return all
+}
+
+// curtail takes the oldest off what n stands for, first of what was refused.
+func curtail(n *belfry.Notification, excess uint64) {
+	skipped := min(excess, n.Skipped)
+	n.Skipped -= skipped
+	excess -= skipped
+	if n.Gap == nil {
+		n.Count -= min(excess, n.Count)
+		return
+	}
+	gap := *n.Gap // others have it as well
+	gap.Total -= min(excess, gap.Total)
+	n.Gap = &gap
 }
 
 // intoAll is Into for a batch, which may be another consumer's as well.

@@ -2,10 +2,7 @@ package api
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -44,6 +41,7 @@ func (w *web) stream(rw http.ResponseWriter, r *http.Request) {
 	o := &sseWriter{rw: rw, control: http.NewResponseController(rw), cluster: w.s.opts.Cluster.View().Name, server: w.s, told: overlap{}}
 	h, skip, lost := w.resume(ctx, r.Header.Get("Last-Event-ID"), subject, cancel)
 	var past []belfry.Registration
+	o.has = skip.memory
 	if h != nil {
 		o.cursor, o.resumable = skip.cursor, !skip.cursor.IsZero()
 	} else {
@@ -143,47 +141,6 @@ func (w *web) resume(ctx context.Context, id string, subject Subject, cancel con
 	return h, at, at.batch < h.acked
 }
 
-// A position is a notification in a consumer's batches: how many of a batch
-// have been written.
-type position struct {
-	batch, index uint64        // zero while the past is told
-	cursor       belfry.Cursor // where to begin without the consumer; zero: not known
-}
-
-func appendEventID(dst []byte, t token, at position) []byte {
-	var raw [len(t) + 4*binary.MaxVarintLen64 + len(belfry.NodeID{})]byte
-	b := append(raw[:0], t[:]...)
-	b = binary.AppendUvarint(b, at.batch)
-	b = binary.AppendUvarint(b, at.index)
-	if c := at.cursor; !c.IsZero() {
-		b = append(b, c.Node[:]...)
-		b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(c.Incarnation)), c.Position)
-	}
-	return base64.RawURLEncoding.AppendEncode(dst, b)
-}
-
-func parseEventID(s string) (t token, at position, err error) {
-	b, err := base64.RawURLEncoding.DecodeString(s)
-	if err != nil || len(b) < len(t) {
-		return t, at, fmt.Errorf("%w: event id %q is not one of ours", belfry.ErrUsage, s)
-	}
-	copy(t[:], b)
-	b = b[len(t):]
-	var n, m int
-	at.batch, n = binary.Uvarint(b)
-	if n > 0 {
-		at.index, m = binary.Uvarint(b[n:])
-	}
-	if n > 0 && m > 0 && n+m < len(b) {
-		at.cursor, err = belfry.ParseCursor(base64.RawURLEncoding.EncodeToString(b[n+m:]))
-		m = len(b) - n
-	}
-	if n <= 0 || m <= 0 || n+m != len(b) || err != nil {
-		return t, position{}, fmt.Errorf("%w: event id %q is not one of ours", belfry.ErrUsage, s)
-	}
-	return t, at, nil
-}
-
 // sseWriter writes the stream.
 type sseWriter struct {
 	rw      http.ResponseWriter
@@ -196,6 +153,9 @@ type sseWriter struct {
 	told      overlap       // what the past had
 	cursor    belfry.Cursor // everything up to it has been written
 	resumable bool          // it moves on with what is written
+	has       memory        // what was written behind it
+	looks     chan uint64   // the journal is asked how far it is; nil: it is not
+	edge      uint64        // where it has all that was written before that; 0: not known
 }
 
 // replay writes the past. With several registrations there is no place in it
@@ -205,13 +165,18 @@ func (o *sseWriter) replay(ctx context.Context, h *held, past []belfry.Registrat
 	for i, r := range past {
 		err := o.server.replayPast(ctx, uint32(i)+1, r, func(c chunk, last bool) error {
 			for k := range c.notifications {
-				if n := &c.notifications[k]; o.told.admit(n) {
-					o.told.told(n)
-					if len(past) == 1 && o.resumable {
-						o.cursor = c.cursors[k]
-					}
-					o.event(h.token, position{}, n)
+				n := &c.notifications[k]
+				if !o.has.again(n) || !o.told.admit(n) {
+					continue
 				}
+				o.told.told(n)
+				if len(past) == 1 && o.resumable {
+					o.cursor = c.cursors[k]
+				}
+				if len(past) > 1 || Timed(r) { // else the cursor says it
+					o.has.note(n)
+				}
+				o.event(h.token, position{}, n)
 			}
 			h.skips.Add(uint32(i)+1, c.skipped)
 			if last {
@@ -225,8 +190,47 @@ func (o *sseWriter) replay(ctx context.Context, h *held, past []belfry.Registrat
 	}
 	if len(reached) > 0 && o.resumable {
 		o.cursor = reached[0]
+		o.has.claims = nil // the rest is in no journal
 	}
 	return nil
+}
+
+// moveOn moves the cursor to a place up to which everything has been written. It
+// never ends within what a gap over several events stands for.
+func (o *sseWriter) moveOn(to belfry.Cursor) {
+	select {
+	case o.edge = <-o.looks:
+		o.looks = nil
+	default:
+	}
+	behind := o.edge > 0 && to.Position >= o.edge
+	for _, c := range o.has.claims {
+		if !c.old || !behind {
+			return
+		}
+	}
+	o.cursor = to
+	if behind {
+		o.has.forget()
+		o.edge = 0
+	}
+}
+
+// look asks how far the journal must be to have all that was written until now.
+func (o *sseWriter) look(ctx context.Context) {
+	if !o.resumable || o.looks != nil || o.edge > 0 || len(o.has.told) < lookTold && len(o.has.claims) == 0 {
+		return
+	}
+	o.has.age()
+	answer := make(chan uint64, 1)
+	o.looks = answer
+	o.server.group.Go(func() {
+		at, whole := o.server.flushed(ctx)
+		if !whole {
+			at.Position = 0 // it is asked again
+		}
+		answer <- at.Position
+	})
 }
 
 // run writes batch after batch. skip is what the client already has.
@@ -253,11 +257,12 @@ func (o *sseWriter) run(ctx context.Context, h *held, skip position) error {
 			if at.batch < skip.batch || at.batch == skip.batch && at.index <= skip.index {
 				continue
 			}
-			if i == len(b.Notifications)-1 && b.Drained && o.resumable {
-				o.cursor = before
+			if i == len(b.Notifications)-1 && b.Drained && o.resumable && !overSeveral(b.Notifications[i]) {
+				o.moveOn(before)
 			}
 			if n := b.Notifications[i]; o.told.admit(&n) {
 				h.skips.Into(n.Registration, b.Number, &n)
+				o.has.note(&n)
 				o.event(h.token, at, &n)
 			}
 		}
@@ -265,6 +270,7 @@ func (o *sseWriter) run(ctx context.Context, h *held, skip position) error {
 		if err := o.flush(); err != nil {
 			return err
 		}
+		o.look(ctx)
 		if b.Number > sseKept && b.Number-sseKept > h.acked {
 			h.acked = b.Number - sseKept
 			h.Ack(h.acked)
@@ -280,7 +286,7 @@ func nextWithin(ctx context.Context, c Consumer, d time.Duration) (event.Batch, 
 }
 
 func (o *sseWriter) event(t token, at position, n *belfry.Notification) {
-	at.cursor = o.cursor
+	at.cursor, at.memory = o.cursor, o.has
 	b := append(o.buffer, "id: "...)
 	b = appendEventID(b, t, at)
 	switch n.Kind {

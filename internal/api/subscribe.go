@@ -334,6 +334,7 @@ func (s *Server) tryRegister(ctx context.Context, h *held, subject Subject, numb
 		if err := s.readable(&r); err != nil {
 			return r, event.Answer{}, err
 		}
+		r.Snapshot = r.Snapshot || Timed(r) // the states follow what was counted
 	}
 	own := func() bool { return s.ownOnly(subject, r) }
 	answer, err := h.register(ctx, number, r, own, func() error { return judge(subject, r) })

@@ -304,10 +304,30 @@ func TestARefusedStreamIsAnErrorNotAStream(t *testing.T) {
 
 func TestEventIDsComeBackAsTheyWere(t *testing.T) {
 	t.Parallel()
-	want := position{1 << 40, 1023, belfry.Cursor{Node: nodeA, Incarnation: 300, Position: 1 << 40}}
-	tok, got, err := parseEventID(string(appendEventID(nil, token{1, 2, 3}, want)))
-	if err != nil || got != want || tok != (token{1, 2, 3}) {
-		t.Errorf("got %v %v %v", tok, got, err)
+	cursor := belfry.Cursor{Node: nodeA, Incarnation: 300, Position: 1 << 40}
+	var full memory
+	for i := range uint64(maxTold) {
+		full.told = append(full.told, telling{registration: 16, entryKey: entryKey{nodeA, 300, 1<<40 + i}, first: i, last: 1 << 40})
+	}
+	full.told[3].node = nodeB
+	full.claims = []claim{{registration: 1, count: 1 << 40}, {registration: 16, count: 1}}
+	for _, want := range []position{
+		{batch: 1 << 40, index: 1023},
+		{batch: 1 << 40, index: 1023, cursor: cursor},
+		{cursor: cursor, memory: memory{claims: full.claims}},
+		{cursor: cursor, memory: full},
+	} {
+		id := string(appendEventID(nil, token{1, 2, 3}, want))
+		tok, got, err := parseEventID(id)
+		if diff := cmp.Diff(want, got, idParts); err != nil || diff != "" || tok != (token{1, 2, 3}) {
+			t.Errorf("got %v %v, -want +got:\n%s", tok, err, diff)
+		}
+		if len(id) > 4096 {
+			t.Errorf("an id has %d bytes; want a header that all take", len(id))
+		}
+		if _, _, err := parseEventID(id[:len(id)-2]); err == nil && want.cursor.IsZero() == got.cursor.IsZero() && len(got.memory.told) > 0 {
+			t.Errorf("an id that was cut is read")
+		}
 	}
 }
 
@@ -330,9 +350,14 @@ func FuzzStreamQuery(f *testing.F) {
 	})
 }
 
+var idParts = cmp.AllowUnexported(position{}, memory{}, telling{}, claim{}, entryKey{})
+
 func FuzzEventID(f *testing.F) {
 	f.Add(string(appendEventID(nil, token{1}, position{batch: 2, index: 3})))
-	f.Add(string(appendEventID(nil, token{1}, position{0, 0, belfry.Cursor{Node: nodeA, Incarnation: 2, Position: 3}})))
+	f.Add(string(appendEventID(nil, token{1}, position{cursor: belfry.Cursor{Node: nodeA, Incarnation: 2, Position: 3}})))
+	f.Add(string(appendEventID(nil, token{1}, position{cursor: belfry.Cursor{Node: nodeA, Incarnation: 2, Position: 3}, memory: memory{
+		told: []telling{{1, entryKey{nodeB, 2, 3}, 4, 5, false}}, claims: []claim{{1, 7, false}},
+	}})))
 	f.Add("")
 	f.Add("AAAA")
 	f.Fuzz(func(t *testing.T, id string) {
@@ -341,7 +366,7 @@ func FuzzEventID(f *testing.F) {
 			return
 		}
 		tok2, at2, err := parseEventID(string(appendEventID(nil, tok, at)))
-		if diff := cmp.Diff(at, at2, cmp.AllowUnexported(position{})); diff != "" || tok != tok2 || err != nil {
+		if diff := cmp.Diff(at, at2, idParts); diff != "" || tok != tok2 || err != nil {
 			t.Errorf("does not come back: %v, -want +got:\n%s", err, diff)
 		}
 	})
