@@ -100,15 +100,21 @@ func framesOf(m *Machine, do func()) []string {
 func TestAForgottenEventTellsWhatWasRefused(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		filter string
-		want   []string
+		filter  string
+		skipped uint64 // by the peer
+		want    []string
 	}{
-		{"code==0", []string{"occurrence b user.job:x seq 1-3 x3 at 0s"}},
-		{"code==1", []string{"ended b user.job:x seq 3 skipped 3 at 0s"}},
+		{"code==0", 0, []string{"occurrence b user.job:x seq 1-3 x3 at 0s"}},
+		{"code==1", 0, []string{"ended b user.job:x seq 3 skipped 3 at 0s"}},
+		{"code==0", 2, []string{"occurrence b user.job:x seq 1-3 x3 at 0s", "ended b user.job:x seq 5 skipped 2 at 0s"}},
+		{"code==0", 9, []string{"occurrence b user.job:x seq 1-3 x3 at 0s", "ended b user.job:x seq 5 skipped 2 at 0s"}},
 	} {
 		m := alone(t)
 		wants(m, belfry.Registration{Class: "user.job", Subject: "x", Filter: test.filter})
-		arrive(m, 1, reported("user.job", "x", belfry.KindOccurrence, 1, 3), reported("user.job", "x", belfry.KindEnded, 3, 3))
+		last := 3 + min(test.skipped, 2)
+		end := reported("user.job", "x", belfry.KindEnded, last, last)
+		end.Skipped = test.skipped
+		arrive(m, 1, reported("user.job", "x", belfry.KindOccurrence, 1, 3), end)
 		if diff := cmp.Diff(test.want, told(m, 1)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", test.filter, diff)
 		}

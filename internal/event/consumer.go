@@ -256,7 +256,7 @@ func (c *consumer) fill(b *basket) {
 		r.take(b)
 		switch {
 		case r.removed || r.empty():
-		case len(r.rest()) > 0: // before anything of an entry that follows
+		case b.full() && (len(r.rest()) > 0 || r.ended != nil): // before anything of an entry that follows
 			c.popped--
 			c.pending[c.popped], r.pending = r, true
 		case c.busy != nil && len(b.notifications) == 0:
@@ -304,6 +304,7 @@ func (e *ending) notification(r *registration) belfry.Notification {
 	n := e.src.notification(belfry.KindEnded, r)
 	n.First, n.Last, n.Skipped, n.LowerBound = e.last, e.last, e.skipped, e.marked
 	n.FirstTime, n.Time = e.at.UTC(), e.at.UTC()
+	r.mark(&n, e.alone)
 	return n
 }
 

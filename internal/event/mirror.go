@@ -59,7 +59,7 @@ func (m *Machine) reported(now time.Time, p *peer, n *belfry.Notification) {
 			v.learn(n)
 		}
 	case belfry.KindEnded:
-		m.endMirror(now, v)
+		m.endMirror(now, v, n)
 	case belfry.KindOccurrence, belfry.KindGap:
 		m.occurred(now, v, n)
 	}
@@ -202,13 +202,23 @@ func (a *attachment) likeSibling() {
 	}
 }
 
-func (m *Machine) endMirror(now time.Time, v *mirror) {
+// endMirror tells everybody that the event has ended, and what was refused of it. One
+// that may come again at any time is only forgotten: one that users name, and one
+// that nobody monitors.
+func (m *Machine) endMirror(now time.Time, v *mirror, n *belfry.Notification) {
+	forgotten := isAlone(n) || v.info != nil && v.info.Custom
+	skipped := min(n.Skipped, n.Last-min(n.Last, v.sequence))
+	v.sequence = max(v.sequence, n.Last)
 	for len(v.private) > 0 {
 		a := v.private[len(v.private)-1]
+		if n.Last > a.from {
+			a.skipped += min(skipped, n.Last-a.from)
+			a.marked = a.marked || skipped > 0 && n.LowerBound
+		}
 		if a.gate != nil {
 			a.gate.finish()
 		}
-		if a.skipped > 0 || v.info == nil || !v.info.Custom { // a custom event may come again at any time
+		if a.skipped > 0 || !forgotten {
 			a.tellEnded(now)
 		}
 		m.detach(now, a)

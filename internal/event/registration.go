@@ -113,6 +113,7 @@ type ending struct {
 	last    uint64 // the event's last sequence number
 	skipped uint64
 	marked  bool // that is a lower bound
+	alone   bool // nobody monitors it: a peer forgets it
 }
 
 // An attachment is one registration with a queue on one event: what the

@@ -261,13 +261,28 @@ func (m *Machine) partInterest(now time.Time, r *registration, i *interest) {
 }
 
 // dismissRemote takes a peer off that wanted an entry only where it is monitored,
-// and nobody monitors it. What had happened before goes out.
+// and nobody monitors it. What had happened before goes out, and the peer forgets
+// the entry: another one may come in its place, and nothing is missing in between.
 func (m *Machine) dismissRemote(now time.Time, e *entry, r *registration) {
 	if r.queue == nil && r.dirty && !r.resting {
 		r.drain()
-		r.wake()
+	}
+	if e.sequence > 0 || e.present != nil || e.feed.sampled != nil { // else it knows nothing of it
+		r.ended = e.endingOf(now, r)
+		r.ended.alone = true
 	}
 	m.detachRemote(now, e, r)
+	r.wake()
+}
+
+// endingOf is the last that a peer is told of an entry.
+func (e *entry) endingOf(now time.Time, r *registration) *ending {
+	last := &ending{src: &e.source, at: now, last: e.sequence, skipped: r.skipped, marked: r.marked}
+	for _, a := range r.attachments {
+		last.skipped += a.skipped
+		last.marked = last.marked || a.marked
+	}
+	return last
 }
 
 // detachRemote takes a peer off an entry.
@@ -335,11 +350,7 @@ func (m *Machine) endRemote(now time.Time, e *entry, r *registration, err error)
 	if r.queue == nil {
 		r.drain()
 	}
-	r.ended = &ending{src: &e.source, at: now, last: e.sequence, skipped: r.skipped, marked: r.marked}
-	for _, a := range r.attachments {
-		r.ended.skipped += a.skipped
-		r.ended.marked = r.ended.marked || a.marked
-	}
+	r.ended = e.endingOf(now, r)
 	m.detachRemote(now, e, r)
 	r.wake()
 }

@@ -282,6 +282,10 @@ func inspect(m *Machine, what string) (string, bool) {
 			}
 			out.WriteString("\n")
 		}
+	case "mirrors":
+		for _, p := range m.peers {
+			fmt.Fprintf(&out, "mirrors of %s: %d\n", p.name, p.mirrors.Len())
+		}
 	case "counters":
 		c := m.Counters()
 		fmt.Fprintf(&out, "posted %v coalesced %v lost %v stale %d unexplained %d\n", c.Posted, c.Coalesced, c.Lost, c.Stale, c.Unexplained)
