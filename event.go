@@ -280,6 +280,7 @@ type Notification struct {
 	Value           float64
 	Data            []byte // of the newest
 	Mixed           bool   // of several: they may differ in Value or Data
+	Unmonitored     bool   // between nodes and in the journal: no consumer at its node was on the event
 	LowerBound      bool   // the source may have merged: Count, Skipped and Gap.Total are the least
 	Gap             *Gap   // of KindGap only
 	Reason          string // of KindCoverage only: why the node refuses to deliver

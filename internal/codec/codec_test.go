@@ -46,7 +46,7 @@ func drawBatch(t *rapid.T) *belfryv1.Batch {
 			Sequence: number("sequence"), FirstSequence: number("first"), Count: number("count"), Skipped: number("skipped"),
 			FirstTime: int64(number("first time")), Time: int64(number("time")), Code: int32(number("code")), Edge: belfryv1.Edge(number("edge")),
 			Value: rapid.Float64().Draw(t, "value"), Data: rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "data"),
-			LowerBound: rapid.Bool().Draw(t, "lower bound"), Mixed: rapid.Bool().Draw(t, "mixed"), Reason: text("reason"), JournalPosition: number("position"),
+			LowerBound: rapid.Bool().Draw(t, "lower bound"), Mixed: rapid.Bool().Draw(t, "mixed"), Unmonitored: rapid.Bool().Draw(t, "unmonitored"), Reason: text("reason"), JournalPosition: number("position"),
 		}
 		if rapid.Bool().Draw(t, "gap") {
 			n.Gap = &belfryv1.Gap{

@@ -260,6 +260,8 @@ func readNotification(b []byte, m *belfryv1.Notification) bool {
 			m.JournalPosition = r.uint()
 		case 18<<3 | isVarint:
 			m.Mixed = r.uint() != 0
+		case 19<<3 | isVarint:
+			m.Unmonitored = r.uint() != 0
 		default:
 			return false
 		}

@@ -194,6 +194,7 @@ func (w *writer) notification(m *belfryv1.Notification) {
 	w.text(16, m.Reason)
 	w.uint(17, m.JournalPosition)
 	w.bool(18, m.Mixed)
+	w.bool(19, m.Unmonitored)
 }
 
 func (w *writer) gap(m *belfryv1.Gap) {

@@ -195,3 +195,43 @@ func TestTheWindowBoundsWhatIsNotAcknowledged(t *testing.T) {
 		t.Errorf("%d batches when the window opened, want one", n)
 	}
 }
+
+// TestThePastIsOnlyWhereItWasMonitored: the journal keeps apart what happened at a peer
+// while nobody there was on the event, and who reads it wants the rest or all.
+func TestThePastIsOnlyWhereItWasMonitored(t *testing.T) {
+	t.Parallel()
+	m := alone(t)
+	m.Receive(scriptStart, Open{Consumer: 9, Kind: ConsumerJournal})
+	m.Receive(scriptStart, Register{Consumer: 9, Number: 1, Registration: belfry.Registration{Class: "*"}, LookOn: true})
+	wants(m, belfry.Registration{Class: "process.exit", Subject: "exe=/p"})
+	nobody := reported("process.exit", "exe=/p", belfry.KindOccurrence, 1, 2)
+	nobody.Unmonitored = true
+	arrive(m, 1, nobody, reported("process.exit", "exe=/p", belfry.KindOccurrence, 3, 5))
+	spec := belfry.Registration{Class: "process.exit", Subject: "exe=/p", Scope: belfry.ScopeCluster}
+	all, err := NewJudge(m.cfg, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec.OnlyWhereMonitored = true
+	some, err := NewJudge(m.cfg, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wanted [2][]string
+	for _, b := range batches(m, 9) {
+		for i := range b {
+			for k, j := range []*Judge{all, some} {
+				if j.Wants(&b[i]) {
+					wanted[k] = append(wanted[k], noteText(&b[i]))
+				}
+			}
+		}
+	}
+	first, second := "occurrence b process.exit:exe=/p seq 1-2 x2 at 0s", "occurrence b process.exit:exe=/p seq 3-5 x3 at 0s"
+	if diff := cmp.Diff([2][]string{{first, second}, {second}}, wanted); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if own := (&belfry.Notification{Node: m.cfg.Node, Unmonitored: true}); !some.Wants(own) {
+		t.Error("who is registered at a node monitors what happens there")
+	}
+}

@@ -54,13 +54,22 @@ func (j *Judge) Own() (own, sent bool) {
 // Blind tells whether the rules would have to look at data that is not known any
 // more: of several occurrences that merged, and may differ, only the newest is.
 func (j *Judge) Blind(n *belfry.Notification) bool {
-	return n.Mixed && n.Count > 1 && j.reg.detailed && j.reg.wantsEdge(n.Edge)
+	return n.Mixed && n.Count > 1 && j.reg.detailed && j.reg.wantsEdge(n.Edge) && !j.spares(n)
+}
+
+// spares tells whether nobody monitored what is only wanted where somebody did. That is
+// about other nodes: this one is asked itself.
+func (j *Judge) spares(n *belfry.Notification) bool {
+	return j.reg.spec.OnlyWhereMonitored && n.Unmonitored && n.Node != j.self
 }
 
 // Wants asks the rules that look at an occurrence alone. Of a value class the
 // journal has the values at which somebody's threshold was crossed.
 func (j *Judge) Wants(n *belfry.Notification) bool {
 	s := &j.reg.spec
+	if j.spares(n) {
+		return false
+	}
 	if t := s.Threshold; !t.IsZero() && (!t.HasHi || n.Value < t.Hi) && (!t.HasLo || n.Value > t.Lo) {
 		return false
 	}

@@ -50,7 +50,7 @@ func (m *Machine) reported(now time.Time, p *peer, n *belfry.Notification) {
 			return // nobody wants it any more
 		}
 	}
-	v.alone = isAlone(n)
+	v.alone = n.Unmonitored
 	switch n.Kind {
 	case belfry.KindState, belfry.KindAlready:
 		if v.info != nil && v.info.Kind == belfry.Value {
@@ -73,7 +73,7 @@ func (m *Machine) newMirror(now time.Time, p *peer, n *belfry.Notification) *mir
 		return nil
 	}
 	o := p.origin
-	v := &mirror{peer: p, alone: isAlone(n), feed: feed{
+	v := &mirror{peer: p, alone: n.Unmonitored, feed: feed{
 		source: source{origin: &o, entry: EntryID(n.Entry), class: k.class, subject: k.subject},
 		info:   m.classes.find(k.class), sequence: n.Last, tally: m.tallyOf(k.class),
 	}}
@@ -206,7 +206,7 @@ func (a *attachment) likeSibling() {
 // that may come again at any time is only forgotten: one that users name, and one
 // that nobody monitors.
 func (m *Machine) endMirror(now time.Time, v *mirror, n *belfry.Notification) {
-	forgotten := isAlone(n) || v.info != nil && v.info.Custom
+	forgotten := n.Unmonitored || v.info != nil && v.info.Custom
 	skipped := min(n.Skipped, n.Last-min(n.Last, v.sequence))
 	v.sequence = max(v.sequence, n.Last)
 	for len(v.private) > 0 {
@@ -333,7 +333,7 @@ func (v *mirror) happened(now time.Time, n *belfry.Notification, first, count ui
 	}
 	it := item{kind: belfry.KindOccurrence, count: count, run: run{
 		first: first, last: n.Last, firstTime: n.FirstTime.UnixNano(), time: n.Time.UnixNano(),
-		code: n.Code, edge: n.Edge, lowerBound: n.LowerBound, mixed: n.Mixed, body: v.newest,
+		code: n.Code, edge: n.Edge, lowerBound: n.LowerBound, mixed: n.Mixed, unmonitored: n.Unmonitored, body: v.newest,
 	}}
 	sampled := v.info != nil && v.info.Kind == belfry.Value && n.Code == 0
 	if sampled {

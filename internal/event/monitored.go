@@ -13,14 +13,10 @@ import (
 // are marked on their way, and left out where nobody else there wants them. Either
 // way they are counted as skipped, by the peer or here.
 
-// unmonitored is the Registration of a notification between nodes that is not for
-// registrations only where the event is monitored.
-const unmonitored uint32 = 1
-
-// mark says in a notification for another node that nobody was on the event.
+// mark says in a notification for another node, or for the journal, that nobody was on the event.
 func (r *registration) mark(n *belfry.Notification, alone bool) {
-	if alone && r.consumer.remote() {
-		n.Registration = unmonitored
+	if alone && (r.consumer.remote() || r.consumer.kind == ConsumerJournal) {
+		n.Unmonitored = true
 	}
 }
 
@@ -118,9 +114,6 @@ func (r *registration) tellPresent(e *entry) {
 		r.attachments[0].recovered(&e.feed)
 	}
 }
-
-// isAlone tells whether nobody at its node was on the event.
-func isAlone(n *belfry.Notification) bool { return n.Registration == unmonitored }
 
 // spares tells whether something of a peer's event is not for a registration:
 // nobody at its node is on it.

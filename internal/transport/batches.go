@@ -67,7 +67,7 @@ func (e *batchEncoder) reserve(n int) {
 
 func (e *batchEncoder) notification(n *belfry.Notification, to *belfryv1.Notification, gap *belfryv1.Gap) {
 	to.Kind = belfryv1.Kind(n.Kind) + belfryv1.Kind_KIND_OCCURRENCE
-	to.Entry, to.Registration = e.introduce(n), n.Registration
+	to.Entry = e.introduce(n)
 	to.Sequence, to.FirstSequence = n.Last, 0
 	if n.First != n.Last {
 		to.FirstSequence = n.First
@@ -82,7 +82,7 @@ func (e *batchEncoder) notification(n *belfry.Notification, to *belfryv1.Notific
 		to.FirstTime = nanoseconds(n.FirstTime)
 	}
 	to.Code, to.Edge, to.Value = n.Code, belfryv1.Edge(n.Edge), n.Value
-	to.Data, to.Mixed, to.LowerBound = n.Data, n.Mixed, n.LowerBound
+	to.Data, to.Mixed, to.Unmonitored, to.LowerBound = n.Data, n.Mixed, n.Unmonitored, n.LowerBound
 	e.bytes += len(n.Data)
 	to.Gap = nil
 	if n.Gap != nil {
@@ -205,13 +205,13 @@ func (d *batchDecoder) notification(m *belfryv1.Notification, to *belfry.Notific
 		return err
 	}
 	*to = belfry.Notification{
-		Kind: belfry.Kind(m.GetKind() - belfryv1.Kind_KIND_OCCURRENCE), Registration: m.GetRegistration(),
+		Kind: belfry.Kind(m.GetKind() - belfryv1.Kind_KIND_OCCURRENCE),
 		Node: origin.Node, NodeName: origin.Name, Incarnation: origin.Incarnation,
 		Entry: known.entry, Event: known.event,
 		First: first, Last: m.GetSequence(), Count: m.GetCount(), Skipped: m.GetSkipped(),
 		FirstTime: timeOf(m.GetFirstTime()), Time: timeOf(m.GetTime()),
 		Code: m.GetCode(), Edge: belfry.Edge(m.GetEdge()), Value: m.GetValue(),
-		Data: m.GetData(), Mixed: m.GetMixed(), LowerBound: m.GetLowerBound(), Gap: gap,
+		Data: m.GetData(), Mixed: m.GetMixed(), Unmonitored: m.GetUnmonitored(), LowerBound: m.GetLowerBound(), Gap: gap,
 	}
 	if to.Kind == belfry.KindOccurrence && to.Count == 0 {
 		to.Count = to.Last - to.First + 1

@@ -34,12 +34,12 @@ func drawNotification(t *rapid.T) belfry.Notification {
 			Subject:  rapid.String().Draw(t, "subject"),
 			Instance: rapid.SampledFrom([]string{"", "1@2", "3@4"}).Draw(t, "instance"),
 		},
-		First: first, Last: last, Registration: rapid.Uint32Range(0, 1).Draw(t, "registration"),
+		First: first, Last: last,
 		Count:   rapid.Uint64Range(1, last-first+1).Draw(t, "count"),
 		Skipped: rapid.Uint64().Draw(t, "skipped"),
 		Time:    drawTime(t, "time"),
 		Code:    rapid.Int32().Draw(t, "code"), Edge: belfry.Edge(rapid.IntRange(0, 2).Draw(t, "edge")),
-		Value: rapid.Float64().Draw(t, "value"), LowerBound: rapid.Bool().Draw(t, "lower bound"), Mixed: rapid.Bool().Draw(t, "mixed"),
+		Value: rapid.Float64().Draw(t, "value"), LowerBound: rapid.Bool().Draw(t, "lower bound"), Mixed: rapid.Bool().Draw(t, "mixed"), Unmonitored: rapid.Bool().Draw(t, "unmonitored"),
 	}
 	n.FirstTime = n.Time
 	if !n.Time.IsZero() && rapid.Bool().Draw(t, "earlier") {

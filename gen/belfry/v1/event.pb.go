@@ -1764,6 +1764,7 @@ type Notification struct {
 	Reason          string                 `protobuf:"bytes,16,opt,name=reason,proto3" json:"reason,omitempty"`                                           // of kind coverage: why the node refuses to deliver
 	JournalPosition uint64                 `protobuf:"varint,17,opt,name=journal_position,json=journalPosition,proto3" json:"journal_position,omitempty"` // of a replay: where it stands
 	Mixed           bool                   `protobuf:"varint,18,opt,name=mixed,proto3" json:"mixed,omitempty"`                                            // of several occurrences: they may differ in value or data
+	Unmonitored     bool                   `protobuf:"varint,19,opt,name=unmonitored,proto3" json:"unmonitored,omitempty"`                                // between nodes and in the journal: no consumer at its node was on the event
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1920,6 +1921,13 @@ func (x *Notification) GetJournalPosition() uint64 {
 func (x *Notification) GetMixed() bool {
 	if x != nil {
 		return x.Mixed
+	}
+	return false
+}
+
+func (x *Notification) GetUnmonitored() bool {
+	if x != nil {
+		return x.Unmonitored
 	}
 	return false
 }
@@ -3611,7 +3619,7 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\x05entry\x18\x05 \x01(\x04R\x05entry\x12\x14\n" +
 	"\x05class\x18\x06 \x01(\tR\x05class\x12\x18\n" +
 	"\asubject\x18\a \x01(\tR\asubject\x12\x1a\n" +
-	"\binstance\x18\b \x01(\tR\binstance\"\x92\x04\n" +
+	"\binstance\x18\b \x01(\tR\binstance\"\xb4\x04\n" +
 	"\fNotification\x12#\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x0f.belfry.v1.KindR\x04kind\x12\"\n" +
 	"\fregistration\x18\x02 \x01(\rR\fregistration\x12\x14\n" +
@@ -3633,7 +3641,8 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\x03gap\x18\x0f \x01(\v2\x0e.belfry.v1.GapR\x03gap\x12\x16\n" +
 	"\x06reason\x18\x10 \x01(\tR\x06reason\x12)\n" +
 	"\x10journal_position\x18\x11 \x01(\x04R\x0fjournalPosition\x12\x14\n" +
-	"\x05mixed\x18\x12 \x01(\bR\x05mixed\"\x9b\x01\n" +
+	"\x05mixed\x18\x12 \x01(\bR\x05mixed\x12 \n" +
+	"\vunmonitored\x18\x13 \x01(\bR\vunmonitored\"\x9b\x01\n" +
 	"\x03Gap\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x04R\x05total\x12\x14\n" +
 	"\x05known\x18\x02 \x01(\bR\x05known\x12\x16\n" +

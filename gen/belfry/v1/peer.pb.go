@@ -332,9 +332,7 @@ type PeerFrame_Positions struct {
 }
 
 type PeerFrame_Batch struct {
-	// registration is 1 where nobody at the origin was on the event: not for
-	// interests only where it is monitored. Entry ids are the origin's.
-	Batch *Batch `protobuf:"bytes,6,opt,name=batch,proto3,oneof"`
+	Batch *Batch `protobuf:"bytes,6,opt,name=batch,proto3,oneof"` // registration is unused; entry ids are the origin's
 }
 
 type PeerFrame_Ack struct {

@@ -80,8 +80,10 @@ func (w *writer) notification(n *belfry.Notification, id uint32) {
 		w.uint(6, uint64(nanoseconds(g.To)))
 		w.close(at)
 	}
-	if n.Mixed {
-		w.b = append(protowire.AppendTag(w.b, 18, protowire.VarintType), 1)
+	for i, v := range [...]bool{n.Mixed, n.Unmonitored} {
+		if v {
+			w.b = append(protowire.AppendTag(w.b, 18+protowire.Number(i), protowire.VarintType), 1)
+		}
 	}
 }
 
@@ -169,7 +171,7 @@ func notificationOf(b *belfryv1.Notification) (belfry.Notification, error) {
 		Kind:  belfry.Kind(b.GetKind() - belfryv1.Kind_KIND_OCCURRENCE),
 		First: b.GetFirstSequence(), Last: b.GetSequence(), Count: b.GetCount(), Skipped: b.GetSkipped(),
 		FirstTime: timeOf(b.GetFirstTime()), Time: timeOf(b.GetTime()),
-		Code: b.GetCode(), Edge: belfry.Edge(b.GetEdge()), Value: b.GetValue(), Data: b.GetData(), Mixed: b.GetMixed(), LowerBound: b.GetLowerBound(),
+		Code: b.GetCode(), Edge: belfry.Edge(b.GetEdge()), Value: b.GetValue(), Data: b.GetData(), Mixed: b.GetMixed(), Unmonitored: b.GetUnmonitored(), LowerBound: b.GetLowerBound(),
 	}
 	if n.First == 0 {
 		n.First = n.Last

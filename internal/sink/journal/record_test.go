@@ -27,7 +27,7 @@ func drawNotification(t *rapid.T) belfry.Notification {
 		First: number("first"), Last: number("last"), Count: number("count"), Skipped: number("skipped"),
 		FirstTime: at("first time"), Time: at("time"),
 		Code: int32(number("code")), Edge: belfry.Edge(rapid.IntRange(0, 2).Draw(t, "edge")), Value: rapid.Float64().Draw(t, "value"),
-		Data: rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "data"), LowerBound: rapid.Bool().Draw(t, "lower bound"), Mixed: rapid.Bool().Draw(t, "mixed"),
+		Data: rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "data"), LowerBound: rapid.Bool().Draw(t, "lower bound"), Mixed: rapid.Bool().Draw(t, "mixed"), Unmonitored: rapid.Bool().Draw(t, "unmonitored"),
 	}
 	n.Node[3] = byte(number("node"))
 	if rapid.Bool().Draw(t, "gap") {
@@ -44,7 +44,7 @@ func libraryRecord(n *belfry.Notification, id uint32, introduce, begin bool) *be
 	b := &belfryv1.Notification{
 		Kind: belfryv1.Kind(n.Kind) + belfryv1.Kind_KIND_OCCURRENCE, Entry: id,
 		Sequence: n.Last, Skipped: n.Skipped, Time: nanoseconds(n.Time), Code: n.Code, Edge: belfryv1.Edge(n.Edge),
-		Value: n.Value, Data: n.Data, Mixed: n.Mixed, LowerBound: n.LowerBound,
+		Value: n.Value, Data: n.Data, Mixed: n.Mixed, Unmonitored: n.Unmonitored, LowerBound: n.LowerBound,
 	}
 	if n.First != n.Last {
 		b.FirstSequence = n.First
