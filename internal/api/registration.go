@@ -27,6 +27,9 @@ func (s *Server) registration(p *belfryv1.Registration) (belfry.Registration, er
 	fail := func(err error) (belfry.Registration, error) {
 		return belfry.Registration{}, &belfry.Error{Op: "register", Subject: selector(r), Err: err}
 	}
+	if err := fit(p); err != nil {
+		return r, err
+	}
 	var err error
 	if r.Since, err = sinceOf(p.GetSince()); err != nil {
 		return fail(err)

@@ -212,7 +212,7 @@ func (s *Server) ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
-		grpc.ForceServerCodecV2(codec.New()),
+		grpc.ForceServerCodecV2(lenient{codec.New()}),
 		grpc.StatsHandler(unreadable{s}),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxSendMsgSize(maxResponse),
