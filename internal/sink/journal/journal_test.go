@@ -280,6 +280,10 @@ func TestThreeIncarnations(t *testing.T) {
 	r.expect(Query{Since: begin.Add(30 * second)}, `7 boundary 12:00:20 to 12:00:30 complete false
 		8 a/3 x 1-1`)
 	r.expect(Query{From: 8, Incarnation: 3}, ``)
+	// The third life gave out a place in what the second one has written.
+	r.expect(Query{From: 5, Incarnation: 3}, `6 a/2 y 1-1
+		7 boundary 12:00:20 to 12:00:30 complete false
+		8 a/3 x 1-1`)
 }
 
 // A cursor of a journal that is gone must not be taken for one of this.

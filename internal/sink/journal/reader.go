@@ -141,7 +141,8 @@ func (r *Reader) beginAt(from uint64) error {
 }
 
 // another tells whether the position is one of another journal: of one that
-// was lost, and this one begun anew.
+// was lost, and this one begun anew. An agent gives out also places that its earlier
+// lives have written; what it wrote itself says that it did so of this journal.
 func (r *Reader) another(at int, from uint64) bool {
 	if r.q.Incarnation == 0 {
 		return false
@@ -150,7 +151,11 @@ func (r *Reader) another(at int, from uint64) bool {
 	if at+1 < len(r.files) && r.files[at+1].base == from+1 {
 		next = at + 1
 	}
-	return r.files[at].incarnation > r.q.Incarnation || r.files[next].incarnation < r.q.Incarnation && from < r.q.Until
+	if r.files[at].incarnation > r.q.Incarnation {
+		return true
+	}
+	wrote := slices.ContainsFunc(r.files, func(f file) bool { return f.incarnation == r.q.Incarnation })
+	return r.files[next].incarnation < r.q.Incarnation && from < r.q.Until && !wrote
 }
 
 // beginGone begins in a segment of which only the index is left: that has the
