@@ -5,11 +5,13 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"testing"
 	"testing/synctest"
 
 	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/internal/event"
+	"github.com/belfry-ha/belfry/internal/producer/filesystem"
 	"github.com/belfry-ha/belfry/internal/producer/process"
 	"github.com/belfry-ha/belfry/internal/producer/user"
 )
@@ -25,7 +27,7 @@ func startLoop(t *testing.T) (*eventLoop, context.CancelFunc) {
 }
 
 func newTestLoop(incarnation belfry.Incarnation) *eventLoop {
-	classes := append(user.New().Classes(), process.New().Classes()...)
+	classes := slices.Concat(user.New().Classes(), process.New().Classes(), filesystem.New().Classes())
 	l := newEventLoop(event.Config{Node: belfry.NodeID{1}, Name: "a", Incarnation: incarnation, Classes: classes}, slog.New(slog.DiscardHandler))
 	l.watch, l.unwatch, l.peer = func([]event.Watch) {}, func([]event.Unwatch) {}, func(belfry.NodeID, event.Frame) {}
 	return l

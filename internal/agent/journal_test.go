@@ -466,6 +466,45 @@ func TestThePastOfRulesAboutTimeIsCounted(t *testing.T) {
 	}
 }
 
+// TestAValueOfThePastIsJudgedByTheThresholdAsked: the edge that is recorded is of the
+// threshold of whoever watched then.
+func TestAValueOfThePastIsJudgedByTheThresholdAsked(t *testing.T) {
+	t.Parallel()
+	r, disk := startRecorder(t, t.TempDir(), 1)
+	disk.held.Store(false)
+	r.cancel()
+	<-r.ended
+	for i, crossed := range []struct {
+		value float64
+		edge  belfry.Edge
+	}{{95, belfry.EdgeFailing}, {85, belfry.EdgeRecovered}, {40, belfry.EdgeRecovered}} {
+		number, at := uint64(i)+1, time.Unix(1000+int64(i), 0)
+		n := belfry.Notification{
+			Node: belfry.NodeID{1}, NodeName: "a", Incarnation: 1, Entry: 7, Event: belfry.EventID{Class: "filesystem.usage", Subject: "/"},
+			First: number, Last: number, Count: 1, FirstTime: at, Time: at, Edge: crossed.edge, Value: crossed.value,
+		}
+		if err := r.store.Append([]belfry.Notification{n}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	over := belfry.Registration{Class: "filesystem.usage", Subject: "/", Threshold: belfry.Threshold{Hi: 80, HasHi: true}, Edge: belfry.EdgeOnlyFailing}
+	p, err := r.past([]belfry.Registration{over}, belfry.Since{}, r.store.Durable())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	got := ""
+	for n, _, err := p.Next(); err == nil; n, _, err = p.Next() {
+		got += fmt.Sprintf("%d %s %g ", n.Last, n.Edge, n.Value)
+	}
+	if got != "1 failing 95 2 failing 85 " {
+		t.Errorf("%q; want both that are past 80, as failing", got)
+	}
+	if all := p.Skipped(); len(all) != 1 || all[0].Count != 1 || all[0].Last != 3 {
+		t.Errorf("skipped: %+v; want the last one", all)
+	}
+}
+
 // TestANodeWithoutAJournalRuns, and says why there is none.
 func TestANodeWithoutAJournalRuns(t *testing.T) {
 	t.Parallel()

@@ -54,6 +54,7 @@ type past struct {
 	recorder *recorder
 	in       *journal.Reader // nil: there is nothing to read
 	judges   []*event.Judge
+	values   []bool  // by judge: it is for values past a threshold
 	missed   *missed // of registrations that it can only count for; nil: there is none
 	since    belfry.Since
 	quiet    bool                        // boundaries are left out
@@ -83,7 +84,7 @@ func (r *recorder) past(all []belfry.Registration, since belfry.Since, until uin
 		if err != nil {
 			return nil, err
 		}
-		p.judges = append(p.judges, j)
+		p.judges, p.values = append(p.judges, j), append(p.values, !one.Threshold.IsZero())
 	}
 	if until == 0 {
 		return p, nil
@@ -169,17 +170,18 @@ func (p *past) judged(item *journal.Item) {
 	}
 	unable := -1
 	for i, j := range p.judges {
+		one := p.seenBy(i, n)
 		switch {
 		case !j.Event(n.Event.Class, n.Event.Subject, n.Node):
 		case p.missed.of(i) && (n.Gap == nil || n.Gap.Known):
-			p.missed.count(journal.KeyOf(&n), &n, uint32(i)+1, j.Blind(&n) || j.Wants(&n))
+			p.missed.count(journal.KeyOf(&n), &one, uint32(i)+1, j.Blind(&one) || j.Wants(&one))
 			return
-		case n.Kind != belfry.KindGap && j.Blind(&n):
+		case n.Kind != belfry.KindGap && j.Blind(&one):
 			if unable < 0 {
 				unable = i
 			}
-		case n.Kind == belfry.KindGap || j.Wants(&n):
-			p.give(&n, i)
+		case n.Kind == belfry.KindGap || j.Wants(&one):
+			p.give(&one, i)
 			return
 		}
 	}
@@ -190,12 +192,21 @@ func (p *past) judged(item *journal.Item) {
 	gap, newest := parted(&n)
 	p.give(&gap, unable)
 	for i, j := range p.judges {
-		if j.Event(n.Event.Class, n.Event.Subject, n.Node) && j.Wants(&newest) {
-			p.give(&newest, i)
+		if one := p.seenBy(i, newest); j.Event(n.Event.Class, n.Event.Subject, n.Node) && j.Wants(&one) {
+			p.give(&one, i)
 			return
 		}
 	}
 	p.skip(&newest)
+}
+
+// seenBy is what a registration judges. For one with a threshold what is past it has
+// failed; what is recorded is about whose threshold was crossed.
+func (p *past) seenBy(registration int, n belfry.Notification) belfry.Notification {
+	if p.values[registration] && n.Kind == belfry.KindOccurrence {
+		n.Edge = belfry.EdgeFailing
+	}
+	return n
 }
 
 // parted makes two of several occurrences that merged: of the newest the data is known.
