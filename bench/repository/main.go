@@ -68,7 +68,7 @@ func parse(args []string) (settings, error) {
 	flags := flag.NewFlagSet("repository", flag.ContinueOnError)
 	flags.StringVar(&s.out, "out", "", "write the figures as JSON to `FILE`")
 	flags.StringVar(&s.readme, "readme", "", "rewrite the tables between the markers of `FILE`")
-	only := flags.String("only", "", "measure only the parts whose name fits `REGEXP`: commit, killed, another, all, find")
+	only := flags.String("only", "", "measure only the parts whose name fits `REGEXP`: commit, killed, another, all, unlock, find")
 	flags.Float64Var(&s.scale, "scale", 1, "share of the commits and changes; below 1 only to try something out")
 	flags.IntVar(&s.reps, "reps", 5, "repetitions of each system")
 	if err := flags.Parse(args); err != nil {
@@ -100,6 +100,7 @@ var parts = []part{
 	{"killed", "Writer killed", measureKilled},
 	{"another", "Change, at another node", measureAnother},
 	{"all", "Change, at all of eight nodes", measureAll},
+	{"unlock", "License, at all of eight nodes", measureUnlock},
 	{"find", "Repository found", measureFind},
 }
 
