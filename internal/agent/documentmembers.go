@@ -30,8 +30,7 @@ func newHeldTable(h repository.Held) *heldTable { return &heldTable{h, tableOf(&
 
 // openDocument reads the local copy of a state directory.
 func openDocument(state string) (*documentMembership, error) {
-	path := copyOf(state)
-	held, err := readCopy(path)
+	path, held, err := newestCopy(state)
 	if err == nil {
 		err = held.Document.Validate(judgeTunables)
 	}

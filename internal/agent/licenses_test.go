@@ -196,6 +196,11 @@ func TestUnlockingTakes(t *testing.T) {
 	slices.Sort(took)
 	t.Logf("20 licenses unlocked at all 8 agents, after the call that commits them began: p50 %s, p90 %s, greatest %s",
 		took[10].Round(100*time.Microsecond), took[18].Round(100*time.Microsecond), took[19].Round(100*time.Microsecond))
+	// How long it takes on quiet cores is in bench/README.md. Here it says that messages
+	// cause it: without them the last of eight waits 4 s and longer for its look.
+	if bound := 2 * time.Second; took[10] > bound {
+		t.Errorf("half of the licenses took %s or more until they were unlocked at all; want %s at most", took[10], bound)
+	}
 }
 
 // TestAForgedWakeUpUnlocksNothing: a self-unlock message is read for and not

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -10,15 +9,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
-	"github.com/belfry-ha/belfry"
 	"github.com/belfry-ha/belfry/internal/repository"
 	"github.com/belfry-ha/belfry/internal/security"
 )
 
 // The local copy of the document: the newest generation, which the agent runs
-// from, and the last ones by their numbers (of which the newest may be missing
-// after a crash). A copy is one line that says which
+// from, and the last ones by their numbers (of which the newest may be missing or
+// torn after a loss of power; the newest of all is in a place, see below). A copy is one line that says which
 // version it is, and then the document's own bytes.
 const (
 	copyDir      = "config"  // in the state directory
@@ -35,16 +34,16 @@ func copyOfGeneration(state string, g uint64) string {
 	return filepath.Join(state, copyDir, strconv.FormatUint(g, 10))
 }
 
-// writeCopy keeps a generation, whole or not at all, and forgets the oldest.
+// writeCopy keeps a generation, whole or not at all, and forgets the oldest. It
+// is on the disk when this returns.
 func writeCopy(state string, v repository.Version, document []byte) error {
 	dir := filepath.Join(state, copyDir)
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("local copy: %w", err)
 	}
-	data := fmt.Appendf(nil, "%s %s %d %d %d %s\n", copyMagic, v.Repository, v.Epoch, uint64(v.Ballot), v.Generation, v.Digest)
-	data = append(data, document...)
-	// The numbered one is another name of the same file, so that one sync is enough.
-	if err := security.ReplaceFile(copyOf(state), data); err != nil {
+	data := copyText(v, document)
+	// These are for people, and for a rollback: the kernel writes them when it likes.
+	if err := replaceUnsynced(copyOf(state), data); err != nil {
 		return fmt.Errorf("local copy: %w", err)
 	}
 	numbered := copyOfGeneration(state, v.Generation)
@@ -55,7 +54,36 @@ func writeCopy(state string, v repository.Version, document []byte) error {
 		return fmt.Errorf("local copy: %w", err)
 	}
 	pruneCopies(dir)
+	if err := keepInPlace(dir, data); err != nil {
+		return fmt.Errorf("local copy: %w", err)
+	}
 	return nil
+}
+
+// copyText is what a copy holds.
+func copyText(v repository.Version, document []byte) []byte {
+	return append(fmt.Appendf(nil, "%s %s %d %d %d %s\n", copyMagic, v.Repository, v.Epoch, uint64(v.Ballot), v.Generation, v.Digest), document...)
+}
+
+// replaceUnsynced makes a file hold data for all that read it while this machine
+// runs. After a loss of power it may hold what it had, or be torn.
+func replaceUnsynced(name string, data []byte) error {
+	temp := name + ".new" // one process writes here
+	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(temp, name)
+	}
+	if err != nil {
+		_ = os.Remove(temp) // the first error tells
+	}
+	return err
 }
 
 // pruneCopies leaves the newest; what can not be removed is removed later.
@@ -76,23 +104,12 @@ func pruneCopies(dir string) {
 	}
 }
 
-// readCopy reads the newest generation. ErrNotExist of the file stays visible.
+// readCopy reads the copy of one generation. ErrNotExist of the file stays
+// visible.
 func readCopy(path string) (repository.Held, error) {
-	info, err := os.Stat(path)
+	v, document, err := checkCopy(path)
 	if err != nil {
 		return repository.Held{}, err
-	}
-	if info.Size() > maxCopyBytes {
-		return repository.Held{}, fmt.Errorf("%w: %d bytes; at most %d", belfry.ErrLimit, info.Size(), maxCopyBytes)
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return repository.Held{}, err
-	}
-	line, document, whole := bytes.Cut(data, []byte("\n"))
-	v, err := parseVersion(string(line))
-	if err != nil || !whole {
-		return repository.Held{}, fmt.Errorf("%w: its first line does not say which version it is (%w)", belfry.ErrUsage, err)
 	}
 	return repository.HeldOf(v, document)
 }

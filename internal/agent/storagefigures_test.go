@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/belfry-ha/belfry/internal/repository"
 )
 
 // TestAChangeIsInForceAtAllEightWhenTheCommandEnds, and the log says how long
@@ -39,6 +41,39 @@ func TestAChangeIsInForceAtAllEightWhenTheCommandEnds(t *testing.T) {
 	slices.Sort(spread)
 	t.Logf("100 changes, each in force at all 8 agents: p50 %s, p90 %s, p99 %s", took[50], took[90], took[99])
 	t.Logf("from the commit to the last of them: p50 %s, p90 %s, p99 %s", spread[50], spread[90], spread[99])
+}
+
+// TestAChangeThatNobodyTellsOfIsInForceInTime: all notices are lost, for what is
+// committed goes around the machine that sends them. The look at the storage, every
+// 5 s ± 10 %, is what the 10 s are about.
+func TestAChangeThatNobodyTellsOfIsInForceInTime(t *testing.T) {
+	t.Parallel()
+	m := townOf(machines(t, 8))
+	formedOnFile(t, m)
+	a := m[0].agent
+	m[0].waitMode(t, repository.Ready)
+	held, now, op := a.storage.held(), time.Now().UTC().Truncate(time.Millisecond), newOp()
+	table := held.table.clone()
+	table.Tunables = map[string]string{"node_timeout": "7s"}
+	document, err := a.next(held, op, table.written(held.Document, now), repository.Entry{Time: now, Author: "nobody"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := m.watchInForce(t, held.Generation+1)
+	begin := time.Now()
+	if _, err := a.storage.backend.CAS(held.Version, document, op); err != nil {
+		t.Fatal(err)
+	}
+	took := last().Sub(begin)
+	for _, one := range m {
+		if h := one.agent.storage.held(); h.Version.Digest != digestOf(document) {
+			t.Errorf("%s holds generation %d, %s; want %d", one.Name, h.Generation, h.Digest, held.Generation+1)
+		}
+	}
+	t.Logf("all notices lost: in force at all 8 agents after %s", took.Round(time.Millisecond))
+	if took > 10*time.Second {
+		t.Errorf("in force at all after %s; want 10s at most", took)
+	}
 }
 
 // A townOf is the machines of one cluster.

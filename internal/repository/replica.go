@@ -21,8 +21,8 @@ type replica struct {
 	current int       // copy that is the newest valid one; -1: no valid record yet
 	value   Record    // of the current copy; its Generation is zero if there is none
 
-	area  []byte // last read: header A, then the records
-	cells []cell // decoded, by position
+	boot  []byte // header A as last read
+	cells []cell // the records as last read, decoded, by position
 }
 
 // A cell is one record position as last read. It is decoded again only when
@@ -97,44 +97,58 @@ func (s *Store) mine(c *cell) bool {
 }
 
 // readAll reads header A and the records of the first host slots, at once where
-// they lie side by side.
-func (s *Store) readAll(r *replica, hosts int) error {
+// they lie side by side, and a payload at the same time.
+func (s *Store) readAll(r *replica, hosts int, payload ...*reading) error {
 	l := s.header.Layout
-	if r.area == nil {
-		r.area = make([]byte, (1+2*l.Hosts)*BlockSize)
+	if r.cells == nil {
 		r.cells = make([]cell, 2*l.Hosts)
 	}
 	end := (1 + 2*hosts) * BlockSize
+	spans := []Span{{0, end}}
 	if l.RecordOffset > BlockSize {
-		if err := r.dev.ReadAt(r.area[:BlockSize], 0); err != nil {
-			return err
+		spans = []Span{{0, BlockSize}, {l.RecordOffset, end - BlockSize}}
+	}
+	records := len(spans)
+	for _, p := range payload {
+		spans = append(spans, s.span(p.record))
+	}
+	err := gather(r.dev, spans, func(i int, p []byte) {
+		switch {
+		case i >= records:
+			payload[i-records].whole = fits(p, payload[i-records].record)
+			return
+		case i == 0:
+			r.boot, p = append(r.boot[:0], p[:BlockSize]...), p[BlockSize:]
 		}
-		if err := r.dev.ReadAt(r.area[BlockSize:end], l.RecordOffset); err != nil {
-			return err
-		}
-	} else if err := r.dev.ReadAt(r.area[:end], 0); err != nil {
+		s.decode(r, p)
+	})
+	if err != nil {
 		return err
 	}
-	if err := s.sameEpoch(r); err != nil {
-		return err
-	}
-	for i := range 2 * hosts {
-		c := &r.cells[i]
-		at := (1 + i) * BlockSize
-		block := r.area[at : at+BlockSize]
+	return s.sameEpoch(r)
+}
+
+// A reading is a payload that is read beside the records.
+type reading struct {
+	record *Record
+	whole  bool // it fits the record
+}
+
+// decode takes the records that were read, and decodes those that have changed.
+func (s *Store) decode(r *replica, records []byte) {
+	for i := range len(records) / BlockSize {
+		c, block := &r.cells[i], records[i*BlockSize:(i+1)*BlockSize]
 		if c.block != nil && bytes.Equal(block, c.block) {
 			continue
 		}
 		*c = cell{block: bytes.Clone(block)}
 		c.record, c.err = decodeRecord(c.block, s.place(r, i/2, i%2))
 	}
-	return nil
 }
 
 // sameEpoch checks that the boot record is the one that was opened.
 func (s *Store) sameEpoch(r *replica) error {
-	block := r.area[:BlockSize]
-	if s.fresh || bytes.Equal(block, r.header) {
+	if s.fresh || bytes.Equal(r.boot, r.header) {
 		return nil
 	}
 	// Torn, damaged, or written by one who has slept: both copies tell.
@@ -145,7 +159,7 @@ func (s *Store) sameEpoch(r *replica) error {
 	if h.Repository != s.header.Repository || h.Disk() != r.uuid || h.Epoch != s.header.Epoch {
 		return Moved
 	}
-	r.header = bytes.Clone(block)
+	r.header = bytes.Clone(r.boot)
 	return nil
 }
 
@@ -154,15 +168,28 @@ func (s *Store) payload(r *replica, rec *Record) ([]byte, error) {
 	if rec.Generation == 0 {
 		return nil, nil
 	}
-	p := make([]byte, (int64(rec.Length)+BlockSize-1)/BlockSize*BlockSize)
-	if err := r.dev.ReadAt(p, s.header.Layout.Payload(int(rec.Host), int(rec.Slot))); err != nil {
+	at := s.span(rec)
+	p := make([]byte, at.Len)
+	if err := r.dev.ReadAt(p, at.Off); err != nil {
 		return nil, err
 	}
-	doc := p[:rec.Length]
-	if sha256.Sum256(doc) != rec.Payload || !allZero(p[rec.Length:]) {
+	if !fits(p, rec) {
 		return nil, blockError("payload does not fit its record")
 	}
-	return doc, nil
+	return p[:rec.Length], nil
+}
+
+// span is where the document of a record lies.
+func (s *Store) span(rec *Record) Span {
+	return Span{s.header.Layout.Payload(int(rec.Host), int(rec.Slot)), (int(rec.Length) + BlockSize - 1) / BlockSize * BlockSize}
+}
+
+// fits tells whether these blocks are the document of a record, and nothing else.
+func fits(p []byte, rec *Record) bool {
+	if sha256.Sum256(p[:rec.Length]) != rec.Payload || !allZero(p[rec.Length:]) {
+		return false
+	}
+	return true
 }
 
 // readBack compares own records with what was written. Lost: what is there is

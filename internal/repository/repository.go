@@ -31,6 +31,37 @@ type Device interface {
 	Size() int64 // bytes
 }
 
+// A Span is a part of a device, in whole blocks; both in bytes.
+type Span struct {
+	Off int64
+	Len int
+}
+
+// A Gatherer is a Device that reads several spans at the same time, into memory
+// of its own: look gets them in their order, when all of them are read, and must
+// not keep the bytes.
+type Gatherer interface {
+	Gather(spans []Span, look func(i int, p []byte)) error
+}
+
+// gather is Gather of a device that may not have it.
+func gather(d Device, spans []Span, look func(i int, p []byte)) error {
+	if g, ok := d.(Gatherer); ok {
+		return g.Gather(spans, look)
+	}
+	all := make([][]byte, len(spans))
+	for i, s := range spans {
+		all[i] = make([]byte, s.Len)
+		if err := d.ReadAt(all[i], s.Off); err != nil {
+			return err
+		}
+	}
+	for i, p := range all {
+		look(i, p)
+	}
+	return nil
+}
+
 // A Backend is where a cluster keeps its configuration: disks, or etcd.
 type Backend interface {
 	// Load is linearizable: it sees all that was acknowledged before it began.

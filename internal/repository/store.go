@@ -254,22 +254,22 @@ func (s *Store) publish(r *replica, rec Record, doc []byte, hosts int) error {
 	if s.vouched { // if just this is read back, nothing is to be decoded or verified
 		*own = cell{block: block, record: rec, signed: true, judged: true}
 	}
+	var written []*reading
+	if doc != nil {
+		written = append(written, &reading{record: &rec})
+	}
 	if err := r.dev.Flush(); err != nil {
 		return err
 	}
-	if err := s.readAll(r, hosts); err != nil {
+	if err := s.readAll(r, hosts, written...); err != nil {
 		return err
 	}
 	r.own[number] = block
 	if err := s.readBack(r); err != nil {
 		return err
 	}
-	if doc != nil {
-		if _, err := s.payload(r, &rec); errors.Is(err, errBlock) {
-			return Lost
-		} else if err != nil {
-			return err
-		}
+	if doc != nil && !written[0].whole {
+		return Lost
 	}
 	s.vouched = s.admit(own, nil)
 	r.current, r.value = number, rec

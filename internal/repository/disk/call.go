@@ -1,12 +1,9 @@
 package disk
 
 import (
+	"errors"
 	"fmt"
-	"sync"
 	"time"
-	"unsafe"
-
-	"github.com/belfry-ha/belfry/internal/repository"
 )
 
 // A call is one system call, in a goroutine of its own: the kernel can not be
@@ -35,6 +32,24 @@ func (c *call) run() error {
 		return err
 	}
 	return c.wait()
+}
+
+// together makes calls at the same time. It waits for all of them: what the
+// kernel still writes to is not given back.
+func together(calls []*call) error {
+	var problems []error
+	for i, c := range calls {
+		if err := c.begin(); err != nil {
+			calls, problems = calls[:i], append(problems, err)
+			break
+		}
+	}
+	for _, c := range calls {
+		if err := c.wait(); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // begin starts the work, unless it is refused.
@@ -131,28 +146,3 @@ func (c *call) end(err error) {
 		_ = d.unlock() // as Close would have
 	}
 }
-
-// A buffer is memory as direct I/O wants it: aligned (open(2)). The caller's own
-// is never given to the kernel, which may use it long after the deadline.
-type buffer struct {
-	memory []byte
-	bytes  []byte
-}
-
-var buffers = sync.Pool{New: func() any { return new(buffer) }}
-
-func take(size int) *buffer {
-	b := buffers.Get().(*buffer)
-	if cap(b.memory) < size+repository.BlockSize {
-		b.memory = make([]byte, size+repository.BlockSize)
-	}
-	b.memory = b.memory[:cap(b.memory)]
-	skip := 0
-	if over := int(uintptr(unsafe.Pointer(&b.memory[0])) % repository.BlockSize); over > 0 {
-		skip = repository.BlockSize - over
-	}
-	b.bytes = b.memory[skip : skip+size]
-	return b
-}
-
-func (b *buffer) give() { buffers.Put(b) }

@@ -8,6 +8,7 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -157,19 +158,31 @@ func (d *Device) Buffered() bool {
 
 // ReadAt reads all of p.
 func (d *Device) ReadAt(p []byte, off int64) error {
-	b, err := d.borrow("read", p, off)
-	if err != nil {
-		return err
+	return d.Gather([]repository.Span{{Off: off, Len: len(p)}}, func(_ int, read []byte) { copy(p, read) })
+}
+
+// Gather is as in [repository.Gatherer].
+func (d *Device) Gather(spans []repository.Span, look func(i int, p []byte)) error {
+	calls := make([]*call, len(spans))
+	for i, s := range spans {
+		b, err := d.borrow("read", s.Len, s.Off)
+		if err != nil {
+			return err
+		}
+		calls[i] = &call{device: d, buffer: b, work: func(f file) error { return whole(f.readAt, b.bytes, s.Off) }}
 	}
-	c := &call{device: d, buffer: b, work: func(f file) error { return whole(f.readAt, b.bytes, off) }}
 	if err := d.settle(); err != nil {
 		return fail("write", d.path, err)
 	}
-	if err := c.run(); err != nil {
-		return fail("read", d.path, err)
+	for some := range slices.Chunk(calls, maxStuck) {
+		if err := together(some); err != nil {
+			return fail("read", d.path, err)
+		}
 	}
-	copy(p, b.bytes)
-	b.give()
+	for i, c := range calls {
+		look(i, c.buffer.bytes)
+		c.buffer.give()
+	}
 	return nil
 }
 
@@ -177,7 +190,7 @@ func (d *Device) ReadAt(p []byte, off int64) error {
 // is written, or the error is returned, when the next read or flush returns: a
 // document and its record are on their way at the same time.
 func (d *Device) WriteAt(p []byte, off int64) error {
-	b, err := d.borrow("write", p, off)
+	b, err := d.borrow("write", len(p), off)
 	if err != nil {
 		return err
 	}
@@ -230,12 +243,12 @@ func (d *Device) Flush() error {
 }
 
 // borrow takes a buffer for a call, and checks what the interface wants.
-func (d *Device) borrow(op string, p []byte, off int64) (*buffer, error) {
-	if off < 0 || off%repository.BlockSize != 0 || len(p) == 0 || len(p)%repository.BlockSize != 0 || off+int64(len(p)) > d.Size() {
+func (d *Device) borrow(op string, size int, off int64) (*buffer, error) {
+	if off < 0 || off%repository.BlockSize != 0 || size <= 0 || size%repository.BlockSize != 0 || off+int64(size) > d.Size() {
 		return nil, fail(op, d.path, fmt.Errorf("%w: %d bytes at %d of %d; whole blocks of %d within the device",
-			belfry.ErrUsage, len(p), off, d.Size(), repository.BlockSize))
+			belfry.ErrUsage, size, off, d.Size(), repository.BlockSize))
 	}
-	return take(len(p)), nil
+	return take(size), nil
 }
 
 // whole wants a transfer of all of p.
