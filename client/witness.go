@@ -73,7 +73,8 @@ type WitnessEvent struct {
 // times of the client's part (witness.md 5).
 const (
 	witnessKeepAlive = 5 * time.Second
-	seedWait         = time.Second      // for one agent to answer which witnesses there are
+	seedWait         = time.Second // for local agents to answer which witnesses there are
+	seedStagger      = 250 * time.Millisecond
 	registerWait     = 3 * time.Second  // for one witness to register
 	movesSeen        = 16               // ids that are remembered
 	mostWitnesses    = 2                // at a time
@@ -111,6 +112,7 @@ type post struct {
 	*Witness
 	number int
 	key    string
+	misses int // rounds in a row in which no witness was reached; of run alone
 
 	// Guarded by Witness.mu.
 	tried string                  // node that it is at, or tries; empty: none
@@ -245,7 +247,6 @@ type candidate struct {
 // run goes from witness to witness until ctx ends.
 func (p *post) run(ctx context.Context) {
 	var next []candidate // known from the last answer, without asking a seed
-	delay := backoffMin
 	for ctx.Err() == nil {
 		candidates := next
 		next = nil
@@ -270,7 +271,7 @@ func (p *post) run(ctx context.Context) {
 				return
 			}
 			if registered != nil {
-				delay = backoffMin
+				p.misses = 0
 				next = p.others(registered.GetWitnesses(), c)
 				if errors.Is(err, errRenewed) {
 					next = append([]candidate{c}, next...)
@@ -285,14 +286,22 @@ func (p *post) run(ctx context.Context) {
 			continue // there are others, or a seed knows some
 		}
 		p.miss(ctx, err)
-		wait := time.Duration(mathrand.Int64N(int64(delay))) + time.Millisecond
-		delay = min(2*delay, backoffMax)
 		select {
 		case <-ctx.Done():
-		case <-time.After(wait):
+		case <-time.After(time.Duration(mathrand.Int64N(int64(p.delay()))) + time.Millisecond):
 		}
+		p.misses++
 	}
 }
+
+// delay is the most that is waited before the next round: from backoffMin it doubles
+// to backoffMax.
+func (p *post) delay() time.Duration { return min(backoffMin<<min(p.misses, 16), backoffMax) }
+
+// patience is how long an agent may take. It grows to four times of what it is at
+// first: where thousands come at once all are slow, and if each gave up before it is
+// served the agents would be busy with those who have gone.
+func (p *post) patience(first time.Duration) time.Duration { return first << min(p.misses, 2) }
 
 // try takes a node for this post; false: the other one has it.
 func (p *post) try(node string) bool {
@@ -379,7 +388,7 @@ func (p *post) find(ctx context.Context) ([]candidate, *belfryv1.RegisterClientR
 
 // delegate is one request for discovery and registration (US8949402 claim 6).
 func (p *post) delegate(ctx context.Context, seed string) ([]candidate, *belfryv1.RegisterClientResponse) {
-	ctx, cancel := context.WithTimeout(ctx, registerWait)
+	ctx, cancel := context.WithTimeout(ctx, p.patience(registerWait))
 	defer cancel()
 	c, err := p.dial(ctx, seed)
 	if err != nil {
@@ -401,53 +410,57 @@ func (p *post) delegate(ctx context.Context, seed string) ([]candidate, *belfryv
 	return p.reachable(info.GetWitnesses()), info.GetRegistered()
 }
 
-// discover asks all seeds at once and takes the first ranking that comes. Without
-// certificates the others only say which node they are.
-func (w *Witness) discover(ctx context.Context) ([]candidate, error) {
-	type answer struct {
-		seed string
-		info *belfryv1.GetNodeInformationResponse
-		err  error
+// discover takes the first ranking that comes. Without certificates all seeds are
+// asked at once, since the others say which node they are. With them one answer is
+// enough, so the seeds are asked in random order, the next one when the last has
+// failed or is slow: thousands of clients whose witness has died would else fill the
+// doors of all agents with handshakes that nobody needs.
+func (p *post) discover(ctx context.Context) ([]candidate, error) {
+	sealed := p.config.TLS != nil
+	left, wait, stagger := slices.Clone(p.config.Seeds), seedWait, time.Duration(0)
+	if sealed {
+		mathrand.Shuffle(len(left), func(i, j int) { left[i], left[j] = left[j], left[i] })
+		wait, stagger = registerWait, seedStagger
 	}
-	w.mu.Lock()
-	at := w.at
-	w.mu.Unlock()
-	answers := make(chan answer, len(w.config.Seeds))
-	ctx, cancel := context.WithTimeout(ctx, seedWait)
+	p.mu.Lock()
+	at := p.at
+	p.mu.Unlock()
+	answers := make(chan seedAnswer, len(left))
+	ctx, cancel := context.WithTimeout(ctx, p.patience(wait))
 	defer cancel()
-	for _, seed := range w.config.Seeds {
-		go func() {
-			c, err := w.dial(ctx, seed)
-			if err != nil {
-				answers <- answer{seed, nil, err}
-				return
-			}
-			defer c.Close()
-			info, err := c.WitnessNodes(ctx, w.config.Name, at, w.config.Resources)
-			answers <- answer{seed, info, err}
-		}()
-	}
+	slow := time.NewTimer(0)
+	defer slow.Stop()
 	var ranking []*belfryv1.WitnessNode
 	var failed error
-	answered := false
-	for range w.config.Seeds {
-		a := <-answers
-		if a.err != nil {
-			failed = a.err
-			continue
+	answered, asked := false, 0
+	for asked+len(left) > 0 && (!answered || !sealed) {
+		next := slow.C
+		if len(left) == 0 {
+			next = nil
 		}
-		w.mu.Lock()
-		w.seeds[a.info.GetNodeName()] = a.seed
-		w.mu.Unlock()
-		answered = true
-		if ranking == nil {
-			ranking = a.info.GetWitnesses()
-		}
-		if w.config.TLS != nil {
-			break // the addresses are in the ranking
+		select {
+		case <-next:
+			seed := left[0]
+			left, asked = left[1:], asked+1
+			go func() { answers <- p.askSeed(ctx, seed, at) }()
+			slow.Reset(stagger)
+		case a := <-answers:
+			asked--
+			if a.err != nil {
+				failed = a.err
+				slow.Reset(0)
+				continue
+			}
+			p.mu.Lock()
+			p.seeds[a.info.GetNodeName()] = a.seed
+			p.mu.Unlock()
+			answered = true
+			if ranking == nil {
+				ranking = a.info.GetWitnesses()
+			}
 		}
 	}
-	candidates := w.reachable(ranking)
+	candidates := p.reachable(ranking)
 	if len(candidates) == 0 && answered {
 		return nil, fmt.Errorf("%w: no witness can be reached; each agent that answers is draining, or its address needs a certificate", belfry.ErrRestricted)
 	}
@@ -455,6 +468,23 @@ func (w *Witness) discover(ctx context.Context) ([]candidate, error) {
 		failed = nil
 	}
 	return candidates, failed
+}
+
+// A seedAnswer is what one seed says of the witnesses.
+type seedAnswer struct {
+	seed string
+	info *belfryv1.GetNodeInformationResponse
+	err  error
+}
+
+func (w *Witness) askSeed(ctx context.Context, seed, at string) seedAnswer {
+	c, err := w.dial(ctx, seed)
+	if err != nil {
+		return seedAnswer{seed, nil, err}
+	}
+	defer c.Close()
+	info, err := c.WitnessNodes(ctx, w.config.Name, at, w.config.Resources)
+	return seedAnswer{seed, info, err}
 }
 
 // reachable are the witnesses of a ranking that can be dialled, in its order.

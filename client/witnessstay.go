@@ -93,7 +93,7 @@ type watching struct {
 // or sends the client away. With delegated the registration is there already. registered
 // is nil if it never came to that.
 func (p *post) stay(ctx context.Context, c candidate, delegated *belfryv1.RegisterClientResponse) (registered *belfryv1.RegisterClientResponse, err error) {
-	dialling, dialled := context.WithTimeout(ctx, registerWait)
+	dialling, dialled := context.WithTimeout(ctx, p.patience(registerWait))
 	conn, err := p.dial(dialling, c.target)
 	dialled()
 	if err != nil {
@@ -117,7 +117,7 @@ func (p *post) stay(ctx context.Context, c candidate, delegated *belfryv1.Regist
 		return nil, conn.errorOf(err)
 	}
 	in := &watching{post: p, client: conn, stream: stream}
-	in.silence = time.AfterFunc(registerWait, func() { cancel(errSilent) })
+	in.silence = time.AfterFunc(p.patience(registerWait), func() { cancel(errSilent) })
 	defer in.silence.Stop()
 	if delegated == nil || in.enter(ctx, delegated) {
 		err = in.read(ctx)
