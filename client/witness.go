@@ -112,7 +112,8 @@ type post struct {
 	*Witness
 	number int
 	key    string
-	misses int // rounds in a row in which no witness was reached; of run alone
+	misses int        // rounds in a row in which no witness was reached; of run alone
+	asked  *askedSeed // that answered in this round; nil: none, or its connection is used; of run alone
 
 	// Guarded by Witness.mu.
 	tried string                  // node that it is at, or tries; empty: none
@@ -247,6 +248,7 @@ type candidate struct {
 // run goes from witness to witness until ctx ends.
 func (p *post) run(ctx context.Context) {
 	var next []candidate // known from the last answer, without asking a seed
+	defer p.dismiss()
 	for ctx.Err() == nil {
 		candidates := next
 		next = nil
@@ -282,6 +284,7 @@ func (p *post) run(ctx context.Context) {
 				return
 			}
 		}
+		p.dismiss()
 		if len(next) > 0 || !discovered {
 			continue // there are others, or a seed knows some
 		}
@@ -433,6 +436,15 @@ func (p *post) discover(ctx context.Context) ([]candidate, error) {
 	var ranking []*belfryv1.WitnessNode
 	var failed error
 	answered, asked := false, 0
+	defer func() { // of those that are not needed any more
+		go func() {
+			for range asked {
+				if a := <-answers; a.err == nil {
+					_ = a.conn.Close()
+				}
+			}
+		}()
+	}()
 	for asked+len(left) > 0 && (!answered || !sealed) {
 		next := slow.C
 		if len(left) == 0 {
@@ -458,6 +470,11 @@ func (p *post) discover(ctx context.Context) ([]candidate, error) {
 			if ranking == nil {
 				ranking = a.info.GetWitnesses()
 			}
+			if sealed {
+				p.asked = &askedSeed{a.info.GetNodeName(), a.conn}
+			} else {
+				_ = a.conn.Close()
+			}
 		}
 	}
 	candidates := p.reachable(ranking)
@@ -473,6 +490,7 @@ func (p *post) discover(ctx context.Context) ([]candidate, error) {
 // A seedAnswer is what one seed says of the witnesses.
 type seedAnswer struct {
 	seed string
+	conn *Client // open, unless err says why not
 	info *belfryv1.GetNodeInformationResponse
 	err  error
 }
@@ -480,11 +498,40 @@ type seedAnswer struct {
 func (w *Witness) askSeed(ctx context.Context, seed, at string) seedAnswer {
 	c, err := w.dial(ctx, seed)
 	if err != nil {
-		return seedAnswer{seed, nil, err}
+		return seedAnswer{seed: seed, err: err}
 	}
-	defer c.Close()
 	info, err := c.WitnessNodes(ctx, w.config.Name, at, w.config.Resources)
-	return seedAnswer{seed, info, err}
+	if err != nil {
+		return seedAnswer{seed: seed, err: errors.Join(err, c.Close())}
+	}
+	return seedAnswer{seed, c, info, nil}
+}
+
+// An askedSeed is the connection to an agent that has said which witnesses there are.
+// If it is one of them it need not be dialled again.
+type askedSeed struct {
+	node string
+	conn *Client
+}
+
+// reach is a connection to a witness.
+func (p *post) reach(ctx context.Context, c candidate) (*Client, error) {
+	if p.asked != nil && p.asked.node == c.node {
+		conn := p.asked.conn
+		p.asked = nil
+		return conn, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.patience(registerWait))
+	defer cancel()
+	return p.dial(ctx, c.target)
+}
+
+// dismiss closes the connection to the agent that was asked, if it is not used.
+func (p *post) dismiss() {
+	if p.asked != nil {
+		_ = p.asked.conn.Close()
+		p.asked = nil
+	}
 }
 
 // reachable are the witnesses of a ranking that can be dialled, in its order.

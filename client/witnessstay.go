@@ -93,9 +93,7 @@ type watching struct {
 // or sends the client away. With delegated the registration is there already. registered
 // is nil if it never came to that.
 func (p *post) stay(ctx context.Context, c candidate, delegated *belfryv1.RegisterClientResponse) (registered *belfryv1.RegisterClientResponse, err error) {
-	dialling, dialled := context.WithTimeout(ctx, p.patience(registerWait))
-	conn, err := p.dial(dialling, c.target)
-	dialled()
+	conn, err := p.reach(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -199,6 +197,7 @@ func (in *watching) enter(ctx context.Context, r *belfryv1.RegisterClientRespons
 // arrive notes where the registration is.
 func (in *watching) arrive(r *belfryv1.RegisterClientResponse) {
 	in.registered = r
+	in.dismiss()
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.node, in.missing = r.GetNodeName(), false
