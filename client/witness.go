@@ -91,7 +91,8 @@ type Witness struct {
 	config WitnessConfig
 	cancel context.CancelFunc
 	events chan WitnessEvent
-	opened chan error    // the first outcome of each post; has room
+	opened chan error // the first outcome of each post; has room
+	dial   func(ctx context.Context, target string) (*Client, error)
 	done   chan struct{} // closed when it is over
 
 	telling sync.Mutex // keeps the order of what is told; before mu
@@ -112,8 +113,11 @@ type post struct {
 	*Witness
 	number int
 	key    string
-	misses int        // rounds in a row in which no witness was reached; of run alone
-	asked  *askedSeed // that answered in this round; nil: none, or its connection is used; of run alone
+
+	// Of run alone.
+	misses int        // rounds in a row in which no witness was reached
+	short  int        // stays in a row that ended soon
+	asked  *askedSeed // that answered in this round; nil: none, or its connection is used
 
 	// Guarded by Witness.mu.
 	tried string                  // node that it is at, or tries; empty: none
@@ -150,7 +154,7 @@ func OpenWitness(ctx context.Context, config WitnessConfig) (*Witness, error) {
 	}
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	w := &Witness{
-		config: config, cancel: cancel, events: make(chan WitnessEvent), done: make(chan struct{}), at: config.At, meant: config.At,
+		config: config, cancel: cancel, dial: config.dial, events: make(chan WitnessEvent), done: make(chan struct{}), at: config.At, meant: config.At,
 		opened: make(chan error, config.Redundancy), told: newTold(config.Redundancy), seeds: map[string]string{}, err: net.ErrClosed,
 	}
 	w.run(running)
@@ -266,6 +270,7 @@ func (p *post) run(ctx context.Context) {
 			if delegated.GetNodeName() != c.node {
 				delegated = nil // it is made here, or again
 			}
+			begun := time.Now()
 			registered, err = p.stay(ctx, c, delegated)
 			delegated = nil
 			p.try("")
@@ -274,6 +279,7 @@ func (p *post) run(ctx context.Context) {
 			}
 			if registered != nil {
 				p.misses = 0
+				p.stayed(ctx, time.Since(begun), err)
 				next = p.others(registered.GetWitnesses(), c)
 				if errors.Is(err, errRenewed) {
 					next = append([]candidate{c}, next...)
@@ -289,17 +295,33 @@ func (p *post) run(ctx context.Context) {
 			continue // there are others, or a seed knows some
 		}
 		p.miss(ctx, err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Duration(mathrand.Int64N(int64(p.delay()))) + time.Millisecond):
-		}
+		pause(ctx, p.misses)
 		p.misses++
 	}
 }
 
-// delay is the most that is waited before the next round: from backoffMin it doubles
-// to backoffMax.
-func (p *post) delay() time.Duration { return min(backoffMin<<min(p.misses, 16), backoffMax) }
+// pause waits before the next attempt, with full jitter: up to backoffMin after the
+// first failure, which doubles with each one more up to backoffMax.
+func pause(ctx context.Context, before int) {
+	most := min(backoffMin<<min(before, 16), backoffMax)
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Duration(mathrand.Int64N(int64(most))) + time.Millisecond):
+	}
+}
+
+// stayed waits where one witness after the other registers the program and ends that
+// soon: it would else go round them as fast as they answer. After the first the next
+// one is tried at once.
+func (p *post) stayed(ctx context.Context, d time.Duration, err error) {
+	if d >= backoffMax || errors.Is(err, errRenewed) {
+		p.short = 0
+		return
+	}
+	if p.short++; p.short > 1 {
+		pause(ctx, p.short-2)
+	}
+}
 
 // patience is how long an agent may take. It grows to four times of what it is at
 // first: where thousands come at once all are slow, and if each gave up before it is
@@ -366,10 +388,10 @@ func (w *Witness) say(ctx context.Context, e WitnessEvent) bool {
 	}
 }
 
-func (w *Witness) dial(ctx context.Context, target string) (*Client, error) {
+func (c WitnessConfig) dial(ctx context.Context, target string) (*Client, error) {
 	var opts []Option
-	if w.config.TLS != nil {
-		opts = append(opts, WithTLS(w.config.TLS))
+	if c.TLS != nil {
+		opts = append(opts, WithTLS(c.TLS))
 	}
 	return Dial(ctx, target, opts...)
 }
