@@ -73,7 +73,8 @@ type WitnessEvent struct {
 // times of the client's part (witness.md 5).
 const (
 	witnessKeepAlive = 5 * time.Second
-	seedWait         = time.Second      // for one agent to answer which witnesses there are
+	seedWait         = time.Second // for local agents to answer which witnesses there are
+	seedStagger      = 250 * time.Millisecond
 	registerWait     = 3 * time.Second  // for one witness to register
 	movesSeen        = 16               // ids that are remembered
 	mostWitnesses    = 2                // at a time
@@ -90,7 +91,8 @@ type Witness struct {
 	config WitnessConfig
 	cancel context.CancelFunc
 	events chan WitnessEvent
-	opened chan error    // the first outcome of each post; has room
+	opened chan error // the first outcome of each post; has room
+	dial   func(ctx context.Context, target string) (*Client, error)
 	done   chan struct{} // closed when it is over
 
 	telling sync.Mutex // keeps the order of what is told; before mu
@@ -112,6 +114,11 @@ type post struct {
 	number int
 	key    string
 	holds  string // target at which the registration may be; for the post's goroutine
+
+	// Of run alone.
+	misses int        // rounds in a row in which no witness was reached
+	short  int        // stays in a row that ended soon
+	asked  *askedSeed // that answered in this round; nil: none, or its connection is used
 
 	// Guarded by Witness.mu.
 	tried string                  // node that it is at, or tries; empty: none
@@ -148,7 +155,7 @@ func OpenWitness(ctx context.Context, config WitnessConfig) (*Witness, error) {
 	}
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	w := &Witness{
-		config: config, cancel: cancel, events: make(chan WitnessEvent), done: make(chan struct{}), at: config.At, meant: config.At,
+		config: config, cancel: cancel, dial: config.dial, events: make(chan WitnessEvent), done: make(chan struct{}), at: config.At, meant: config.At,
 		opened: make(chan error, config.Redundancy), told: newTold(config.Redundancy), seeds: map[string]string{}, err: net.ErrClosed,
 	}
 	w.run(running)
@@ -246,8 +253,8 @@ type candidate struct {
 // run goes from witness to witness until ctx ends.
 func (p *post) run(ctx context.Context) {
 	defer p.goodbye(ctx)
+	defer p.dismiss()
 	var next []candidate // known from the last answer, without asking a seed
-	delay := backoffMin
 	for ctx.Err() == nil {
 		candidates := next
 		next = nil
@@ -267,6 +274,7 @@ func (p *post) run(ctx context.Context) {
 			} else if delegated != nil {
 				p.holds = c.target
 			}
+			begun := time.Now()
 			registered, err = p.stay(ctx, c, delegated)
 			delegated = nil
 			p.try("")
@@ -274,7 +282,8 @@ func (p *post) run(ctx context.Context) {
 				return
 			}
 			if registered != nil || errors.Is(err, errRenewed) {
-				delay = backoffMin
+				p.misses = 0
+				p.stayed(ctx, time.Since(begun), err)
 				next = p.others(registered.GetWitnesses(), c)
 				if errors.Is(err, errRenewed) {
 					next = append([]candidate{c}, next...)
@@ -285,18 +294,43 @@ func (p *post) run(ctx context.Context) {
 				return
 			}
 		}
+		p.dismiss()
 		if len(next) > 0 || !discovered {
 			continue // there are others, or a seed knows some
 		}
 		p.miss(ctx, err)
-		wait := time.Duration(mathrand.Int64N(int64(delay))) + time.Millisecond
-		delay = min(2*delay, backoffMax)
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
+		pause(ctx, p.misses)
+		p.misses++
 	}
 }
+
+// pause waits before the next attempt, with full jitter: up to backoffMin after the
+// first failure, which doubles with each one more up to backoffMax.
+func pause(ctx context.Context, before int) {
+	most := min(backoffMin<<min(before, 16), backoffMax)
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Duration(mathrand.Int64N(int64(most))) + time.Millisecond):
+	}
+}
+
+// stayed waits where one witness after the other registers the program and ends that
+// soon: it would else go round them as fast as they answer. After the first the next
+// one is tried at once.
+func (p *post) stayed(ctx context.Context, d time.Duration, err error) {
+	if d >= backoffMax || errors.Is(err, errRenewed) {
+		p.short = 0
+		return
+	}
+	if p.short++; p.short > 1 {
+		pause(ctx, p.short-2)
+	}
+}
+
+// patience is how long an agent may take. It grows to four times of what it is at
+// first: where thousands come at once all are slow, and if each gave up before it is
+// served the agents would be busy with those who have gone.
+func (p *post) patience(first time.Duration) time.Duration { return first << min(p.misses, 2) }
 
 // try takes a node for this post; false: the other one has it.
 func (p *post) try(node string) bool {
@@ -359,10 +393,10 @@ func (w *Witness) say(ctx context.Context, e WitnessEvent) bool {
 	}
 }
 
-func (w *Witness) dial(ctx context.Context, target string) (*Client, error) {
+func (c WitnessConfig) dial(ctx context.Context, target string) (*Client, error) {
 	var opts []Option
-	if w.config.TLS != nil {
-		opts = append(opts, WithTLS(w.config.TLS))
+	if c.TLS != nil {
+		opts = append(opts, WithTLS(c.TLS))
 	}
 	return Dial(ctx, target, opts...)
 }
@@ -386,7 +420,7 @@ func (p *post) find(ctx context.Context) ([]candidate, *belfryv1.RegisterClientR
 func (p *post) delegate(ctx context.Context, seed string) ([]candidate, *belfryv1.RegisterClientResponse) {
 	ctx, over := outlast(ctx, func() bool { return true })
 	defer over(nil)
-	ctx, cancel := context.WithTimeout(ctx, registerWait)
+	ctx, cancel := context.WithTimeout(ctx, p.patience(registerWait))
 	defer cancel()
 	c, err := p.dial(ctx, seed)
 	if err != nil {
@@ -408,53 +442,71 @@ func (p *post) delegate(ctx context.Context, seed string) ([]candidate, *belfryv
 	return p.reachable(info.GetWitnesses()), info.GetRegistered()
 }
 
-// discover asks all seeds at once and takes the first ranking that comes. Without
-// certificates the others only say which node they are.
-func (w *Witness) discover(ctx context.Context) ([]candidate, error) {
-	type answer struct {
-		seed string
-		info *belfryv1.GetNodeInformationResponse
-		err  error
+// discover takes the first ranking that comes. Without certificates all seeds are
+// asked at once, since the others say which node they are. With them one answer is
+// enough, so the seeds are asked in random order, the next one when the last has
+// failed or is slow: thousands of clients whose witness has died would else fill the
+// doors of all agents with handshakes that nobody needs.
+func (p *post) discover(ctx context.Context) ([]candidate, error) {
+	sealed := p.config.TLS != nil
+	left, wait, stagger := slices.Clone(p.config.Seeds), seedWait, time.Duration(0)
+	if sealed {
+		mathrand.Shuffle(len(left), func(i, j int) { left[i], left[j] = left[j], left[i] })
+		wait, stagger = registerWait, seedStagger
 	}
-	w.mu.Lock()
-	at := w.at
-	w.mu.Unlock()
-	answers := make(chan answer, len(w.config.Seeds))
-	ctx, cancel := context.WithTimeout(ctx, seedWait)
+	p.mu.Lock()
+	at := p.at
+	p.mu.Unlock()
+	answers := make(chan seedAnswer, len(left))
+	ctx, cancel := context.WithTimeout(ctx, p.patience(wait))
 	defer cancel()
-	for _, seed := range w.config.Seeds {
-		go func() {
-			c, err := w.dial(ctx, seed)
-			if err != nil {
-				answers <- answer{seed, nil, err}
-				return
-			}
-			defer c.Close()
-			info, err := c.WitnessNodes(ctx, w.config.Name, at, w.config.Resources)
-			answers <- answer{seed, info, err}
-		}()
-	}
+	slow := time.NewTimer(0)
+	defer slow.Stop()
 	var ranking []*belfryv1.WitnessNode
 	var failed error
-	answered := false
-	for range w.config.Seeds {
-		a := <-answers
-		if a.err != nil {
-			failed = a.err
-			continue
+	answered, asked := false, 0
+	defer func() { // of those that are not needed any more
+		go func() {
+			for range asked {
+				if a := <-answers; a.err == nil {
+					_ = a.conn.Close()
+				}
+			}
+		}()
+	}()
+	for asked+len(left) > 0 && (!answered || !sealed) {
+		next := slow.C
+		if len(left) == 0 {
+			next = nil
 		}
-		w.mu.Lock()
-		w.seeds[a.info.GetNodeName()] = a.seed
-		w.mu.Unlock()
-		answered = true
-		if ranking == nil {
-			ranking = a.info.GetWitnesses()
-		}
-		if w.config.TLS != nil {
-			break // the addresses are in the ranking
+		select {
+		case <-next:
+			seed := left[0]
+			left, asked = left[1:], asked+1
+			go func() { answers <- p.askSeed(ctx, seed, at) }()
+			slow.Reset(stagger)
+		case a := <-answers:
+			asked--
+			if a.err != nil {
+				failed = a.err
+				slow.Reset(0)
+				continue
+			}
+			p.mu.Lock()
+			p.seeds[a.info.GetNodeName()] = a.seed
+			p.mu.Unlock()
+			answered = true
+			if ranking == nil {
+				ranking = a.info.GetWitnesses()
+			}
+			if sealed {
+				p.asked = &askedSeed{a.info.GetNodeName(), a.conn}
+			} else {
+				_ = a.conn.Close()
+			}
 		}
 	}
-	candidates := w.reachable(ranking)
+	candidates := p.reachable(ranking)
 	if len(candidates) == 0 && answered {
 		return nil, fmt.Errorf("%w: no witness can be reached; each agent that answers is draining, or its address needs a certificate", belfry.ErrRestricted)
 	}
@@ -462,6 +514,53 @@ func (w *Witness) discover(ctx context.Context) ([]candidate, error) {
 		failed = nil
 	}
 	return candidates, failed
+}
+
+// A seedAnswer is what one seed says of the witnesses.
+type seedAnswer struct {
+	seed string
+	conn *Client // open, unless err says why not
+	info *belfryv1.GetNodeInformationResponse
+	err  error
+}
+
+func (w *Witness) askSeed(ctx context.Context, seed, at string) seedAnswer {
+	c, err := w.dial(ctx, seed)
+	if err != nil {
+		return seedAnswer{seed: seed, err: err}
+	}
+	info, err := c.WitnessNodes(ctx, w.config.Name, at, w.config.Resources)
+	if err != nil {
+		return seedAnswer{seed: seed, err: errors.Join(err, c.Close())}
+	}
+	return seedAnswer{seed, c, info, nil}
+}
+
+// An askedSeed is the connection to an agent that has said which witnesses there are.
+// If it is one of them it need not be dialled again.
+type askedSeed struct {
+	node string
+	conn *Client
+}
+
+// reach is a connection to a witness.
+func (p *post) reach(ctx context.Context, c candidate) (*Client, error) {
+	if p.asked != nil && p.asked.node == c.node {
+		conn := p.asked.conn
+		p.asked = nil
+		return conn, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.patience(registerWait))
+	defer cancel()
+	return p.dial(ctx, c.target)
+}
+
+// dismiss closes the connection to the agent that was asked, if it is not used.
+func (p *post) dismiss() {
+	if p.asked != nil {
+		_ = p.asked.conn.Close()
+		p.asked = nil
+	}
 }
 
 // reachable are the witnesses of a ranking that can be dialled, in its order.

@@ -93,9 +93,7 @@ type watching struct {
 // or sends the client away. With delegated the registration is there already. registered
 // is nil if it never came to that.
 func (p *post) stay(ctx context.Context, c candidate, delegated *belfryv1.RegisterClientResponse) (registered *belfryv1.RegisterClientResponse, err error) {
-	dialling, dialled := context.WithTimeout(ctx, registerWait)
-	conn, err := p.dial(dialling, c.target)
-	dialled()
+	conn, err := p.reach(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +116,7 @@ func (p *post) stay(ctx context.Context, c candidate, delegated *belfryv1.Regist
 	if err != nil {
 		return nil, conn.errorOf(err)
 	}
-	in.silence = time.AfterFunc(registerWait, func() { cancel(errSilent) })
+	in.silence = time.AfterFunc(p.patience(registerWait), func() { cancel(errSilent) })
 	defer in.silence.Stop()
 	if delegated == nil || in.enter(ctx, delegated) {
 		err = in.read(ctx)
@@ -199,6 +197,7 @@ func (in *watching) enter(ctx context.Context, r *belfryv1.RegisterClientRespons
 
 // arrive notes where the registration is.
 func (in *watching) arrive(r *belfryv1.RegisterClientResponse) {
+	in.dismiss()
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.registered = r

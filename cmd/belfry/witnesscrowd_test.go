@@ -14,10 +14,11 @@ import (
 	"time"
 
 	"github.com/belfry-ha/belfry/client"
+	"github.com/belfry-ha/belfry/internal/agent"
 )
 
 // crowd is a program of many clients of the witness, each with a connection of its
-// own; scripts find it under this name. It keeps a file that adds up what they were
+// own, over TLS where $BELFRY_IDENTITY is set; scripts find it under this name. It keeps a file that adds up what they were
 // told: how many were told which states of a resource, in which order.
 func crowd() {
 	var cfg client.WitnessConfig
@@ -27,11 +28,19 @@ func crowd() {
 	flag.StringVar(&file, "file", "", "that adds up what they were told")
 	flag.StringVar(&seeds, "seeds", "", "agents, joined by commas")
 	flag.StringVar(&cfg.At, "at", "", "the node that they use")
+	flag.DurationVar(&cfg.KeepAlive, "keep-alive", 0, "how long their witness may be silent")
 	flag.Parse()
 	cfg.Seeds, cfg.Resources = strings.Split(seeds, ","), flag.Args()
+	if dir := os.Getenv("BELFRY_IDENTITY"); dir != "" {
+		var err error
+		if cfg.TLS, err = agent.ClientTLS(dir); err != nil {
+			fmt.Fprintln(os.Stderr, "crowd:", err)
+			os.Exit(1)
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	t := &tally{told: make([]map[string][]string, clients), at: make([]string, clients), moves: make([]int, clients)}
+	t := &tally{opening: make(chan struct{}, openAtOnce), told: make([]map[string][]string, clients), at: make([]string, clients), moves: make([]int, clients)}
 	var group sync.WaitGroup
 	for i := range clients {
 		t.told[i] = map[string][]string{}
@@ -59,13 +68,21 @@ type tally struct {
 	at     []string              // node of the witness; empty: none
 	moves  []int
 	failed []string
+
+	opening chan struct{} // a place for each that is being opened
 }
+
+// openAtOnce is how many clients begin at a time. What comes later, when their witness
+// has died, is for all of them at once.
+const openAtOnce = 32
 
 // follow is one client, until ctx ends.
 func (t *tally) follow(ctx context.Context, i int, cfg client.WitnessConfig) {
+	t.opening <- struct{}{}
 	opening, cancel := context.WithTimeout(ctx, 30*time.Second)
 	w, err := client.OpenWitness(opening, cfg)
 	cancel()
+	<-t.opening
 	if err != nil {
 		t.note(func() { t.failed = append(t.failed, err.Error()) })
 		return

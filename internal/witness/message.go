@@ -290,7 +290,7 @@ type (
 		Key     Key
 		States  []Present               // of Register
 		Changes []belfry.ResourceChange // of Wait; none: the time is over
-		Matched []Key                   // of Move, Drain, Force, and of an Override that is a dry run, in order
+		Matched []Key                   // of Move, Drain, Force and Override, in order
 		Err     error                   // wraps a sentinel
 	}
 

@@ -35,7 +35,7 @@ func (m *Machine) setOverride(now time.Time, msg Override) {
 	m.hasHeld()
 	r.conclude(m)
 	r.since = now
-	m.answer(Answer{Call: msg.Call})
+	m.answer(Answer{Call: msg.Call, Matched: r.registered()})
 	for _, s := range slices.Clone(r.subs) {
 		s.look(m, now)
 	}

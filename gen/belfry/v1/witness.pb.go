@@ -2220,7 +2220,7 @@ type SetResourceRequest struct {
 	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`                  // empty: what is reported counts again
 	Duration      *durationpb.Duration   `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`            // 1 s to 168 h
 	Local         bool                   `protobuf:"varint,4,opt,name=local,proto3" json:"local,omitempty"`                 // only at the node that is asked
-	DryRun        bool                   `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // matches has the registrations that it would be about; else it has none
+	DryRun        bool                   `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // only say in matches which registrations it would be about
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
