@@ -256,13 +256,15 @@ func (n *succession) storage() {
 		n.usage("repository", "%s %s after %s %s; a repository stays the same until all its members have left it", b.Kind, b.UUID, a.Kind, a.UUID)
 	case b.Epoch < a.Epoch:
 		n.usage("repository.epoch", "%d after %d; it never falls", b.Epoch, a.Epoch)
+	case tookOver(a.Epoch, b.Epoch):
+		n.want(b.Epoch == TakeoverEpoch(a.Epoch) && b.Kind == a.Kind && n.sameBut(b.Areas, b.Etcd), "repository.epoch", "%d after %d with other changes; an epoch begins with the same configuration", b.Epoch, a.Epoch)
 	case n.from.Moving != nil:
 		n.completion()
 	case b.Epoch == a.Epoch:
 		n.want(b.Kind == a.Kind, "repository.kind", "%s after %s in epoch %d; it changes by `belfry repository move`", b.Kind, a.Kind, a.Epoch)
 		n.want(reflect.DeepEqual(a.Areas, b.Areas), "repository.areas", "are others in epoch %d; disks change by `belfry repository move`", a.Epoch)
-	default: // a spare took over
-		n.want(b.Kind == a.Kind && n.sameBut(b.Areas, b.Etcd), "repository.epoch", "%d after %d with other changes; an epoch begins with the same configuration", b.Epoch, a.Epoch)
+	default:
+		n.usage("repository.epoch", "%d after %d; it rises by `belfry repository move` only, or by the agreement of the members", b.Epoch, a.Epoch)
 	}
 }
 
