@@ -263,8 +263,8 @@ func (n *succession) storage() {
 	case b.Epoch == a.Epoch:
 		n.want(b.Kind == a.Kind, "repository.kind", "%s after %s in epoch %d; it changes by `belfry repository move`", b.Kind, a.Kind, a.Epoch)
 		n.want(reflect.DeepEqual(a.Areas, b.Areas), "repository.areas", "are others in epoch %d; disks change by `belfry repository move`", a.Epoch)
-	default:
-		n.usage("repository.epoch", "%d after %d; it rises by `belfry repository move` only, or by the agreement of the members", b.Epoch, a.Epoch)
+	default: // other places on the same disks
+		n.want(b.Kind == a.Kind && n.sameBut(b.Areas, b.Etcd), "repository.epoch", "%d after %d with other changes; an epoch begins with the same configuration", b.Epoch, a.Epoch)
 	}
 }
 

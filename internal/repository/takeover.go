@@ -121,3 +121,38 @@ func (n *succession) overtakes() {
 		}
 	}
 }
+
+// MembersMayChange wants that a majority of the members holds the generation that
+// changes who they are, as long as they may have to agree on the next epoch: then any
+// two majorities that could have one member in common who knows of the change before
+// this one (ADR 0037). Holds tells of a member whether it says so now.
+func MembersMayChange(from, to *Document, holds func(belfry.NodeID) bool) error {
+	if len(from.Repository.Spares) == 0 || from.Repository.Areas == nil {
+		return nil
+	}
+	all := len(from.Nodes)
+	stay := from.byID()
+	for _, n := range to.Nodes {
+		if stay[n.ID] == nil {
+			all++
+		}
+		delete(stay, n.ID)
+	}
+	if all == len(from.Nodes) && len(stay) == 0 {
+		return nil
+	}
+	count := 0
+	for _, n := range from.Nodes {
+		if holds(n.ID) {
+			count++
+		}
+	}
+	switch a, b := len(from.Nodes)/2+1, len(to.Nodes)/2+1; {
+	case count < a:
+		return fmt.Errorf("%w: %d of %d members hold generation %d; while spares are listed a majority has to before the members change; start the others, or take the spares off the list with `belfry repository spare --remove`",
+			belfry.ErrRestricted, count, len(from.Nodes), from.Generation())
+	case a+b <= all:
+		return fmt.Errorf("%w: %d members become %d at once; while spares are listed they change one after the other; try again", belfry.ErrRestricted, len(from.Nodes), len(to.Nodes))
+	}
+	return nil
+}
