@@ -108,18 +108,24 @@ func lossesOf(held *Held, to *Document) (all []Loss) {
 }
 
 // overtakes wants of a generation of an epoch that members have begun that it is of
-// the same cluster: it may be another one than this node holds, and has come before it.
-func (n *succession) overtakes() {
-	n.want(n.to.Schema >= n.from.Schema, "schema", "%d after %d; it never falls", n.to.Schema, n.from.Schema)
-	n.want(n.to.Cluster.UUID == n.from.Cluster.UUID, "cluster.uuid", "%s after %s; want the same cluster", n.to.Cluster.UUID, n.from.Cluster.UUID)
-	n.want(n.to.Repository.UUID == n.from.Repository.UUID, "repository", "%s after %s; want the same", n.to.Repository.UUID, n.from.Repository.UUID)
-	before := n.from.byID()
-	for i := range n.to.Nodes {
-		is := &n.to.Nodes[i]
+// the same cluster. It knows nothing of what this node holds, which was lost.
+func overtakes(from *Held, to *Document) error {
+	n := succession{from: &from.Document, to: to}
+	a, b := n.from, n.to
+	n.want(b.Schema >= a.Schema, "schema", "%d after %d; it never falls", b.Schema, a.Schema)
+	n.want(b.Cluster.UUID == a.Cluster.UUID, "cluster.uuid", "%s after %s; want the same cluster", b.Cluster.UUID, a.Cluster.UUID)
+	n.want(b.Repository.UUID == a.Repository.UUID, "repository", "%s after %s; want the same", b.Repository.UUID, a.Repository.UUID)
+	before := a.byID()
+	for i := range b.Nodes {
+		is := &b.Nodes[i]
 		if was := before[is.ID]; was != nil {
 			n.want(is.Number == was.Number && slices.Equal(is.Key, was.Key), fmt.Sprintf("nodes[%d]", i), "has another number or key; a node keeps both until it is removed")
 		}
 	}
+	if err := n.err(); err != nil {
+		return fail("follow", "", err)
+	}
+	return nil
 }
 
 // MembersMayChange wants that a majority of the members holds the generation that
