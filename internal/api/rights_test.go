@@ -76,6 +76,7 @@ MemberPeerService.GetRepository   members
 MemberPeerService.GetSecret       members
 MemberPeerService.IssueCertificate members
 MemberPeerService.TakeSecret      members
+MemberPeerService.TakeOver        members
 MemberPeerService.TakeTable       members
 MemberService.CreateToken         -    -      -       -        yes
 MemberService.ListClients         -    -      -       -        yes

@@ -246,6 +246,11 @@ func (m *Machine) kept(now time.Time, err error) {
 	t := m.taking
 	m.taking = nil
 	removed := t.document.Key(m.cfg.Self) == nil
+	if errors.Is(err, Moved) { // this node has promised a later epoch meanwhile
+		m.close(now)
+		m.result(t.proposal, t.snapshot.Version, fmt.Errorf("%w: %w", belfry.ErrUnknown, err))
+		return
+	}
 	if err != nil && !removed {
 		err = fmt.Errorf("%w: generation %d is committed, and this node can not keep it; make room on the disk of its state directory: %w", belfry.ErrRestricted, t.snapshot.Generation, err)
 		m.restrict(err)
