@@ -152,7 +152,7 @@ func (t *Takeover) letter(now time.Time, l Letter) {
 	}
 	switch l.Kind {
 	case LetterAsk, LetterPrepare, LetterAccept:
-		t.out.Letters = append(t.out.Letters, t.answer(now, l))
+		t.out.Letters = append(t.out.Letters, t.answer(l))
 	case LetterChosen:
 		t.chosen(now, l.Target, l.Value)
 	case LetterStands, LetterPromise, LetterAccepted, LetterRefuse:
@@ -161,22 +161,22 @@ func (t *Takeover) letter(now time.Time, l Letter) {
 }
 
 // answer is that of an acceptor.
-func (t *Takeover) answer(now time.Time, l Letter) Letter {
+func (t *Takeover) answer(l Letter) Letter {
 	a := Letter{
 		From: t.self, To: l.From, Kind: LetterRefuse, Target: l.Target, Ballot: l.Ballot, Held: t.stand.Held.Version,
 		Lost: t.lost(), Seen: t.stand.Seen, Accepted: t.state.Promised,
 	}
 	switch {
-	case t.stand.Held.Epoch >= l.Target || t.state.Target > l.Target: // that is over
 	case t.state.Target == l.Target && t.state.Chosen:
 		a.Kind, a.Value = LetterChosen, t.state.Value
+	case t.stand.Held.Epoch >= l.Target || t.state.Target > l.Target: // that is over
 	case l.Kind == LetterAsk:
 		a.Kind = LetterStands
 	case !t.lost():
 	case l.Kind == LetterPrepare && t.promise(l.Target, l.Ballot):
 		a.Kind, a.Document = LetterPromise, t.stand.Document
 		a.Accepted, a.Value = t.state.Accepted, t.state.Value
-	case l.Kind == LetterAccept && t.accept(now, l.Target, l.Ballot, l.Value):
+	case l.Kind == LetterAccept && t.accept(l.Target, l.Ballot, l.Value):
 		a.Kind = LetterAccepted
 	}
 	return a
@@ -197,7 +197,7 @@ func (t *Takeover) promise(target uint64, b EpochBallot) bool {
 	return true
 }
 
-func (t *Takeover) accept(_ time.Time, target uint64, b EpochBallot, value []byte) bool {
+func (t *Takeover) accept(target uint64, b EpochBallot, value []byte) bool {
 	if target != t.state.Target || b.Before(t.state.Promised) {
 		return false
 	}
@@ -216,7 +216,10 @@ func (t *Takeover) chosen(now time.Time, target uint64, value []byte) {
 		t.why = fmt.Errorf("%w: a member says that another document was chosen for epoch %d", belfry.ErrUsage, target)
 		return
 	}
-	t.state.Target, t.state.Value, t.state.Chosen = target, value, true
+	if target > t.state.Target {
+		t.state = EpochState{Target: target}
+	}
+	t.state.Value, t.state.Chosen = value, true
 	t.keep()
 	t.step, t.next, t.again, t.why = step{}, time.Time{}, now, nil
 }

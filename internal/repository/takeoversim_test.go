@@ -35,6 +35,7 @@ type takeoverWorld struct {
 	chosen  map[uint64]Digest
 	reports map[Digest]bool // that config.lost has told of
 	taken   int
+	moves   int
 }
 
 type simEvent struct {
@@ -301,6 +302,9 @@ func (w *takeoverWorld) post(l Letter) {
 
 // poll takes over what is committed.
 func (m *simMember) poll() {
+	if m.held.Document.Moving != nil && !m.busy && m.member() && !m.kept.Fences(m.held.Epoch) {
+		m.moved(m.held)
+	}
 	if s := m.reads(); s != nil && !m.busy {
 		m.last = m.w.now
 		if top := s.chain[len(s.chain)-1]; newer(top.Version, m.held.Version) && (m.member() || top.Document.Key(m.id) != nil) {
@@ -323,11 +327,16 @@ func (m *simMember) commit() {
 	m.w.after(m.w.spread([]time.Duration{20 * time.Millisecond, 20 * time.Millisecond, 4 * time.Second}[m.w.rng.IntN(3)]), func() {
 		base := s.chain[len(s.chain)-1]
 		gone := m.reads() != s || base.Document.Key(m.id) == nil
-		if !gone { // also of one who has died: it is on its way
+		if !gone && base.Document.Moving != nil {
+			m.moved(base)
+		} else if !gone { // also of one who has died: it is on its way
 			to := base.Document
 			to.Tunables = map[string]string{"by": fmt.Sprint(m.index, m.w.now)}
-			if m.w.rng.IntN(3) == 0 {
+			switch m.w.rng.IntN(12) {
+			case 0, 1, 2, 3:
 				m.changeMembers(&to, &base.Document)
+			case 4:
+				m.move(&to)
 			}
 			next, err := Follow(base.Document, to, Entry{Time: m.w.time(), Author: "sim", Node: m.id})
 			if err != nil {
@@ -347,6 +356,34 @@ func (m *simMember) commit() {
 			m.drive()
 		}
 	})
+}
+
+// move begins an ordinary one, to a disk that is seen by whoever sees the old one.
+func (m *simMember) move(to *Document) {
+	m.w.moves++
+	u := UUID{0xf0, byte(m.w.moves)}
+	areas := *to.Repository.Areas
+	for _, o := range m.w.members {
+		o.sees[u] = o.sees[areas.Disks[0]]
+	}
+	areas.Disks = []UUID{u}
+	to.Moving = &Moving{Epoch: to.Repository.Epoch + 1, Op: OpID{1}, Areas: &areas}
+}
+
+// moved completes it: with the old disks, or without.
+func (m *simMember) moved(from simDocument) {
+	d, err := Completed(from.Document)
+	if err != nil {
+		m.w.t.Fatal(err)
+	}
+	if areas := d.Repository.Areas; m.sees[areas.Disks[0]] {
+		s := m.w.at(d.Repository.Epoch, areas.Disks)
+		if len(s.chain) == 0 {
+			first := simDocumentOf(m.w.t, d)
+			m.w.parents[first.Digest] = from.Digest
+			s.chain = append(s.chain, first)
+		}
+	}
 }
 
 // changeMembers adds or removes one, as far as the members whom this one reaches say

@@ -41,7 +41,7 @@ func (t *Takeover) post(now time.Time, kind LetterKind) {
 	s.kind, s.answers = kind, map[belfry.NodeID]Letter{}
 	t.next = now.Add(takeoverAnswer)
 	own := Letter{From: t.self, To: t.self, Kind: kind, Target: s.target, Ballot: s.ballot, Value: s.value}
-	own = t.answer(now, own)
+	own = t.answer(own)
 	for _, id := range s.to {
 		if id != t.self {
 			t.send(Letter{To: id, Kind: kind, Target: s.target, Ballot: s.ballot, Value: s.value})
@@ -84,12 +84,25 @@ func (t *Takeover) fail(now time.Time, format string, args ...any) {
 	t.step, t.next = step{}, now.Add(takeoverRetry+t.spread(takeoverRetry))
 }
 
+// name is what people call a member.
+func (t *Takeover) name(id belfry.NodeID) string {
+	if n := t.stand.Held.Document.byID()[id]; n != nil {
+		return n.Name
+	}
+	return id.String()
+}
+
 // evaluate goes to the next step with the answers that are there.
 func (t *Takeover) evaluate(now time.Time) {
 	s := &t.step
 	for _, id := range s.to {
-		if l, ok := s.answers[id]; ok && !l.Lost {
-			t.fail(now, "member %s reads it; look at the path to its disks from the others", id)
+		switch l, ok := s.answers[id]; {
+		case !ok:
+		case l.Held.Epoch >= s.target:
+			t.fail(now, "node %s is in epoch %d already; attach its disks here", t.name(id), l.Held.Epoch)
+			return
+		case !l.Lost:
+			t.fail(now, "node %s reads it; look at the path to its disks from the others", t.name(id))
 			return
 		}
 	}
@@ -163,7 +176,7 @@ func (t *Takeover) promised(now time.Time) {
 		}
 		h, err := HeldOf(l.Held, l.Document)
 		if err != nil {
-			t.fail(now, "member %s: %s", id, err.Error())
+			t.fail(now, "node %s: %s", t.name(id), err.Error())
 			return
 		}
 		if newer(h.Version, version) {
@@ -202,11 +215,7 @@ func (t *Takeover) choose(now time.Time, newest Document) bool {
 			len(newest.Repository.Spares), newest.Generation(), len(t.step.answers))
 		return false
 	}
-	author := "member"
-	if n := newest.byID()[t.self]; n != nil {
-		author = "node " + n.Name
-	}
-	d, err := TakenOver(newest, places, t.self, author, now)
+	d, err := TakenOver(newest, places, t.self, "node "+t.name(t.self), now)
 	if err == nil {
 		t.step.value, err = Encode(d)
 	}
