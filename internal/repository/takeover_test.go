@@ -325,3 +325,99 @@ func TestMembersChangeByAMajorityWhileSparesAreListed(t *testing.T) {
 		}
 	}
 }
+
+// An acceptor by itself, as after a restart: only what is durable counts.
+func TestAnAcceptorKeepsToItsPromise(t *testing.T) {
+	t.Parallel()
+	held := simDocumentOf(t, newTakeoverWorld(t, 0, 3).members[0].held.Document)
+	var kept EpochState
+	node := func(i byte) belfry.NodeID { return belfry.NodeID{0xa0, i} }
+	ask := func(lost bool, l Letter) Letter {
+		t.Helper()
+		m := NewTakeover(node(1), kept, simEpoch, rand.New(rand.NewPCG(1, 1)))
+		m.Receive(simEpoch, Standing{Held: held.Held, Document: held.bytes, Lost: lost})
+		l.From, l.To, l.Target = node(2), node(1), TakeoverEpoch(1)
+		m.Receive(simEpoch, l)
+		out := m.Take()
+		if out.Keep != nil {
+			kept = *out.Keep
+		}
+		if len(out.Letters) != 1 || out.Letters[0].To != node(2) {
+			t.Fatalf("%+v", out.Letters)
+		}
+		return out.Letters[0]
+	}
+	first, second := EpochBallot{1, node(2)}, EpochBallot{2, node(3)}
+	if a := ask(false, Letter{Kind: LetterPrepare, Ballot: first}); a.Kind != LetterRefuse || kept.Target != 0 {
+		t.Errorf("who reads the disks answers %s and keeps %+v", letterNames[a.Kind], kept)
+	}
+	if a := ask(true, Letter{Kind: LetterAccept, Ballot: first, Value: []byte("x")}); a.Kind != LetterRefuse {
+		t.Errorf("a value before any promise: %s", letterNames[a.Kind])
+	}
+	if a := ask(true, Letter{Kind: LetterPrepare, Ballot: second}); a.Kind != LetterPromise || string(a.Document) != string(held.bytes) || !kept.Fences(999_999) || kept.Fences(1_000_000) {
+		t.Errorf("the answer to a first ballot: %s, keeps %+v", letterNames[a.Kind], kept)
+	}
+	if a := ask(true, Letter{Kind: LetterPrepare, Ballot: first}); a.Kind != LetterRefuse || a.Accepted != second {
+		t.Errorf("a smaller ballot: %s, promised %v", letterNames[a.Kind], a.Accepted)
+	}
+	if a := ask(true, Letter{Kind: LetterAccept, Ballot: first, Value: []byte("x")}); a.Kind != LetterRefuse || kept.Value != nil {
+		t.Errorf("a value of a smaller ballot: %s", letterNames[a.Kind])
+	}
+	if a := ask(false, Letter{Kind: LetterAccept, Ballot: second, Value: []byte("y")}); a.Kind != LetterAccepted {
+		t.Errorf("the value, though the disks are back: %s", letterNames[a.Kind])
+	}
+	third := EpochBallot{3, node(2)}
+	if a := ask(true, Letter{Kind: LetterPrepare, Ballot: third}); a.Kind != LetterPromise || a.Accepted != second || string(a.Value) != "y" {
+		t.Errorf("a promise after a value: %s, accepted %v %q", letterNames[a.Kind], a.Accepted, a.Value)
+	}
+}
+
+// A member that had more than the others follows them into the epoch that they have
+// begun, and never back.
+func TestAnOvertakenMemberFollowsAndSaysWhatIsLost(t *testing.T) {
+	t.Parallel()
+	base := settled()
+	ahead := following(t, base, func(d *Document) { d.Tunables = nil })
+	further := following(t, ahead, func(d *Document) { d.Repository.Poll = "9s" })
+	to, err := TakenOver(base, []UUID{{0xd8}}, belfry.NodeID{0xa0, 2}, "node b", at(40))
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := simDocumentOf(t, ahead)
+	m := New(MachineConfig{Self: belfry.NodeID{0xa0, 1}, Cluster: base.Cluster.UUID, Held: held.Held}, simEpoch, rand.New(rand.NewPCG(1, 1)))
+	now := simEpoch
+	read := func(d Document) *Assimilation {
+		t.Helper()
+		for range 20 {
+			m.Advance(now)
+			out := m.Take()
+			for _, j := range out.Jobs {
+				done := Done{Job: j.ID}
+				if j.Kind == JobPoll {
+					found := simDocumentOf(t, d)
+					found.Ballot = 1 << 16
+					done.Snapshot = Snapshot{Version: found.Version, Document: found.bytes, Writer: belfry.NodeID{0xa0, 2}}
+				}
+				m.Receive(now, done)
+			}
+			if out.Assimilation != nil {
+				return out.Assimilation
+			}
+			now = now.Add(time.Second)
+		}
+		return nil
+	}
+	as := read(to)
+	if mode, why := m.Mode(); as == nil || mode != Ready || why != nil {
+		t.Fatalf("not taken over: %v, %v", mode, why)
+	}
+	if as.Epoch != 1_000_000 || as.Generation != 9 || len(as.Losses) != 1 || as.Losses[0].Digest != held.Digest || as.Losses[0].Epoch != 2 {
+		t.Errorf("epoch %d, generation %d, lost %+v", as.Epoch, as.Generation, as.Losses)
+	}
+	if as := read(further); as != nil {
+		t.Errorf("generation %d of epoch %d comes into force after epoch 1000000", as.Generation, as.Epoch)
+	}
+	if mode, why := m.Mode(); mode != Ready || why != nil {
+		t.Errorf("old disks are back: %v, %v; want them ignored", mode, why)
+	}
+}

@@ -543,10 +543,10 @@ func (w *takeoverWorld) check() (gone int) {
 // and whatever else is lost is told by whoever had it.
 func TestNoTakeoverForksOrLosesWhatWasReplicated(t *testing.T) {
 	t.Parallel()
-	seeds := uint64(300)
+	seeds := uint64(120)
 	switch {
 	case os.Getenv("BELFRY_SOAK") != "":
-		seeds *= 50
+		seeds *= 100
 	case testing.Short():
 		seeds /= 10
 	}
