@@ -144,8 +144,9 @@ func (t *takeover) restart() {
 
 // lost tells whether the storage has not been read for so long that the members may do
 // without. What is damaged or cloned is there, and people have to look at it.
-func (t *takeover) lost(now time.Time) bool {
-	state := t.s.state.Load()
+func (t *takeover) lost(now time.Time) bool { return t.lostIn(t.s.state.Load(), now) }
+
+func (t *takeover) lostIn(state *storageState, now time.Time) bool {
 	for _, f := range []repository.Fault{repository.Cloned, repository.Damaged, repository.Regressed} {
 		if errors.Is(state.why, f) {
 			return false

@@ -75,8 +75,8 @@ MemberPeerService.GetProgress     members
 MemberPeerService.GetRepository   members
 MemberPeerService.GetSecret       members
 MemberPeerService.IssueCertificate members
-MemberPeerService.TakeSecret      members
 MemberPeerService.TakeOver        members
+MemberPeerService.TakeSecret      members
 MemberPeerService.TakeTable       members
 MemberService.CreateToken         -    -      -       -        yes
 MemberService.ListClients         -    -      -       -        yes
