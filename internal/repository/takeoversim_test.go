@@ -245,7 +245,7 @@ func (m *simMember) drive(msg ...TakeoverMessage) {
 	out := m.m.Take()
 	faulty := m.w.now < m.w.faults
 	if out.Keep != nil {
-		if faulty && m.w.rng.IntN(60) == 0 {
+		if faulty && m.w.rng.IntN(10) == 0 {
 			m.crash()
 			return
 		}
@@ -257,7 +257,7 @@ func (m *simMember) drive(msg ...TakeoverMessage) {
 			}
 			m.w.chosen[m.kept.Target] = digest
 		}
-		if faulty && m.w.rng.IntN(60) == 0 {
+		if faulty && m.w.rng.IntN(10) == 0 {
 			m.crash()
 			return
 		}
@@ -467,9 +467,13 @@ func (w *takeoverWorld) disturb() {
 			}
 		}
 		spared := w.rng.IntN(3 * len(w.members))
+		back := w.rng.IntN(2) == 0
 		for _, u := range s.disks {
 			for i, o := range w.members {
 				o.sees[u] = i == spared && o.sees[u]
+				if back { // at each at another time, in the midst of the agreement
+					w.after(4*time.Second+w.spread(8*time.Second), func() { o.sees[u] = true })
+				}
 			}
 		}
 	}
