@@ -105,6 +105,10 @@ A disk that does not answer for 15 s while a majority of the others does is repl
 by the first spare that all members see; the node that makes the changes has that
 done. The event repository.state tells of it: degraded, then ready.
 
+If too few disks are left, more than half of all members agree on a spare without
+them, and keep what more than half of them had; config.lost tells of what is lost.
+While spares are listed, members join and leave one at a time.
+
 A spare holds a boot record that says so, and nothing else: every member finds it by
 that, whatever its path is there. What a disk holds is kept, and the disk refused,
 but with --force. The paths are those of the node that is asked.`,

@@ -29,6 +29,7 @@ func (a *Agent) peerCalls() map[string]peerCall {
 		belfryv1.MemberPeerService_IssueCertificate_FullMethodName: answering(a.issueHere),
 		belfryv1.MemberPeerService_GetProgress_FullMethodName:      answering(a.getProgress),
 		belfryv1.MemberPeerService_GetRepository_FullMethodName:    answering(a.getRepository),
+		belfryv1.MemberPeerService_TakeOver_FullMethodName:         answeringWho(a.takeLetter),
 	}
 	local := a.server.LocalWitness()
 	calls[belfryv1.WitnessService_ListWitness_FullMethodName] = answering(local.List)

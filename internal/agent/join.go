@@ -216,7 +216,7 @@ func putAway(state string) error {
 	if err := os.MkdirAll(to, 0o700); err != nil {
 		return fmt.Errorf("put away the former membership: %w", err)
 	}
-	for _, name := range []string{memberFile, copyDir, keysDir, "incarnation", leftFile} { // the table first: without it the directory belongs to nobody
+	for _, name := range []string{memberFile, copyDir, keysDir, "incarnation", epochName, leftFile} { // the table first: without it the directory belongs to nobody
 		if err := os.Rename(filepath.Join(state, name), filepath.Join(to, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("put away the former membership: %w", err)
 		}

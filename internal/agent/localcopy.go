@@ -24,6 +24,7 @@ const (
 	currentCopy  = "current" // in it
 	copiesKept   = 100
 	copyMagic    = "belfry-local-copy-1"
+	lostCopy     = ".lost"   // behind the number of one that the members did not have when they took over
 	removedCopy  = "removed" // in it: members say that this node is none any more
 	maxCopyBytes = repository.MaxDocument + 1<<10
 )
@@ -47,6 +48,11 @@ func writeCopy(state string, v repository.Version, document []byte) error {
 		return fmt.Errorf("local copy: %w", err)
 	}
 	numbered := copyOfGeneration(state, v.Generation)
+	if was, err := readCopy(numbered); err == nil && was.Epoch < v.Epoch { // it was lost, and another one has its number
+		if err := os.Rename(numbered, numbered+lostCopy); err != nil {
+			return fmt.Errorf("local copy: %w", err)
+		}
+	}
 	if err := os.Remove(numbered); err != nil && !errors.Is(err, os.ErrNotExist) { // of a try that was cut off
 		return fmt.Errorf("local copy: %w", err)
 	}

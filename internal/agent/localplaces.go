@@ -17,7 +17,7 @@ import (
 )
 
 // The newest generation is durable in one of two places: files with room to grow,
-// written in turn, over what they hold (ADR 0036). No name and no length changes, so
+// written in turn, over what they hold (ADR 0038). No name and no length changes, so
 // that a sync has nothing to do but the write itself. A place that is
 // torn does not fit its SHA-256; the other one then holds the generation before.
 var placeNames = [...]string{"place0", "place1"}

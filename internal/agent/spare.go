@@ -77,11 +77,12 @@ func uuidsFrom(all [][]byte) (ids []repository.UUID, err error) {
 
 // A diskReport is what a member says of the repository's disks.
 type diskReport struct {
-	state string
-	epoch uint64
-	place string
-	seen  []repository.UUID
-	away  []repository.UUID
+	state  string
+	epoch  uint64
+	digest repository.Digest // of the generation in force
+	place  string
+	seen   []repository.UUID
+	away   []repository.UUID
 }
 
 // askDisks asks the members that are up which of the disks they see, this node too.
@@ -101,9 +102,11 @@ func (a *Agent) askDisks(ctx context.Context, disks []repository.UUID) map[belfr
 		if err != nil {
 			return err
 		}
+		r := diskReport{state: resp.GetState(), epoch: resp.GetEpoch(), place: resp.GetPlace(), seen: seen, away: away}
+		copy(r.digest[:], resp.GetDigest())
 		mu.Lock()
 		defer mu.Unlock()
-		reports[id] = diskReport{state: resp.GetState(), epoch: resp.GetEpoch(), place: resp.GetPlace(), seen: seen, away: away}
+		reports[id] = r
 		return nil
 	}
 	if own, err := a.getRepository(ctx, req); err == nil {

@@ -33,8 +33,10 @@ type storage struct {
 	backend repository.Backend // of the job that runs; nil: not open
 	unuse   func() error       // closes it
 	slot    int                // of this node when it was opened
-	clones  string             // that were told of last
-	forget  atomic.Bool        // who counts has changed: for the next job
+	epoch   uint64             // that it is of
+	next    *takeover
+	clones  string      // that were told of last
+	forget  atomic.Bool // who counts has changed: for the next job
 
 	state    atomic.Pointer[storageState]
 	settling atomic.Bool
@@ -98,6 +100,9 @@ func newStorage(a *Agent) (*storage, error) {
 		finder: disk.NewFinder(disk.FinderConfig{Folders: a.opts.Config.Repository.Search}), boot: boot,
 		results: map[uint64]chan<- repository.Result{}, reported: map[belfry.NodeID]uint64{}, news: make(chan struct{}),
 		changing: make(chan struct{}, 1),
+	}
+	if s.next, err = newTakeover(s); err != nil {
+		return nil, err
 	}
 	s.seen.Store(new(string))
 	s.away.Store(new([]repository.UUID))
@@ -208,6 +213,9 @@ func (s *storage) hand(out repository.Output, read bool) {
 		}
 	}
 	s.mu.Lock()
+	if out.Assimilation != nil && len(out.Assimilation.Losses) > 0 { // their numbers are those of other generations now
+		clear(s.reported)
+	}
 	for _, r := range out.Reports {
 		s.reported[r.Node] = max(s.reported[r.Node], r.Generation)
 	}
@@ -379,11 +387,13 @@ func (s *storage) work(j repository.Job) repository.Done {
 	case repository.JobScan:
 		d.Err = s.scan(j.Repository)
 	case repository.JobMove:
-		s.complete(&d)
+		d.Err = s.next.during(s.held().Document.Repository.Epoch, func() error { s.complete(&d); return d.Err })
 	case repository.JobKeep:
-		d.Err = writeCopy(s.agent.opts.Config.State, j.Snapshot.Version, j.Snapshot.Document)
-	default:
+		d.Err = s.next.during(j.Snapshot.Epoch, func() error { return s.next.keep(j.Snapshot) })
+	case repository.JobPoll:
 		s.access(j, &d)
+	default:
+		d.Err = s.next.during(s.epoch, func() error { s.access(j, &d); return d.Err })
 	}
 	return d
 }
@@ -396,6 +406,10 @@ func (s *storage) access(j repository.Job, d *repository.Done) {
 	}
 	if s.slot != slotIn(&s.held().Document, s.agent.id.node.ID) && !s.inEtcd() {
 		d.Err = repository.Moved // this node was given a slot: the disks are opened with it
+		return
+	}
+	if s.next.fences(s.epoch) {
+		d.Err = repository.Moved
 		return
 	}
 	disks, onDisks := s.backend.(onDisks)

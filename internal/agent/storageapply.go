@@ -31,6 +31,7 @@ func (a *Agent) startStorage() {
 	a.tellRepository("", repository.Searching.String(), belfry.EdgeNone, "")
 	ctx, cancel := context.WithCancel(a.ended)
 	a.group.Go(func() error { return a.storage.run(ctx) })
+	a.group.Go(func() error { return a.storage.next.run(ctx) })
 	a.onStop("repository", func(stop context.Context) error {
 		cancel()
 		select {
@@ -62,6 +63,7 @@ func (a *Agent) assimilate(as *repository.Assimilation) {
 	}
 	a.licenses.follow()
 	a.configChanged(as)
+	a.tellLosses(as)
 }
 
 // sendNotice tells one member, on each of the links to it: one of them may be cut,
@@ -209,6 +211,9 @@ func (a *Agent) repositoryStatus() *belfryv1.RepositoryStatus {
 	s.Warnings = a.storage.etcdWarnings()
 	if state.why != nil {
 		s.Reason = state.why.Error()
+	}
+	if more := a.storage.next.reason(); more != "" && state.mode != repository.Ready {
+		s.Reason += "; " + more
 	}
 	return s
 }

@@ -79,6 +79,9 @@ func (a *Agent) commitOn(ctx context.Context, held *heldTable, batch []*edit) (g
 	if err != nil {
 		return held.Generation, err
 	}
+	if err := a.mayChangeMembers(ctx, held, document); err != nil {
+		return held.Generation, err
+	}
 	result, err := a.storage.propose(ctx, held.Version, op, document, repository.NoticeConfiguration)
 	if err != nil {
 		return held.Generation, err

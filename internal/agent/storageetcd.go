@@ -59,20 +59,20 @@ func (s *storage) openEtcd(place repository.Etcd, epoch uint64) error {
 	if err != nil {
 		return err
 	}
-	s.use(b)
+	s.use(b, epoch)
 	s.agent.log.Info("repository in etcd", "repository", cfg.UUID, "endpoints", cfg.Endpoints, "prefix", cfg.Prefix, "epoch", epoch)
 	return nil
 }
 
 // use makes a backend that of the jobs to come.
-func (s *storage) use(b repository.Backend) {
+func (s *storage) use(b repository.Backend, epoch uint64) {
 	ctx, cancel := context.WithCancel(s.agent.ended)
 	var followers sync.WaitGroup
 	followers.Go(func() { s.listen(ctx, b.Hints()) })
 	if e, ok := b.(*etcd.Backend); ok {
 		followers.Go(func() { s.watchEtcd(ctx, e) })
 	}
-	s.backend, s.slot = b, slotIn(&s.held().Document, s.agent.id.node.ID)
+	s.backend, s.epoch, s.slot = b, epoch, slotIn(&s.held().Document, s.agent.id.node.ID)
 	s.unuse = func() error {
 		cancel()
 		followers.Wait()

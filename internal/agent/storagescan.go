@@ -143,6 +143,9 @@ func (s *storage) open(disks []disk.Found, none error) error {
 }
 
 func (s *storage) openDisks(disks []disk.Found, epoch uint64) error {
+	if s.next.fences(epoch) {
+		return s.next.waits()
+	}
 	var paths []string
 	for _, d := range disks {
 		if d.Header.Epoch == epoch { // one of before is none of ours any more, and locked by nobody
@@ -155,7 +158,7 @@ func (s *storage) openDisks(disks []disk.Found, epoch uint64) error {
 	if err != nil {
 		return err
 	}
-	s.use(h)
+	s.use(h, epoch)
 	s.settling.Store(h.Settling())
 	s.agent.log.Info("repository found", "repository", s.held().Repository, "paths", paths, "epoch", epoch)
 	return nil

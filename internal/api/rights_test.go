@@ -75,6 +75,7 @@ MemberPeerService.GetProgress     members
 MemberPeerService.GetRepository   members
 MemberPeerService.GetSecret       members
 MemberPeerService.IssueCertificate members
+MemberPeerService.TakeOver        members
 MemberPeerService.TakeSecret      members
 MemberPeerService.TakeTable       members
 MemberService.CreateToken         -    -      -       -        yes

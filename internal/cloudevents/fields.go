@@ -41,6 +41,7 @@ var messages = map[belfry.Class]protoreflect.MessageType{
 	"repository.state":      (*belfryv1.RepositoryState)(nil).ProtoReflect().Type(),
 	"repository.clone":      (*belfryv1.RepositoryClone)(nil).ProtoReflect().Type(),
 	"repository.version":    (*belfryv1.RepositoryVersion)(nil).ProtoReflect().Type(),
+	"config.lost":           (*belfryv1.ConfigLost)(nil).ProtoReflect().Type(),
 	"config.unsupported":    (*belfryv1.ConfigUnsupported)(nil).ProtoReflect().Type(),
 	"license.state":         (*belfryv1.LicenseState)(nil).ProtoReflect().Type(),
 	"license.clock":         (*belfryv1.LicenseClock)(nil).ProtoReflect().Type(),

@@ -256,12 +256,14 @@ func (n *succession) storage() {
 		n.usage("repository", "%s %s after %s %s; a repository stays the same until all its members have left it", b.Kind, b.UUID, a.Kind, a.UUID)
 	case b.Epoch < a.Epoch:
 		n.usage("repository.epoch", "%d after %d; it never falls", b.Epoch, a.Epoch)
+	case tookOver(a.Epoch, b.Epoch):
+		n.want(b.Epoch == TakeoverEpoch(a.Epoch) && b.Kind == a.Kind && n.sameBut(b.Areas, b.Etcd), "repository.epoch", "%d after %d with other changes; an epoch begins with the same configuration", b.Epoch, a.Epoch)
 	case n.from.Moving != nil:
 		n.completion()
 	case b.Epoch == a.Epoch:
 		n.want(b.Kind == a.Kind, "repository.kind", "%s after %s in epoch %d; it changes by `belfry repository move`", b.Kind, a.Kind, a.Epoch)
 		n.want(reflect.DeepEqual(a.Areas, b.Areas), "repository.areas", "are others in epoch %d; disks change by `belfry repository move`", a.Epoch)
-	default: // a spare took over
+	default: // other places on the same disks
 		n.want(b.Kind == a.Kind && n.sameBut(b.Areas, b.Etcd), "repository.epoch", "%d after %d with other changes; an epoch begins with the same configuration", b.Epoch, a.Epoch)
 	}
 }

@@ -76,7 +76,10 @@ func Complete(cfg Config, m Move, devices ...Device) (Version, error) {
 		}
 		return nil
 	})
-	return v, err
+	if err != nil {
+		return v, err
+	}
+	return v, s.Seal() // else a member that was away through it finds nothing that counts
 }
 
 // found makes the first generation of the new epoch, or confirms what is there.

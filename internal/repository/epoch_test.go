@@ -193,3 +193,15 @@ func TestAMoveWritesNoOtherDisk(t *testing.T) {
 		t.Errorf("too small: %v", err)
 	}
 }
+
+// A member that was away through a move finds it by itself, with nobody left to tell
+// it and before anything else is committed.
+func TestACompletedMoveIsFoundByWhoWasAway(t *testing.T) {
+	t.Parallel()
+	d, moves := inPlace(t)
+	complete(t, settled(0), moves[0], d.Open())
+	found, err := open(t, config(-1, 0), d.Open()).Poll()
+	if err != nil || string(found.Document) != "two" || found.Epoch != 2 {
+		t.Errorf("%q, epoch %d (%v)", found.Document, found.Epoch, err)
+	}
+}

@@ -160,6 +160,7 @@ type (
 		Writer  belfry.NodeID // who wrote it last
 		Removed bool          // it does not list this node
 		Unkept  error         // and could not be written here
+		Losses  []Loss        // what this node held, and the members did not know when they took over
 	}
 	// A Report says that a member has a generation in its local copy.
 	Report struct {

@@ -32,6 +32,7 @@ func (m *Machine) noticed(now time.Time, n Noticed) {
 		m.count(OutcomeHeld)
 		if n.Notice.Repository == m.held.Repository {
 			m.reported(n.From, n.Notice.Generation)
+			m.elsewhere(now, n.Notice) // this node may be the one that has not heard
 		}
 	case n.Notice.Repository != m.held.Repository:
 		m.stranger(now, n)

@@ -137,7 +137,7 @@ func (m *Machine) polled(now time.Time, job Job, d Done) {
 			m.held.Version = found.Version
 		}
 		m.ready()
-	case found.Generation > m.held.Generation:
+	case tookOver(m.held.Epoch, found.Epoch) || found.Generation > m.held.Generation && !tookOver(found.Epoch, m.held.Epoch):
 		m.take(found, 0)
 	case found.Generation == m.held.Generation:
 		m.restrict(errForked)
@@ -226,7 +226,11 @@ func (m *Machine) judge(found Snapshot) (Document, error) {
 			d.Generation(), d.Repository.UUID, d.Repository.Epoch, found.Generation, found.Repository, found.Epoch)
 		return d, restricted(err)
 	}
-	if err := errors.Join(d.Validate(m.cfg.Tunables), descends(&m.held, &d)); err != nil {
+	follows := descends
+	if tookOver(m.held.Epoch, d.Repository.Epoch) && len(lossesOf(&m.held, &d)) > 0 {
+		follows = overtakes
+	}
+	if err := errors.Join(d.Validate(m.cfg.Tunables), follows(&m.held, &d)); err != nil {
 		return d, restricted(err)
 	}
 	return d, nil
@@ -242,14 +246,23 @@ func (m *Machine) kept(now time.Time, err error) {
 	t := m.taking
 	m.taking = nil
 	removed := t.document.Key(m.cfg.Self) == nil
+	if errors.Is(err, Moved) { // this node has promised a later epoch meanwhile
+		m.close(now)
+		m.result(t.proposal, t.snapshot.Version, fmt.Errorf("%w: %w", belfry.ErrUnknown, err))
+		return
+	}
 	if err != nil && !removed {
 		err = fmt.Errorf("%w: generation %d is committed, and this node can not keep it; make room on the disk of its state directory: %w", belfry.ErrRestricted, t.snapshot.Generation, err)
 		m.restrict(err)
 		m.result(t.proposal, t.snapshot.Version, fmt.Errorf("%w: %w", belfry.ErrUnknown, err))
 		return
 	}
+	var losses []Loss
+	if tookOver(m.held.Epoch, t.snapshot.Epoch) {
+		losses = lossesOf(&m.held, &t.document)
+	}
 	m.held = Held{t.snapshot.Version, t.document}
-	m.out.Assimilation = &Assimilation{Held: m.held, Writer: t.snapshot.Writer, Removed: removed, Unkept: err}
+	m.out.Assimilation = &Assimilation{Held: m.held, Writer: t.snapshot.Writer, Removed: removed, Unkept: err, Losses: losses}
 	if removed {
 		m.change(Leaving, nil)
 		return

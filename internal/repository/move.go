@@ -30,17 +30,7 @@ func MoveOf(d Document) (Move, error) {
 	if areas == nil {
 		return m, nil
 	}
-	h := Header{
-		Repository: d.Repository.UUID, Cluster: d.Cluster.UUID, Epoch: d.Moving.Epoch, Sequence: d.Moving.Epoch,
-		Disks: areas.Disks, Layout: areas.Layout(), Created: d.now().UTC().Truncate(time.Second), Label: d.Cluster.Name,
-	}
-	if len(d.Security.CA) > 0 {
-		h.CA = sha256.Sum256(d.Security.CA[0])
-	}
-	for i := range areas.Disks {
-		h.Index = uint8(i)
-		m.Headers = append(m.Headers, h)
-	}
+	m.Headers = d.headers(d.Moving.Epoch, areas)
 	return m, nil
 }
 
@@ -133,6 +123,9 @@ func LayoutAt(offset int64, hosts int, slotSize int64) Layout {
 func MoveTo(d Document, kind string, areas *Areas, etcd *Etcd, op OpID) (Document, error) {
 	if d.Moving != nil {
 		return d, fmt.Errorf("%w: the repository moves to epoch %d; wait until it is there", belfry.ErrConflict, d.Moving.Epoch)
+	}
+	if (d.Repository.Epoch+1)%takeoverStep == 0 {
+		return d, fmt.Errorf("%w: epoch %d is one that the members begin by their agreement; the repository stays where it is", belfry.ErrLimit, d.Repository.Epoch+1)
 	}
 	to := d
 	if areas != nil { // who is a disk is no spare any more

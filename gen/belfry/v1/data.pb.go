@@ -2564,6 +2564,108 @@ func (x *ConfigUnsupported) GetReason() string {
 	return ""
 }
 
+// ConfigLost is config.lost: a generation that was committed, and that this node
+// held, is not in the epoch that the members have begun without its disks.
+type ConfigLost struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`              // that held it
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"` // that is lost
+	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`           // that it was held in
+	Digest        string                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`          // SHA-256
+	Author        string                 `protobuf:"bytes,5,opt,name=author,proto3" json:"author,omitempty"`
+	Change        string                 `protobuf:"bytes,6,opt,name=change,proto3" json:"change,omitempty"`
+	InForce       uint64                 `protobuf:"varint,7,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"` // generation that is in force instead
+	InForceEpoch  uint64                 `protobuf:"varint,8,opt,name=in_force_epoch,json=inForceEpoch,proto3" json:"in_force_epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfigLost) Reset() {
+	*x = ConfigLost{}
+	mi := &file_belfry_v1_data_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigLost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigLost) ProtoMessage() {}
+
+func (x *ConfigLost) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_data_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigLost.ProtoReflect.Descriptor instead.
+func (*ConfigLost) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ConfigLost) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ConfigLost) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *ConfigLost) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *ConfigLost) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *ConfigLost) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *ConfigLost) GetChange() string {
+	if x != nil {
+		return x.Change
+	}
+	return ""
+}
+
+func (x *ConfigLost) GetInForce() uint64 {
+	if x != nil {
+		return x.InForce
+	}
+	return 0
+}
+
+func (x *ConfigLost) GetInForceEpoch() uint64 {
+	if x != nil {
+		return x.InForceEpoch
+	}
+	return 0
+}
+
 // LicenseState is license.state: what a product may do on a node.
 type LicenseState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2581,7 +2683,7 @@ type LicenseState struct {
 
 func (x *LicenseState) Reset() {
 	*x = LicenseState{}
-	mi := &file_belfry_v1_data_proto_msgTypes[33]
+	mi := &file_belfry_v1_data_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2593,7 +2695,7 @@ func (x *LicenseState) String() string {
 func (*LicenseState) ProtoMessage() {}
 
 func (x *LicenseState) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[33]
+	mi := &file_belfry_v1_data_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2606,7 +2708,7 @@ func (x *LicenseState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LicenseState.ProtoReflect.Descriptor instead.
 func (*LicenseState) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{33}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LicenseState) GetNode() string {
@@ -2677,7 +2779,7 @@ type LicenseClock struct {
 
 func (x *LicenseClock) Reset() {
 	*x = LicenseClock{}
-	mi := &file_belfry_v1_data_proto_msgTypes[34]
+	mi := &file_belfry_v1_data_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2689,7 +2791,7 @@ func (x *LicenseClock) String() string {
 func (*LicenseClock) ProtoMessage() {}
 
 func (x *LicenseClock) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[34]
+	mi := &file_belfry_v1_data_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2702,7 +2804,7 @@ func (x *LicenseClock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LicenseClock.ProtoReflect.Descriptor instead.
 func (*LicenseClock) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{34}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *LicenseClock) GetNode() string {
@@ -2738,7 +2840,7 @@ type JournalState struct {
 
 func (x *JournalState) Reset() {
 	*x = JournalState{}
-	mi := &file_belfry_v1_data_proto_msgTypes[35]
+	mi := &file_belfry_v1_data_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2750,7 +2852,7 @@ func (x *JournalState) String() string {
 func (*JournalState) ProtoMessage() {}
 
 func (x *JournalState) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[35]
+	mi := &file_belfry_v1_data_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2763,7 +2865,7 @@ func (x *JournalState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalState.ProtoReflect.Descriptor instead.
 func (*JournalState) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{35}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *JournalState) GetNode() string {
@@ -2801,7 +2903,7 @@ type ResourceState struct {
 
 func (x *ResourceState) Reset() {
 	*x = ResourceState{}
-	mi := &file_belfry_v1_data_proto_msgTypes[36]
+	mi := &file_belfry_v1_data_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2813,7 +2915,7 @@ func (x *ResourceState) String() string {
 func (*ResourceState) ProtoMessage() {}
 
 func (x *ResourceState) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[36]
+	mi := &file_belfry_v1_data_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2826,7 +2928,7 @@ func (x *ResourceState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceState.ProtoReflect.Descriptor instead.
 func (*ResourceState) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{36}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ResourceState) GetResource() string {
@@ -2869,7 +2971,7 @@ type WitnessState struct {
 
 func (x *WitnessState) Reset() {
 	*x = WitnessState{}
-	mi := &file_belfry_v1_data_proto_msgTypes[37]
+	mi := &file_belfry_v1_data_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2881,7 +2983,7 @@ func (x *WitnessState) String() string {
 func (*WitnessState) ProtoMessage() {}
 
 func (x *WitnessState) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[37]
+	mi := &file_belfry_v1_data_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2894,7 +2996,7 @@ func (x *WitnessState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WitnessState.ProtoReflect.Descriptor instead.
 func (*WitnessState) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{37}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *WitnessState) GetNode() string {
@@ -2935,7 +3037,7 @@ type WitnessMoved struct {
 
 func (x *WitnessMoved) Reset() {
 	*x = WitnessMoved{}
-	mi := &file_belfry_v1_data_proto_msgTypes[38]
+	mi := &file_belfry_v1_data_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2947,7 +3049,7 @@ func (x *WitnessMoved) String() string {
 func (*WitnessMoved) ProtoMessage() {}
 
 func (x *WitnessMoved) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_data_proto_msgTypes[38]
+	mi := &file_belfry_v1_data_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2960,7 +3062,7 @@ func (x *WitnessMoved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WitnessMoved.ProtoReflect.Descriptor instead.
 func (*WitnessMoved) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_data_proto_rawDescGZIP(), []int{38}
+	return file_belfry_v1_data_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WitnessMoved) GetResource() string {
@@ -3249,7 +3351,19 @@ const file_belfry_v1_data_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xc8\x01\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xdf\x01\n" +
+	"\n" +
+	"ConfigLost\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\tR\x06digest\x12\x16\n" +
+	"\x06author\x18\x05 \x01(\tR\x06author\x12\x16\n" +
+	"\x06change\x18\x06 \x01(\tR\x06change\x12\x19\n" +
+	"\bin_force\x18\a \x01(\x04R\ainForce\x12$\n" +
+	"\x0ein_force_epoch\x18\b \x01(\x04R\finForceEpoch\"\xc8\x01\n" +
 	"\fLicenseState\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aproduct\x18\x02 \x01(\tR\aproduct\x12\x12\n" +
@@ -3299,7 +3413,7 @@ func file_belfry_v1_data_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_data_proto_rawDescData
 }
 
-var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_belfry_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_belfry_v1_data_proto_goTypes = []any{
 	(*ProcessExit)(nil),          // 0: belfry.v1.ProcessExit
 	(*FileModify)(nil),           // 1: belfry.v1.FileModify
@@ -3334,12 +3448,13 @@ var file_belfry_v1_data_proto_goTypes = []any{
 	(*RepositoryClone)(nil),      // 30: belfry.v1.RepositoryClone
 	(*RepositoryVersion)(nil),    // 31: belfry.v1.RepositoryVersion
 	(*ConfigUnsupported)(nil),    // 32: belfry.v1.ConfigUnsupported
-	(*LicenseState)(nil),         // 33: belfry.v1.LicenseState
-	(*LicenseClock)(nil),         // 34: belfry.v1.LicenseClock
-	(*JournalState)(nil),         // 35: belfry.v1.JournalState
-	(*ResourceState)(nil),        // 36: belfry.v1.ResourceState
-	(*WitnessState)(nil),         // 37: belfry.v1.WitnessState
-	(*WitnessMoved)(nil),         // 38: belfry.v1.WitnessMoved
+	(*ConfigLost)(nil),           // 33: belfry.v1.ConfigLost
+	(*LicenseState)(nil),         // 34: belfry.v1.LicenseState
+	(*LicenseClock)(nil),         // 35: belfry.v1.LicenseClock
+	(*JournalState)(nil),         // 36: belfry.v1.JournalState
+	(*ResourceState)(nil),        // 37: belfry.v1.ResourceState
+	(*WitnessState)(nil),         // 38: belfry.v1.WitnessState
+	(*WitnessMoved)(nil),         // 39: belfry.v1.WitnessMoved
 }
 var file_belfry_v1_data_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
@@ -3362,7 +3477,7 @@ func file_belfry_v1_data_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_data_proto_rawDesc), len(file_belfry_v1_data_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

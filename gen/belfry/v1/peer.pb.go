@@ -1313,6 +1313,236 @@ func (x *GetRepositoryResponse) GetPlace() string {
 	return ""
 }
 
+// TakeOverRequest is a letter. Who has sent it is known by the stream.
+type TakeOverRequest struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Kind           uint32                 `protobuf:"varint,1,opt,name=kind,proto3" json:"kind,omitempty"`     // 1 ask, 2 stands, 3 prepare, 4 promise, 5 accept, 6 accepted, 7 refuse, 8 chosen
+	Target         uint64                 `protobuf:"varint,2,opt,name=target,proto3" json:"target,omitempty"` // the epoch
+	Ballot         *EpochBallot           `protobuf:"bytes,3,opt,name=ballot,proto3" json:"ballot,omitempty"`
+	HeldEpoch      uint64                 `protobuf:"varint,4,opt,name=held_epoch,json=heldEpoch,proto3" json:"held_epoch,omitempty"` // of the generation that the sender has in its local copy
+	HeldBallot     uint64                 `protobuf:"varint,5,opt,name=held_ballot,json=heldBallot,proto3" json:"held_ballot,omitempty"`
+	HeldGeneration uint64                 `protobuf:"varint,6,opt,name=held_generation,json=heldGeneration,proto3" json:"held_generation,omitempty"`
+	HeldDigest     []byte                 `protobuf:"bytes,7,opt,name=held_digest,json=heldDigest,proto3" json:"held_digest,omitempty"` // SHA-256
+	Repository     []byte                 `protobuf:"bytes,8,opt,name=repository,proto3" json:"repository,omitempty"`                   // UUID
+	Document       []byte                 `protobuf:"bytes,9,opt,name=document,proto3" json:"document,omitempty"`                       // that it has, with a promise
+	Accepted       *EpochBallot           `protobuf:"bytes,10,opt,name=accepted,proto3" json:"accepted,omitempty"`                      // with a promise: of the value; with a refusal: what was promised
+	Value          []byte                 `protobuf:"bytes,11,opt,name=value,proto3" json:"value,omitempty"`                            // document that was or is to be accepted, or is chosen
+	Lost           bool                   `protobuf:"varint,12,opt,name=lost,proto3" json:"lost,omitempty"`                             // the sender reads no majority of the disks
+	Seen           [][]byte               `protobuf:"bytes,13,rep,name=seen,proto3" json:"seen,omitempty"`                              // UUIDs of disks that the sender finds
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *TakeOverRequest) Reset() {
+	*x = TakeOverRequest{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeOverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeOverRequest) ProtoMessage() {}
+
+func (x *TakeOverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeOverRequest.ProtoReflect.Descriptor instead.
+func (*TakeOverRequest) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *TakeOverRequest) GetKind() uint32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
+}
+
+func (x *TakeOverRequest) GetTarget() uint64 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *TakeOverRequest) GetBallot() *EpochBallot {
+	if x != nil {
+		return x.Ballot
+	}
+	return nil
+}
+
+func (x *TakeOverRequest) GetHeldEpoch() uint64 {
+	if x != nil {
+		return x.HeldEpoch
+	}
+	return 0
+}
+
+func (x *TakeOverRequest) GetHeldBallot() uint64 {
+	if x != nil {
+		return x.HeldBallot
+	}
+	return 0
+}
+
+func (x *TakeOverRequest) GetHeldGeneration() uint64 {
+	if x != nil {
+		return x.HeldGeneration
+	}
+	return 0
+}
+
+func (x *TakeOverRequest) GetHeldDigest() []byte {
+	if x != nil {
+		return x.HeldDigest
+	}
+	return nil
+}
+
+func (x *TakeOverRequest) GetRepository() []byte {
+	if x != nil {
+		return x.Repository
+	}
+	return nil
+}
+
+func (x *TakeOverRequest) GetDocument() []byte {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+func (x *TakeOverRequest) GetAccepted() *EpochBallot {
+	if x != nil {
+		return x.Accepted
+	}
+	return nil
+}
+
+func (x *TakeOverRequest) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *TakeOverRequest) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
+func (x *TakeOverRequest) GetSeen() [][]byte {
+	if x != nil {
+		return x.Seen
+	}
+	return nil
+}
+
+// EpochBallot orders the attempts to agree on an epoch.
+type EpochBallot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Round         uint64                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
+	Node          []byte                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"` // NodeID
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EpochBallot) Reset() {
+	*x = EpochBallot{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EpochBallot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EpochBallot) ProtoMessage() {}
+
+func (x *EpochBallot) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EpochBallot.ProtoReflect.Descriptor instead.
+func (*EpochBallot) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *EpochBallot) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *EpochBallot) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+type TakeOverResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeOverResponse) Reset() {
+	*x = TakeOverResponse{}
+	mi := &file_belfry_v1_peer_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeOverResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeOverResponse) ProtoMessage() {}
+
+func (x *TakeOverResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_peer_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeOverResponse.ProtoReflect.Descriptor instead.
+func (*TakeOverResponse) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{19}
+}
+
 type GetProgressRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Events        []*ProgressOf          `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"` // at most 1,000
@@ -1322,7 +1552,7 @@ type GetProgressRequest struct {
 
 func (x *GetProgressRequest) Reset() {
 	*x = GetProgressRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[17]
+	mi := &file_belfry_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1334,7 +1564,7 @@ func (x *GetProgressRequest) String() string {
 func (*GetProgressRequest) ProtoMessage() {}
 
 func (x *GetProgressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[17]
+	mi := &file_belfry_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1347,7 +1577,7 @@ func (x *GetProgressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProgressRequest.ProtoReflect.Descriptor instead.
 func (*GetProgressRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetProgressRequest) GetEvents() []*ProgressOf {
@@ -1370,7 +1600,7 @@ type ProgressOf struct {
 
 func (x *ProgressOf) Reset() {
 	*x = ProgressOf{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[18]
+	mi := &file_belfry_v1_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1612,7 @@ func (x *ProgressOf) String() string {
 func (*ProgressOf) ProtoMessage() {}
 
 func (x *ProgressOf) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[18]
+	mi := &file_belfry_v1_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1625,7 @@ func (x *ProgressOf) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgressOf.ProtoReflect.Descriptor instead.
 func (*ProgressOf) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{18}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ProgressOf) GetHandler() string {
@@ -1436,7 +1666,7 @@ type GetProgressResponse struct {
 
 func (x *GetProgressResponse) Reset() {
 	*x = GetProgressResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[19]
+	mi := &file_belfry_v1_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +1678,7 @@ func (x *GetProgressResponse) String() string {
 func (*GetProgressResponse) ProtoMessage() {}
 
 func (x *GetProgressResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[19]
+	mi := &file_belfry_v1_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +1691,7 @@ func (x *GetProgressResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProgressResponse.ProtoReflect.Descriptor instead.
 func (*GetProgressResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{19}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetProgressResponse) GetIncarnation() uint32 {
@@ -1492,7 +1722,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[20]
+	mi := &file_belfry_v1_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1504,7 +1734,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[20]
+	mi := &file_belfry_v1_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1517,7 +1747,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{20}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Progress) GetShares() bool {
@@ -1571,7 +1801,7 @@ type TakeTableRequest struct {
 
 func (x *TakeTableRequest) Reset() {
 	*x = TakeTableRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[21]
+	mi := &file_belfry_v1_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1583,7 +1813,7 @@ func (x *TakeTableRequest) String() string {
 func (*TakeTableRequest) ProtoMessage() {}
 
 func (x *TakeTableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[21]
+	mi := &file_belfry_v1_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1596,7 +1826,7 @@ func (x *TakeTableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeTableRequest.ProtoReflect.Descriptor instead.
 func (*TakeTableRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{21}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TakeTableRequest) GetDocument() []byte {
@@ -1615,7 +1845,7 @@ type TakeTableResponse struct {
 
 func (x *TakeTableResponse) Reset() {
 	*x = TakeTableResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[22]
+	mi := &file_belfry_v1_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1627,7 +1857,7 @@ func (x *TakeTableResponse) String() string {
 func (*TakeTableResponse) ProtoMessage() {}
 
 func (x *TakeTableResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[22]
+	mi := &file_belfry_v1_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1640,7 +1870,7 @@ func (x *TakeTableResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeTableResponse.ProtoReflect.Descriptor instead.
 func (*TakeTableResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{22}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TakeTableResponse) GetGeneration() uint64 {
@@ -1660,7 +1890,7 @@ type TakeSecretRequest struct {
 
 func (x *TakeSecretRequest) Reset() {
 	*x = TakeSecretRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[23]
+	mi := &file_belfry_v1_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1672,7 +1902,7 @@ func (x *TakeSecretRequest) String() string {
 func (*TakeSecretRequest) ProtoMessage() {}
 
 func (x *TakeSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[23]
+	mi := &file_belfry_v1_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,7 +1915,7 @@ func (x *TakeSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeSecretRequest.ProtoReflect.Descriptor instead.
 func (*TakeSecretRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{23}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TakeSecretRequest) GetEpoch() uint32 {
@@ -1710,7 +1940,7 @@ type TakeSecretResponse struct {
 
 func (x *TakeSecretResponse) Reset() {
 	*x = TakeSecretResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[24]
+	mi := &file_belfry_v1_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1722,7 +1952,7 @@ func (x *TakeSecretResponse) String() string {
 func (*TakeSecretResponse) ProtoMessage() {}
 
 func (x *TakeSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[24]
+	mi := &file_belfry_v1_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1735,7 +1965,7 @@ func (x *TakeSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeSecretResponse.ProtoReflect.Descriptor instead.
 func (*TakeSecretResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{24}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{27}
 }
 
 type GetSecretRequest struct {
@@ -1748,7 +1978,7 @@ type GetSecretRequest struct {
 
 func (x *GetSecretRequest) Reset() {
 	*x = GetSecretRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[25]
+	mi := &file_belfry_v1_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +1990,7 @@ func (x *GetSecretRequest) String() string {
 func (*GetSecretRequest) ProtoMessage() {}
 
 func (x *GetSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[25]
+	mi := &file_belfry_v1_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +2003,7 @@ func (x *GetSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSecretRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{25}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetSecretRequest) GetEpoch() uint32 {
@@ -1799,7 +2029,7 @@ type GetSecretResponse struct {
 
 func (x *GetSecretResponse) Reset() {
 	*x = GetSecretResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[26]
+	mi := &file_belfry_v1_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1811,7 +2041,7 @@ func (x *GetSecretResponse) String() string {
 func (*GetSecretResponse) ProtoMessage() {}
 
 func (x *GetSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[26]
+	mi := &file_belfry_v1_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1824,7 +2054,7 @@ func (x *GetSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSecretResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{26}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetSecretResponse) GetSecret() []byte {
@@ -1842,7 +2072,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[27]
+	mi := &file_belfry_v1_peer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1854,7 +2084,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[27]
+	mi := &file_belfry_v1_peer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1867,7 +2097,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{27}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{30}
 }
 
 type FollowResponse struct {
@@ -1878,7 +2108,7 @@ type FollowResponse struct {
 
 func (x *FollowResponse) Reset() {
 	*x = FollowResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[28]
+	mi := &file_belfry_v1_peer_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1890,7 +2120,7 @@ func (x *FollowResponse) String() string {
 func (*FollowResponse) ProtoMessage() {}
 
 func (x *FollowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[28]
+	mi := &file_belfry_v1_peer_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1903,7 +2133,7 @@ func (x *FollowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
 func (*FollowResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{28}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{31}
 }
 
 type GetMemberRequest struct {
@@ -1914,7 +2144,7 @@ type GetMemberRequest struct {
 
 func (x *GetMemberRequest) Reset() {
 	*x = GetMemberRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[29]
+	mi := &file_belfry_v1_peer_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1926,7 +2156,7 @@ func (x *GetMemberRequest) String() string {
 func (*GetMemberRequest) ProtoMessage() {}
 
 func (x *GetMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[29]
+	mi := &file_belfry_v1_peer_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1939,7 +2169,7 @@ func (x *GetMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMemberRequest.ProtoReflect.Descriptor instead.
 func (*GetMemberRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{29}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{32}
 }
 
 type GetMemberResponse struct {
@@ -1958,7 +2188,7 @@ type GetMemberResponse struct {
 
 func (x *GetMemberResponse) Reset() {
 	*x = GetMemberResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[30]
+	mi := &file_belfry_v1_peer_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1970,7 +2200,7 @@ func (x *GetMemberResponse) String() string {
 func (*GetMemberResponse) ProtoMessage() {}
 
 func (x *GetMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[30]
+	mi := &file_belfry_v1_peer_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1983,7 +2213,7 @@ func (x *GetMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMemberResponse.ProtoReflect.Descriptor instead.
 func (*GetMemberResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{30}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetMemberResponse) GetNow() int64 {
@@ -2054,7 +2284,7 @@ type IssueCertificateRequest struct {
 
 func (x *IssueCertificateRequest) Reset() {
 	*x = IssueCertificateRequest{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[31]
+	mi := &file_belfry_v1_peer_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2066,7 +2296,7 @@ func (x *IssueCertificateRequest) String() string {
 func (*IssueCertificateRequest) ProtoMessage() {}
 
 func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[31]
+	mi := &file_belfry_v1_peer_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2079,7 +2309,7 @@ func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateRequest.ProtoReflect.Descriptor instead.
 func (*IssueCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{31}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *IssueCertificateRequest) GetNodeId() []byte {
@@ -2120,7 +2350,7 @@ type IssueCertificateResponse struct {
 
 func (x *IssueCertificateResponse) Reset() {
 	*x = IssueCertificateResponse{}
-	mi := &file_belfry_v1_peer_proto_msgTypes[32]
+	mi := &file_belfry_v1_peer_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2132,7 +2362,7 @@ func (x *IssueCertificateResponse) String() string {
 func (*IssueCertificateResponse) ProtoMessage() {}
 
 func (x *IssueCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_peer_proto_msgTypes[32]
+	mi := &file_belfry_v1_peer_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2145,7 +2375,7 @@ func (x *IssueCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateResponse.ProtoReflect.Descriptor instead.
 func (*IssueCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{32}
+	return file_belfry_v1_peer_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *IssueCertificateResponse) GetCertificate() []byte {
@@ -2261,7 +2491,31 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\x06digest\x18\x04 \x01(\fR\x06digest\x12\x12\n" +
 	"\x04seen\x18\x05 \x03(\fR\x04seen\x12\x12\n" +
 	"\x04away\x18\x06 \x03(\fR\x04away\x12\x14\n" +
-	"\x05place\x18\a \x01(\tR\x05place\"C\n" +
+	"\x05place\x18\a \x01(\tR\x05place\"\xa5\x03\n" +
+	"\x0fTakeOverRequest\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\x04R\x06target\x12.\n" +
+	"\x06ballot\x18\x03 \x01(\v2\x16.belfry.v1.EpochBallotR\x06ballot\x12\x1d\n" +
+	"\n" +
+	"held_epoch\x18\x04 \x01(\x04R\theldEpoch\x12\x1f\n" +
+	"\vheld_ballot\x18\x05 \x01(\x04R\n" +
+	"heldBallot\x12'\n" +
+	"\x0fheld_generation\x18\x06 \x01(\x04R\x0eheldGeneration\x12\x1f\n" +
+	"\vheld_digest\x18\a \x01(\fR\n" +
+	"heldDigest\x12\x1e\n" +
+	"\n" +
+	"repository\x18\b \x01(\fR\n" +
+	"repository\x12\x1a\n" +
+	"\bdocument\x18\t \x01(\fR\bdocument\x122\n" +
+	"\baccepted\x18\n" +
+	" \x01(\v2\x16.belfry.v1.EpochBallotR\baccepted\x12\x14\n" +
+	"\x05value\x18\v \x01(\fR\x05value\x12\x12\n" +
+	"\x04lost\x18\f \x01(\bR\x04lost\x12\x12\n" +
+	"\x04seen\x18\r \x03(\fR\x04seen\"7\n" +
+	"\vEpochBallot\x12\x14\n" +
+	"\x05round\x18\x01 \x01(\x04R\x05round\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\fR\x04node\"\x12\n" +
+	"\x10TakeOverResponse\"C\n" +
 	"\x12GetProgressRequest\x12-\n" +
 	"\x06events\x18\x01 \x03(\v2\x15.belfry.v1.ProgressOfR\x06events\"r\n" +
 	"\n" +
@@ -2323,7 +2577,7 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\x16GOODBYE_REASON_RESTART\x10\x02\x12\x18\n" +
 	"\x14GOODBYE_REASON_REKEY\x10\x032S\n" +
 	"\vPeerService\x12D\n" +
-	"\aConnect\x12\x19.belfry.v1.ConnectRequest\x1a\x1a.belfry.v1.ConnectResponse(\x010\x012\xf4\x04\n" +
+	"\aConnect\x12\x19.belfry.v1.ConnectRequest\x1a\x1a.belfry.v1.ConnectResponse(\x010\x012\xb9\x05\n" +
 	"\x11MemberPeerService\x12F\n" +
 	"\tTakeTable\x12\x1b.belfry.v1.TakeTableRequest\x1a\x1c.belfry.v1.TakeTableResponse\x12I\n" +
 	"\n" +
@@ -2332,7 +2586,8 @@ const file_belfry_v1_peer_proto_rawDesc = "" +
 	"\tGetMember\x12\x1b.belfry.v1.GetMemberRequest\x1a\x1c.belfry.v1.GetMemberResponse\x12=\n" +
 	"\x06Follow\x12\x18.belfry.v1.FollowRequest\x1a\x19.belfry.v1.FollowResponse\x12[\n" +
 	"\x10IssueCertificate\x12\".belfry.v1.IssueCertificateRequest\x1a#.belfry.v1.IssueCertificateResponse\x12R\n" +
-	"\rGetRepository\x12\x1f.belfry.v1.GetRepositoryRequest\x1a .belfry.v1.GetRepositoryResponse\x12L\n" +
+	"\rGetRepository\x12\x1f.belfry.v1.GetRepositoryRequest\x1a .belfry.v1.GetRepositoryResponse\x12C\n" +
+	"\bTakeOver\x12\x1a.belfry.v1.TakeOverRequest\x1a\x1b.belfry.v1.TakeOverResponse\x12L\n" +
 	"\vGetProgress\x12\x1d.belfry.v1.GetProgressRequest\x1a\x1e.belfry.v1.GetProgressResponseB4Z2github.com/belfry-ha/belfry/gen/belfry/v1;belfryv1b\x06proto3"
 
 var (
@@ -2348,7 +2603,7 @@ func file_belfry_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_belfry_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_belfry_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_belfry_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_belfry_v1_peer_proto_goTypes = []any{
 	(GoodbyeReason)(0),               // 0: belfry.v1.GoodbyeReason
 	(*ConnectRequest)(nil),           // 1: belfry.v1.ConnectRequest
@@ -2368,25 +2623,28 @@ var file_belfry_v1_peer_proto_goTypes = []any{
 	(*Configuration)(nil),            // 15: belfry.v1.Configuration
 	(*GetRepositoryRequest)(nil),     // 16: belfry.v1.GetRepositoryRequest
 	(*GetRepositoryResponse)(nil),    // 17: belfry.v1.GetRepositoryResponse
-	(*GetProgressRequest)(nil),       // 18: belfry.v1.GetProgressRequest
-	(*ProgressOf)(nil),               // 19: belfry.v1.ProgressOf
-	(*GetProgressResponse)(nil),      // 20: belfry.v1.GetProgressResponse
-	(*Progress)(nil),                 // 21: belfry.v1.Progress
-	(*TakeTableRequest)(nil),         // 22: belfry.v1.TakeTableRequest
-	(*TakeTableResponse)(nil),        // 23: belfry.v1.TakeTableResponse
-	(*TakeSecretRequest)(nil),        // 24: belfry.v1.TakeSecretRequest
-	(*TakeSecretResponse)(nil),       // 25: belfry.v1.TakeSecretResponse
-	(*GetSecretRequest)(nil),         // 26: belfry.v1.GetSecretRequest
-	(*GetSecretResponse)(nil),        // 27: belfry.v1.GetSecretResponse
-	(*FollowRequest)(nil),            // 28: belfry.v1.FollowRequest
-	(*FollowResponse)(nil),           // 29: belfry.v1.FollowResponse
-	(*GetMemberRequest)(nil),         // 30: belfry.v1.GetMemberRequest
-	(*GetMemberResponse)(nil),        // 31: belfry.v1.GetMemberResponse
-	(*IssueCertificateRequest)(nil),  // 32: belfry.v1.IssueCertificateRequest
-	(*IssueCertificateResponse)(nil), // 33: belfry.v1.IssueCertificateResponse
-	(*Batch)(nil),                    // 34: belfry.v1.Batch
-	(*Ack)(nil),                      // 35: belfry.v1.Ack
-	(*Refusal)(nil),                  // 36: belfry.v1.Refusal
+	(*TakeOverRequest)(nil),          // 18: belfry.v1.TakeOverRequest
+	(*EpochBallot)(nil),              // 19: belfry.v1.EpochBallot
+	(*TakeOverResponse)(nil),         // 20: belfry.v1.TakeOverResponse
+	(*GetProgressRequest)(nil),       // 21: belfry.v1.GetProgressRequest
+	(*ProgressOf)(nil),               // 22: belfry.v1.ProgressOf
+	(*GetProgressResponse)(nil),      // 23: belfry.v1.GetProgressResponse
+	(*Progress)(nil),                 // 24: belfry.v1.Progress
+	(*TakeTableRequest)(nil),         // 25: belfry.v1.TakeTableRequest
+	(*TakeTableResponse)(nil),        // 26: belfry.v1.TakeTableResponse
+	(*TakeSecretRequest)(nil),        // 27: belfry.v1.TakeSecretRequest
+	(*TakeSecretResponse)(nil),       // 28: belfry.v1.TakeSecretResponse
+	(*GetSecretRequest)(nil),         // 29: belfry.v1.GetSecretRequest
+	(*GetSecretResponse)(nil),        // 30: belfry.v1.GetSecretResponse
+	(*FollowRequest)(nil),            // 31: belfry.v1.FollowRequest
+	(*FollowResponse)(nil),           // 32: belfry.v1.FollowResponse
+	(*GetMemberRequest)(nil),         // 33: belfry.v1.GetMemberRequest
+	(*GetMemberResponse)(nil),        // 34: belfry.v1.GetMemberResponse
+	(*IssueCertificateRequest)(nil),  // 35: belfry.v1.IssueCertificateRequest
+	(*IssueCertificateResponse)(nil), // 36: belfry.v1.IssueCertificateResponse
+	(*Batch)(nil),                    // 37: belfry.v1.Batch
+	(*Ack)(nil),                      // 38: belfry.v1.Ack
+	(*Refusal)(nil),                  // 39: belfry.v1.Refusal
 }
 var file_belfry_v1_peer_proto_depIdxs = []int32{
 	3,  // 0: belfry.v1.ConnectRequest.frame:type_name -> belfry.v1.PeerFrame
@@ -2396,8 +2654,8 @@ var file_belfry_v1_peer_proto_depIdxs = []int32{
 	6,  // 4: belfry.v1.PeerFrame.interests:type_name -> belfry.v1.Interests
 	8,  // 5: belfry.v1.PeerFrame.interests_ack:type_name -> belfry.v1.InterestsAck
 	11, // 6: belfry.v1.PeerFrame.positions:type_name -> belfry.v1.Positions
-	34, // 7: belfry.v1.PeerFrame.batch:type_name -> belfry.v1.Batch
-	35, // 8: belfry.v1.PeerFrame.ack:type_name -> belfry.v1.Ack
+	37, // 7: belfry.v1.PeerFrame.batch:type_name -> belfry.v1.Batch
+	38, // 8: belfry.v1.PeerFrame.ack:type_name -> belfry.v1.Ack
 	13, // 9: belfry.v1.PeerFrame.call:type_name -> belfry.v1.PeerCall
 	14, // 10: belfry.v1.PeerFrame.reply:type_name -> belfry.v1.PeerReply
 	15, // 11: belfry.v1.PeerFrame.configuration:type_name -> belfry.v1.Configuration
@@ -2405,34 +2663,38 @@ var file_belfry_v1_peer_proto_depIdxs = []int32{
 	7,  // 13: belfry.v1.Interests.add:type_name -> belfry.v1.Interest
 	10, // 14: belfry.v1.InterestsAck.refused:type_name -> belfry.v1.InterestRefused
 	9,  // 15: belfry.v1.InterestsAck.placed:type_name -> belfry.v1.Placed
-	36, // 16: belfry.v1.InterestRefused.refusal:type_name -> belfry.v1.Refusal
+	39, // 16: belfry.v1.InterestRefused.refusal:type_name -> belfry.v1.Refusal
 	12, // 17: belfry.v1.Positions.positions:type_name -> belfry.v1.Position
-	36, // 18: belfry.v1.PeerReply.refusal:type_name -> belfry.v1.Refusal
-	19, // 19: belfry.v1.GetProgressRequest.events:type_name -> belfry.v1.ProgressOf
-	21, // 20: belfry.v1.GetProgressResponse.progress:type_name -> belfry.v1.Progress
-	1,  // 21: belfry.v1.PeerService.Connect:input_type -> belfry.v1.ConnectRequest
-	22, // 22: belfry.v1.MemberPeerService.TakeTable:input_type -> belfry.v1.TakeTableRequest
-	24, // 23: belfry.v1.MemberPeerService.TakeSecret:input_type -> belfry.v1.TakeSecretRequest
-	26, // 24: belfry.v1.MemberPeerService.GetSecret:input_type -> belfry.v1.GetSecretRequest
-	30, // 25: belfry.v1.MemberPeerService.GetMember:input_type -> belfry.v1.GetMemberRequest
-	28, // 26: belfry.v1.MemberPeerService.Follow:input_type -> belfry.v1.FollowRequest
-	32, // 27: belfry.v1.MemberPeerService.IssueCertificate:input_type -> belfry.v1.IssueCertificateRequest
-	16, // 28: belfry.v1.MemberPeerService.GetRepository:input_type -> belfry.v1.GetRepositoryRequest
-	18, // 29: belfry.v1.MemberPeerService.GetProgress:input_type -> belfry.v1.GetProgressRequest
-	2,  // 30: belfry.v1.PeerService.Connect:output_type -> belfry.v1.ConnectResponse
-	23, // 31: belfry.v1.MemberPeerService.TakeTable:output_type -> belfry.v1.TakeTableResponse
-	25, // 32: belfry.v1.MemberPeerService.TakeSecret:output_type -> belfry.v1.TakeSecretResponse
-	27, // 33: belfry.v1.MemberPeerService.GetSecret:output_type -> belfry.v1.GetSecretResponse
-	31, // 34: belfry.v1.MemberPeerService.GetMember:output_type -> belfry.v1.GetMemberResponse
-	29, // 35: belfry.v1.MemberPeerService.Follow:output_type -> belfry.v1.FollowResponse
-	33, // 36: belfry.v1.MemberPeerService.IssueCertificate:output_type -> belfry.v1.IssueCertificateResponse
-	17, // 37: belfry.v1.MemberPeerService.GetRepository:output_type -> belfry.v1.GetRepositoryResponse
-	20, // 38: belfry.v1.MemberPeerService.GetProgress:output_type -> belfry.v1.GetProgressResponse
-	30, // [30:39] is the sub-list for method output_type
-	21, // [21:30] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	39, // 18: belfry.v1.PeerReply.refusal:type_name -> belfry.v1.Refusal
+	19, // 19: belfry.v1.TakeOverRequest.ballot:type_name -> belfry.v1.EpochBallot
+	19, // 20: belfry.v1.TakeOverRequest.accepted:type_name -> belfry.v1.EpochBallot
+	22, // 21: belfry.v1.GetProgressRequest.events:type_name -> belfry.v1.ProgressOf
+	24, // 22: belfry.v1.GetProgressResponse.progress:type_name -> belfry.v1.Progress
+	1,  // 23: belfry.v1.PeerService.Connect:input_type -> belfry.v1.ConnectRequest
+	25, // 24: belfry.v1.MemberPeerService.TakeTable:input_type -> belfry.v1.TakeTableRequest
+	27, // 25: belfry.v1.MemberPeerService.TakeSecret:input_type -> belfry.v1.TakeSecretRequest
+	29, // 26: belfry.v1.MemberPeerService.GetSecret:input_type -> belfry.v1.GetSecretRequest
+	33, // 27: belfry.v1.MemberPeerService.GetMember:input_type -> belfry.v1.GetMemberRequest
+	31, // 28: belfry.v1.MemberPeerService.Follow:input_type -> belfry.v1.FollowRequest
+	35, // 29: belfry.v1.MemberPeerService.IssueCertificate:input_type -> belfry.v1.IssueCertificateRequest
+	16, // 30: belfry.v1.MemberPeerService.GetRepository:input_type -> belfry.v1.GetRepositoryRequest
+	18, // 31: belfry.v1.MemberPeerService.TakeOver:input_type -> belfry.v1.TakeOverRequest
+	21, // 32: belfry.v1.MemberPeerService.GetProgress:input_type -> belfry.v1.GetProgressRequest
+	2,  // 33: belfry.v1.PeerService.Connect:output_type -> belfry.v1.ConnectResponse
+	26, // 34: belfry.v1.MemberPeerService.TakeTable:output_type -> belfry.v1.TakeTableResponse
+	28, // 35: belfry.v1.MemberPeerService.TakeSecret:output_type -> belfry.v1.TakeSecretResponse
+	30, // 36: belfry.v1.MemberPeerService.GetSecret:output_type -> belfry.v1.GetSecretResponse
+	34, // 37: belfry.v1.MemberPeerService.GetMember:output_type -> belfry.v1.GetMemberResponse
+	32, // 38: belfry.v1.MemberPeerService.Follow:output_type -> belfry.v1.FollowResponse
+	36, // 39: belfry.v1.MemberPeerService.IssueCertificate:output_type -> belfry.v1.IssueCertificateResponse
+	17, // 40: belfry.v1.MemberPeerService.GetRepository:output_type -> belfry.v1.GetRepositoryResponse
+	20, // 41: belfry.v1.MemberPeerService.TakeOver:output_type -> belfry.v1.TakeOverResponse
+	23, // 42: belfry.v1.MemberPeerService.GetProgress:output_type -> belfry.v1.GetProgressResponse
+	33, // [33:43] is the sub-list for method output_type
+	23, // [23:33] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_peer_proto_init() }
@@ -2460,7 +2722,7 @@ func file_belfry_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_peer_proto_rawDesc), len(file_belfry_v1_peer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   33,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

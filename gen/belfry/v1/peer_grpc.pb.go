@@ -130,6 +130,7 @@ const (
 	MemberPeerService_Follow_FullMethodName           = "/belfry.v1.MemberPeerService/Follow"
 	MemberPeerService_IssueCertificate_FullMethodName = "/belfry.v1.MemberPeerService/IssueCertificate"
 	MemberPeerService_GetRepository_FullMethodName    = "/belfry.v1.MemberPeerService/GetRepository"
+	MemberPeerService_TakeOver_FullMethodName         = "/belfry.v1.MemberPeerService/TakeOver"
 	MemberPeerService_GetProgress_FullMethodName      = "/belfry.v1.MemberPeerService/GetProgress"
 )
 
@@ -158,6 +159,9 @@ type MemberPeerServiceClient interface {
 	// sees: before a spare takes the place of one, and by a member that does not find
 	// the repository where it was.
 	GetRepository(ctx context.Context, in *GetRepositoryRequest, opts ...grpc.CallOption) (*GetRepositoryResponse, error)
+	// TakeOver is one letter of the members' agreement on the next epoch of the
+	// repository, when too few of its disks are left. The answer is a letter of its own.
+	TakeOver(ctx context.Context, in *TakeOverRequest, opts ...grpc.CallOption) (*TakeOverResponse, error)
 	// GetProgress asks how far a member's handlers are with some events, and
 	// whether it runs them now or asks whether it may.
 	GetProgress(ctx context.Context, in *GetProgressRequest, opts ...grpc.CallOption) (*GetProgressResponse, error)
@@ -241,6 +245,16 @@ func (c *memberPeerServiceClient) GetRepository(ctx context.Context, in *GetRepo
 	return out, nil
 }
 
+func (c *memberPeerServiceClient) TakeOver(ctx context.Context, in *TakeOverRequest, opts ...grpc.CallOption) (*TakeOverResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TakeOverResponse)
+	err := c.cc.Invoke(ctx, MemberPeerService_TakeOver_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *memberPeerServiceClient) GetProgress(ctx context.Context, in *GetProgressRequest, opts ...grpc.CallOption) (*GetProgressResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetProgressResponse)
@@ -276,6 +290,9 @@ type MemberPeerServiceServer interface {
 	// sees: before a spare takes the place of one, and by a member that does not find
 	// the repository where it was.
 	GetRepository(context.Context, *GetRepositoryRequest) (*GetRepositoryResponse, error)
+	// TakeOver is one letter of the members' agreement on the next epoch of the
+	// repository, when too few of its disks are left. The answer is a letter of its own.
+	TakeOver(context.Context, *TakeOverRequest) (*TakeOverResponse, error)
 	// GetProgress asks how far a member's handlers are with some events, and
 	// whether it runs them now or asks whether it may.
 	GetProgress(context.Context, *GetProgressRequest) (*GetProgressResponse, error)
@@ -309,6 +326,9 @@ func (UnimplementedMemberPeerServiceServer) IssueCertificate(context.Context, *I
 }
 func (UnimplementedMemberPeerServiceServer) GetRepository(context.Context, *GetRepositoryRequest) (*GetRepositoryResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetRepository not implemented")
+}
+func (UnimplementedMemberPeerServiceServer) TakeOver(context.Context, *TakeOverRequest) (*TakeOverResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TakeOver not implemented")
 }
 func (UnimplementedMemberPeerServiceServer) GetProgress(context.Context, *GetProgressRequest) (*GetProgressResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetProgress not implemented")
@@ -460,6 +480,24 @@ func _MemberPeerService_GetRepository_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _MemberPeerService_TakeOver_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TakeOverRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberPeerServiceServer).TakeOver(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberPeerService_TakeOver_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberPeerServiceServer).TakeOver(ctx, req.(*TakeOverRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _MemberPeerService_GetProgress_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetProgressRequest)
 	if err := dec(in); err != nil {
@@ -512,6 +550,10 @@ var MemberPeerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetRepository",
 			Handler:    _MemberPeerService_GetRepository_Handler,
+		},
+		{
+			MethodName: "TakeOver",
+			Handler:    _MemberPeerService_TakeOver_Handler,
 		},
 		{
 			MethodName: "GetProgress",

@@ -38,6 +38,7 @@ const (
 	RepositoryClone   belfry.Class = "repository.clone"
 	RepositoryVersion belfry.Class = "repository.version"
 	ConfigUnsupported belfry.Class = "config.unsupported"
+	ConfigLost        belfry.Class = "config.lost"
 
 	WitnessState belfry.Class = "witness.state"
 	WitnessMoved belfry.Class = "witness.moved"
@@ -81,7 +82,7 @@ func NewNotices(cluster, self string, nodes, producers []string) *Notices {
 	own := []string{self}
 	return &Notices{
 		fixed: map[belfry.Class][]string{
-			WasDown: own, Isolated: own, JournalState: own, WitnessState: own, Nontransitive: {cluster}, ConfigChanged: {cluster}, ConfigUnsupported: {cluster},
+			WasDown: own, Isolated: own, JournalState: own, WitnessState: own, Nontransitive: {cluster}, ConfigChanged: {cluster}, ConfigUnsupported: {cluster}, ConfigLost: {cluster},
 			RepositoryState: {}, RepositoryClone: {}, RepositoryVersion: {},
 			ProducerFailed: slices.Sorted(slices.Values(producers)),
 		},
@@ -130,6 +131,7 @@ func (*Notices) Classes() []belfry.ClassInfo {
 		class(RepositoryClone, "a disk of the repository is there more than once, or another agent writes in this node's place", "UUID", "RepositoryClone"),
 		class(RepositoryVersion, "the etcd that holds the repository is of a release with a known hole", "UUID", "RepositoryVersion"),
 		class(ConfigUnsupported, "a generation of the configuration is not taken over, because this agent is too old for it", "CLUSTER", "ConfigUnsupported"),
+		class(ConfigLost, "a committed generation is lost with the disks that it was on: the members have taken the repository over without it", "CLUSTER", "ConfigLost"),
 		{
 			Class: WitnessState, Kind: belfry.State, Summary: "the witness of a node serves clients, is being drained, or is off", Subject: "NODE",
 			Data: "belfry.v1.WitnessState", Globs: true, Remote: true, Optional: true,

@@ -95,10 +95,23 @@ func (h *Host) admit(d *Device) error {
 	return d.Lock(l.Record(host, 0), 2*repository.BlockSize)
 }
 
-// Load is as in [repository.Backend].
+// Load is as in [repository.Backend]. What it has committed anew is sealed afterwards,
+// so that polls of others find it.
 func (h *Host) Load() (found repository.Snapshot, err error) {
 	err = h.try(func() error { found, err = h.store.Load(); return err })
+	if err == nil {
+		h.seal()
+	}
 	return found, err
+}
+
+// seal says that what was committed last is chosen, while nobody waits.
+func (h *Host) seal() {
+	h.sealing.Go(func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		_ = h.store.Seal() // the next operation finds what is wrong, and others can claim
+	})
 }
 
 // Poll is as in [repository.Backend]. A value of a named digest counts as well:
@@ -130,11 +143,7 @@ func (h *Host) addStrayed(found *repository.Snapshot) {
 func (h *Host) CAS(base repository.Version, doc []byte, op repository.OpID) (v repository.Version, err error) {
 	err = h.try(func() error { v, err = h.store.CAS(base, doc, op); return err })
 	if err == nil {
-		h.sealing.Go(func() {
-			h.mu.Lock()
-			defer h.mu.Unlock()
-			_ = h.store.Seal() // the next operation finds what is wrong, and others can claim
-		})
+		h.seal()
 	}
 	return v, err
 }
