@@ -220,11 +220,24 @@ func (f *family) stop() error {
 		return err
 	}
 	if _, err := f.alive.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-		_ = syscall.Kill(-f.cmd.Process.Pid, syscall.SIGKILL)
-		return fmt.Errorf("processes are left 15 s after SIGTERM to %s: %w", f.cmd, err)
+		return fmt.Errorf("processes are left 15 s after SIGTERM to %s: %w; at SIGQUIT:\n%s", f.cmd, err, f.stacks())
 	}
 	<-f.exited
 	return f.races()
+}
+
+// stacks ends the program without grace, and returns what its goroutines were at.
+func (f *family) stacks() []byte {
+	begun, _ := os.ReadFile(f.out) // without it: all of the output
+	_ = syscall.Kill(-f.cmd.Process.Pid, syscall.SIGQUIT)
+	_ = f.alive.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_, _ = f.alive.Read(make([]byte, 1))
+	_ = syscall.Kill(-f.cmd.Process.Pid, syscall.SIGKILL)
+	text, err := os.ReadFile(f.out)
+	if err != nil {
+		return []byte(err.Error())
+	}
+	return text[min(len(begun), len(text)):]
 }
 
 // races looks for what the race detector has told the logs of the agents.
