@@ -66,7 +66,7 @@ func TestAChangeThatNobodyTellsOfIsInForceInTime(t *testing.T) {
 	}
 	took := last().Sub(begin)
 	for _, one := range m {
-		if h := one.agent.storage.held(); h.Version.Digest != digestOf(document) {
+		if h := one.agent.storage.held(); h.Digest != digestOf(document) {
 			t.Errorf("%s holds generation %d, %s; want %d", one.Name, h.Generation, h.Digest, held.Generation+1)
 		}
 	}

@@ -36,7 +36,7 @@ func TestAMemberThatHasPromisedWritesNothing(t *testing.T) {
 	if !errors.Is(d.Err, repository.Moved) {
 		t.Errorf("a generation of that epoch is kept: %v", d.Err)
 	}
-	if copied, err := readCopy(copyOf(state)); err != nil || copied.Version.Digest != held.Digest {
+	if copied, err := readCopy(copyOf(state)); err != nil || copied.Digest != held.Digest {
 		t.Errorf("the local copy is %v (%v); want generation %d", copied.Version, err, held.Generation)
 	}
 	again, err := newTakeover(a.storage)

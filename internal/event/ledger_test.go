@@ -161,7 +161,7 @@ func (a *account) judges(spec *belfry.Registration) {
 
 // wants tells whether only where monitored, and a filter for data, let a post through.
 func (a *account) wants(p posting) bool {
-	return !(a.sparse && p.alone) && (a.data == "" || a.data == p.data)
+	return (!a.sparse || !p.alone) && (a.data == "" || a.data == p.data)
 }
 
 // payload checks times (I4), merging (Q4) and instances (I7).

@@ -267,7 +267,7 @@ func (m *Machine) dismissRemote(now time.Time, e *entry, r *registration) {
 	if r.queue == nil && r.dirty && !r.resting {
 		r.drain()
 	}
-	if e.sequence > 0 || e.present != nil || e.feed.sampled != nil { // else it knows nothing of it
+	if e.sequence > 0 || e.present != nil || e.sampled != nil { // else it knows nothing of it
 		r.ended = e.endingOf(now, r)
 		r.ended.alone = true
 	}
